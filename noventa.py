@@ -1,0 +1,2971 @@
+"""Noventa: server-rendered pages made of components, on a real database.
+
+The file reads downwards; each section uses only the sections above it:
+
+    Errors               what the user can mend, and the answers that refuse a request
+    Configuration        config.yaml: one table of settings, checked and typed
+    Registry             what an application consists of, and its faults
+    Request and session  a WebOb request read strictly; a dict in a signed cookie
+    Router               from a path to a route, at a cost that does not grow with the routes
+    Signed tickets       which action a posted form may call
+    Database             engine, scoped session, transactions, sandbox
+    Components           templates, components, actions, static files
+    App                  the WSGI application, which only composes the above
+
+Start reading at `App.__call__`, near the end.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":  # `python -m noventa`: run once, not a second copy of every class
+    from noventa_cli import main
+
+    raise SystemExit(main())
+
+import base64
+import binascii
+import dataclasses
+import difflib
+import functools
+import hashlib
+import hmac
+import http
+import inspect
+import io
+import ipaddress
+import json
+import linecache
+import logging
+import mimetypes
+import os
+import re
+import secrets
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar, cast, overload
+from urllib.parse import parse_qsl, quote, urlsplit
+
+import jinja2
+import jinja2.meta
+import jinja2.nodes
+import multipart
+import sqlalchemy as sa
+import yaml
+from markupsafe import Markup
+from sqlalchemy import event, orm
+
+with warnings.catch_warnings():  # WebOb imports `cgi`, deprecated from Python 3.11 on
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import webob
+    import webob.exc
+    import webob.multidict
+    import webob.request
+    import webob.static
+    from webob.datetime_utils import parse_date
+
+__all__ = [
+    "App",
+    "BadTicket",
+    "Component",
+    "Config",
+    "ConfigError",
+    "Database",
+    "Endpoint",
+    "Mount",
+    "NoventaError",
+    "Page",
+    "Redirect",
+    "Registry",
+    "RegistryError",
+    "Request",
+    "Session",
+    "Static",
+    "redirect",
+]
+__version__ = "0.1.0"
+
+log = logging.getLogger("noventa")
+
+T = TypeVar("T")
+Handler = Callable[..., Any]
+StartResponse = Callable[..., Any]
+WSGIApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+
+
+# ---- Errors ---------------------------------------------------------------------------------
+
+
+class NoventaError(Exception):
+    """Something that the user can mend; the command line prints it without a traceback."""
+
+
+class ConfigError(NoventaError):
+    """config.yaml, or what it points to, is wrong."""
+
+
+class RegistryError(NoventaError):
+    """The registry has faults: all of them, in `faults`."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        lines = "\n".join(f"  {fault}" for fault in self.faults)
+        count = f"{len(self.faults)} fault{'s' if len(self.faults) > 1 else ''}"
+        super().__init__(f"The registry has {count}:\n{lines}")
+
+
+class PropsError(NoventaError):
+    """A component was shown with props that it does not take, or without one that it needs."""
+
+
+class SessionError(NoventaError):
+    """The session cannot be kept in a cookie: no key, not JSON, or too large."""
+
+
+class BadTicket(NoventaError):  # noqa: N818
+    """A ticket was altered, or is none. `reason` is one word for the log."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"The form's ticket was refused: {reason}.")
+
+
+class Refusal(Exception):  # noqa: N818
+    """A request is answered with `status` and nothing is run; `reason` is one word for the log."""
+
+    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
+        self.status, self.reason, self.headers = status, reason, dict(headers or {})
+        super().__init__(f"{status} {reason}")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault of an application: where it is, what is wrong, what to do."""
+
+    where: str
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}; {self.remedy}."
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The remedy for a misspelt name: the nearest known one, or all that are known."""
+    names = sorted(known)
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if nearest:
+        return f"did you mean {nearest[0]!r}?"
+    return f"known: {', '.join(names)}" if names else "none is known"
+
+
+# ---- Configuration --------------------------------------------------------------------------
+
+
+class Setting(NamedTuple):
+    """A row of the table of settings. `name` is the path in config.yaml."""
+
+    name: str
+    kind: str
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+
+
+_TEXT, _NUMBER, _FLAG = "a text", "a whole number", "true or false"
+_TEXTS, _MAPPING = "a list of texts", "a mapping of names to values"
+
+SETTINGS = (
+    Setting("database.url", _TEXT, "sqlite:///./noventa.db", "URL; `database: URL` is the same"),
+    Setting("database.driver", _TEXT, None, "instead of a URL: `sqlite`, `postgresql`, `mysql` …"),
+    Setting("database.host", _TEXT, None, "server of the database"),
+    Setting("database.port", _NUMBER, None, "its port"),
+    Setting("database.user", _TEXT, None, "who connects"),
+    Setting("database.password", _TEXT, None, "any characters, as they are; never printed"),
+    Setting("database.name", _TEXT, None, "name of the database, or file of SQLite"),
+    Setting("database.options", _MAPPING, {}, "the driver's own, as in a URL's query"),
+    Setting("database.pool_size", _NUMBER, None, "connections kept; as many as `server.threads`"),
+    Setting("database.max_overflow", _NUMBER, 2, "connections beyond, closed after use"),
+    Setting("database.pool_timeout", _NUMBER, 10, "seconds to wait for a connection before a 503"),
+    Setting("database.pool_recycle", _NUMBER, 1800, "seconds after which one is made anew"),
+    Setting("database.isolation_level", _TEXT, None, "of every transaction; the database's own"),
+    Setting("debug", _FLAG, False, "error pages with source; the variable NOVENTA_DEBUG overrides"),
+    Setting("secret_keys", _TEXTS, (), "first signs, all verify; 32 characters at least"),
+    Setting("session.cookie_name", _TEXT, "noventa_session", "may begin with `__Host-`"),
+    Setting("session.max_age", _NUMBER, 1_209_600, "seconds without a visit that end a session"),
+    Setting("session.lifetime", _NUMBER, 7_776_000, "seconds that end it however busy it is"),
+    Setting("session.secure", _FLAG, False, "send the cookie over HTTPS only"),
+    Setting("session.same_site", _TEXT, "lax", "SameSite of the cookie", ("lax", "strict", "none")),
+    Setting("session.domain", _TEXT, None, "Domain of the cookie"),
+    Setting("server.host", _TEXT, "127.0.0.1", "address that `serve` listens on"),
+    Setting("server.port", _NUMBER, 8000, "its port"),
+    Setting("server.threads", _NUMBER, 8, "requests that are worked on at once"),
+    Setting("limits.body", _NUMBER, 10_485_760, "bytes of a request's body"),
+    Setting("limits.memory", _NUMBER, 1_048_576, "bytes of an upload before it goes to disk"),
+    Setting("limits.fields", _NUMBER, 1000, "fields of a form or query"),
+    Setting("limits.files", _NUMBER, 100, "files of a form"),
+    Setting("trusted_origins", _TEXTS, (), "origins that may post, like `https://example.com`"),
+    Setting("headers", _MAPPING, {}, "added to every answer; null removes a default one"),
+    Setting("migrations.lock", _FLAG, True, "one process migrates, the others wait"),
+    Setting("migrations.lock_timeout", _NUMBER, 60, "seconds that they wait"),
+    Setting(
+        "migrations.on_mismatch", _TEXT, "warn", "database not at head: say so, or do not start",
+        ("warn", "refuse"),
+    ),
+    Setting(
+        "log_level", _TEXT, "info", "of what `serve` writes",
+        ("debug", "info", "warning", "error"),
+    ),
+)  # fmt: skip
+
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+_VARIABLE = re.compile(r"\$(?P<escape>\$)?\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
+_SECRET_LENGTH = 32
+_DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}  # the ones of our extras
+
+
+@dataclass(frozen=True, repr=False)
+class Config:
+    """The settings of one project: `config["session.max_age"]`. `root` is the project's folder."""
+
+    values: Mapping[str, Any]
+    root: Path
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Config:
+        """Reads `config.yaml` of `folder`. Raises ConfigError with every fault of it."""
+        path = Path(folder).resolve() / "config.yaml"
+        config = cls.from_mapping(_read_yaml(path), path.parent)
+        if "NOVENTA_DEBUG" in os.environ:
+            debug = _typed(_BY_NAME["debug"], os.environ["NOVENTA_DEBUG"], from_variable=True)
+            return dataclasses.replace(config, values={**config.values, "debug": debug})
+        return config
+
+    @classmethod
+    def from_mapping(cls, document: Mapping[str, Any], root: str | os.PathLike[str]) -> Config:
+        """The settings of `document`, nested as in config.yaml. Raises ConfigError."""
+        values = {setting.name: setting.default for setting in SETTINGS}
+        problems: list[str] = []
+        for name, raw in _flatten(document, problems):
+            try:
+                values[name] = _read_value(_BY_NAME[name], raw)
+            except ConfigError as error:
+                problems.append(str(error))
+        config = cls(values, Path(root).resolve())
+        problems += config._inconsistencies()
+        if problems:
+            raise ConfigError("\n".join(f"config.yaml: {problem}" for problem in problems))
+        return config
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def __repr__(self) -> str:
+        return f"<Config of {self.root}, database {self.database_url!r}>"
+
+    @functools.cached_property
+    def database_url(self) -> sa.URL:
+        """The URL of the database; SQLite's path is absolute, from the project's folder."""
+        url = self._url_of_parts() if self["database.driver"] else _parse_url(self["database.url"])
+        url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
+        file = url.database
+        if url.get_backend_name() != "sqlite" or not file or file.startswith((":memory:", "file:")):
+            return url
+        return url.set(database=str((self.root / file).resolve()))
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the database is SQLite's `:memory:`, gone with its one connection."""
+        url = self.database_url
+        return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+
+    def _url_of_parts(self) -> sa.URL:
+        options = {name: str(value) for name, value in self["database.options"].items()}
+        return sa.URL.create(
+            self["database.driver"], self["database.user"], self["database.password"],
+            self["database.host"], self["database.port"], self["database.name"], options,
+        )  # fmt: skip
+
+    def _inconsistencies(self) -> Iterator[str]:
+        for number, key in enumerate(self["secret_keys"]):
+            if len(key) < _SECRET_LENGTH:
+                yield (
+                    f"secret_keys[{number}] has {len(key)} characters; expected at least"
+                    f" {_SECRET_LENGTH}: write the output of `openssl rand -hex 32`."
+                )
+        if self["session.cookie_name"].startswith("__Host-") and (
+            self["session.domain"] or not self["session.secure"]
+        ):
+            yield "session.cookie_name begins with __Host-; that needs secure: true and no domain."
+        if self["session.same_site"] == "none" and not self["session.secure"]:
+            yield "session.same_site is 'none'; browsers then also need session.secure: true."
+        try:
+            self.database_url.get_dialect()
+        except ConfigError as error:
+            yield str(error)
+        except sa.exc.NoSuchModuleError:
+            backend = self.database_url.drivername
+            known = ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql")
+            yield f"database: {backend!r} is no database here; {did_you_mean(backend, known)}"
+        except ImportError as error:
+            yield f"database: the driver is not installed ({error}); {_driver_hint(self)}"
+
+
+def _driver_hint(config: Config) -> str:
+    extra = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}
+    name = extra.get(config.database_url.get_backend_name())
+    return f"pip install 'noventa-wsgi[{name}]'." if name else "install it with pip."
+
+
+def _parse_url(text: str) -> sa.URL:
+    try:
+        return sa.make_url(text)
+    except (sa.exc.ArgumentError, ValueError):  # their messages would print the password
+        raise ConfigError(
+            "database is no URL; expected driver://user:password@host:port/name, with every"
+            " special character of user and password percent-encoded, or a mapping."
+        ) from None
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's last of two equal keys wins in silence; here that is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                line = key_node.start_mark.line + 1
+                raise ConfigError(f"config.yaml: line {line}: {key!r} stands twice; remove one.")
+            if isinstance(key, str):
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    try:
+        document = yaml.load(path.read_text("utf-8"), Loader=_StrictLoader)  # noqa: S506
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} does not exist; give the project's folder with --project,"
+            " or make a project with `python -m noventa new NAME`."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}.") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply to be read.") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"config.yaml: line {line}: {error.problem}.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config.yaml is not YAML: {error}.") from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise ConfigError(f"config.yaml is {_shown(document)}; expected {_MAPPING}.")
+    return document
+
+
+def _flatten(
+    document: Mapping[str, Any], problems: list[str], prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Yields (path, raw value) of every known setting; appends what is unknown to `problems`."""
+    if not prefix and isinstance(document.get("database"), str):
+        document = {**document, "database": {"url": document["database"]}}
+    for key, value in document.items():
+        name = f"{prefix}{key}"
+        if name in _BY_NAME:
+            yield name, value
+        elif not any(known.startswith(f"{name}.") for known in _BY_NAME):
+            known_here = {n.removeprefix(prefix).split(".")[0] for n in _BY_NAME if prefix in n}
+            problems.append(f"{name} is no setting; {did_you_mean(str(key), known_here)}")
+        elif isinstance(value, Mapping):
+            yield from _flatten(value, problems, f"{name}.")
+        elif value is not None:
+            problems.append(f"{name} is {_shown(value)}; expected {_MAPPING}.")
+
+
+def _read_value(setting: Setting, raw: Any) -> Any:
+    if isinstance(raw, list):
+        expanded: Any = [_expand(setting.name, item) for item in raw]
+    elif isinstance(raw, dict):
+        expanded = {key: _expand(setting.name, item) for key, item in raw.items()}
+    else:
+        expanded = _expand(setting.name, raw)
+    return _typed(setting, expanded, from_variable=expanded != raw)
+
+
+def _expand(name: str, raw: Any) -> Any:
+    """`${VAR}` and `${VAR:-default}` from the environment; `$${` is a plain `${`."""
+
+    def value_of(match: re.Match[str]) -> str:
+        if match["escape"]:
+            return match[0][1:]
+        value = os.environ.get(match["name"]) or match["default"]
+        if value is None:
+            raise ConfigError(
+                f"{name} needs the environment variable {match['name']}, which is not set;"
+                f" set it, or write a default: ${{{match['name']}:-…}}."
+            )
+        return value
+
+    return _VARIABLE.sub(value_of, raw) if isinstance(raw, str) else raw
+
+
+def _typed(setting: Setting, value: Any, *, from_variable: bool) -> Any:
+    """`value` if it has the setting's kind. Raises ConfigError naming the setting otherwise."""
+    if value is None:
+        return setting.default
+    if from_variable and setting.kind in (_NUMBER, _FLAG):  # a variable is always text
+        value = {"1": True, "0": False}.get(value, value) if setting.kind == _FLAG else value
+        value = yaml.safe_load(value) if isinstance(value, str) else value
+    fits = {
+        _TEXT: isinstance(value, str),
+        _NUMBER: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+        _FLAG: isinstance(value, bool),
+        _TEXTS: isinstance(value, list) and all(isinstance(item, str) for item in value),
+        _MAPPING: isinstance(value, dict) and all(isinstance(key, str) for key in value),
+    }
+    secret = setting.name in ("secret_keys", "database.password", "database.url")
+    if not fits[setting.kind]:
+        shown = "of another type" if secret else _shown(value)
+        raise ConfigError(f"{setting.name} is {shown}; expected {setting.kind}.")
+    if setting.choices and value not in setting.choices:
+        raise ConfigError(
+            f"{setting.name} is {value!r}; expected one of {', '.join(setting.choices)}."
+        )
+    return tuple(value) if setting.kind == _TEXTS else value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+# ---- Registry -------------------------------------------------------------------------------
+
+
+def _call_site() -> str:
+    """`registry.py:12`: the line that made the dataclass whose default factory this is."""
+    frame = sys._getframe(2)
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+@dataclass(frozen=True)
+class Component:
+    """A template, its logic module and its models, shown by `component("name")`.
+
+    `guard` runs before it is shown and before its actions. `retries` is how often an action
+    is replayed when the database reports a conflict between transactions.
+    """
+
+    name: str
+    template: str
+    _: KW_ONLY
+    logic: ModuleType | None = None
+    models: Sequence[Any] = ()
+    guard: Handler | None = None
+    retries: int = 0
+    where: str = field(default_factory=_call_site, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A template at a URL. `limits` raises those of the config: `{"body": 50_000_000}`."""
+
+    path: str
+    template: str
+    _: KW_ONLY
+    guards: Sequence[Handler] = ()
+    limits: Mapping[str, int] = field(default_factory=dict)
+    where: str = field(default_factory=_call_site, compare=False, repr=False)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return ("GET", "HEAD", "POST")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A function at a URL, which returns a WebOb response, or a dict or list sent as JSON.
+
+    An unsafe method needs evidence of the same origin unless `cross_origin`.
+    """
+
+    path: str
+    handler: Handler
+    _: KW_ONLY
+    methods: Sequence[str] = ("GET",)
+    guards: Sequence[Handler] = ()
+    cross_origin: bool = False
+    retries: int = 0
+    limits: Mapping[str, int] = field(default_factory=dict)
+    where: str = field(default_factory=_call_site, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Mount:
+    """Another WSGI application below a URL."""
+
+    path: str
+    application: WSGIApp
+    _: KW_ONLY
+    guards: Sequence[Handler] = ()
+    where: str = field(default_factory=_call_site, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Static:
+    """The files of a folder (relative to the project) below a URL."""
+
+    path: str
+    folder: str
+    _: KW_ONLY
+    guards: Sequence[Handler] = ()
+    where: str = field(default_factory=_call_site, compare=False, repr=False)
+
+
+Route = Page | Endpoint | Mount | Static
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Everything that an application consists of. What is not listed here does not exist.
+
+    `models` and `Component(models=)` take modules, mapped classes and tables; `seeds` are
+    functions of one argument, the session; `guards` run before every route; `filters` are
+    added to Jinja's.
+    """
+
+    _: KW_ONLY
+    components: Sequence[Component] = ()
+    models: Sequence[Any] = ()
+    routes: Sequence[Route] = ()
+    seeds: Sequence[Callable[[orm.Session], Any]] = ()
+    guards: Sequence[Handler] = ()
+    filters: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    where: str = field(default_factory=_call_site, compare=False, repr=False)
+
+    @functools.cached_property
+    def metadata(self) -> sa.MetaData:
+        """The tables of every Base in one MetaData, each constraint with a name.
+
+        A `String` without a length is `VARCHAR(255)` here, for MySQL needs one.
+        """
+        merged = sa.MetaData(naming_convention=_NAMING_CONVENTION)
+        for table in self.tables:
+            if table.key not in merged.tables:
+                copy = table.to_metadata(merged)
+                for column in copy.columns:
+                    _give_length(column)
+        return merged
+
+    @functools.cached_property
+    def tables(self) -> Mapping[sa.Table, str]:
+        """Each registered table, with the module and class that define it."""
+        found: dict[sa.Table, str] = {}
+        for model, _ in self._listed_models():
+            for table, owner in _tables_of(model):
+                found.setdefault(table, owner)
+        return found
+
+    def faults(self) -> list[Fault]:
+        """Every fault that can be seen without templates, routes' patterns or a database."""
+        wrong = [*self._wrong_entries()]
+        if wrong:  # the other checks rely on entries of the right type
+            return wrong
+        return [
+            *self._duplicates(),
+            *self._handler_faults(),
+            *self._model_faults(),
+            *self._seed_faults(),
+        ]
+
+    def _listed_models(self) -> Iterator[tuple[Any, str]]:
+        for component in self.components:
+            yield from ((model, component.where) for model in component.models)
+        yield from ((model, self.where) for model in self.models)
+
+    def _wrong_entries(self) -> Iterator[Fault]:
+        for kind, allowed in (("components", Component), ("routes", Route)):
+            for number, entry in enumerate(getattr(self, kind)):
+                if not isinstance(entry, allowed):
+                    expected = (
+                        "a Component" if kind == "components" else "Page, Endpoint, Mount, Static"
+                    )
+                    yield Fault(
+                        f"{self.where}: {kind}[{number}]",
+                        f"{_shown(entry)} is a {type(entry).__name__}",
+                        f"expected {expected}",
+                    )
+
+    def _duplicates(self) -> Iterator[Fault]:
+        entries = [(f"component {c.name!r}", c.where) for c in self.components]
+        entries += [(f"seed {seed_name(s)!r}", self.where) for s in self.seeds if callable(s)]
+        first: dict[str, str] = {}
+        for entry, where in entries:
+            if entry in first:
+                yield Fault(
+                    where, f"{entry} is listed twice, first at {first[entry]}", "remove one of them"
+                )
+            first.setdefault(entry, where)
+
+    def _handler_faults(self) -> Iterator[Fault]:
+        for component in self.components:
+            if component.logic is not None and not isinstance(component.logic, ModuleType):
+                yield Fault(
+                    component.where,
+                    f"logic of component {component.name!r} is {_shown(component.logic)}",
+                    "give the imported module",
+                )
+                continue
+            load = load_function(component)
+            yield from _signature_faults(load, component.where)
+            for action in actions_of(component).values():
+                yield from _signature_faults(action, component.where)
+                yield from _action_faults(action, load)
+            yield from _signature_faults(component.guard, component.where)
+        for route in self.routes:
+            if isinstance(route, Endpoint):
+                yield from _signature_faults(route.handler, route.where)
+            for guard in route.guards:
+                yield from _signature_faults(guard, route.where)
+        for guard in self.guards:
+            yield from _signature_faults(guard, self.where)
+
+    def _model_faults(self) -> Iterator[Fault]:
+        for model, where in self._listed_models():
+            yield from _mapping_faults(model, where)
+        names: dict[str, tuple[sa.Table, str]] = {}
+        for table, owner in self.tables.items():
+            _, first = names.setdefault(table.key, (table, owner))
+            if first != owner:
+                yield Fault(
+                    owner,
+                    f"table {table.key!r} is already defined by {first}",
+                    "give one of them another __tablename__",
+                )
+            yield from _foreign_key_faults(table, owner, self.tables)
+
+    def _seed_faults(self) -> Iterator[Fault]:
+        for seed in self.seeds:
+            if not callable(seed):
+                yield Fault(self.where, f"seed {_shown(seed)} is no function", "list the function")
+            elif len(inspect.signature(seed).parameters) != 1:
+                yield Fault(
+                    place_of(seed),
+                    f"seed {seed_name(seed)} takes {inspect.signature(seed)}",
+                    "write it as def NAME(db: Session)",
+                )
+
+
+def seed_name(seed: Callable[..., Any]) -> str:
+    """`migrations.seed.initial_users.seed_users`: the seed's name in the ledger."""
+    return f"{getattr(seed, '__module__', '?')}.{getattr(seed, '__qualname__', seed)}"
+
+
+def load_function(component: Component) -> Handler | None:
+    """The component's `load_template_context`, if its logic module has one."""
+    return getattr(component.logic, "load_template_context", None)
+
+
+def actions_of(component: Component) -> dict[str, Handler]:
+    """The `action_*` functions that the logic module itself defines, by name without prefix."""
+    if not isinstance(component.logic, ModuleType):
+        return {}  # none, or a fault of the registry
+    return {
+        name.removeprefix("action_"): value
+        for name, value in vars(component.logic).items()
+        if name.startswith("action_")
+        and inspect.isfunction(value)
+        and value.__module__ == component.logic.__name__
+    }
+
+
+def place_of(function: Any) -> str:
+    """`components/user/user_logic.py:12`, relative to the folder of its top package."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:
+        return repr(function)
+    depth = function.__module__.count(".") + 1
+    return f"{'/'.join(Path(code.co_filename).parts[-depth:])}:{code.co_firstlineno}"
+
+
+def _signature_faults(function: Any, where: str) -> Iterator[Fault]:
+    if function is None:
+        return
+    if not callable(function):
+        yield Fault(where, f"{_shown(function)} is no function", "give the function itself")
+        return
+    signature = inspect.signature(function)
+    if list(signature.parameters)[:3] != ["request", "session", "db"]:
+        name = getattr(function, "__name__", repr(function))
+        yield Fault(
+            place_of(function),
+            f"{name}{signature}: the first three parameters are not request, session, db",
+            f"write it as def {name}(request, session, db, **props)",
+        )
+
+
+def _action_faults(action: Handler, load: Handler | None) -> Iterator[Fault]:
+    """An action gets the props that its component was shown with, so it must take them."""
+    declared = _accepted_props(load)[0] if load else None
+    taken = _accepted_props(action)[0]
+    missing = sorted((declared or frozenset()) - taken) if taken is not None else []
+    if missing:
+        yield Fault(
+            place_of(action),
+            f"{action.__name__} does not take the prop {missing[0]!r} of load_template_context",
+            "add it, or **props",
+        )
+
+
+def _accepted_props(handler: Handler) -> tuple[frozenset[str] | None, frozenset[str]]:
+    """The props that a handler takes (None: any) and those that it needs."""
+    parameters = list(inspect.signature(handler).parameters.values())[3:]
+    named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    needed = frozenset(p.name for p in named if p.default is p.empty)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None, needed
+    return frozenset(p.name for p in named), needed
+
+
+def _tables_of(model: Any) -> Iterator[tuple[sa.Table, str]]:
+    """The tables of a models module, a mapped class or a table, each with its owner's name."""
+    if isinstance(model, sa.Table):
+        yield model, f"table {model.key}"
+    elif isinstance(model, ModuleType):
+        for name, value in vars(model).items():
+            if isinstance(value, sa.Table):
+                yield value, f"{model.__name__}.{name}"
+            elif isinstance(value, type) and value.__module__ == model.__name__:
+                yield from _tables_of(value)
+    elif isinstance(model, type):
+        mapper = _mapper_of(model)
+        for table in mapper.tables if mapper else ():
+            if isinstance(table, sa.Table):
+                yield table, f"{model.__module__}.{model.__name__}"
+
+
+def _mapper_of(model: type) -> orm.Mapper[Any] | None:
+    mapper = model.__dict__.get("__mapper__")
+    return mapper if isinstance(mapper, orm.Mapper) else None
+
+
+def _mapping_faults(model: Any, where: str) -> Iterator[Fault]:
+    if not any(True for _ in _tables_of(model)):
+        shown = model.__name__ if isinstance(model, ModuleType | type) else _shown(model)
+        yield Fault(where, f"models entry {shown} has no table", "list a models module or a class")
+    classes = vars(model).values() if isinstance(model, ModuleType) else [model]
+    for cls in classes:
+        mapper = _mapper_of(cls) if isinstance(cls, type) else None
+        if mapper is None:
+            continue
+        try:
+            mapper.registry.configure()
+        except sa.exc.SQLAlchemyError as error:
+            yield Fault(
+                f"{cls.__module__}.{cls.__name__}",
+                str(error).splitlines()[0],
+                "across Bases give the class, not its name: relationship(User)",
+            )
+            return
+
+
+def _foreign_key_faults(
+    table: sa.Table, owner: str, known: Mapping[sa.Table, str]
+) -> Iterator[Fault]:
+    for key in table.foreign_keys:
+        try:
+            target = key.column.table
+        except sa.exc.NoReferenceError:
+            yield Fault(
+                f"{owner}.{key.parent.name}",
+                f"its Base knows no {key.target_fullname!r}, to which ForeignKey points",
+                "across Bases give the column, not its name: ForeignKey(User.id)",
+            )
+            continue
+        if target not in known:
+            yield Fault(
+                f"{owner}.{key.parent.name}",
+                f"it refers to table {target.key!r}, which is not registered",
+                "list the module that defines it under models",
+            )
+
+
+def _give_length(column: sa.Column[Any]) -> None:
+    kind = column.type
+    plain = type(kind) in (sa.String, sa.Unicode, sa.VARCHAR)  # not Text, not Enum
+    if plain and isinstance(kind, sa.String) and kind.length is None:
+        column.type = type(kind)(255)
+
+
+def _condition(constraint: Any, table: sa.Table) -> str:
+    """A stable word for a check constraint without a name: what it checks, hashed."""
+    if isinstance(constraint.name, str):
+        return str(constraint.name)
+    text = " ".join(str(constraint.sqltext).split())
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+_NAMING_CONVENTION: dict[str, Any] = {
+    "condition": _condition,
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(condition)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+# ---- Request and session --------------------------------------------------------------------
+
+READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_COOKIE_HEADER_LIMIT = 16_384  # bytes
+_COOKIE_LIMIT = 4_000  # bytes of name and value; browsers drop a cookie of more than 4,096
+_CONTENT_TYPE_LIMIT = 1_024
+_REFRESH = 10  # a session's last-seen time is renewed after this fraction of max_age
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_DEFAULT_LIMITS = {
+    setting.name.removeprefix("limits."): setting.default
+    for setting in SETTINGS
+    if setting.name.startswith("limits.")
+}
+
+
+class lazy(Generic[T]):  # noqa: N801 - used as a decorator, like `property`
+    """A property computed once. `functools.cached_property` holds a lock for all instances
+    up to Python 3.11: one slow upload would hold up every other request."""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self.compute, self.__doc__ = compute, compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> lazy[T]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+    def __get__(self, instance: object | None, owner: type) -> lazy[T] | T:
+        if instance is None:
+            return self
+        value = instance.__dict__[self.name] = self.compute(instance)
+        return value
+
+
+class Values(Mapping[str, T]):
+    """Values of which several may have one name: the first wins, `getlist` gives all."""
+
+    def __init__(self, pairs: Iterable[tuple[str, T]] = ()) -> None:
+        self._lists: dict[str, list[T]] = {}
+        for name, value in pairs:
+            self._lists.setdefault(name, []).append(value)
+
+    def __getitem__(self, name: str) -> T:
+        return self._lists[name][0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lists)
+
+    def __len__(self) -> int:
+        return len(self._lists)
+
+    def __repr__(self) -> str:  # names only: values may be passwords
+        return f"<Values {sorted(self._lists)}>"
+
+    def getlist(self, name: str) -> list[T]:
+        """All values of `name`, in the order they were sent."""
+        return list(self._lists.get(name, ()))
+
+    def discard(self, name: str) -> None:
+        """Drops every value of `name`."""
+        self._lists.pop(name, None)
+
+    def pairs(self) -> Iterator[tuple[str, T]]:
+        """Every (name, value)."""
+        return ((name, value) for name, values in self._lists.items() for value in values)
+
+    def get(self, name: str, default: Any = None, type: Callable[[T], Any] | None = None) -> Any:
+        """The first value, converted by `type`; `default` where it is missing or converts not."""
+        if name not in self._lists:
+            return default
+        if type is None:
+            return self[name]
+        try:
+            return type(self[name])
+        except (ValueError, TypeError, ArithmeticError):
+            return default
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A posted file. `file` is open for reading in binary and gone after the request."""
+
+    filename: str
+    content_type: str
+    file: tempfile.SpooledTemporaryFile[bytes]
+
+
+class Request(webob.request.BaseRequest):
+    """A WebOb request that reads path, query, cookies and body strictly.
+
+    `args`, `form` (text) and `files` are `Values`; `view_args` are the URL's parameters.
+    Anything malformed is refused with a 4xx when it is read, the path and query at once.
+    """
+
+    def __init__(self, environ: dict[str, Any], limits: Mapping[str, int] | None = None) -> None:
+        super().__init__(environ)
+        self.limits = limits or _DEFAULT_LIMITS
+        self.view_args: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<Request {described(self.environ)}>"
+
+    def check(self) -> None:
+        """Decodes path and query once, so that nothing raises later. Raises Refusal."""
+        for name in ("SCRIPT_NAME", "PATH_INFO"):
+            try:
+                text = self.environ.setdefault(name, "").encode("latin-1").decode("utf-8")
+            except UnicodeError:
+                raise Refusal(400, "undecodable-path") from None
+            if "\0" in text:
+                raise Refusal(400, "nul-in-path")
+        if self.environ.setdefault("QUERY_STRING", ""):
+            _ = self.args
+
+    @lazy
+    def args(self) -> Values[str]:
+        """The query's fields."""
+        try:
+            query = self.environ.get("QUERY_STRING", "").encode("latin-1")
+        except UnicodeEncodeError:
+            raise Refusal(400, "undecodable-query") from None
+        return Values(_parse_fields(query, self.limits["fields"], "query"))
+
+    @property
+    def form(self) -> Values[str]:
+        """The posted fields, always text."""
+        return self._posted[0]
+
+    @property
+    def files(self) -> Values[Upload]:
+        """The posted files."""
+        return self._posted[1]
+
+    @lazy
+    def cookies(self) -> dict[str, str]:  # type: ignore[override]
+        """The cookies; of equal names the first, without those that are not UTF-8."""
+        header = self.environ.get("HTTP_COOKIE", "")
+        if len(header) > _COOKIE_HEADER_LIMIT:
+            raise Refusal(431, "cookies-too-large")
+        found: dict[str, str] = {}
+        for pair in header.split(";"):
+            name, equals, value = pair.strip().partition("=")
+            try:
+                text = value.strip('"').encode("latin-1").decode("utf-8")
+            except UnicodeError:
+                continue
+            if equals and name and not _CONTROLS.search(text):
+                found.setdefault(name, text)
+        return found
+
+    @lazy
+    def json(self) -> Any:
+        """The body as JSON. Raises Refusal: 415 for another type, 400 for what is not JSON."""
+        if self.media_type != "application/json" and not self.media_type.endswith("+json"):
+            raise Refusal(415, "content-type")
+        body = self._read_body()
+        try:
+            value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+            if b"\\u" in body:  # may hide half a surrogate pair, which nothing can encode
+                json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except (ValueError, RecursionError):
+            raise Refusal(400, "malformed-json") from None
+        return value
+
+    json_body = json
+
+    @property
+    def GET(self) -> Any:  # noqa: N802 - WebOb's name
+        """WebOb's name for `args`."""
+        return webob.multidict.MultiDict(self.args.pairs())
+
+    @property
+    def POST(self) -> Any:  # noqa: N802 - WebOb's name
+        """WebOb's name for `form`; its own parser is lenient and gone with Python 3.13."""
+        return webob.multidict.MultiDict(self.form.pairs())
+
+    @property
+    def media_type(self) -> str:
+        """The content type without its parameters, in lower case."""
+        return str(self.environ.get("CONTENT_TYPE") or "").split(";")[0].strip().lower()
+
+    def guard_body(self) -> None:
+        """Refuses a bad or too large length, and bounds what anybody reads of the body."""
+        length = self._length()
+        if "_body" not in self.__dict__:
+            self._body = _Body(self.environ, length, self.limits["body"])
+            self.environ["wsgi.input"] = io.BufferedReader(self._body, 65_536)
+
+    def close_files(self) -> None:
+        """Closes every uploaded file; those on disk are then gone."""
+        for file in self.__dict__.pop("_open_files", ()):
+            file.close()
+
+    def rewind(self) -> None:
+        """Makes uploaded files readable from their start again."""
+        for file in self.__dict__.get("_open_files", ()):
+            file.seek(0)
+
+    def _length(self) -> int | None:
+        text = str(self.environ.get("CONTENT_LENGTH") or "")
+        if not text:
+            return None
+        if not (text.isascii() and text.isdigit()):
+            raise Refusal(400, "bad-length")
+        if len(text) > 18 or int(text) > self.limits["body"]:
+            raise Refusal(413, "body-too-large")
+        return int(text)
+
+    def _require_length(self) -> None:
+        if self._length() is None and not self.environ.get("wsgi.input_terminated"):
+            raise Refusal(411, "no-length")
+        self.guard_body()
+
+    def _read_body(self) -> bytes:
+        self._require_length()
+        return cast(bytes, self.environ["wsgi.input"].read())
+
+    @lazy
+    def _posted(self) -> tuple[Values[str], Values[Upload]]:
+        if self.method in READ_METHODS or (not self.media_type and not self._length()):
+            return Values(), Values()
+        header = str(self.environ.get("CONTENT_TYPE"))
+        if len(header) > _CONTENT_TYPE_LIMIT:
+            raise Refusal(415, "content-type")
+        media_type, options = multipart.parse_options_header(header)
+        if options.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
+            raise Refusal(415, "charset")
+        if media_type == "application/x-www-form-urlencoded":
+            fields = _parse_fields(self._read_body(), self.limits["fields"], "form")
+            return Values(fields), Values()
+        if media_type == "multipart/form-data":
+            return self._parse_multipart(options.get("boundary", ""))
+        raise Refusal(415, "content-type")
+
+    def _parse_multipart(self, boundary: str) -> tuple[Values[str], Values[Upload]]:
+        self._require_length()
+        self._open_files: list[tempfile.SpooledTemporaryFile[bytes]] = []
+        fields: list[tuple[str, str]] = []
+        files: list[tuple[str, Upload]] = []
+        try:
+            for segment, file in self._segments(boundary):
+                if segment.filename is None:
+                    fields.append((segment.name, _text(file.read(), "form")))
+                    file.close()
+                elif segment.filename or segment.size:  # else no file was chosen
+                    upload = Upload(
+                        _base_name(segment.filename),
+                        _CONTROLS.sub("", segment.content_type or "application/octet-stream"),
+                        file,
+                    )
+                    files.append((segment.name, upload))
+                if len(fields) > self.limits["fields"] or len(files) > self.limits["files"]:
+                    raise Refusal(413, "too-many-fields")
+        except multipart.ParserLimitReached:
+            raise Refusal(413, "too-many-fields") from None
+        except (multipart.MultipartError, UnicodeError):
+            raise Refusal(400, "malformed-form") from None
+        return Values(fields), Values(files)
+
+    def _segments(
+        self, boundary: str
+    ) -> Iterator[tuple[multipart.MultipartSegment, tempfile.SpooledTemporaryFile[bytes]]]:
+        """Each part of a multipart body with its content, which is on disk where it is large."""
+        parts = self.limits["fields"] + self.limits["files"]
+        length = self._length()
+        with multipart.PushMultipartParser(
+            boundary, -1 if length is None else length, max_segment_count=parts
+        ) as parser:
+            for parsed in parser.parse_blocking(self.environ["wsgi.input"].read):
+                if isinstance(parsed, multipart.MultipartSegment):
+                    segment = parsed
+                    file = tempfile.SpooledTemporaryFile[bytes](self.limits["memory"])
+                    self._open_files.append(file)
+                elif parsed:
+                    file.write(parsed)
+                else:
+                    file.seek(0)
+                    yield segment, file
+
+
+class _Body(io.RawIOBase):
+    """`wsgi.input` up to its length, or to the limit where none is given."""
+
+    def __init__(self, environ: Mapping[str, Any], length: int | None, limit: int) -> None:
+        self.stream, self.known = environ["wsgi.input"], length is not None
+        if length is None and not environ.get("wsgi.input_terminated"):
+            length, self.known = 0, True  # a server that does not end the stream: read nothing
+        self.left = limit + 1 if length is None else length
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self.left == 0:
+            return 0
+        try:
+            data = self.stream.read(min(len(buffer), self.left))
+        except OSError:
+            raise Refusal(400, "body-unreadable") from None
+        if not data and self.known:
+            raise Refusal(400, "body-too-short")
+        self.left -= len(data)
+        if not self.known and self.left == 0:
+            raise Refusal(413, "body-too-large")
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class Flash(NamedTuple):
+    """A message for the next page that is shown. `kind` is the application's own word."""
+
+    text: str
+    kind: str
+
+
+class Session(MutableMapping[str, Any]):
+    """A dict of JSON values kept in a signed cookie: read when touched, sent when changed."""
+
+    def __init__(self, load: Callable[[], dict[str, Any]]) -> None:
+        self._load = load
+        self.shown = 0  # how many flashes a page has taken
+
+    @lazy
+    def state(self) -> dict[str, Any]:
+        """What the cookie holds: data, flashes, nonce, and the times issued and seen."""
+        state = self._load()
+        self.loaded = json.dumps(state)
+        return state
+
+    @property
+    def touched(self) -> bool:
+        """Whether anything was read or written."""
+        return "state" in self.__dict__
+
+    @property
+    def nonce(self) -> str:
+        """A random word that binds tickets to this session; made when first asked for."""
+        if not self.state["nonce"]:
+            self.state["nonce"] = secrets.token_urlsafe(12)
+        return cast(str, self.state["nonce"])
+
+    def __getitem__(self, key: str) -> Any:
+        return self.state["data"][key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.state["data"][key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.state["data"][key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.state["data"])
+
+    def __len__(self) -> int:
+        return len(self.state["data"])
+
+    def __repr__(self) -> str:  # keys only: values may be secrets
+        return f"<Session {sorted(self.state['data']) if self.touched else 'not touched'}>"
+
+    def flash(self, text: str, kind: str = "info") -> None:
+        """Keeps a message until a page that shows it was sent."""
+        self.state["flashes"].append([str(text), kind])
+
+    def flashes(self) -> list[Flash]:
+        """The messages; they go when the page that asked was sent."""
+        self.shown = len(self.state["flashes"])
+        return [Flash(text, kind) for text, kind in self.state["flashes"]]
+
+    def rotate(self) -> None:
+        """After a login or logout: tickets printed before are dead, the data stays."""
+        now = int(time.time())
+        self.state.update(nonce=secrets.token_urlsafe(12), issued=now, seen=now)
+
+    def clear(self) -> None:
+        """Forgets data and messages, and makes tickets printed before dead."""
+        self.state.update(data={}, flashes=[], nonce=None)
+
+
+class Signer:
+    """Signs bytes for one purpose: HMAC-SHA256 under a key derived from each secret.
+
+    The first secret signs, all verify. What is signed for one purpose never verifies for
+    another (the derivation is HMAC, RFC 2104).
+    """
+
+    def __init__(self, secret_keys: Sequence[str], purpose: str) -> None:
+        self._keys = [
+            hmac.digest(secret.encode(), f"noventa {purpose}".encode(), "sha256")
+            for secret in secret_keys
+        ]
+
+    def sign(self, payload: bytes) -> str:
+        """`payload.signature` in base64url without padding (RFC 4648, 5)."""
+        if not self._keys:
+            raise SessionError(
+                "config.yaml: secret_keys is empty, but a session or a form is used; write"
+                " the output of `openssl rand -hex 32` there, or ${NOVENTA_SECRET_KEY}."
+            )
+        text = _encode(payload)
+        return f"{text}.{_encode(self._signature(self._keys[0], text))}"
+
+    def verify(self, signed: str) -> bytes:
+        """The payload. Raises BadTicket if a byte of it or of the signature was altered."""
+        text, dot, signature = signed.partition(".")
+        if not dot:
+            raise BadTicket("malformed-ticket")
+        given = _decode(signature)
+        matches = [hmac.compare_digest(self._signature(key, text), given) for key in self._keys]
+        if not any(matches):
+            raise BadTicket("bad-signature")
+        return _decode(text)
+
+    def _signature(self, key: bytes, text: str) -> bytes:
+        return hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256")
+
+
+class SessionCookies:
+    """Reads sessions from signed cookies and writes them back."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.name: str = config["session.cookie_name"]
+        self.signer = Signer(config["secret_keys"], "session")
+
+    def open(self, request: Request) -> Session:
+        """The visitor's session; nothing is read before it is touched."""
+        return Session(lambda: self._read(request.cookies.get(self.name)))
+
+    def save(self, session: Session, request: Request, response: webob.Response) -> None:
+        """Sets the cookie if the session changed. Raises SessionError if it cannot be kept."""
+        if not session.touched:
+            return
+        _make_private(response)
+        state, now = session.state, int(time.time())
+        if self._dumped(state) == session.loaded:
+            if now - state["seen"] < self.config["session.max_age"] / _REFRESH:
+                return
+            if not (state["data"] or state["nonce"]):
+                return
+        options = self._cookie_options(request)
+        if not (state["data"] or state["flashes"] or state["nonce"]):
+            if self.name in request.cookies:
+                response.set_cookie(self.name, "", max_age=0, **options)
+            return
+        value = self.signer.sign(self._dumped({**state, "seen": now}).encode())
+        if len(self.name) + len(value) > _COOKIE_LIMIT:
+            raise SessionError(_too_large(state))
+        response.set_cookie(self.name, value, max_age=self.config["session.max_age"], **options)
+
+    def _read(self, cookie: str | None) -> dict[str, Any]:
+        now = int(time.time())
+        empty: dict[str, Any] = {"data": {}, "flashes": [], "nonce": None}
+        empty |= {"issued": now, "seen": now}
+        if cookie is None:
+            return empty
+        try:
+            state = json.loads(self.signer.verify(cookie))
+        except BadTicket:
+            return empty
+        if not isinstance(state, dict) or state.keys() != empty.keys():
+            return empty
+        idle, age = now - state["seen"], now - state["issued"]
+        if idle > self.config["session.max_age"] or age > self.config["session.lifetime"]:
+            return empty
+        return cast(dict[str, Any], state)
+
+    def _dumped(self, state: dict[str, Any]) -> str:
+        try:
+            return json.dumps(state)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise SessionError(f"The session holds what JSON cannot: {error}.") from None
+
+    def _cookie_options(self, request: Request) -> dict[str, Any]:
+        prefix = quote(request.script_name, safe="/~!$&'()*+,=:@")
+        return {
+            "path": "/" if self.name.startswith("__Host-") else prefix or "/",
+            "domain": self.config["session.domain"],
+            "secure": self.config["session.secure"],
+            "httponly": True,
+            "samesite": self.config["session.same_site"],
+        }
+
+
+def described(environ: Mapping[str, Any]) -> str:
+    """`GET /users/7` for logs: printable ASCII whatever the client sent."""
+    path = str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", ""))
+    method = str(environ.get("REQUEST_METHOD", "GET"))[:20]
+    return f"{quote(method)} {quote(path.encode('latin-1', 'replace'))[:200]}"
+
+
+def _parse_fields(data: bytes, limit: int, what: str) -> list[tuple[str, str]]:
+    """The pairs of a query or a urlencoded form (WHATWG URL, 5.1), read strictly."""
+    if b"\0" in data or b"%00" in data:
+        raise Refusal(400, f"nul-in-{what}")
+    try:
+        return parse_qsl(
+            data.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=limit
+        )
+    except UnicodeDecodeError:
+        raise Refusal(400, f"undecodable-{what}") from None
+    except ValueError:  # more than max_num_fields
+        raise Refusal(414 if what == "query" else 413, "too-many-fields") from None
+
+
+def _text(data: bytes, what: str) -> str:
+    if b"\0" in data:
+        raise Refusal(400, f"nul-in-{what}")
+    return data.decode("utf-8")
+
+
+def _base_name(filename: str) -> str:
+    name = _CONTROLS.sub("", re.split(r"[/\\]", filename)[-1]).strip()
+    return "file" if name in ("", ".", "..") else name
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _make_private(response: webob.Response) -> None:
+    """Caches must not show one visitor's page to another (RFC 9111, 5.2.2.7)."""
+    response.headers.setdefault("Cache-Control", "private")
+    if "cookie" not in (name.lower() for name in response.vary or ()):
+        response.vary = (*(response.vary or ()), "Cookie")
+
+
+def _too_large(state: dict[str, Any]) -> str:
+    sizes = {key: len(json.dumps(value)) for key, value in state["data"].items()}
+    sizes["(flashes)"] = len(json.dumps(state["flashes"]))
+    largest = sorted(sizes.items(), key=lambda item: -item[1])[:3]
+    shown = ", ".join(f"{key} ({size} bytes)" for key, size in largest)
+    return (
+        f"The session does not fit into a cookie of {_COOKIE_LIMIT} bytes; the largest keys:"
+        f" {shown}. Keep large things in the database and their id in the session."
+    )
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def _decode(text: str) -> bytes:
+    """Canonical base64url only: no other spelling of the same bytes. Raises BadTicket."""
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise BadTicket("malformed-ticket") from None
+    if _encode(data) != text:
+        raise BadTicket("malformed-ticket")
+    return data
+
+
+# ---- Router ---------------------------------------------------------------------------------
+
+_PARAMETER = re.compile(r"\{([A-Za-z_]\w*)(?::(\w+))?\}")
+_INT_DIGITS = 18  # more do not fit into a BIGINT
+
+
+class Match(NamedTuple):
+    """A route for a path. `tail` is what a Mount or a Static still has to read."""
+
+    route: Route
+    view_args: dict[str, Any]
+    tail: str
+
+
+@dataclass
+class _Node:
+    literals: dict[str, _Node] = field(default_factory=dict)
+    parameters: dict[str, _Node] = field(default_factory=dict)  # by converter
+    end: _Leaf | None = None  # a Page or an Endpoint
+    rest: _Leaf | None = None  # {name:path}
+    below: _Leaf | None = None  # a Mount or a Static
+
+
+class _Leaf(NamedTuple):
+    route: Route
+    names: tuple[str, ...]
+
+
+class Router:
+    """Finds the route of a path: a dict for paths without parameters, else a tree of segments.
+
+    At each segment a literal wins over `{name:int}`, that over `{name}`, that over
+    `{name:path}`, that over a Mount or Static.
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.faults: list[Fault] = []
+        self._root = _Node()
+        self._exact: dict[str, Match] = {}
+        shapes: dict[tuple[str, ...], Route] = {}
+        for route in routes:
+            if not isinstance(route, Route):
+                continue  # a fault of the registry
+            before = len(self.faults)
+            shape, names = self._parse(route)
+            if len(self.faults) > before:
+                continue
+            if (first := shapes.setdefault(shape, route)) is not route:
+                problem = f"route {route.path!r} has the shape of {first.path!r} at {first.where}"
+                self.faults.append(Fault(route.where, problem, "remove one of them"))
+                continue
+            self._add(route, shape, names)
+
+    def match(self, path: str) -> Match | None:
+        """The route for a decoded path, or None."""
+        if exact := self._exact.get(path):
+            return exact
+        found = _find(self._root, path.split("/")[1:], 0)
+        if found is None:
+            return None
+        leaf, values, tail = found
+        return Match(leaf.route, dict(zip(leaf.names, values, strict=True)), tail)
+
+    def other_form(self, path: str) -> str | None:
+        """The path with or without its last slash, where only that one has a route."""
+        other = path[:-1] if path.endswith("/") else f"{path}/"
+        return other if other and self.match(other) else None
+
+    def _add(self, route: Route, shape: tuple[str, ...], names: tuple[str, ...]) -> None:
+        node = self._root
+        for segment in shape:
+            if segment in ("{path}", "*"):
+                break
+            if segment in _CONVERTERS:
+                node = node.parameters.setdefault(segment, _Node())
+            else:
+                node = node.literals.setdefault(segment, _Node())
+        leaf = _Leaf(route, names)
+        if shape[-1:] == ("*",):
+            node.below = leaf
+        elif shape[-1:] == ("{path}",):
+            node.rest = leaf
+        else:
+            node.end = leaf
+            if not names:
+                self._exact[route.path] = Match(route, {}, "")
+
+    def _parse(self, route: Route) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The path's segments, parameters as `{int}`, and the parameters' names."""
+        shape: list[str] = []
+        names: list[str] = []
+
+        def fault(problem: str, remedy: str) -> None:
+            self.faults.append(Fault(route.where, f"route {route.path!r}: {problem}", remedy))
+
+        if not isinstance(route.path, str) or not route.path.startswith("/"):
+            fault("it does not begin with a slash", "write it as '/…'")
+            return (), ()
+        prefix = isinstance(route, Mount | Static)
+        path = route.path.rstrip("/") if prefix else route.path
+        segments = path.split("/")[1:]
+        for number, segment in enumerate(segments):
+            last = number == len(segments) - 1
+            parameter = _PARAMETER.fullmatch(segment)
+            if not parameter:
+                if "{" in segment or "}" in segment:
+                    fault(f"segment {segment!r}", "a segment is a text or one {name}")
+                if not segment and not last:
+                    fault("two slashes in a row", "write one")
+                shape.append(segment)
+                continue
+            name, converter = parameter[1], f"{{{parameter[2] or 'str'}}}"
+            if converter not in (*_CONVERTERS, "{path}"):
+                known = ("int", "path", "str")
+                fault(f"converter {parameter[2]!r}", did_you_mean(str(parameter[2]), known))
+            if converter == "{path}" and (not last or prefix):
+                fault(f"{segment} is not the last segment", "move it to the end")
+            if name in names:
+                fault(f"two parameters {name!r}", "rename one")
+            names.append(name)
+            shape.append(converter)
+        if isinstance(route, Endpoint):
+            self._check_endpoint(route, names, fault)
+        return (*shape, "*") if prefix else tuple(shape), tuple(names)
+
+    def _check_endpoint(
+        self, route: Endpoint, names: list[str], fault: Callable[[str, str], None]
+    ) -> None:
+        if isinstance(route.methods, str) or not route.methods:
+            fault(f"methods is {route.methods!r}", 'expected a list like ["GET", "POST"]')
+        if not callable(route.handler):
+            return  # a fault of the registry
+        taken, needed = _accepted_props(route.handler)
+        for name in sorted(needed - set(names)):
+            fault(f"its handler needs {name!r}", f"add {{{name}}} to the path, or a default")
+        for name in sorted(set(names) - taken) if taken is not None else ():
+            fault(f"its handler does not take {name!r}", "add it as a parameter, or **view_args")
+
+
+def _to_int(segment: str) -> int | None:
+    if segment.isascii() and segment.isdigit() and len(segment) <= _INT_DIGITS:
+        return int(segment)
+    return None
+
+
+_CONVERTERS: dict[str, Callable[[str], Any]] = {
+    "{int}": _to_int,
+    "{str}": lambda segment: segment or None,
+}
+
+
+def _find(
+    node: _Node, segments: Sequence[str], position: int
+) -> tuple[_Leaf, tuple[Any, ...], str] | None:
+    """The leaf below `node` for the segments from `position`: (leaf, values, tail)."""
+    if position == len(segments):
+        leaf = node.end or node.below
+        return (leaf, (), "") if leaf else None
+    segment = segments[position]
+    if (child := node.literals.get(segment)) and (found := _find(child, segments, position + 1)):
+        return found
+    for converter, convert in _CONVERTERS.items():
+        child, value = node.parameters.get(converter), convert(segment)
+        if child and value is not None and (found := _find(child, segments, position + 1)):
+            leaf, values, tail = found
+            return leaf, (value, *values), tail
+    rest = "/".join(segments[position:])
+    if node.rest and rest:
+        return node.rest, (rest,), ""
+    return (node.below, (), f"/{rest}") if node.below else None
+
+
+# ---- Signed tickets -------------------------------------------------------------------------
+
+_TICKET_LIMIT = 2_048  # bytes
+
+
+class Ticket(NamedTuple):
+    """What a rendered form may call, for whom, and where."""
+
+    nonce: str
+    path: str
+    component: str
+    instance: str
+    action: str
+    props: dict[str, Any]
+
+
+class Tickets:
+    """Issues and reads the hidden field of a form."""
+
+    field_name = "_ticket"
+
+    def __init__(self, secret_keys: Sequence[str]) -> None:
+        self._signer = Signer(secret_keys, "ticket")
+
+    def issue(self, ticket: Ticket) -> str:
+        """The ticket as text. Raises PropsError if its props are not JSON scalars, or too many."""
+        for name, value in ticket.props.items():
+            if not isinstance(value, str | int | float | bool | None):
+                raise PropsError(
+                    f"component {ticket.component!r} renders an action, but its prop {name!r} is a"
+                    f" {type(value).__name__}; give the id instead and load the row in the handler."
+                )
+        text = self._signer.sign(json.dumps(ticket, separators=(",", ":")).encode())
+        if len(text) > _TICKET_LIMIT:
+            raise PropsError(
+                f"component {ticket.component!r}: the ticket of action {ticket.action!r} has"
+                f" {len(text)} bytes; at most {_TICKET_LIMIT}: give fewer or shorter props."
+            )
+        return text
+
+    def read(self, form: Values[str]) -> Ticket:
+        """The ticket of a posted form; of several the last: the button that was pressed.
+
+        Raises BadTicket if there is none or if it was altered.
+        """
+        texts = form.getlist(self.field_name)
+        if not texts or not texts[-1]:
+            raise BadTicket("no-ticket")
+        if len(texts[-1]) > _TICKET_LIMIT:
+            raise BadTicket("malformed-ticket")
+        return Ticket(*json.loads(self._signer.verify(texts[-1])))
+
+
+# ---- Database -------------------------------------------------------------------------------
+
+_READS = "noventa_reads"  # execution option of the engine for READ_METHODS
+_BUSY_TIMEOUT = 30  # seconds that SQLite waits for another writer
+_CONNECT_TIMEOUT = 10  # seconds; libpq has none of its own
+_WRITE = re.compile(
+    r"\s*(?:insert|update|delete|replace|merge|create|alter|drop|truncate|call)\b"
+    r"|\s*with\b.*\b(?:insert|update|delete|merge)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def make_engine(config: Config, **options: Any) -> sa.Engine:
+    """An engine for the project's database, which connects at its first use.
+
+    SQLite gets WAL, foreign keys, a busy timeout and BEGIN IMMEDIATE (but for connections with
+    the execution option `noventa_reads`). `options` go to `sqlalchemy.create_engine`.
+    """
+    url = config.database_url
+    backend = url.get_backend_name()
+    defaults: dict[str, Any] = {"hide_parameters": True, "connect_args": {}}
+    if config["database.isolation_level"]:
+        defaults["isolation_level"] = config["database.isolation_level"]
+    if "poolclass" not in options:
+        defaults |= _pool_options(config)
+    if backend == "sqlite":
+        defaults["connect_args"] = {"timeout": _BUSY_TIMEOUT}
+    elif url.get_driver_name() in ("psycopg", "psycopg2", "pymysql", "mysqldb"):
+        defaults["connect_args"] = {"connect_timeout": _CONNECT_TIMEOUT}
+        if "mysql" in url.get_driver_name() and "charset" not in url.query:
+            url = url.update_query_dict({"charset": "utf8mb4"})
+    if "connect_timeout" in url.query:
+        del defaults["connect_args"]["connect_timeout"]
+    engine = sa.create_engine(url, **(defaults | options))
+    if backend == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def shown_url(url: sa.URL) -> str:
+    """The URL for people to read: no password, and no query, which may hold one too."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+class Scope:
+    """What one request holds: its session, and what is to be closed at its end.
+
+    It is the key under which `scoped_session` finds the session: an object of its own, so
+    neither a thread nor a reused `id()` can be taken for it.
+    """
+
+    def __init__(self, database: Database, writes: bool) -> None:
+        self.database, self.writes = database, writes
+        self.closers: list[Callable[[], Any]] = []
+        self.handed_over = False  # to a stream, which then closes it
+
+    def __enter__(self) -> Scope:
+        self._outer = self.database.current_scope.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if not self.handed_over:
+                self.close()
+        finally:
+            self.database.current_scope.reset(self._outer)
+
+    def close(self) -> None:
+        """Ends the session and gives everything back. Runs inside the scope."""
+        for closer in self.closers:
+            try:
+                closer()
+            except Exception:
+                log.exception("something could not be closed at the end of a request")
+        self.closers.clear()
+        self.database.remove()
+
+    @contextmanager
+    def resumed(self) -> Iterator[None]:
+        """Makes this scope the current one again, for a chunk of a stream."""
+        outer = self.database.current_scope.set(self)
+        try:
+            yield
+        finally:
+            self.database.current_scope.reset(outer)
+
+
+class Database:
+    """The engine of one application and its sessions.
+
+    `scoped` is the `db` of handlers, a `scoped_session` whose scope is the request; `session()`
+    is for work outside a request, `sandbox()` for tests.
+    """
+
+    def __init__(self, config: Config) -> None:
+        if config.in_memory and not config["debug"]:
+            raise ConfigError(
+                "config.yaml: database is SQLite in memory, which is lost with the process and"
+                " not shared with others; name a file, or set debug: true for a test."
+            )
+        self.config = config
+        self.engine = make_engine(config)
+        self._read_engine = self.engine.execution_options(**{_READS: True})
+        self.current_scope: ContextVar[Scope] = ContextVar("noventa_scope")
+        self._factory = orm.sessionmaker(class_=orm.Session)
+        make = cast("orm.sessionmaker[orm.Session]", self._scoped_session)
+        self.scoped: orm.scoped_session[orm.Session] = orm.scoped_session(make, self._scope_key)
+        self._sandbox: tuple[sa.Connection, orm.Session] | None = None
+        self._last_report = 0.0
+        event.listen(self._factory, "after_begin", _remember_connection)
+        event.listen(self._factory, "after_commit", _note_commit)
+        event.listen(self._factory, "after_transaction_end", self._forget_connection)
+        event.listen(self.engine, "after_cursor_execute", _note_write)
+        _survive_fork(self.engine)
+
+    def __repr__(self) -> str:
+        return f"<Database {shown_url(self.engine.url)}>"
+
+    @contextmanager
+    def session(self) -> Iterator[orm.Session]:
+        """A session outside a request: commit yourself; what is not committed is rolled back."""
+        session = self._new_session(writes=True)
+        try:
+            yield session
+            if rows := uncommitted(session):
+                log.warning("a session() was left without commit, rolled back: %s", ", ".join(rows))
+        finally:
+            session.close()
+
+    @contextmanager
+    def sandbox(self) -> Iterator[orm.Session]:
+        """A session for a test, in a transaction that is undone at the end.
+
+        Requests made through the app meanwhile, from this thread, use the same transaction;
+        what they commit is seen here and undone too.
+        """
+        if self._sandbox is not None:
+            raise NoventaError("A sandbox is open already; leave it before the next.")
+        with self.engine.connect() as connection, connection.begin() as transaction:
+            session = self._factory(bind=connection, join_transaction_mode="create_savepoint")
+            self._sandbox = connection, session
+            try:
+                yield session
+            finally:
+                self._sandbox = None
+                session.close()
+                if transaction.is_active:
+                    transaction.rollback()
+
+    def scope(self, *, writes: bool) -> Scope:
+        """The scope of one request: `with database.scope(writes=True): …`."""
+        return Scope(self, writes)
+
+    def uncommitted(self) -> list[str]:
+        """What the current scope's session changed and did not commit, for people to read."""
+        return uncommitted(self.scoped()) if self.scoped.registry.has() else []
+
+    def rollback(self) -> None:
+        """Rolls back what the current scope's session did, if it did anything."""
+        if self.scoped.registry.has():
+            self.scoped.rollback()
+
+    def release(self) -> None:
+        """Gives the connection back to the pool; loaded objects stay readable as they are."""
+        if not self.scoped.registry.has():
+            return
+        session = self.scoped()
+        if uncommitted(session):
+            session.rollback()
+        elif transaction := session.get_transaction():
+            transaction.close()
+
+    def read_from_now(self) -> None:
+        """What follows only reads, as after an action: no more BEGIN IMMEDIATE."""
+        self._scope_key().writes = False
+        if self.scoped.registry.has() and self._sandbox is None:
+            self.scoped.rollback()
+            self.scoped().bind = self._read_engine
+
+    def remove(self) -> None:
+        """Ends the current scope's session; a connection that cannot be cleaned is dropped."""
+        if not self.scoped.registry.has():
+            return
+        session = self.scoped()
+        try:
+            session.close()
+        except (sa.exc.SQLAlchemyError, OSError):
+            log.exception("a session could not be closed; its connection is dropped")
+            session.invalidate()
+        finally:
+            self.scoped.registry.clear()
+
+    def replay(self, attempt: Callable[[], T], retries: int) -> T:
+        """Calls `attempt`, again after a conflict between transactions if nothing was committed."""
+        for left in range(retries, -1, -1):
+            try:
+                return attempt()
+            except sa.exc.DBAPIError as error:
+                committed = self.scoped.registry.has() and self.scoped().info.get("committed")
+                if left == 0 or committed or not is_conflict(error):
+                    raise
+                log.info("replayed after a conflict: %s", type(error.orig).__name__)
+                self.remove()
+        raise NoventaError("retries is negative; expected 0 or more.")
+
+    def report_unavailable(self, error: BaseException) -> None:
+        """One log line a second at most that the database does not answer."""
+        now = time.monotonic()
+        if now - self._last_report >= 1:
+            self._last_report = now
+            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+            log.error("database %s: %s", shown_url(self.engine.url), reason)
+
+    def _scope_key(self) -> Scope:
+        try:
+            return self.current_scope.get()
+        except LookupError:
+            raise NoventaError(
+                "db was used outside its request; in a thread or a task of your own write"
+                " `with app.database.session() as db:`."
+            ) from None
+
+    def _scoped_session(self) -> orm.Session:
+        return self._new_session(writes=self._scope_key().writes)
+
+    def _new_session(self, *, writes: bool) -> orm.Session:
+        if self._sandbox is not None:
+            connection, _ = self._sandbox
+            return self._factory(bind=connection, join_transaction_mode="create_savepoint")
+        return self._factory(bind=self.engine if writes else self._read_engine)
+
+    def _forget_connection(self, session: orm.Session, transaction: orm.SessionTransaction) -> None:
+        if transaction.parent is not None:
+            return
+        connection = session.info.pop("connection", None)
+        if connection is not None and not connection.closed and not connection.invalidated:
+            connection.info.pop("writes", None)
+        if self._sandbox is not None and session is not self._sandbox[1]:
+            self._sandbox[1].expire_all()
+
+
+def uncommitted(session: orm.Session) -> list[str]:
+    """What `session` changed and did not commit: `new User`, `UPDATE users SET …`."""
+    rows = [f"new {type(row).__name__}" for row in session.new]
+    for kind, changed in (("changed", session.dirty), ("deleted", session.deleted)):
+        for row in changed:
+            if kind == "deleted" or session.is_modified(row):
+                identity = sa.inspect(row, raiseerr=True).identity
+                rows.append(f"{kind} {type(row).__name__} {identity}")
+    connection = session.info.get("connection")
+    if connection is not None and not connection.closed and not connection.invalidated:
+        rows += connection.info.get("writes", ())
+    return rows
+
+
+def is_conflict(error: sa.exc.DBAPIError) -> bool:
+    """Whether two transactions met, so that the same work may succeed when done again."""
+    original = error.orig
+    if getattr(original, "sqlstate", None) in ("40001", "40P01"):
+        return True
+    if getattr(original, "sqlite_errorcode", 0) & 0xFF == 5:  # SQLITE_BUSY and its kinds
+        return True
+    arguments = getattr(original, "args", ())
+    return bool(arguments and arguments[0] in (1213, 1205))  # MySQL: deadlock, lock wait timeout
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether the database did not answer at all, or had no connection left, or was busy."""
+    if isinstance(error, sa.exc.TimeoutError):
+        return True
+    return isinstance(error, sa.exc.DBAPIError) and (
+        error.connection_invalidated or error.statement is None or is_conflict(error)
+    )
+
+
+def _pool_options(config: Config) -> dict[str, Any]:
+    if config.in_memory:  # one connection, which is the database
+        return {"poolclass": sa.QueuePool, "pool_size": 1, "max_overflow": 0}
+    threads = config["server.threads"]
+    size, overflow = config["database.pool_size"] or threads, config["database.max_overflow"]
+    if size + overflow < threads:
+        log.warning(
+            "database.pool_size and max_overflow allow %d connections for %d threads;"
+            " requests will wait for each other",
+            size + overflow, threads,
+        )  # fmt: skip
+    return {
+        "pool_size": size,
+        "max_overflow": overflow,
+        "pool_timeout": config["database.pool_timeout"],
+        "pool_recycle": config["database.pool_recycle"],
+        "pool_pre_ping": True,
+    }
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN leaves DDL and SAVEPOINT outside
+    connection.execute("PRAGMA foreign_keys=ON")
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] in ("wal", "memory"):
+        return
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    except connection.OperationalError as error:
+        # Busy: another connection is switching it now, for everybody. Read-only: it cannot be.
+        if error.sqlite_errorcode & 0xFF not in (5, 8):
+            raise
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    reads = connection.get_execution_options().get(_READS)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _survive_fork(engine: sa.Engine) -> None:
+    """A forked child makes connections of its own, and never closes those of its parent."""
+    reference = weakref.ref(engine)
+    inherited: list[sa.Pool] = []  # kept alive: their destructor would close the shared sockets
+
+    def start_anew() -> None:
+        if (living := reference()) is not None:
+            inherited.append(living.pool)
+            living.dispose(close=False)
+
+    os.register_at_fork(after_in_child=start_anew)
+
+
+def _remember_connection(
+    session: orm.Session, transaction: orm.SessionTransaction, connection: sa.Connection
+) -> None:
+    session.info["connection"] = connection
+    if not transaction.nested:  # what was written before is not this session's
+        connection.info.pop("writes", None)
+
+
+def _note_commit(session: orm.Session) -> None:
+    if not session.in_nested_transaction():
+        session.info["committed"] = True
+
+
+def _note_write(connection: sa.Connection, _: object, statement: str, *__: object) -> None:
+    if _WRITE.match(statement):
+        connection.info.setdefault("writes", []).append(" ".join(statement.split())[:60])
+
+
+# ---- Components -----------------------------------------------------------------------------
+
+RESERVED = frozenset(
+    {"action", "action_ticket", "children", "component", "flashes", "key", "static", "url"}
+)
+_DEPTH = 50  # components inside each other; more is one that shows itself
+_URL_SAFE = "/?#[]@!$&'()*+,;=:%~"  # reserved characters of RFC 3986, and what is encoded already
+
+
+class Fields(dict[str, Any]):
+    """The `errors` or `values` of a form; a missing one is an empty text, whatever Jinja's
+    `undefined` is."""
+
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+@dataclass
+class Exchange:
+    """One request on its way to its response: what handlers get, and where it has come to."""
+
+    request: Request
+    session: Session
+    trail: list[str] = field(default_factory=list)  # page, then components, outermost first
+    reports: list[tuple[str, list[str]]] = field(default_factory=list)  # forgotten commits
+    mounted: bool = False  # another application answered
+
+
+class Posted(NamedTuple):
+    """What an action returned, for the one instance whose form was posted."""
+
+    instance: str
+    result: Mapping[str, Any]
+
+
+class Answered(Exception):  # noqa: N818
+    """A guard inside a page answered for the whole request."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+
+class Redirect(webob.Response):
+    """A redirect; a local target is relative to the application, wherever it is mounted."""
+
+    def __init__(self, target: str, *, external: bool = False, status: int = 303) -> None:
+        super().__init__(status=status)
+        self.headers["Location"] = safe_target(target, external=external)
+
+
+def redirect(target: str, external: bool = False) -> Redirect:
+    """303 See Other to a local path like `/users/7`, or with `external` to an http(s) URL.
+
+    Any other target is answered with 400.
+    """
+    return Redirect(target, external=external)
+
+
+def safe_target(target: str, *, external: bool) -> str:
+    """`target` percent-encoded, if it leads where it seems to. Raises Refusal otherwise."""
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        raise Refusal(400, "redirect-target") from None
+    whole = external and parts.scheme in ("http", "https") and bool(parts.netloc)
+    local = target.startswith("/") and not target.startswith("//") and not parts.netloc
+    if _CONTROLS.search(target) or "\\" in target or not (whole or local):
+        raise Refusal(400, "redirect-target")
+    return quote(target, safe=_URL_SAFE)
+
+
+class CompiledComponent:
+    """A component as it is shown: its handlers, and the props that they take."""
+
+    def __init__(self, component: Component) -> None:
+        self.component, self.name = component, component.name
+        self.load = load_function(component)
+        self.actions = actions_of(component)
+        self.taken, self.needed = _accepted_props(self.load) if self.load else (None, frozenset())
+        self.guard_taken = _accepted_props(component.guard)[0] if component.guard else None
+
+    def check_props(self, props: Mapping[str, Any]) -> None:
+        """Raises PropsError for a missing, unknown or reserved prop, naming the template line."""
+        given = props.keys()
+        if self.needed <= given and (self.taken is None or given <= self.taken):
+            return
+        for name in sorted(self.needed - given):
+            raise PropsError(
+                f"{_calling_line()}: component {self.name!r} needs the prop {name!r}; give it:"
+                f" component({self.name!r}, {name}=…)."
+            )
+        for name in sorted(given - (self.taken or frozenset())):
+            raise PropsError(
+                f"{_calling_line()}: component {self.name!r} takes no prop {name!r};"
+                f" {did_you_mean(name, self.taken or ())}"
+            )
+
+    def guard_answer(self, exchange: Exchange, db: Any, props: Mapping[str, Any]) -> Any:
+        """What the component's guard answers; it gets those props that it declares."""
+        if self.component.guard is None:
+            return None
+        taken = self.guard_taken
+        chosen = {name: props[name] for name in props if taken is None or name in taken}
+        return self.component.guard(exchange.request, exchange.session, db, **chosen)
+
+
+class Components:
+    """The templates and components of an application, compiled once (in debug: when changed)."""
+
+    def __init__(self, registry: Registry, config: Config) -> None:
+        self.faults: list[Fault] = []
+        self.debug: bool = config["debug"]
+        self.jinja = jinja2.Environment(
+            loader=_Loader(config.root),
+            autoescape=True,
+            auto_reload=self.debug,
+            cache_size=-1,
+        )
+        self.jinja.filters.update(registry.filters)
+        self.static = StaticFiles(registry, config)
+        self.faults += self.static.faults()
+        self.tickets = Tickets(config["secret_keys"])
+        components = [c for c in registry.components if isinstance(c, Component)]
+        self.by_name = {component.name: CompiledComponent(component) for component in components}
+        self._templates: dict[str, jinja2.Template] = {}
+        self._calls: dict[str, dict[str, set[str]]] = {}
+        for component in components:
+            if component.template in self._analysed(component.template, component.where):
+                self._check_calls(component.template, self.by_name[component.name])
+        for page in (route for route in registry.routes if isinstance(route, Page)):
+            if page.template in self._analysed(page.template, page.where):
+                self._check_calls(page.template, None)
+            self._check_parameters(page)
+
+    def template(self, name: str) -> jinja2.Template:
+        """A compiled template; in debug it is compiled again when its file changed."""
+        return self.jinja.get_template(name) if self.debug else self._templates[name]
+
+    def find(self, name: str) -> CompiledComponent:
+        """The component of that name. Raises PropsError, naming the template line."""
+        if found := self.by_name.get(name):
+            return found
+        raise PropsError(
+            f"{_calling_line()}: component {name!r} is not in the registry;"
+            f" {did_you_mean(name, self.by_name)}"
+        )
+
+    def used_by(self, template: str) -> list[str]:
+        """The components that a template shows by name, also through others, in order of name."""
+        found: set[str] = set()
+        waiting = [template]
+        while waiting:
+            for name in self._called(waiting.pop(), "component") - found:
+                found.add(name)
+                if name in self.by_name:
+                    waiting.append(self.by_name[name].component.template)
+        return sorted(found)
+
+    def _called(self, template: str, function: str) -> set[str]:
+        """The names that `function` is called with in a template and those it includes."""
+        names: set[str] = set()
+        waiting, seen = [template], {template}
+        while waiting:
+            calls = self._calls.get(waiting.pop(), {})
+            names |= calls.get(function, set())
+            waiting += calls.get("include", set()) - seen
+            seen |= calls.get("include", set())
+        return names
+
+    def _analysed(self, name: str, where: str) -> Mapping[str, Any]:
+        """Reads, checks and compiles a template and those it includes; all that are sound."""
+        if name in self._calls:
+            return self._calls
+        try:
+            source = self.jinja.loader.get_source(self.jinja, name)[0]  # type: ignore[union-attr]
+            tree = self.jinja.parse(source, name)
+            self._templates[name] = self.jinja.get_template(name)
+        except jinja2.TemplateNotFound:
+            known = _siblings(Path(cast(_Loader, self.jinja.loader).root), name)
+            problem = f"template {name!r} does not exist"
+            self.faults.append(Fault(where, problem, did_you_mean(name, known)))
+        except (jinja2.TemplateSyntaxError, UnicodeDecodeError) as error:
+            line = getattr(error, "lineno", 1)
+            self.faults.append(Fault(f"{name}:{line}", str(error), "mend the template"))
+        else:
+            calls = self._calls[name] = {
+                function: _constant_arguments(tree, function) for function in _CHECKED_CALLS
+            }
+            included = {n for n in jinja2.meta.find_referenced_templates(tree) if n is not None}
+            calls["include"] = included
+            for other in sorted(included):
+                self._analysed(other, name)
+        return self._calls
+
+    def _check_calls(self, template: str, owner: CompiledComponent | None) -> None:
+        for name in sorted(self._called(template, "component") - self.by_name.keys()):
+            problem = f"component {name!r} is not in the registry"
+            self.faults.append(Fault(template, problem, did_you_mean(name, self.by_name)))
+        actions = owner.actions if owner else {}
+        called = self._called(template, "action") | self._called(template, "action_ticket")
+        for name in sorted(called - actions.keys()):
+            whose = f"component {owner.name!r}" if owner else "a page"
+            problem = f"{whose} has no action {name!r}"
+            self.faults.append(Fault(template, problem, did_you_mean(name, actions)))
+
+    def _check_parameters(self, page: Page) -> None:
+        names = {match[1] for match in _PARAMETER.finditer(str(page.path))}
+        for name in sorted(names & RESERVED):
+            problem = f"parameter {name!r} of {page.path!r} is the name of a template function"
+            self.faults.append(Fault(page.where, problem, "rename it"))
+
+
+_CHECKED_CALLS = ("component", "action", "action_ticket")
+
+
+class Rendering:
+    """One page being rendered for one exchange."""
+
+    def __init__(
+        self, components: Components, database: Database, exchange: Exchange, posted: Posted | None
+    ) -> None:
+        self.components, self.database = components, database
+        self.exchange, self.posted = exchange, posted
+        self.prefix: str = exchange.request.script_name
+        self.path = self.prefix + exchange.request.path_info
+        self.twins: dict[str, int] = {}
+        self.functions: dict[str, Any] = {
+            "url": self.url,
+            "static": lambda name: self.url(components.static.url(name)),
+            "flashes": exchange.session.flashes,
+        }
+
+    def page(self, template: str) -> str:
+        """The page's HTML. Raises Answered if a component's guard answers instead."""
+        root = Instance(self, None, "", {})
+        context = {**self.functions, **root.functions(), **self.exchange.request.view_args}
+        return self.components.template(template).render(context)
+
+    def url(self, path: str) -> str:
+        """`path` of this application as a URL: with the mount's prefix, percent-encoded."""
+        if not path.startswith("/") or path.startswith("//"):
+            raise NoventaError(f"url({path!r}): expected a path of this application, like '/x'.")
+        return quote(self.prefix, safe="/") + quote(path, safe=_URL_SAFE)
+
+    def show(
+        self, parent: Instance, name: str, key: Any, caller: Any, props: dict[str, Any]
+    ) -> Markup:
+        """The HTML of a component inside `parent`."""
+        compiled = self.components.find(name)
+        compiled.check_props(props)
+        trail = self.exchange.trail
+        if len(trail) > _DEPTH:
+            raise PropsError(f"components are nested over {_DEPTH} deep: {' > '.join(trail[-3:])}.")
+        trail.append(name)
+        instance = Instance(self, compiled, self._instance_id(parent, name, key, props), props)
+        answer = compiled.guard_answer(self.exchange, self.database.scoped, props)
+        if answer is not None:
+            raise Answered(answer)
+        context = self._context(instance)
+        context["children"] = caller() if caller else ""
+        html = Markup(self.components.template(compiled.component.template).render(context))  # noqa: S704
+        trail.pop()
+        return html
+
+    def _context(self, instance: Instance) -> dict[str, Any]:
+        compiled = cast(CompiledComponent, instance.compiled)
+        context: dict[str, Any] = dict(instance.props)
+        if compiled.load:
+            exchange = self.exchange
+            loaded = compiled.load(
+                exchange.request, exchange.session, self.database.scoped, **instance.props
+            )
+            context.update(result_dict(loaded, compiled.load))
+            report_forgotten_commit(exchange, self.database, compiled.load)
+        if self.posted and self.posted.instance == instance.id:
+            context.update(self.posted.result)
+        if not RESERVED.isdisjoint(context):
+            name = sorted(RESERVED & context.keys())[0]
+            raise PropsError(
+                f"component {compiled.name!r}: {name!r} is a function of every template;"
+                " give the prop or the result another name."
+            )
+        context["errors"] = Fields(context.get("errors") or ())
+        context["values"] = Fields(context.get("values") or ())
+        context.update(self.functions)
+        context.update(instance.functions())
+        return context
+
+    def _instance_id(self, parent: Instance, name: str, key: Any, props: dict[str, Any]) -> str:
+        """parent / name / key or hash of the props; equal ones are numbered."""
+        plain = f"{parent.id}/{name}"
+        if key is not None:
+            plain += f"={key}"
+        elif props:
+            text = json.dumps(props, sort_keys=True, default=lambda value: type(value).__name__)
+            plain += f"~{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        number = self.twins[plain] = self.twins.get(plain, 0) + 1
+        return plain if number == 1 else f"{plain}#{number}"
+
+
+class Instance:
+    """One place where a component is shown; its methods are functions of its template."""
+
+    def __init__(
+        self, rendering: Rendering, compiled: CompiledComponent | None, id: str,
+        props: dict[str, Any],
+    ) -> None:  # fmt: skip
+        self.rendering, self.compiled, self.id, self.props = rendering, compiled, id, props
+
+    def functions(self) -> dict[str, Any]:
+        """The template functions that depend on the place."""
+        return {
+            "component": self.component,
+            "action": self.action,
+            "action_ticket": self.action_ticket,
+        }
+
+    def component(self, name: str, key: Any = None, caller: Any = None, **props: Any) -> Markup:
+        """Shows a component here; `key` tells apart what has the same name and props."""
+        return self.rendering.show(self, name, key, caller, props)
+
+    def action(self, name: str) -> Markup:
+        """A hidden field for a `<form method="post">` that calls `action_<name>`."""
+        field_name, ticket = Tickets.field_name, self.action_ticket(name)
+        return Markup('<input type="hidden" name="{}" value="{}">').format(field_name, ticket)
+
+    def action_ticket(self, name: str) -> str:
+        """The value of that field, for a button: `<button name="_ticket" value="…">`."""
+        actions = self.compiled.actions if self.compiled else {}
+        if self.compiled is None or name not in actions:
+            whose = f"component {self.compiled.name!r}" if self.compiled else "a page"
+            raise PropsError(
+                f"{_calling_line()}: {whose} has no action {name!r}; {did_you_mean(name, actions)}"
+            )
+        rendering = self.rendering
+        nonce = rendering.exchange.session.nonce
+        ticket = Ticket(nonce, rendering.path, self.compiled.name, self.id, name, self.props)
+        return rendering.components.tickets.issue(ticket)
+
+
+class StaticFiles:
+    """The files of the registry's Static routes: their URLs, and the answers to requests."""
+
+    def __init__(self, registry: Registry, config: Config) -> None:
+        self.debug: bool = config["debug"]
+        self.routes = {
+            route: (config.root / route.folder).resolve()
+            for route in registry.routes
+            if isinstance(route, Static)
+        }
+        self._fingerprints: dict[Path, str] = {}
+
+    def faults(self) -> Iterator[Fault]:
+        """The routes whose folder does not exist."""
+        for route, folder in self.routes.items():
+            if not folder.is_dir():
+                yield Fault(route.where, f"folder {route.folder!r} does not exist", "make it")
+
+    def url(self, name: str) -> str:
+        """`/files/site.css?v=…`, which changes with the file. Raises NoventaError without it."""
+        for route, folder in self.routes.items():
+            file = _file_below(folder, "/" + name.lstrip("/"))
+            if file is not None:
+                path = f"{route.path.rstrip('/')}/{name.lstrip('/')}"
+                return f"{quote(path, safe='/')}?v={self._fingerprint(file)}"
+        folders = ", ".join(route.folder for route in self.routes) or "no Static route"
+        raise NoventaError(f"{_calling_line()}: static({name!r}): no such file in {folders}.")
+
+    def respond(self, request: Request, route: Route, tail: str) -> webob.Response:
+        """The file at `tail`, with Last-Modified, ETag and ranges. Raises HTTPNotFound."""
+        file = _file_below(self.routes[cast(Static, route)], tail)
+        if file is None:
+            raise webob.exc.HTTPNotFound
+        try:
+            opened = file.open("rb")
+        except OSError:
+            raise webob.exc.HTTPNotFound from None
+        status = os.fstat(opened.fileno())
+        response = webob.Response(
+            app_iter=webob.static.FileIter(opened),
+            content_type=mimetypes.guess_type(file.name)[0] or "application/octet-stream",
+            conditional_response=True,
+        )
+        response.content_length = status.st_size
+        response.last_modified = status.st_mtime
+        response.etag = f"{status.st_mtime_ns:x}-{status.st_size:x}"
+        response.accept_ranges = "bytes"
+        fingerprint = request.args.get("v")
+        if fingerprint and fingerprint == self._fingerprint(file):
+            response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return response
+
+    def _fingerprint(self, file: Path) -> str:
+        if self.debug or file not in self._fingerprints:
+            with file.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()[:12]
+            self._fingerprints[file] = digest
+        return self._fingerprints[file]
+
+
+def report_forgotten_commit(exchange: Exchange, database: Database, handler: Handler) -> None:
+    """Rolls back what `handler` changed and did not commit, and says so."""
+    if rows := database.uncommitted():
+        database.rollback()
+        name = " > ".join((*exchange.trail, getattr(handler, "__name__", repr(handler))))
+        exchange.reports.append((name, rows))
+        log.warning("%s changed rows without db.commit(), rolled back: %s", name, ", ".join(rows))
+
+
+def result_dict(result: Any, handler: Handler) -> Mapping[str, Any]:
+    """What a handler returned, as a dict. Raises NoventaError for anything but a dict or None."""
+    if result is None:
+        return {}
+    if not isinstance(result, Mapping):
+        raise NoventaError(
+            f"{place_of(handler)}: {handler.__name__} returned a {type(result).__name__};"
+            " expected a dict."
+        )
+    return result
+
+
+class _Loader(jinja2.FileSystemLoader):
+    """Templates below the project's folder only: no dot files, no link that leads out."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.root = root
+
+    def get_source(
+        self, environment: jinja2.Environment, template: str
+    ) -> tuple[str, str, Callable[[], bool]]:
+        source, filename, is_current = super().get_source(environment, template)
+        hidden = any(part.startswith(".") for part in template.split("/"))
+        if hidden or not Path(filename).resolve().is_relative_to(self.root):
+            raise jinja2.TemplateNotFound(template)
+        return source, filename, is_current
+
+
+def _siblings(root: Path, name: str) -> list[str]:
+    """The files beside a template that is missing, or in the folders one level below."""
+    folder = (root / name).parent
+    folder = folder if folder.is_dir() else folder.parent
+    found = [*folder.glob("*.html"), *folder.glob("*/*.html")]
+    return [path.relative_to(root).as_posix() for path in found if path.is_relative_to(root)]
+
+
+def _constant_arguments(tree: jinja2.nodes.Template, function: str) -> set[str]:
+    """The texts that `function` is called with as first argument."""
+    return {
+        call.args[0].value
+        for call in tree.find_all(jinja2.nodes.Call)
+        if isinstance(call.node, jinja2.nodes.Name)
+        and call.node.name == function
+        and call.args
+        and isinstance(call.args[0], jinja2.nodes.Const)
+        and isinstance(call.args[0].value, str)
+    }
+
+
+def _calling_line() -> str:
+    """`pages/index.html:7`: the template line that is running now."""
+    frame = sys._getframe(1)
+    while frame:
+        template = frame.f_globals.get("__jinja_template__")
+        if template is not None:
+            return f"{template.name}:{template.get_corresponding_lineno(frame.f_lineno)}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return "outside a template"
+
+
+_DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
+
+
+def _file_below(folder: Path, tail: str) -> Path | None:
+    """The regular file that `tail` (`/a/b.css`) names inside `folder`, or None."""
+    segments = tail.split("/")[1:]
+    for segment in segments:
+        hidden = segment.startswith(".") and segment != ".well-known"
+        if not segment or hidden or _DEVICES.fullmatch(segment) or set(segment) & set("\\:\0"):
+            return None
+    try:
+        file = folder.joinpath(*segments).resolve(strict=True)
+        return file if file.is_file() and file.is_relative_to(folder) else None
+    except (OSError, ValueError):
+        return None
+
+
+# ---- App ------------------------------------------------------------------------------------
+
+_MESSAGES = {
+    400: "The request could not be understood.",
+    403: "This is not allowed. Go back, load the page again and retry.",
+    404: "There is nothing at this address.",
+    405: "This address does not answer that method.",
+    409: "The site has changed since this form was shown. Load the page again.",
+    411: "The length of the request is missing.",
+    413: "What was sent is too large.",
+    415: "What was sent is of a type that is not read here.",
+    431: "The cookies are too large. Delete those of this site and retry.",
+    500: "Something went wrong. It has been noted.",
+    503: "The service is not available right now. Please try again in a moment.",
+}
+_DEFAULT_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "strict-origin-when-cross-origin",
+    "Content-Security-Policy": "frame-ancestors 'self'",
+}
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_CONDITIONAL = ("HTTP_RANGE", "HTTP_IF_RANGE", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH")
+_SINGLE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
+_RETRY_AFTER = 5  # seconds
+
+
+class App:
+    """A WSGI application: `App(registry, Config.load(folder))`.
+
+    Raises RegistryError with every fault of the registry and its templates. `database` is for
+    work outside requests and for tests; `jinja` is the templates' environment.
+    """
+
+    def __init__(self, registry: Registry, config: Config) -> None:
+        self.registry, self.config = registry, config
+        self.router = Router(registry.routes)
+        self.components = Components(registry, config)
+        faults = [*registry.faults(), *self.router.faults, *self.components.faults]
+        if faults:
+            raise RegistryError(faults)
+        self.jinja = self.components.jinja
+        self.database = Database(config)
+        self.sessions = SessionCookies(config)
+        self._limits = {name: config[f"limits.{name}"] for name in _DEFAULT_LIMITS}
+        self._headers = _chosen_headers(config["headers"])
+        self._pages = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(data_folder("templates")), autoescape=True
+        )
+        self._error_page = self._pages.get_template("error.html")
+
+    def __repr__(self) -> str:
+        return f"<App {self.config.root.name}, {self.database!r}>"
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        with self.database.scope(writes=environ["REQUEST_METHOD"] not in READ_METHODS) as scope:
+            response = self.respond(environ, scope)
+            return send(response, environ, start_response, scope)
+
+    def respond(self, environ: dict[str, Any], scope: Scope) -> webob.Response:
+        """The response to a request, whatever happens on the way."""
+        request = Request(environ, self._limits)
+        scope.closers.append(request.close_files)
+        exchange = Exchange(request, self.sessions.open(request))
+        try:
+            return self._finish(exchange, self._answer(exchange))
+        except (Exception, SystemExit) as error:
+            # In a server's worker thread SystemExit would leave the client hanging; in the main
+            # thread it may be the server's own way to stop.
+            in_main = threading.current_thread() is threading.main_thread()
+            if isinstance(error, SystemExit) and in_main:
+                raise
+            return self._failure(exchange, error)
+
+    # The steps, in the order in which a request takes them.
+
+    def _answer(self, exchange: Exchange) -> webob.Response:
+        try:
+            return self._publish(exchange)
+        except Answered as answered:
+            return self._guard_response(answered.answer)
+        except webob.exc.HTTPException as error:
+            if error.wsgi_response.status_int >= 400:
+                self.database.rollback()
+            return self._http_error(error.wsgi_response)
+
+    def _publish(self, exchange: Exchange) -> webob.Response:
+        request = exchange.request
+        self._check_visitor(request)
+        request.check()
+        path = request.path_info or "/"
+        match = self.router.match(path)
+        if match is None:
+            return self._other_form(request, path)
+        route, request.view_args, tail = match
+        exchange.trail.append(getattr(route, "template", route.path))
+        if (answer := self._options(request, route)) is not None:
+            return answer
+        self._check_origin(request, route)
+        for guard in (*self.registry.guards, *route.guards):
+            answer = guard(request, exchange.session, self.database.scoped)
+            report_forgotten_commit(exchange, self.database, guard)
+            if answer is not None:
+                return self._guard_response(answer)
+        return self._dispatch(exchange, route, tail)
+
+    def _dispatch(self, exchange: Exchange, route: Route, tail: str) -> webob.Response:
+        request = exchange.request
+        if isinstance(route, Mount):
+            return self._mounted(exchange, route, tail)
+        if isinstance(route, Static):
+            return self.components.static.respond(request, route, tail)
+        if request.method not in READ_METHODS:
+            request.limits = {**self._limits, **route.limits}
+            request.guard_body()
+        if isinstance(route, Endpoint):
+            return self._endpoint(exchange, route)
+        return self._page(exchange, route)
+
+    def _check_visitor(self, request: Request) -> None:
+        """Debug pages show source code: nobody but this machine gets any."""
+        address = request.environ.get("REMOTE_ADDR")
+        if not self.config["debug"] or not address:
+            return
+        try:
+            local = ipaddress.ip_address(address.partition("%")[0]).is_loopback
+        except ValueError:
+            local = False
+        if not local:
+            raise Refusal(403, "debug-from-afar")
+
+    def _other_form(self, request: Request, path: str) -> webob.Response:
+        other = self.router.other_form(path)
+        if other is None:
+            raise webob.exc.HTTPNotFound
+        query = f"?{request.query_string}" if request.query_string else ""
+        return Redirect(quote(other, safe="/~!$&'()*+,=:@;") + query, status=308)
+
+    def _options(self, request: Request, route: Route) -> webob.Response | None:
+        """Refuses a method that the route does not have; answers OPTIONS for it."""
+        if isinstance(route, Mount) or request.method in (methods := _methods(route)):
+            return None
+        allow = {"Allow": ", ".join(sorted({*methods, "OPTIONS"}))}
+        if request.method == "OPTIONS":
+            return webob.Response(status=204, headerlist=list(allow.items()))
+        raise webob.exc.HTTPMethodNotAllowed(headers=allow)
+
+    def _check_origin(self, request: Request, route: Route) -> None:
+        if request.method in READ_METHODS or isinstance(route, Mount):
+            return
+        evidence = self._same_origin(request)
+        if isinstance(route, Endpoint):
+            if not evidence and not route.cross_origin:
+                raise Refusal(403, "other-origin" if evidence is False else "no-origin")
+        elif evidence is False:
+            raise Refusal(403, "other-origin")
+
+    def _same_origin(self, request: Request) -> bool | None:
+        """Whether a page of this site sent the request; None where the browser does not say.
+
+        Fetch Metadata (W3C) decides alone; without it the Origin (RFC 6454).
+        """
+        site = request.environ.get("HTTP_SEC_FETCH_SITE")
+        if site is not None:
+            return site in ("same-origin", "none")
+        origin = request.environ.get("HTTP_ORIGIN")
+        if origin is None:
+            return None
+        host = request.environ.get("HTTP_HOST", "").lower()
+        _, _, origin_host = origin.lower().partition("://")
+        return origin in self.config["trusted_origins"] or (bool(host) and origin_host == host)
+
+    def _guard_response(self, answer: Any) -> webob.Response:
+        if isinstance(answer, webob.Response):
+            return answer
+        if isinstance(answer, Mapping) and "_redirect" in answer:
+            return Redirect(answer["_redirect"])
+        if isinstance(answer, Mapping) and "_status" in answer:
+            return self._error(answer["_status"], answer.get("message"))
+        raise NoventaError(
+            f"a guard answered {_shown(answer)}; expected None, a dict with _redirect or"
+            " _status, or a Response."
+        )
+
+    def _mounted(self, exchange: Exchange, route: Mount, tail: str) -> webob.Response:
+        exchange.mounted = True
+        self.database.release()
+        environ = exchange.request.environ.copy()
+        path, tail = environ["PATH_INFO"], tail.encode("utf-8").decode("latin-1")
+        environ["SCRIPT_NAME"] += path[: len(path) - len(tail)]
+        environ["PATH_INFO"] = tail
+        return webob.request.BaseRequest(environ).send(route.application)
+
+    def _endpoint(self, exchange: Exchange, route: Endpoint) -> webob.Response:
+        request = exchange.request
+
+        def attempt() -> Any:
+            request.rewind()
+            return route.handler(
+                request, exchange.session, self.database.scoped, **request.view_args
+            )
+
+        result = self.database.replay(attempt, route.retries)
+        self._settle(exchange, route.handler, getattr(result, "status_int", 200))
+        if isinstance(result, webob.Response):
+            return result
+        if isinstance(result, dict | list):
+            body = json.dumps(result, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            return webob.Response(body.encode("utf-8"), content_type="application/json")
+        raise NoventaError(
+            f"{place_of(route.handler)}: {route.handler.__name__} returned a"
+            f" {type(result).__name__}; expected a Response, or a dict or list for JSON."
+        )
+
+    def _page(self, exchange: Exchange, page: Page) -> webob.Response:
+        if exchange.request.method in READ_METHODS:
+            return self._render(exchange, page)
+        ticket = self._ticket(exchange.request)
+        compiled = self.components.by_name.get(ticket.component)
+        if compiled is None or ticket.action not in compiled.actions:
+            raise Refusal(409, "unknown-action")
+        if ticket.nonce != exchange.session.state["nonce"]:
+            return self._ask_again(exchange, page, ticket)
+        exchange.trail.append(compiled.name)
+        answer = compiled.guard_answer(exchange, self.database.scoped, ticket.props)
+        if answer is not None:
+            return self._guard_response(answer)
+        return self._act(exchange, page, ticket, compiled)
+
+    def _ticket(self, request: Request) -> Ticket:
+        try:
+            ticket = self.components.tickets.read(request.form)
+        except BadTicket as error:
+            status = 403 if error.reason == "bad-signature" else 400
+            raise Refusal(status, error.reason) from None
+        request.form.discard(Tickets.field_name)
+        if ticket.path != request.script_name + request.path_info:
+            raise Refusal(403, "other-page")
+        return ticket
+
+    def _ask_again(self, exchange: Exchange, page: Page, ticket: Ticket) -> webob.Response:
+        """The session changed since the form was shown, say by a login in another tab."""
+        request, session = exchange.request, exchange.session
+        if not self._same_origin(request):
+            raise Refusal(403, "other-session")
+        log.warning("refused %s: other-session (403), asked again", described(request.environ))
+        text = "Your session has changed: please send the form again."
+        session.flash(text, "warning")
+        typed = Posted(ticket.instance, {"values": dict(request.form), "errors": {"form": text}})
+        self.database.read_from_now()
+        response = self._render(exchange, page, typed, status=403)
+        if not session.shown:  # the page shows no messages: say it all the same
+            session.state["flashes"].pop()
+            _insert(response, str(Markup('<p role="status">{}</p>').format(text)))
+        response.headers["X-Noventa-Refused"] = "other-session"
+        return response
+
+    def _act(
+        self, exchange: Exchange, page: Page, ticket: Ticket, compiled: CompiledComponent
+    ) -> webob.Response:
+        request, action = exchange.request, compiled.actions[ticket.action]
+
+        def attempt() -> Any:
+            request.rewind()
+            return action(request, exchange.session, self.database.scoped, **ticket.props)
+
+        result = self.database.replay(attempt, compiled.component.retries)
+        if isinstance(result, webob.Response):
+            self._settle(exchange, action, result.status_int)
+            return result
+        result = result_dict(result, action)
+        for name in result:
+            if name.startswith("_") and name not in _RESULT_KEYS:
+                remedy = did_you_mean(name, _RESULT_KEYS)
+                raise NoventaError(f"{place_of(action)}: it returned {name!r}; {remedy}")
+        status = result.get("_status", 200)
+        self._settle(exchange, action, status)
+        if "_redirect" in result:
+            return Redirect(result["_redirect"])
+        exchange.trail.pop()
+        self.database.read_from_now()
+        shown = {name: value for name, value in result.items() if name not in _RESULT_KEYS}
+        return self._render(exchange, page, Posted(ticket.instance, shown), status=status)
+
+    def _settle(self, exchange: Exchange, handler: Handler, status: int) -> None:
+        """After a handler: an answer of 400 and above undoes, any other should have committed."""
+        if status >= 400:
+            self.database.rollback()
+        else:
+            report_forgotten_commit(exchange, self.database, handler)
+
+    def _render(
+        self, exchange: Exchange, page: Page, posted: Posted | None = None, status: int = 200
+    ) -> webob.Response:
+        rendering = Rendering(self.components, self.database, exchange, posted)
+        html = rendering.page(page.template)
+        response = webob.Response(html.encode("utf-8"), status=status)
+        if self.config["debug"]:
+            notice = self._pages.get_template("uncommitted.html")
+            for handler, rows in exchange.reports:
+                _insert(response, notice.render(handler=handler, rows=rows))
+        return response
+
+    def _http_error(self, error: webob.Response) -> webob.Response:
+        """An error page for what a handler raised; what has a body of its own stays as it is."""
+        if error.has_body or error.status_int < 400:
+            return error
+        response = self._error(error.status_int, getattr(error, "detail", None))
+        kept = [(n, v) for n, v in error.headerlist if not n.lower().startswith("content-")]
+        response.headerlist.extend(kept)
+        return response
+
+    def _error(self, status: int, message: str | None = None) -> webob.Response:
+        try:
+            title = http.HTTPStatus(status).phrase
+        except ValueError:
+            title = "Error"
+        text = message or _MESSAGES.get(status, title)
+        page = self._error_page.render(status=status, title=title, message=text)
+        return webob.Response(page.encode("utf-8"), status=status)
+
+    def _finish(self, exchange: Exchange, response: webob.Response) -> webob.Response:
+        """A copy, as what a handler returned may be shared, with session, headers and checks."""
+        request, session = exchange.request, exchange.session
+        if response.conditional_response:
+            response = _conditional(request, response)
+        finished = webob.Response(
+            status=response.status,
+            headerlist=list(response.headerlist),
+            app_iter=response.app_iter,
+        )
+        if "Location" in finished.headers and not exchange.mounted:
+            location = finished.headers["Location"]
+            if isinstance(response, Redirect) and location.startswith("/"):
+                location = quote(request.script_name, safe="/") + location
+            finished.headers["Location"] = _checked_location(location)
+        if session.shown and request.method != "HEAD":
+            del session.state["flashes"][: session.shown]
+        self.sessions.save(session, request, finished)
+        if not exchange.mounted:
+            self._complete(finished)
+        _check_headers(finished)
+        return finished
+
+    def _complete(self, response: webob.Response) -> None:
+        """Adds the default headers, and the length of a body that is whole."""
+        for name, value in self._headers.items():
+            response.headers.setdefault(name, value)
+        if response.status_int in (204, 304):
+            response.content_type = response.content_length = None
+            response.app_iter = []
+        elif isinstance(response.app_iter, list | tuple) and response.content_length is None:
+            response.content_length = sum(map(len, response.app_iter))
+
+    def _failure(self, exchange: Exchange, error: BaseException) -> webob.Response:
+        what, trail = described(exchange.request.environ), " > ".join(exchange.trail)
+        if isinstance(error, sa.exc.DataError):  # a value that the database cannot take
+            log.warning("in %s: %s", trail, str(error.orig).splitlines()[0])
+            error = Refusal(400, "bad-value")
+        if isinstance(error, Refusal):
+            log.warning("refused %s: %s (%d)", what, error.reason, error.status)
+            response = self._error(error.status)
+            for name, value in {**error.headers, "X-Noventa-Refused": error.reason}.items():
+                response.headers[name] = value
+        elif is_unavailable(error):
+            self.database.report_unavailable(error)
+            response = self._error(503)
+            response.headers["Retry-After"] = str(_RETRY_AFTER)
+        else:
+            log.error("500 %s in %s: %s", what, trail or "?", type(error).__name__, exc_info=error)
+            response = (
+                self._debug_page(exchange, error) if self.config["debug"] else self._error(500)
+            )
+        self._complete(response)
+        return response
+
+    def _debug_page(self, exchange: Exchange, error: BaseException) -> webob.Response:
+        frames = [
+            _shown_frame(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)
+        ]
+        in_templates = [frame for frame in frames if frame["file"].endswith((".html", ".txt"))]
+        page = self._pages.get_template("debug.html").render(
+            status=500,
+            title="Internal Server Error",
+            exception=f"{type(error).__name__}: {error}",
+            request_line=described(exchange.request.environ),
+            component_path=exchange.trail,
+            template=in_templates[-1] if in_templates else None,
+            frames=frames,
+        )
+        for secret in self._secrets(exchange.request):
+            page = page.replace(str(Markup.escape(secret)), "…")
+        return webob.Response(page.encode("utf-8", "replace"), status=500)
+
+    def _secrets(self, request: Request) -> Iterator[str]:
+        yield from self.config["secret_keys"]
+        if password := self.config.database_url.password:
+            yield password
+        for pair in request.environ.get("HTTP_COOKIE", "").split(";"):
+            if value := pair.partition("=")[2].strip():
+                yield value
+
+
+class Stream:
+    """A body that is made while it is sent. It may use `db`, whose connection goes back to the
+    pool before the first chunk and after each."""
+
+    def __init__(self, chunks: Iterable[bytes], scope: Scope) -> None:
+        self._chunks, self._scope = iter(chunks), scope
+        self._closed = False
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> bytes:
+        with self._scope.resumed():
+            try:
+                return next(self._chunks)
+            except StopIteration:
+                raise
+            except Exception as error:
+                log.error("a streamed body broke off: %s", type(error).__name__, exc_info=error)
+                raise
+            finally:
+                self._scope.database.release()
+
+    def close(self) -> None:
+        """Ends the body and its session; WSGI servers call it, whatever happened."""
+        if not self._closed:
+            self._closed = True
+            with self._scope.resumed():
+                self._scope.close()
+
+    def __del__(self) -> None:  # for servers that never call close()
+        self.close()
+
+
+def send(
+    response: webob.Response, environ: Mapping[str, Any], start_response: StartResponse,
+    scope: Scope,
+) -> Iterable[bytes]:  # fmt: skip
+    """Answers by the WSGI protocol (PEP 3333); a body that is made as it goes takes the scope."""
+    body = response.app_iter
+    if hasattr(body, "close"):
+        scope.closers.append(body.close)
+    scope.database.release()
+    start_response(response.status, response.headerlist)
+    if environ["REQUEST_METHOD"] == "HEAD":
+        return []
+    if isinstance(body, list | tuple):
+        return body
+    scope.handed_over = True
+    return Stream(body, scope)
+
+
+def data_folder(name: str) -> Path:
+    """A folder that is shipped with Noventa: in `noventa_data` when installed from a wheel."""
+    here = Path(__file__).resolve().parent
+    installed = here / "noventa_data" / name
+    return installed if installed.is_dir() else here / name
+
+
+_RESULT_KEYS = ("_status", "_redirect")
+
+
+def _methods(route: Route) -> set[str]:
+    if isinstance(route, Static):
+        return {"GET", "HEAD"}
+    methods = {method.upper() for method in cast(Page | Endpoint, route).methods}
+    return methods | {"HEAD"} if "GET" in methods else methods
+
+
+def _insert(response: webob.Response, html: str) -> None:
+    """Puts a notice at the end of a page."""
+    before, end, after = response.text.rpartition("</body>")
+    response.text = before + html + end + after if end else response.text + html
+
+
+def _conditional(request: Request, response: webob.Response) -> webob.Response:
+    """WebOb's conditional answer, behind a check of the headers that it trips over."""
+    environ = dict(request.environ)
+    for name in _CONDITIONAL:
+        value = environ.get(name)
+        if value is not None and not _is_sound(name, value):
+            del environ[name]
+    return webob.request.BaseRequest(environ).send(response)
+
+
+def _is_sound(name: str, value: str) -> bool:
+    if name == "HTTP_RANGE":
+        return bool(_SINGLE_RANGE.fullmatch(value))
+    if len(value) > 1_000 or not value.isascii():
+        return False
+    if name == "HTTP_IF_MODIFIED_SINCE" or (name == "HTTP_IF_RANGE" and '"' not in value):
+        try:
+            return parse_date(value) is not None
+        except (ValueError, OverflowError, TypeError):
+            return False
+    return True
+
+
+def _checked_location(value: str) -> str:
+    """A Location as written, if it is relative to here or an http(s) URL. Raises Refusal."""
+    if _CONTROLS.search(value) or value.startswith(("/", "\\")) or ":" in value.partition("/")[0]:
+        return safe_target(value, external=True)
+    return quote(value, safe=_URL_SAFE)
+
+
+def _check_headers(response: webob.Response) -> None:
+    """Raises NoventaError for a header that a server would split, drop or choke on."""
+    if not _HEADER_VALUE.fullmatch(response.status):
+        raise NoventaError("The status holds characters that HTTP does not allow.")
+    for name, value in response.headerlist:
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise NoventaError(
+                f"The header {name!r} holds characters that HTTP does not allow; encode its value."
+            )
+
+
+def _chosen_headers(configured: Mapping[str, Any]) -> dict[str, str]:
+    chosen = {name.title(): value for name, value in _DEFAULT_HEADERS.items()}
+    chosen |= {name.title(): value for name, value in configured.items()}
+    return {name: str(value) for name, value in chosen.items() if value is not None}
+
+
+def _shown_frame(frame: Any, line: int) -> dict[str, Any]:
+    file = frame.f_code.co_filename
+    around = range(max(1, line - 4), line + 5)
+    source = [(number, linecache.getline(file, number).rstrip()) for number in around]
+    return {"file": file, "line": line, "function": frame.f_code.co_name, "source": source}

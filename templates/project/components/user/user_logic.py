@@ -1,0 +1,38 @@
+"""The profile of one user, and the form that renames them."""
+
+from webob.exc import HTTPNotFound
+
+from components.user.user_models import User
+
+MAX_NAME_LENGTH = 100
+
+
+def load_template_context(request, session, db, *, user_id):
+    return {"user": _find_user(db, user_id)}
+
+
+def action_update_user(request, session, db, *, user_id):
+    user = _find_user(db, user_id)
+    name = request.form.get("name", "").strip()
+    error = _name_error(name)
+    if error:
+        return {"_status": 422, "errors": {"name": error}, "values": {"name": name}}
+    user.name = name
+    db.commit()
+    session.flash(f"Saved. The name is now {name}.", "success")
+    return {"_redirect": f"/users/{user.id}"}
+
+
+def _find_user(db, user_id):
+    user = db.get(User, user_id)
+    if user is None:
+        raise HTTPNotFound("There is no such user.")
+    return user
+
+
+def _name_error(name):
+    if not name:
+        return "Please enter a name."
+    if len(name) > MAX_NAME_LENGTH:
+        return f"Please use at most {MAX_NAME_LENGTH} characters."
+    return None

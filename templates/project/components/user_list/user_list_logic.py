@@ -1,0 +1,7 @@
+from sqlalchemy import select
+
+from components.user.user_models import User
+
+
+def load_template_context(request, session, db):
+    return {"users": db.scalars(select(User).order_by(User.name, User.id)).all()}

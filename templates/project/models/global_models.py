@@ -1,0 +1,11 @@
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base
+
+
+class SystemSetting(Base):
+    __tablename__ = "system_settings"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(unique=True)
+    value: Mapped[str] = mapped_column()

@@ -1,0 +1,55 @@
+# registry.py: the whole application on one page
+from noventa import Component, Endpoint, Page, Registry, Static
+
+from components.account import account_logic
+from components.navigation import navigation_logic
+from components.sign_in import sign_in_logic, sign_in_models
+from components.user import user_logic, user_models
+from components.user_list import user_list_logic
+from functions import guards, users_json
+from migrations.seed import initial_users
+from models import global_models
+
+registry = Registry(
+    components=[
+        Component(
+            "account",
+            "components/account/account_template.html",
+            logic=account_logic,
+        ),
+        Component("card", "components/card/card_template.html"),
+        Component(
+            "navigation",
+            "components/navigation/navigation_template.html",
+            logic=navigation_logic,
+        ),
+        Component(
+            "sign_in",
+            "components/sign_in/sign_in_template.html",
+            logic=sign_in_logic,
+            models=[sign_in_models],
+        ),
+        Component(
+            "user",
+            "components/user/user_template.html",
+            logic=user_logic,
+            models=[user_models],
+        ),
+        Component(
+            "user_list",
+            "components/user_list/user_list_template.html",
+            logic=user_list_logic,
+        ),
+    ],
+    models=[global_models],
+    routes=[
+        Page("/", "pages/index.html"),
+        # Anybody may rename anybody here; guards=[guards.signed_in] would change that.
+        Page("/users/{id:int}", "pages/users/profile.html"),
+        Page("/sign-in", "pages/sign_in.html"),
+        Page("/account", "pages/account.html", guards=[guards.signed_in]),
+        Endpoint("/api/users.json", users_json.list_users),
+        Static("/files", "files"),
+    ],
+    seeds=[initial_users.seed_users],
+)

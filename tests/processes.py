@@ -1,0 +1,92 @@
+"""What the tests of the command line share: small projects, and real processes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+KEY = "a key for tests, 32 characters or more"
+
+PROJECT = {
+    "config.yaml": f'database: "sqlite:///./noventa.db"\nsecret_keys: ["{KEY}"]\n',
+    "registry.py": """\
+from noventa import Page, Registry
+
+registry = Registry(routes=[Page("/", "pages/index.html")])
+""",
+    "wsgi.py": """\
+from pathlib import Path
+
+from noventa import App, Config
+
+from registry import registry
+
+application = App(registry, Config.load(Path(__file__).parent))
+""",
+    "pages/index.html": "<h1>Hello</h1>\n",
+}
+
+
+def write_files(folder, files):
+    """Writes `files`, a mapping of paths to texts, below `folder`; None leaves one out."""
+    for name, text in files.items():
+        if text is not None:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, "utf-8")
+    return folder
+
+
+def write_project(folder, files=None):
+    """The smallest project, with `files` beside or instead of its own."""
+    return write_files(folder, PROJECT | (files or {}))
+
+
+def environment(**more):
+    """That of a child process, which finds the modules under test from any folder."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **more}
+
+
+def noventa(*arguments, **options):
+    """Runs `python -m noventa …` to its end."""
+    command = [sys.executable, "-m", "noventa", *map(str, arguments)]
+    options = {"env": environment(), "timeout": 60} | options
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+@contextmanager
+def serving(root, *arguments, python=sys.executable, env=None, log=None):
+    """`python -m noventa serve` in a process of its own: yields it, with its `url`."""
+    command = [python, "-m", "noventa", "--project", str(root), "serve", "--port", "0"]
+    process = subprocess.Popen(
+        [*command, *arguments], stdout=subprocess.PIPE, stderr=log, text=True,
+        env=environment() if env is None else env, cwd=root,
+    )
+    try:
+        process.url = read_url(process)
+        yield process
+    finally:
+        stop(process)
+
+
+def read_url(process):
+    """The URL that a starting server prints."""
+    for line in process.stdout:
+        if found := re.search(r"http://\S+", line):
+            return found[0].rstrip("/")
+    raise AssertionError(f"the server has ended with {process.wait()}, without a URL")
+
+
+def stop(process, number=signal.SIGTERM):
+    """Stops `process`, if it runs, and returns its exit code."""
+    if process.poll() is None:
+        process.send_signal(number)
+    try:
+        return process.wait(30)
+    finally:
+        process.kill()
+        process.stdout.close()
