@@ -39,7 +39,8 @@ if TYPE_CHECKING:  # at run time only inside functions: `--help` must not wait f
 
 # ---- Entry ----------------------------------------------------------------------------------
 
-_ARGUMENTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+# Every command with its arguments; the function of that name gets them by name.
+COMMANDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "new": {
         "name": {"metavar": "NAME", "help": "the folder to make; its last part is the name"},
         "--serve": {"action": "store_true", "dest": "and_serve", "help": "serve it at once"},
@@ -95,10 +96,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     own.add_argument("--project", metavar="DIR", default=".")  # it may stand anywhere
     known, rest = own.parse_known_args(argv)
     name = next(iter(rest), "--help")
-    if not name.startswith("-") and name not in _ARGUMENTS:
+    if not name.startswith("-") and name not in COMMANDS:
         from noventa import did_you_mean
 
-        parser.error(f"{name!r} is no command; {did_you_mean(name, _ARGUMENTS)}")
+        parser.error(f"{name!r} is no command; {did_you_mean(name, COMMANDS)}")
     if name == "migrate" and rest[1:2] not in (["-h"], ["--help"]):
         known.command, known.arguments = name, rest[1:]  # Alembic parses its own
         return known
@@ -116,8 +117,8 @@ def _parser() -> argparse.ArgumentParser:
         "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="print it and leave"
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, arguments in _ARGUMENTS.items():
-        text = inspect.getdoc(_command(name)) or ""
+    for name, arguments in COMMANDS.items():
+        text = inspect.getdoc(_function(name)) or ""
         sub = commands.add_parser(
             name, help=text.splitlines()[0], description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -136,18 +137,21 @@ class _Version(argparse.Action):
 
 
 def _run(options: argparse.Namespace) -> int:
-    values = vars(options)  # named as the command's parameters are
-    command, place = _command(values.pop("command")), Path(values.pop("project"))
-    if command is new:
+    values = vars(options)  # named as the function's parameters are
+    name, place = values.pop("command"), Path(values.pop("project"))
+    if name == "new":
         return new(str(place / values.pop("name")), **values)
     root = place.resolve()
     with project_imports(root):
-        return command(root if command in (serve, check) else load_project(root), **values)
+        subject = root if name in ("serve", "check") else load_project(root)
+        return _function(name)(subject, **values)
 
 
-def _command(name: str) -> Callable[..., int]:
-    commands = (new, serve, migrate, seed, check, routes, shell)
-    return {command.__name__: command for command in commands}[name]
+def _function(command: str) -> Callable[..., int]:
+    return {
+        "new": new, "serve": serve, "migrate": migrate, "seed": seed, "check": check,
+        "routes": routes, "shell": shell,
+    }[command]  # fmt: skip
 
 
 # ---- Output ---------------------------------------------------------------------------------
@@ -267,15 +271,15 @@ def new(name: str, *, and_serve: bool = False) -> int:
     with project_imports(folder):
         project = load_project(folder)
         for title, step, mend in _STEPS:
-            say(f"\n{title}")
+            say(f"\n{title}:")
             try:
                 failed = step(project)
             except NoventaError as error:
                 failed = complain(str(error))
             if failed:
                 raise NoventaError(
-                    f"{folder} stands, but this step failed: {title}"
-                    f" Mend what is said above, then go on there with: {mend}"
+                    f"\n{folder} was made, but this step failed: {title.lower()}. Mend what is"
+                    f" said above, then go on in that folder with: {mend}"
                 )
         say(_next_commands(folder))
         return serve(folder) if and_serve else 0
@@ -283,13 +287,13 @@ def new(name: str, *, and_serve: bool = False) -> int:
 
 _STEPS: Sequence[tuple[str, Callable[[Project], int], str]] = (
     (
-        "The first migration, written from the models:",
+        "The first migration, written from the models",
         lambda project: migrate(project, ["revision", "--autogenerate", "-m", "First tables"]),
         'python -m noventa migrate revision --autogenerate -m "First tables"',
     ),
-    ("Applying it:", lambda project: migrate(project, []), "python -m noventa migrate"),
-    ("The first rows:", lambda project: seed(project), "python -m noventa seed"),
-    ("Its own tests:", lambda project: _run_tests(project), "python -m pytest"),
+    ("Applying it", lambda project: migrate(project, []), "python -m noventa migrate"),
+    ("The first rows", lambda project: seed(project), "python -m noventa seed"),
+    ("Its own tests", lambda project: _run_tests(project), "python -m pytest"),
 )
 
 
@@ -338,7 +342,7 @@ def _run_tests(project: Project) -> int:
     if missing:
         say(f"  not run: pip install {' '.join(missing)}, then `python -m pytest` there")
         return 0
-    command = [sys.executable, "-m", "pytest", "-q"]
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short"]
     return subprocess.run(command, cwd=project.root, check=False).returncode  # noqa: S603
 
 

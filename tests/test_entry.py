@@ -1,0 +1,131 @@
+"""The entry: what the parser does with an argument list, and what the process answers."""
+
+import subprocess
+import sys
+import time
+
+import noventa_cli
+import pytest
+from noventa_cli import main
+from processes import ROOT, environment, noventa, write_project
+
+
+@pytest.mark.parametrize("command", noventa_cli.COMMANDS)
+def test_every_command_is_in_the_readme(command):
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert f"\n| `{command}" in readme
+
+
+@pytest.mark.parametrize("command", noventa_cli.COMMANDS)
+def test_the_help_of_a_command_is_its_docstring(command, capsys):
+    assert main([command, "--help"]) == 0
+    first_line = getattr(noventa_cli, command).__doc__.splitlines()[0]
+    assert first_line in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+def test_without_a_command_the_help_is_shown(argv, capsys):
+    assert main(argv) == 0
+    assert "COMMAND" in capsys.readouterr().out
+
+
+def test_the_version_is_printed(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "noventa 0.1.0\n"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["serve", "--port", "eighty"],
+        ["serve", "--prot", "80"],
+        ["new"],
+        ["routes", "more"],
+        ["routes", "--project"],
+    ],
+)
+def test_wrong_usage_is_2(argv, capsys):
+    assert main(argv) == 2
+    assert "usage: noventa" in capsys.readouterr().err
+
+
+def test_a_misspelt_command_is_answered_with_the_nearest(capsys):
+    assert main(["srve"]) == 2
+    assert "'srve' is no command; did you mean 'serve'?" in capsys.readouterr().err
+
+
+def test_a_fault_that_the_user_can_mend_is_one_message_and_1(tmp_path, capsys):
+    assert main(["--project", str(tmp_path), "routes"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"{tmp_path}/config.yaml does not exist; ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--project", "{}", "routes"], ["routes", "--project", "{}"], ["routes", "--project={}"]],
+)
+def test_the_project_may_be_named_before_and_after_the_command(argv, tmp_path, capsys):
+    write_project(tmp_path)
+    assert main([argument.format(tmp_path) for argument in argv]) == 0
+    assert "pages/index.html" in capsys.readouterr().out
+
+
+def test_migrate_hands_its_arguments_on_as_they_are(tmp_path, monkeypatch):
+    write_project(tmp_path)
+    seen = []
+    monkeypatch.setattr(noventa_cli, "migrate", lambda _, arguments: seen.append(arguments) or 0)
+    verb = ["-x", "allow_drop=1", "revision", "--autogenerate", "-m", "a b"]
+    assert main(["migrate", "--project", str(tmp_path), *verb]) == 0
+    assert main(["--project", str(tmp_path), "migrate", *verb]) == 0
+    assert main(["--project", str(tmp_path), "migrate"]) == 0
+    assert seen == [verb, verb, []]
+
+
+def test_an_interrupted_command_is_130(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(noventa_cli, "check", interrupted)
+    assert main(["--project", str(tmp_path), "check"]) == 130
+
+
+def test_the_console_script_ends_with_the_exit_code(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["noventa", "srve"])
+    with pytest.raises(SystemExit) as end:
+        noventa_cli.run()
+    assert end.value.code == 2
+
+
+def test_the_module_noventa_is_loaded_once(tmp_path):
+    question = 'import sys\nprint("Config" in vars(sys.modules["__main__"]))\n'
+    write_project(tmp_path, {"registry.py": f"{question}raise OSError('broken')\n"})
+    ended = noventa("routes", cwd=tmp_path)
+    assert ended.returncode == 1
+    assert ended.stdout == "False\n"
+    assert ended.stderr == "registry.py cannot be imported: registry.py:3: OSError: broken\n"
+
+
+def test_help_loads_no_library():
+    question = (
+        "import sys, noventa_cli; noventa_cli.main(['--help']);"
+        " print({'sqlalchemy', 'alembic', 'jinja2', 'waitress'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", question]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
+    assert ended.stdout.endswith("set()\n")
+
+
+def test_help_costs_less_than_a_third_of_a_second():
+    bare, with_help = (
+        min(_seconds([sys.executable, *more]) for _ in range(3))
+        for more in (["-c", "pass"], ["-m", "noventa", "--help"])
+    )
+    assert with_help - bare < 0.3
+
+
+def _seconds(command):
+    began = time.perf_counter()
+    subprocess.run(command, capture_output=True, env=environment(), check=True)
+    return time.perf_counter() - began

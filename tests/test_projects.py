@@ -1,0 +1,206 @@
+"""Projects: found, imported and forgotten again; and made."""
+
+import re
+import sys
+
+import noventa_cli
+import pytest
+from noventa import Config, NoventaError
+from noventa_cli import load_project, main, project_imports
+from processes import write_files, write_project
+
+
+def load(root):
+    with project_imports(root):
+        return load_project(root)
+
+
+def test_a_project_is_its_folder_its_settings_and_its_registry(tmp_path):
+    project = load(write_project(tmp_path))
+    assert project.root == tmp_path
+    assert isinstance(project.config, Config)
+    assert [route.path for route in project.registry.routes] == ["/"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"config.yaml": None}, r"config\.yaml does not exist; give the project's folder"),
+        ({"config.yaml": "debgu: true"}, r"debgu is no setting; did you mean 'debug'\?"),
+        ({"registry.py": None}, r"registry\.py does not exist; give the project's folder"),
+        ({"registry.py": "registery = 1"}, r"registry\.py defines no `registry`; write registry ="),
+        ({"registry.py": "registry = []"}, r"`registry` is a list; expected Registry\(…\)"),
+        (
+            {"registry.py": "registry = ("},
+            r"cannot be imported: registry\.py:1: SyntaxError: '\(' was never closed",
+        ),
+        (
+            {"registry.py": "import models.users", "models/users.py": "\n\nimport nowhere"},
+            r"imported: models/users\.py:3: ModuleNotFoundError: No module named 'nowhere'",
+        ),
+        (
+            {"registry.py": "import models.users", "models/users.py": "def broken(:\n"},
+            r"cannot be imported: models/users\.py:1: SyntaxError: ",
+        ),
+        ({"registry.py": "import json\njson.loads('')"}, r"imported: registry\.py:2: JSONDecode"),
+    ],
+)
+def test_a_fault_is_named_with_its_place_and_remedy(files, message, tmp_path):
+    left_out = [name for name, text in files.items() if text is None]
+    write_project(tmp_path, files)
+    for name in left_out:
+        (tmp_path / name).unlink(missing_ok=True)
+    with pytest.raises(NoventaError, match=message):
+        load(tmp_path)
+
+
+def test_the_cause_of_a_failed_import_is_kept(tmp_path):
+    write_project(tmp_path, {"registry.py": "1 / 0"})
+    with pytest.raises(NoventaError) as caught:
+        load(tmp_path)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_an_error_of_ours_in_the_registry_is_shown_as_it_is(tmp_path):
+    text = "from noventa import NoventaError\nraise NoventaError('Set the variable X.')\n"
+    with pytest.raises(NoventaError, match=r"^Set the variable X\.$"):
+        load(write_project(tmp_path, {"registry.py": text}))
+
+
+def write_named(folder, name):
+    registry = f"""\
+from models.here import NAME
+from noventa import Registry, Static
+
+registry = Registry(routes=[Static("/" + NAME, "files")])
+"""
+    return write_project(
+        folder / name, {"registry.py": registry, "models/here.py": f"NAME = {name!r}\n"}
+    )
+
+
+def test_one_process_may_use_several_projects_one_after_the_other(tmp_path):
+    roots = [write_named(tmp_path, name) for name in ("one", "two", "one")]
+    paths = [load(root).registry.routes[0].path for root in roots]
+    assert paths == ["/one", "/two", "/one"]
+
+
+def test_afterwards_the_imports_are_as_they_were(tmp_path):
+    path, modules = sys.path[:], set(sys.modules)
+    load(write_named(tmp_path, "one"))
+    assert sys.path == path
+    assert {name for name in set(sys.modules) - modules if "models" in name} == set()
+    assert "registry" not in sys.modules
+
+
+def test_a_project_inside_the_use_of_another_does_not_see_it(tmp_path):
+    one, two = write_named(tmp_path, "one"), write_named(tmp_path, "two")
+    with project_imports(one):
+        outer = load_project(one)
+        here = sys.modules["models.here"]
+        assert load(two).registry.routes[0].path == "/two"
+        assert sys.modules["models.here"] is here
+        assert load_project(one).registry is outer.registry
+
+
+def test_another_project_on_the_path_is_not_looked_into(tmp_path, monkeypatch):
+    one, two = write_named(tmp_path, "one"), write_named(tmp_path, "two")
+    (two / "models" / "here.py").unlink()
+    monkeypatch.chdir(one)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    with pytest.raises(NoventaError, match=r"registry\.py:1: ModuleNotFoundError"):
+        load(two)
+
+
+def test_libraries_inside_the_projects_folder_stay_loaded(tmp_path, monkeypatch):
+    root = write_project(tmp_path, {"registry.py": "import a_library\nregistry = None"})
+    packages = tmp_path / ".venv" / "lib"
+    write_files(packages, {"a_library.py": ""})
+    monkeypatch.setattr(sys, "path", [*sys.path, str(packages)])
+    with pytest.raises(NoventaError, match="NoneType"):
+        load(root)
+    assert sys.modules.pop("a_library").__file__ == str(packages / "a_library.py")
+
+
+# ---- new ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["noventa", "Noventa", "noventa_cli", "1a", "a b", "-", "é", "a.b"])
+def test_a_bad_name_is_refused(name, tmp_path, capsys):
+    assert main(["new", str(tmp_path / name)]) == 1
+    assert f"{name!r} is " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path, capsys):
+    write_files(tmp_path, {"hello/mine.txt": "mine", "file": "mine"})
+    assert main(["new", str(tmp_path / "hello")]) == 1
+    assert main(["new", str(tmp_path / "file")]) == 1
+    assert capsys.readouterr().err.count("is not an empty folder; choose another name") == 2
+    assert [path.name for path in (tmp_path / "hello").iterdir()] == ["mine.txt"]
+
+
+@pytest.fixture
+def quick_new(tmp_path, monkeypatch):
+    """`new` without what takes long, in an empty folder that is there already."""
+    for step in ("migrate", "seed", "_run_tests"):
+        monkeypatch.setattr(noventa_cli, step, lambda *_, **__: 0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hello").mkdir()
+    return tmp_path / "hello"
+
+
+def test_new_writes_the_starter_and_says_what_comes_next(quick_new, capsys):
+    assert main(["new", "hello"]) == 0
+    out = capsys.readouterr().out
+    assert "  cd hello\n  python -m noventa serve" in out
+    written = {str(path.relative_to(quick_new)) for path in quick_new.rglob("*.*")}
+    assert {".gitignore", "README.md", "layouts/base.html", "config.yaml"} <= written
+    assert "migrations/seed/initial_users.py" in written
+    assert not [name for name in written if name.endswith((".jinja", ".pyc"))]
+
+
+def test_the_starters_secret_key_is_its_own_and_marked(quick_new):
+    assert main(["new", "hello"]) == 0
+    assert main(["--project", "elsewhere", "new", "hello"]) == 0
+    folders = quick_new, quick_new.parent / "elsewhere" / "hello"
+    keys = {Config.load(folder)["secret_keys"][0] for folder in folders}
+    assert len(keys) == 2
+    assert all(re.fullmatch("starter-[0-9a-f]{64}", key) for key in keys)
+
+
+@pytest.mark.parametrize("failure", ["code", "error"])
+def test_a_failing_step_says_what_stands_and_how_to_go_on(failure, quick_new, monkeypatch, capsys):
+    def fail(*_, **__):
+        if failure == "error":
+            raise NoventaError("No rows today.")
+        return 1
+
+    monkeypatch.setattr(noventa_cli, "seed", fail)
+    assert main(["new", "hello"]) == 1
+    err = capsys.readouterr().err
+    assert ("No rows today." in err) == (failure == "error")
+    assert f"{quick_new} was made, but this step failed: the first rows." in err
+    assert "go on in that folder with: python -m noventa seed" in err
+
+
+def test_new_may_serve_at_once(quick_new, monkeypatch):
+    served = []
+    monkeypatch.setattr(noventa_cli, "serve", lambda root: served.append(root) or 0)
+    assert main(["new", "hello", "--serve"]) == 0
+    assert served == [quick_new]
+
+
+def test_tests_that_cannot_run_are_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name != "webtest")
+    project = load(write_project(tmp_path))
+    assert noventa_cli._run_tests(project) == 0
+    assert "not run: pip install webtest" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("expected", "code"), [("config.yaml", 0), ("nothing.yaml", 1)])
+def test_the_projects_own_tests_are_run_where_it_lies(expected, code, tmp_path, capfd):
+    test = f"from pathlib import Path\n\ndef test_it(): assert Path({expected!r}).exists()\n"
+    project = load(write_project(tmp_path, {"test_it.py": test}))
+    assert noventa_cli._run_tests(project) == code
+    assert "test_it.py" in capfd.readouterr().out or code == 0
