@@ -22,8 +22,10 @@ if __name__ == "__main__":  # `python -m noventa`: run once, not a second copy o
 
     raise SystemExit(main())
 
+import ast
 import base64
 import binascii
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -36,6 +38,7 @@ import ipaddress
 import json
 import linecache
 import logging
+import math
 import mimetypes
 import os
 import re
@@ -199,6 +202,7 @@ SETTINGS = (
     Setting("database.pool_timeout", _NUMBER, 10, "seconds to wait for a connection before a 503"),
     Setting("database.pool_recycle", _NUMBER, 1800, "seconds after which one is made anew"),
     Setting("database.isolation_level", _TEXT, None, "of every transaction; the database's own"),
+    Setting("database.autocommit_reads", _FLAG, True, "PostgreSQL: plain reads in one round trip"),
     Setting("debug", _FLAG, False, "error pages with source; the variable NOVENTA_DEBUG overrides"),
     Setting("secret_keys", _TEXTS, (), "first signs, all verify; 32 characters at least"),
     Setting("session.cookie_name", _TEXT, "noventa_session", "may begin with `__Host-`"),
@@ -461,7 +465,7 @@ def _call_site() -> str:
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Component:
     """A template, its logic module and its models, shown by `component("name")`.
 
@@ -476,10 +480,10 @@ class Component:
     models: Sequence[Any] = ()
     guard: Handler | None = None
     retries: int = 0
-    where: str = field(default_factory=_call_site, compare=False, repr=False)
+    where: str = field(default_factory=_call_site, repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Page:
     """A template at a URL. `limits` raises those of the config: `{"body": 50_000_000}`."""
 
@@ -488,14 +492,14 @@ class Page:
     _: KW_ONLY
     guards: Sequence[Handler] = ()
     limits: Mapping[str, int] = field(default_factory=dict)
-    where: str = field(default_factory=_call_site, compare=False, repr=False)
+    where: str = field(default_factory=_call_site, repr=False)
 
     @property
     def methods(self) -> tuple[str, ...]:
         return ("GET", "HEAD", "POST")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Endpoint:
     """A function at a URL, which returns a WebOb response, or a dict or list sent as JSON.
 
@@ -510,10 +514,10 @@ class Endpoint:
     cross_origin: bool = False
     retries: int = 0
     limits: Mapping[str, int] = field(default_factory=dict)
-    where: str = field(default_factory=_call_site, compare=False, repr=False)
+    where: str = field(default_factory=_call_site, repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mount:
     """Another WSGI application below a URL."""
 
@@ -521,10 +525,10 @@ class Mount:
     application: WSGIApp
     _: KW_ONLY
     guards: Sequence[Handler] = ()
-    where: str = field(default_factory=_call_site, compare=False, repr=False)
+    where: str = field(default_factory=_call_site, repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Static:
     """The files of a folder (relative to the project) below a URL."""
 
@@ -532,7 +536,7 @@ class Static:
     folder: str
     _: KW_ONLY
     guards: Sequence[Handler] = ()
-    where: str = field(default_factory=_call_site, compare=False, repr=False)
+    where: str = field(default_factory=_call_site, repr=False)
 
 
 Route = Page | Endpoint | Mount | Static
@@ -554,7 +558,7 @@ class Registry:
     seeds: Sequence[Callable[[orm.Session], Any]] = ()
     guards: Sequence[Handler] = ()
     filters: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    where: str = field(default_factory=_call_site, compare=False, repr=False)
+    where: str = field(default_factory=_call_site, repr=False)
 
     @functools.cached_property
     def metadata(self) -> sa.MetaData:
@@ -1612,6 +1616,7 @@ class Tickets:
 _READS = "noventa_reads"  # execution option of the engine for READ_METHODS
 _BUSY_TIMEOUT = 30  # seconds that SQLite waits for another writer
 _CONNECT_TIMEOUT = 10  # seconds; libpq has none of its own
+_FRESH = 0.2  # seconds after its last use in which a connection is taken to be alive
 _WRITE = re.compile(
     r"\s*(?:insert|update|delete|replace|merge|create|alter|drop|truncate|call)\b"
     r"|\s*with\b.*\b(?:insert|update|delete|merge)\b",
@@ -1644,6 +1649,9 @@ def make_engine(config: Config, **options: Any) -> sa.Engine:
     if backend == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+    else:
+        event.listen(engine, "checkin", _note_use)
+        event.listen(engine, "checkout", functools.partial(_ping_if_idle, engine.dialect))
     return engine
 
 
@@ -1711,6 +1719,9 @@ class Database:
         self.config = config
         self.engine = make_engine(config)
         self._read_engine = self.engine.execution_options(**{_READS: True})
+        self._autocommit: AutocommitReads | None = None
+        if config["database.autocommit_reads"] and self.engine.driver == "psycopg":
+            self._autocommit = AutocommitReads(self.engine)
         self.current_scope: ContextVar[Scope] = ContextVar("noventa_scope")
         self._factory = orm.sessionmaker(class_=orm.Session)
         make = cast("orm.sessionmaker[orm.Session]", self._scoped_session)
@@ -1785,7 +1796,7 @@ class Database:
         self._scope_key().writes = False
         if self.scoped.registry.has() and self._sandbox is None:
             self.scoped.rollback()
-            self.scoped().bind = self._read_engine
+            self.scoped().bind = self._reader
 
     def remove(self) -> None:
         """Ends the current scope's session; a connection that cannot be cleaned is dropped."""
@@ -1837,7 +1848,13 @@ class Database:
         if self._sandbox is not None:
             connection, _ = self._sandbox
             return self._factory(bind=connection, join_transaction_mode="create_savepoint")
-        return self._factory(bind=self.engine if writes else self._read_engine)
+        return self._factory(bind=self.engine if writes else self._reader)
+
+    @property
+    def _reader(self) -> sa.Engine:
+        if self._autocommit and self._autocommit.usable:
+            return self._autocommit.engine
+        return self._read_engine
 
     def _forget_connection(self, session: orm.Session, transaction: orm.SessionTransaction) -> None:
         if transaction.parent is not None:
@@ -1847,6 +1864,86 @@ class Database:
             connection.info.pop("writes", None)
         if self._sandbox is not None and session is not self._sandbox[1]:
             self._sandbox[1].expire_all()
+
+
+class AutocommitReads:
+    """Plain reads on PostgreSQL without a transaction: one round trip instead of three.
+
+    At READ COMMITTED each statement has a snapshot of its own, so a plain SELECT says the same
+    with and without a transaction. Before anything else one begins: DML, FOR UPDATE, text with a
+    function or keyword that is not known to be pure, SAVEPOINT, server-side cursors, and reads of
+    views and of tables with rules or row security, which may hide a function.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine.execution_options(isolation_level="AUTOCOMMIT", **{_READS: True})
+        self._suspect: frozenset[str] = frozenset()
+        self._is_plain = functools.lru_cache(maxsize=1_000)(self._judge)
+        event.listen(engine, "first_connect", self._learn_relations)
+        event.listen(engine, "handle_error", self._abort)
+        event.listen(self.engine, "before_cursor_execute", self._begin_unless_plain)
+
+    @property
+    def usable(self) -> bool:
+        """Whether transactions are READ COMMITTED; known after the first connection."""
+        dialect = self.engine.dialect
+        return getattr(dialect, "default_isolation_level", None) == "READ COMMITTED"
+
+    def _learn_relations(self, connection: Any, _: object) -> None:
+        query = (
+            "SELECT relname FROM pg_class WHERE relnamespace NOT IN"
+            " ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)"
+            " AND (relkind IN ('v', 'f') OR relrowsecurity OR relhasrules)"
+        )
+        self._suspect = frozenset(name for (name,) in connection.execute(query))
+        connection.rollback()
+
+    def _judge(self, statement: str) -> bool:
+        called = {name.lower() for name in _CALLED.findall(statement)}
+        words = set(_WORD.findall(statement))
+        return (
+            statement.startswith("SELECT")
+            and called <= _PURE
+            and not _IMPURE.search(statement)
+            and words.isdisjoint(self._suspect)
+        )
+
+    def _begin_unless_plain(
+        self, _: sa.Connection, cursor: Any, statement: str, __: Any, context: Any, ___: bool
+    ) -> None:
+        driver = cursor.connection
+        idle = driver.autocommit and driver.info.transaction_status == 0
+        streamed = context is not None and context.execution_options.get("stream_results")
+        if idle and (streamed or not self._is_plain(statement)):
+            driver.execute("BEGIN")
+
+    def _abort(self, context: sa.engine.ExceptionContext) -> None:
+        """After an error nothing goes until a rollback, as it is within a transaction."""
+        if context.is_disconnect or context.connection is None:
+            return
+        driver: Any = context.connection.connection.dbapi_connection
+        if not driver.autocommit:
+            return
+        if driver.info.transaction_status == 0:
+            driver.execute("BEGIN")
+            with contextlib.suppress(context.dialect.loaded_dbapi.Error):
+                driver.execute("SELECT 1 / 0")
+
+
+_WORD = re.compile(r"\w+")
+_CALLED = re.compile(r'([\w"]+)\s*\(')
+_IMPURE = re.compile(
+    r"\b(?:FOR\s+(?:UPDATE|SHARE|NO|KEY)|INTO|CURRENT_\w+|LOCALTIME\w*|SESSION_USER|USER)\b"
+    r"|[;$]|--|/\*",
+    re.IGNORECASE,
+)
+_PURE = frozenset(  # keywords, types and functions that may stand before a parenthesis
+    {
+        "and", "any", "as", "avg", "by", "case", "cast", "char", "coalesce", "count", "distinct",
+        "else", "exists", "from", "in", "join", "length", "lower", "max", "min", "not", "nullif",
+        "numeric", "on", "or", "over", "select", "sum", "then", "upper", "varchar", "when", "where",
+    }
+)  # fmt: skip
 
 
 def uncommitted(session: orm.Session) -> list[str]:
@@ -1899,8 +1996,21 @@ def _pool_options(config: Config) -> dict[str, Any]:
         "max_overflow": overflow,
         "pool_timeout": config["database.pool_timeout"],
         "pool_recycle": config["database.pool_recycle"],
-        "pool_pre_ping": True,
     }
+
+
+def _note_use(_: object, record: Any) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _ping_if_idle(dialect: sa.Dialect, connection: Any, record: Any, _: object) -> None:
+    """`pool_pre_ping`, but for a connection in constant use: that would cost it a round trip."""
+    if time.monotonic() - record.info.get("used", math.inf) < _FRESH:
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error:
+        raise sa.exc.DisconnectionError from None  # the pool then makes a new one
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
@@ -1950,6 +2060,86 @@ def _note_commit(session: orm.Session) -> None:
 def _note_write(connection: sa.Connection, _: object, statement: str, *__: object) -> None:
     if _WRITE.match(statement):
         connection.info.setdefault("writes", []).append(" ".join(statement.split())[:60])
+
+
+class RevisionFile(NamedTuple):
+    """What a file of migrations/versions says of itself."""
+
+    path: Path
+    parents: tuple[str, ...]  # `down_revision`
+    needs: tuple[str, ...]  # `depends_on`
+
+
+def revision_files(versions: Path) -> dict[str, RevisionFile]:
+    """The revisions of a project by their ids, read without importing them, nor Alembic."""
+    found = {}
+    for path in sorted(versions.glob("*.py")):
+        try:
+            tree = ast.parse(path.read_text("utf-8"))
+        except (SyntaxError, UnicodeDecodeError) as error:
+            raise NoventaError(f"{path} is not Python: {error}.") from None
+        said = dict(_constants(tree))
+        if said.get("revision"):
+            parents, needs = (_tuple(said.get(name)) for name in ("down_revision", "depends_on"))
+            found[str(said["revision"])] = RevisionFile(path, parents, needs)
+    return found
+
+
+def revision_heads(files: Mapping[str, RevisionFile]) -> set[str]:
+    """The revisions that no other one follows."""
+    return set(files) - {parent for file in files.values() for parent in file.parents}
+
+
+def revision_mismatch(config: Config, engine: sa.Engine) -> str | None:
+    """How the database's revision differs from migrations/versions, and what mends it.
+
+    None where they agree, where there are no revisions, or where the database does not answer.
+    """
+    files = revision_files(config.root / "migrations" / "versions")
+    heads = revision_heads(files)
+    try:
+        current = _current_revisions(engine)
+    except (sa.exc.SQLAlchemyError, OSError):
+        return None
+    needed = {name for file in files.values() for name in file.needs}
+    if current in (heads, heads - needed):  # a head that another one needs is not recorded
+        return None
+    listed, newest = ", ".join(sorted(current)), ", ".join(sorted(heads))
+    if strange := sorted(current - set(files)):
+        return (
+            f"The database is at {', '.join(strange)}, which migrations/versions does not have: it"
+            " is ahead of this code, or unknown to it. Deploy the code that has this revision; if"
+            " the file is lost, run `python -m noventa migrate stamp --purge head` once the"
+            " tables equal the models."
+        )
+    if not current:
+        return f"The database is empty, not at {newest}; run `python -m noventa migrate`."
+    return f"The database is at {listed}, behind {newest}; run `python -m noventa migrate`."
+
+
+def _current_revisions(engine: sa.Engine) -> set[str]:
+    file = engine.url.database or ""
+    if engine.dialect.name == "sqlite" and not file.startswith("file:") and not Path(file).exists():
+        return set()  # connecting would make the file
+    with engine.connect().execution_options(**{_READS: True}) as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return set()
+        return set(connection.scalars(sa.text("SELECT version_num FROM alembic_version")))
+
+
+def _constants(tree: ast.Module) -> Iterator[tuple[str, Any]]:
+    """`name = constant` and `name: type = constant` of a module."""
+    for node in tree.body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        constant = isinstance(node.value, ast.Constant | ast.Tuple | ast.List)
+        if isinstance(target, ast.Name) and node.value is not None and constant:
+            yield target.id, ast.literal_eval(node.value)
+
+
+def _tuple(value: Any) -> tuple[str, ...]:
+    return () if value is None else (value,) if isinstance(value, str) else tuple(value)
 
 
 # ---- Components -----------------------------------------------------------------------------
@@ -2482,6 +2672,7 @@ class App:
             raise RegistryError(faults)
         self.jinja = self.components.jinja
         self.database = Database(config)
+        self._compare_revisions()
         self.sessions = SessionCookies(config)
         self._limits = {name: config[f"limits.{name}"] for name in _DEFAULT_LIMITS}
         self._headers = _chosen_headers(config["headers"])
@@ -2512,6 +2703,15 @@ class App:
             if isinstance(error, SystemExit) and in_main:
                 raise
             return self._failure(exchange, error)
+
+    def _compare_revisions(self) -> None:
+        """Says, or with `migrations.on_mismatch: refuse` insists, that the database is at head."""
+        mismatch = revision_mismatch(self.config, self.database.engine)
+        self.database.engine.dispose()  # a server may fork after this
+        if mismatch and self.config["migrations.on_mismatch"] == "refuse":
+            raise NoventaError(mismatch)
+        if mismatch:
+            log.warning("%s", mismatch)
 
     # The steps, in the order in which a request takes them.
 
@@ -2847,8 +3047,8 @@ class Stream:
     pool before the first chunk and after each."""
 
     def __init__(self, chunks: Iterable[bytes], scope: Scope) -> None:
-        self._chunks, self._scope = iter(chunks), scope
         self._closed = False
+        self._scope, self._chunks = scope, iter(chunks)
 
     def __iter__(self) -> Stream:
         return self

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import errno
+import functools
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -27,15 +29,17 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # at run time only inside functions: `--help` must not wait for SQLAlchemy
-    from noventa import App, Config, Registry
+    from noventa import App, Config, Fault, Registry
 
 # ---- Entry ----------------------------------------------------------------------------------
 
@@ -120,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, arguments in COMMANDS.items():
         text = inspect.getdoc(_function(name)) or ""
         sub = commands.add_parser(
-            name, help=text.splitlines()[0], description=text,
+            name, help=text.partition("\n")[0], description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         for flag, settings in arguments.items():
@@ -269,11 +273,10 @@ def new(name: str, *, and_serve: bool = False) -> int:
     say(f"Making {folder}")
     _write_starter(folder)
     with project_imports(folder):
-        project = load_project(folder)
-        for title, step, mend in _STEPS:
+        for title, step, mend in _steps(load_project(folder)):
             say(f"\n{title}:")
             try:
-                failed = step(project)
+                failed = step()
             except NoventaError as error:
                 failed = complain(str(error))
             if failed:
@@ -285,16 +288,16 @@ def new(name: str, *, and_serve: bool = False) -> int:
         return serve(folder) if and_serve else 0
 
 
-_STEPS: Sequence[tuple[str, Callable[[Project], int], str]] = (
-    (
-        "The first migration, written from the models",
-        lambda project: migrate(project, ["revision", "--autogenerate", "-m", "First tables"]),
+def _steps(project: Project) -> Iterator[tuple[str, Callable[[], int], str]]:
+    """What `new` does after writing the files: title, step, and the command that does the same."""
+    revision = ["revision", "--autogenerate", "-m", "First tables"]
+    yield (
+        "The first migration, written from the models", partial(migrate, project, revision),
         'python -m noventa migrate revision --autogenerate -m "First tables"',
-    ),
-    ("Applying it", lambda project: migrate(project, []), "python -m noventa migrate"),
-    ("The first rows", lambda project: seed(project), "python -m noventa seed"),
-    ("Its own tests", lambda project: _run_tests(project), "python -m pytest"),
-)
+    )  # fmt: skip
+    yield "Applying it", partial(migrate, project, []), "python -m noventa migrate"
+    yield "The first rows", partial(seed, project), "python -m noventa seed"
+    yield "Its own tests", partial(_run_tests, project), "python -m pytest"
 
 
 def _refuse_folder(folder: Path) -> None:
@@ -409,7 +412,7 @@ _WATCH_SECONDS = 0.5
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def serve(
+def serve(  # noqa: PLR0913 - one for each option
     root: Path,
     *,
     host: str | None = None,
@@ -445,7 +448,7 @@ def serve(
     _say_pending(config)
     with _stop_signals() as stopping:
         _answer_until(stopping, sockets)
-    server.task_dispatcher.shutdown(timeout=1)
+        server.task_dispatcher.shutdown(timeout=1)
     return 0
 
 
@@ -520,6 +523,8 @@ def _listen(application: Any, host: str, port: int, **more: Any) -> Any:
     from noventa import NoventaError
 
     try:
+        if port not in range(2**16):  # the resolver would take it modulo that
+            raise OverflowError
         return waitress.create_server(
             application, host=host, port=port, ident=None,
             # Clients that send half a request and wait shall not keep the others out.
@@ -663,6 +668,1198 @@ def _source_times(root: Path) -> dict[str, int]:
 
 
 # ---- Migrations and seeds -------------------------------------------------------------------
+
+_UNDER = "migrations"  # the folder of a project with alembic.ini, env.py, versions/ and seed/
+_LEDGER = "noventa_seed"
+_CREATES = re.compile(
+    r"""create_table\(\s*["'](\w+)|rename_table\(\s*["']\w+["'],\s*["'](\w+)"""
+    r"""|create\s+table\s+(?:if\s+not\s+exists\s+)?["'`]?(\w+)""",
+    re.IGNORECASE,
+)
+_CHANGES = re.compile(r"(?!select|show|describe|explain|set\b|pragma|begin|savepoint)", re.I)
+_ROWS_ONLY = re.compile(r"insert|update|delete|replace", re.I)  # MySQL can roll these back
+
+
+def migrate(project: Project, arguments: Sequence[str]) -> int:
+    """Applies the pending migrations, or hands any verb over to Alembic.
+
+    `migrate revision --autogenerate -m "…"`, `migrate downgrade -1`, `migrate current`,
+    `migrate history`, `migrate upgrade head --sql` and every other verb. `--allow-drop` lets a
+    generated revision drop tables and columns; `--adopt` takes over a database that has the
+    tables of the models already.
+    """
+    _complete_folder(project.root)
+    words = [word for word in arguments if word not in ("--allow-drop", "--adopt")]
+    drops = ["-x", "allow_drop=1"] if "--allow-drop" in arguments else []
+    with project_imports(project.root):  # also takes back what Alembic adds to sys.path
+        if "--adopt" in arguments:
+            return _adopt(project)
+        return _alembic(project.root, [*drops, *(words or ["upgrade", "head"])])
+
+
+def run_migrations(registry: Registry, config: Config, **options: Any) -> None:
+    """What migrations/env.py runs for every verb of Alembic. `options` go to `configure()`.
+
+    The lock, the guards, the transactions and the progress are here, so that `alembic -c
+    migrations/alembic.ini …` and `python -m noventa migrate …` are the same thing.
+    """
+    from alembic import context
+
+    with _told_as_alembic_does(context):
+        configured = _configuration(registry, context.script, options)
+        if context.is_offline_mode():
+            configured |= {"literal_binds": True, "dialect_opts": {"paramstyle": "named"}}
+            _configure(context, configured, url=config.database_url)
+            with context.begin_transaction():
+                context.run_migrations()
+        elif connection := context.config.attributes.get("connection"):
+            journal = _Journal(connection, quiet=True)
+            _configure(context, configured, journal, connection=connection)
+            _run_revisions(context, journal, connection)
+        else:
+            _run_locked(context, config, configured)
+
+
+def _complete_folder(root: Path) -> None:
+    """Makes what migrations/ lacks; what is there stays as it is."""
+    (root / _UNDER / "versions").mkdir(parents=True, exist_ok=True)
+    for name in ("alembic.ini", "env.py", "script.py.mako"):
+        target = root / _UNDER / name
+        if not target.exists():
+            target.write_bytes((data_folder("migrations_skeleton") / name).read_bytes())
+            say(f"  made {_UNDER}/{name}")
+
+
+def _alembic(root: Path, words: Sequence[str], **attributes: Any) -> int:
+    """Alembic's own command line, with the project's alembic.ini. Raises NoventaError."""
+    from alembic.config import CommandLine
+    from alembic.config import Config as AlembicConfig
+    from alembic.util import CommandError
+
+    from noventa import NoventaError
+
+    line: Any = CommandLine(prog="noventa migrate")
+    options = line.parser.parse_args(words)
+    if not hasattr(options, "cmd"):
+        line.parser.error("expected a verb, like `upgrade head`")
+    options.raiseerr = True  # else it would print and leave the process
+    file = options.config[0] if options.config else root / _UNDER / "alembic.ini"
+    config = AlembicConfig(file, stdout=sys.stdout, cmd_opts=options, attributes=attributes)
+    try:
+        line.run_cmd(config, options)
+    except CommandError as error:
+        raise NoventaError(_alembic_message(error, root / _UNDER / "versions")) from error
+    return 0
+
+
+@contextmanager
+def _told_as_alembic_does(context: Any) -> Iterator[None]:
+    """Under the command `alembic` a fault is one message too, in the way of that command."""
+    from alembic.util import CommandError
+
+    from noventa import NoventaError
+
+    try:
+        yield
+    except (CommandError, NoventaError) as error:
+        if getattr(context.config.cmd_opts, "raiseerr", True):  # our command, or a program
+            raise
+        text = _alembic_message(error, Path(context.script.versions))
+        first, _, rest = text.partition("\n")
+        if rest:  # Alembic would wrap the lines into one paragraph
+            complain(rest)
+        raise CommandError(first) from None
+
+
+def _alembic_message(error: Exception, versions: Path) -> str:
+    text = str(error)
+    if "Multiple head" in text:
+        return _heads_message(versions)
+    if "Target database is not up to date" in text:
+        return f"{text} Run `python -m noventa migrate` first."
+    return text
+
+
+def _heads_message(versions: Path) -> str:
+    from noventa import revision_files, revision_heads
+
+    files = revision_files(versions)
+    names = sorted(files[head].path.name for head in revision_heads(files))
+    listed = [f"\n  {_UNDER}/versions/{name}" for name in names]
+    return (
+        f"There are {len(listed)} heads, made without knowing of each other:{''.join(listed)}\n"
+        'Join them: python -m noventa migrate merge heads -m "merge"'
+    )
+
+
+# -- what Alembic is told
+
+
+def _configuration(registry: Registry, script: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of `context.configure()`; the caller's filter and hook run beside ours."""
+    metadata = _plain_metadata(registry)
+    made = {
+        name
+        for revision in script.walk_revisions()
+        for match in _CREATES.finditer(Path(revision.path).read_text("utf-8"))
+        for name in match.groups()
+        if name
+    }
+    known = {table.key for table in metadata.tables.values()} | made
+    filters = [given["include_name"]] if "include_name" in given else []
+    hooks = [given["process_revision_directives"]] if "process_revision_directives" in given else []
+
+    def include_name(name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
+        if kind == "table":
+            shown = parents.get("schema_qualified_table_name") or name
+            if shown not in known or name == _LEDGER:  # not this project's: left alone
+                return False
+        return all(included(name, kind, parents) for included in filters)
+
+    def process(context: Any, revision: Any, directives: list[Any]) -> None:
+        for hook in hooks:
+            hook(context, revision, directives)
+        _review(context, directives, metadata)
+
+    ours = {"include_name": include_name, "process_revision_directives": process}
+    defaults = {
+        "target_metadata": metadata,
+        "render_as_batch": True,  # on every database, for the files must run on SQLite too
+        "render_item": _render_item,
+        "transaction_per_migration": True,
+    }
+    return defaults | dict(given) | ours
+
+
+def _configure(
+    context: Any, configured: Mapping[str, Any], journal: _Journal | None = None, **target: Any
+) -> None:
+    settings = dict(configured)
+    url = target["url"] if "url" in target else target["connection"].engine.url
+    if url.get_backend_name() == "sqlite":  # make_engine() makes its DDL transactional
+        settings["transactional_ddl"] = True
+    if journal is not None:
+        given = settings.get("on_version_apply", ())
+        settings["on_version_apply"] = (*((given,) if callable(given) else given), journal.applied)
+    context.configure(**target, **settings)
+
+
+def _plain_metadata(registry: Registry) -> Any:
+    """The tables with types that SQLAlchemy itself has, so that revisions need no application."""
+    import sqlalchemy as sa
+
+    source = registry.metadata
+    plain = sa.MetaData(naming_convention=source.naming_convention)
+    for table in source.tables.values():
+        for column in table.to_metadata(plain).columns:
+            column.type = _plain_type(column.type)
+    return plain
+
+
+def _plain_type(kind: Any) -> Any:
+    """A custom type as what it is in each database: its implementation, with variants."""
+    import sqlalchemy as sa
+    from sqlalchemy.engine.default import DefaultDialect
+
+    if type(kind).__module__.startswith("sqlalchemy.") and not type(kind).__name__.startswith("_"):
+        return kind
+    if not isinstance(kind, sa.TypeDecorator):
+        bases = (base for base in type(kind).__mro__ if base.__module__.startswith("sqlalchemy."))
+        base = next(base for base in bases if not base.__name__.startswith("_"))
+        concrete = base not in (sa.types.UserDefinedType, sa.types.TypeEngine)
+        return _with_length(kind.adapt(base)) if concrete else kind
+    plain = _with_length(_plain_type(kind.load_dialect_impl(DefaultDialect())))
+    for name, dialect in _dialects().items():
+        special = _with_length(_plain_type(kind.load_dialect_impl(dialect)))
+        if repr(special) != repr(plain):
+            plain = plain.with_variant(special, name)
+    return plain
+
+
+def _with_length(kind: Any) -> Any:
+    import sqlalchemy as sa
+
+    if type(kind) not in (sa.String, sa.Unicode, sa.VARCHAR) or kind.length is not None:
+        return kind
+    return type(kind)(255, collation=kind.collation)
+
+
+def _dialects() -> dict[str, Any]:
+    """The dialects on which revision files must run; none of them needs a driver for this."""
+    from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+    dialects: Any = {"sqlite": sqlite, "postgresql": postgresql, "mysql": mysql}
+    return {name: module.dialect() for name, module in dialects.items()}
+
+
+def _render_item(kind: str, item: Any, context: Any) -> str | bool:
+    """An enum as `sa.Enum(…, create_type=False)`: _review() adds what makes and drops its type."""
+    if kind == "type" and not type(item).__module__.startswith("sqlalchemy."):
+        context.imports.add(f"import {type(item).__module__}")
+    if kind == "type" and _is_native_enum(item):
+        return f"{_enum_text(item)[:-1]}, create_type=False)"
+    return False
+
+
+def _is_native_enum(kind: Any) -> bool:
+    import sqlalchemy as sa
+
+    return isinstance(kind, sa.Enum) and kind.native_enum and bool(kind.name)
+
+
+def _enum_text(kind: Any) -> str:
+    values = "".join(f"{value!r}, " for value in kind.enums)
+    schema = f", schema={kind.schema!r}" if kind.schema else ""
+    return f"sa.Enum({values}name={kind.name!r}{schema})"
+
+
+# -- what a generated revision may contain
+
+
+def _review(context: Any, directives: list[Any], metadata: Any) -> None:
+    """Refuses a generated revision that loses data, or writes nothing where nothing changed."""
+    from noventa import NoventaError
+
+    command = getattr(context.config.cmd_opts, "cmd", [None])[0]
+    if not context.opts["revision_context"].command_args["autogenerate"]:
+        return
+    upgrade, downgrade = directives[0].upgrade_ops, directives[0].downgrade_ops
+    if getattr(command, "__name__", "revision") == "check":
+        return
+    if not metadata.tables:
+        raise NoventaError(
+            "The registry has no tables, so a generated revision would drop all there are;"
+            " list the models in registry.py: models=[…], or Component(…, models=[…])."
+        )
+    if upgrade.is_empty():
+        say("Nothing has changed: the database equals the models, no file was written.")
+        directives.clear()
+        return
+    allowed = context.environment_context.get_x_argument(as_dictionary=True).get("allow_drop")
+    if (lost := _losses(upgrade)) and allowed not in ("1", "true", "yes"):
+        raise NoventaError("\n".join(_loss_message(lost, upgrade)))
+    _make_enum_types(upgrade, downgrade, metadata)
+
+
+def _each(operations: Any) -> Iterator[Any]:
+    """Every operation, also those inside of a table's batch."""
+    for operation in operations.ops:
+        if hasattr(operation, "ops"):
+            yield from _each(operation)
+        else:
+            yield operation
+
+
+def _losses(upgrade: Any) -> list[Any]:
+    from alembic.operations import ops
+
+    drops = ops.DropTableOp | ops.DropColumnOp
+    return [step for step in _each(upgrade) if isinstance(step, drops)]
+
+
+def _loss_message(lost: Sequence[Any], upgrade: Any) -> Iterator[str]:
+    yield "The revision would lose data, so it was not written. It would drop:"
+    for step in lost:
+        column = getattr(step, "column_name", None)
+        yield f"  column {step.table_name}.{column}" if column else f"  table {step.table_name}"
+    if renames := list(_renames(lost, upgrade)):
+        yield "Renamed? Then run `python -m noventa migrate revision -m rename` and write there:"
+        yield from (f"  {line}" for line in renames)
+    yield "To drop it all the same: --allow-drop (with alembic -x allow_drop=1, before the verb)."
+
+
+def _renames(lost: Sequence[Any], upgrade: Any) -> Iterator[str]:
+    """For each drop that goes with a like addition the line that renames instead."""
+    from alembic.operations import ops
+
+    steps = list(_each(upgrade))
+    added = [step for step in steps if isinstance(step, ops.AddColumnOp)]
+    created = [step for step in steps if isinstance(step, ops.CreateTableOp)]
+    for step in lost:
+        if isinstance(step, ops.DropTableOp):
+            columns = set(step.to_table().columns.keys())
+            for new in created:
+                if columns == set(new.to_table().columns.keys()):
+                    yield f"op.rename_table({step.table_name!r}, {new.table_name!r})"
+            continue
+        old: Any = step.to_column()
+        for candidate in added:
+            kind: Any = candidate.column.type
+            alike = old.type._type_affinity is kind._type_affinity
+            if candidate.table_name == step.table_name and alike:
+                added.remove(candidate)
+                yield (
+                    f"op.alter_column({step.table_name!r}, {old.name!r},"
+                    f" new_column_name={candidate.column.name!r}, existing_type=sa.{kind!r},"
+                    f" existing_nullable={old.nullable})"
+                )
+                break
+
+
+def _make_enum_types(upgrade: Any, downgrade: Any, metadata: Any) -> None:
+    """For PostgreSQL: a type is made before its first column, and dropped after its last."""
+    arriving, leaving = _enums_of(upgrade), _enums_of(downgrade)
+    staying = {
+        column.type.name
+        for table in metadata.tables.values()
+        for column in table.columns
+        if _is_native_enum(column.type) and (table.name, column.name) not in arriving
+    }
+    new = {kind.name: kind for kind in arriving.values() if kind.name not in staying}
+    wanted = {*staying, *new}
+    old = {kind.name: kind for kind in leaving.values() if kind.name not in wanted}
+    make = _enum_operation()
+    upgrade.ops[:0] = [make(kind, "create") for kind in new.values()]
+    upgrade.ops += [make(kind, "drop") for kind in old.values()]
+    downgrade.ops[:0] = [make(kind, "create") for kind in old.values()]
+    downgrade.ops += [make(kind, "drop") for kind in new.values()]
+
+
+def _enums_of(operations: Any) -> dict[tuple[str, str], Any]:
+    """The enums of the columns that `operations` add, by table and column."""
+    from alembic.operations import ops
+
+    found: dict[tuple[str, str], Any] = {}
+    for step in _each(operations):
+        columns: list[Any] = list(step.columns) if isinstance(step, ops.CreateTableOp) else []
+        for column in [*columns, step.column] if isinstance(step, ops.AddColumnOp) else columns:
+            if _is_native_enum(getattr(column, "type", None)):
+                found[step.table_name, column.name] = column.type
+    return found
+
+
+@functools.cache
+def _enum_operation() -> Any:
+    """An operation for _make_enum_types(), which is written as a line of plain SQLAlchemy."""
+    from alembic.autogenerate import renderers
+    from alembic.operations import ops
+
+    class EnumOp(ops.MigrateOperation):
+        def __init__(self, kind: Any, verb: str) -> None:
+            self.kind, self.verb = kind, verb
+
+    @renderers.dispatch_for(EnumOp)
+    def render(_: Any, operation: EnumOp) -> str:
+        return f"{_enum_text(operation.kind)}.{operation.verb}(op.get_bind(), checkfirst=True)"
+
+    return EnumOp
+
+
+# -- applying
+
+
+def _run_locked(context: Any, config: Config, configured: Mapping[str, Any]) -> None:
+    """Runs a verb on the project's database. Raises NoventaError; nothing is left half done."""
+    engine = _migration_engine(config)
+    with _reached(config), engine.connect() as connection:
+        journal = _Journal(connection, quiet=context.config.messaging_opts["quiet"])
+        _configure(context, configured, journal, connection=connection)
+        running = context.get_context()
+        if running.opts.get("dont_mutate"):
+            context.run_migrations()
+            return
+        with migration_lock(config):
+            if connection.dialect.name == "sqlite":
+                journal.count_orphans(engine)
+            _run_revisions(context, journal, connection)
+            if "revision_context" in running.opts:  # it only read
+                return
+            if journal.heads is None:
+                journal.heads = set(running.get_current_heads())
+                if "destination_rev" in running.opts:
+                    say(f"Nothing to do: the database is at {_listed(journal.heads)}.")
+            connection.commit()
+            _read_back(engine, running, journal.heads)
+
+
+def _migration_engine(config: Config) -> Any:
+    """An engine whose connections do not wait without end, nor cascade while SQLite copies."""
+    import sqlalchemy as sa
+
+    from noventa import make_engine
+
+    engine = make_engine(config, poolclass=sa.NullPool, isolation_level=None)
+    seconds = max(1, config["migrations.lock_timeout"])
+    prepare = {
+        "sqlite": "PRAGMA foreign_keys=OFF",  # a batch copies tables; _Journal checks the rows
+        "postgresql": f"SET lock_timeout = {seconds * 1000}",
+        "mysql": f"SET SESSION lock_wait_timeout={seconds}, innodb_lock_wait_timeout={seconds}",
+    }.get(config.database_url.get_backend_name().replace("mariadb", "mysql"))
+
+    def on_connect(connection: Any, _: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute(prepare)
+        cursor.close()
+        connection.commit()  # else PostgreSQL takes the setting back with the first rollback
+
+    if prepare:
+        sa.event.listen(engine, "connect", on_connect)
+    return engine
+
+
+class _Journal:
+    """What one run does: the statements of the revision under way, and where it has arrived."""
+
+    def __init__(self, connection: Any, *, quiet: bool) -> None:
+        from sqlalchemy import event
+
+        self.quiet = quiet
+        self.statements: list[str] = []
+        self.heads: set[str] | None = None
+        self.orphans: Counter[str] | None = None  # counted on SQLite only
+        self.began = time.monotonic()
+        event.listen(connection, "before_cursor_execute", self._note)
+
+    def count_orphans(self, engine: Any) -> None:
+        """Rows without parent that are there already are no revision's fault."""
+        with engine.connect().execution_options(noventa_reads=True) as connection:
+            self.orphans = _orphans(connection)
+
+    def applied(self, *, ctx: Any, step: Any, heads: Iterable[str], **_: Any) -> None:
+        """Alembic calls this after each revision, before its COMMIT."""
+        if self.orphans is not None:
+            found = _orphans(ctx.connection)
+            _refuse_orphans(found - self.orphans)
+            self.orphans = found
+        self.heads = set(heads)
+        self.statements.clear()
+        verb = "stamped" if step.is_stamp else "upgraded" if step.is_upgrade else "downgraded"
+        if not self.quiet:
+            name = step.up_revision.revision if step.up_revision else "base"
+            title = step.up_revision.doc if step.up_revision else ""
+            _say_done(f"{verb} {name} {title}".rstrip(), self.began)
+        self.began = time.monotonic()
+
+    def _note(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        words = " ".join(statement.split())
+        if _CHANGES.match(words) and "alembic_version" not in words:
+            self.statements.append(words)
+            if not self.quiet:
+                _show_live(words)
+
+
+def _orphans(connection: Any) -> Counter[str]:
+    """How many rows of each table lack the parent that a foreign key names."""
+    rows = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    return Counter(f"{child} (to {parent})" for child, _, parent, _ in rows)
+
+
+def _refuse_orphans(found: Counter[str]) -> None:
+    from noventa import NoventaError
+
+    if found:
+        listed = ", ".join(f"{where}: {count}" for where, count in found.items())
+        raise NoventaError(
+            f"The revision would leave rows whose foreign key points to nothing: {listed}."
+            " Nothing of it was kept; let it mend or delete these rows first."
+        )
+
+
+def _run_revisions(context: Any, journal: _Journal, connection: Any) -> None:
+    from alembic.util import CommandError
+
+    from noventa import NoventaError
+
+    try:
+        with context.begin_transaction():
+            context.run_migrations()
+    except (CommandError, NoventaError):
+        raise
+    except Exception as error:  # whatever a revision may raise
+        if message := _failure(error, context, journal, connection):
+            raise NoventaError(message) from error
+        raise
+    finally:
+        _end_live()
+
+
+def _failure(error: Exception, context: Any, journal: _Journal, connection: Any) -> str | None:
+    """What failed, where, and what is left of it; None if no revision and no database failed."""
+    import sqlalchemy as sa
+
+    files = {Path(script.path): script for script in context.script.walk_revisions()}
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [frame for frame in frames if Path(frame.filename) in files]
+    if not places and not isinstance(error, sa.exc.SQLAlchemyError):
+        return None
+    reason = str(getattr(error, "orig", None) or error).strip().splitlines() or [""]
+    lines = [f"{type(error).__name__}: {reason[0]}"]
+    if places:
+        file = Path(places[-1].filename)
+        lines[0] = f"{_UNDER}/versions/{file.name}:{places[-1].lineno}: {lines[0]}"
+    if journal.statements:
+        lines.append(f"  in: {_shortened(journal.statements[-1])}")
+    if waited := _blockers(error, connection):
+        lines.append(waited)
+    if context.get_context().impl.transactional_ddl:
+        lines.append("Nothing of this revision was kept; mend the file and migrate again.")
+    elif places:
+        script, name = files[file], [f.name for f in places if f.name in ("upgrade", "downgrade")]
+        lines += _left_by_mysql(journal.statements, _planned(context, script, name[0]))
+    return "\n".join(lines)
+
+
+def _left_by_mysql(run: list[str], planned: list[str]) -> Iterator[str]:
+    """MySQL commits at each DDL: what of a revision was applied, and what was not."""
+    count = max(0, len(run) - 1)
+    while count and _ROWS_ONLY.match(run[-1]) and _ROWS_ONLY.match(run[count - 1]):
+        count -= 1  # rows changed since the last DDL were rolled back
+    applied, missing = run[:count], run[count:] + planned[len(run) :]
+    yield "This database cannot take DDL back. Of this revision these were applied:"
+    yield from (f"  {_shortened(statement)}" for statement in applied or ["(none)"])
+    yield "and these were not:"
+    yield from (f"  {_shortened(statement)}" for statement in missing)
+    yield "Undo the first ones by hand, mend the file, and migrate again."
+
+
+def _planned(context: Any, script: Any, function: str) -> list[str]:
+    """The statements of a revision, written down instead of run; none if it needs answers."""
+    import io
+
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+
+    text = io.StringIO()
+    options = {"as_sql": True, "output_buffer": text, "literal_binds": True}
+    dry = MigrationContext.configure(dialect=context.get_context().dialect, opts=options)
+    try:
+        with Operations.context(dry):
+            getattr(script.module, function)()
+    except Exception:  # whatever a revision may raise, for example because a SELECT has no rows
+        return []
+    statements = (" ".join(part.split()) for part in text.getvalue().split(";\n"))
+    return [statement for statement in statements if statement]
+
+
+def _read_back(engine: Any, running: Any, expected: set[str]) -> None:
+    """Reads the revision on a second connection: what another process sees is the truth."""
+    import sqlalchemy as sa
+
+    from noventa import NoventaError
+
+    version = sa.table(
+        running.version_table, sa.column("version_num"), schema=running.version_table_schema
+    )
+    with engine.connect().execution_options(noventa_reads=True) as connection:
+        if not sa.inspect(connection).has_table(version.name, schema=version.schema):
+            found = set()
+        else:
+            found = set(connection.scalars(sa.select(version.c.version_num)))
+    if found != expected:
+        raise NoventaError(
+            f"The database says it is at {_listed(found)}, not at {_listed(expected)}: the"
+            " migration was not kept. Does a revision end the transaction itself?"
+        )
+
+
+def _listed(revisions: Iterable[str]) -> str:
+    return ", ".join(sorted(revisions)) or "no revision"
+
+
+def _shortened(statement: str) -> str:
+    return statement if len(statement) <= 100 else f"{statement[:99]}…"
+
+
+@contextmanager
+def _reached(config: Config) -> Iterator[None]:
+    """A database that cannot be reached is one message; its password is in none."""
+    import sqlalchemy as sa
+
+    from noventa import NoventaError, shown_url
+
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        raise NoventaError(f"Database {shown_url(config.database_url)}: {reason}.") from None
+
+
+def _blockers(error: Exception, connection: Any) -> str | None:
+    """After a lock timeout: the sessions that hold what the migration waited for."""
+    import sqlalchemy as sa
+
+    original = getattr(error, "orig", None)
+    expired = getattr(original, "sqlstate", None) == "55P03"
+    if not expired and 1205 not in getattr(original, "args", ())[:1]:
+        return None
+    query = _SESSIONS["postgresql" if expired else "mysql"]
+    with connection.engine.connect() as second:
+        rows = second.execute(sa.text(query), {"own": _session_id(connection)}).all()
+    lines = [f"  session {row[0]} of {row[1]}, {row[2]}: {row[3] or 'idle'}" for row in rows]
+    head = "It waited too long (migrations.lock_timeout); these sessions are in a transaction:"
+    return "\n".join([head, *map(_shortened, lines)])
+
+
+_SESSIONS = {
+    "postgresql": """
+        SELECT pid, usename, state || ' since ' || date_trunc('second', xact_start), query
+        FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL
+        AND pid NOT IN (pg_backend_pid(), :own) AND backend_type = 'client backend'
+        ORDER BY xact_start""",
+    "mysql": """
+        SELECT p.id, p.user, concat(lower(p.command), ' since ', t.trx_started), p.info
+        FROM information_schema.innodb_trx t
+        JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id
+        WHERE p.id NOT IN (connection_id(), :own) ORDER BY t.trx_started""",
+}
+
+
+def _session_id(connection: Any) -> int:
+    driver = connection.connection.driver_connection
+    return int(driver.thread_id() if hasattr(driver, "thread_id") else driver.info.backend_pid)
+
+
+# -- one at a time
+
+
+@contextmanager
+def migration_lock(config: Config) -> Iterator[None]:
+    """Lets one process migrate or seed the database; the others wait. Raises NoventaError.
+
+    The lock is on a connection of its own (or on a file beside SQLite's), so that nothing of
+    it is in the migration's transaction, and whoever dies gives it back.
+    """
+    backend = config.database_url.get_backend_name()
+    holding = {"sqlite": _file_lock, "postgresql": _server_lock}
+    if not config["migrations.lock"] or config.in_memory:
+        yield
+        return
+    with holding.get(backend, _server_lock)(config):
+        yield
+
+
+@contextmanager
+def _server_lock(config: Config) -> Iterator[None]:
+    import sqlalchemy as sa
+
+    from noventa import make_engine
+
+    engine = make_engine(config, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+    with _reached(config), engine.connect() as connection:
+        queries = _LOCKS.get(engine.dialect.name)
+
+        def attempt() -> str | None:
+            if queries is None or connection.scalar(sa.text(queries[0])):
+                return None
+            return f"session {connection.scalar(sa.text(queries[1]))} of the database"
+
+        _wait(attempt, config["migrations.lock_timeout"])
+        yield  # closing the connection gives the lock back
+
+
+_KEY = 0x6E6F7665  # "nove": PostgreSQL's advisory locks are numbers, in each database anew
+_NAME = "concat('noventa ', left(sha2(database(), 256), 40))"  # MySQL's are one set for the server
+_LOCKS = {
+    "postgresql": (
+        f"SELECT pg_try_advisory_lock({_KEY}, 1)",
+        f"""SELECT min(pid) FROM pg_locks JOIN pg_database ON pg_database.oid = database
+        WHERE datname = current_database() AND classid = {_KEY} AND granted""",  # noqa: S608
+    ),
+    "mysql": (f"SELECT get_lock({_NAME}, 0)", f"SELECT is_used_lock({_NAME})"),
+}
+_LOCKS["mariadb"] = _LOCKS["mysql"]
+
+
+@contextmanager
+def _file_lock(config: Config) -> Iterator[None]:
+    from noventa import NoventaError
+
+    path = Path(f"{config.database_url.database}.lock".removeprefix("file:"))
+    opened: list[Any] = []
+
+    def attempt() -> str | None:
+        handle = path.open("a+")
+        if not _lock_file(handle):
+            handle.seek(0)
+            holder = handle.read()
+            handle.close()
+            return f"process {holder or '?'}"
+        if not path.exists() or not os.path.samestat(os.fstat(handle.fileno()), path.stat()):
+            handle.close()  # its holder has just removed it: this one is nobody's lock
+            return "a process that has just ended"
+        opened.append(handle)
+        return None
+
+    try:
+        _wait(attempt, config["migrations.lock_timeout"])
+    except OSError as error:
+        raise NoventaError(f"{path}: {error.strerror}; the lock is a file there.") from None
+    with opened[0] as handle:
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _lock_file(handle: Any) -> bool:
+    """Whether the open file is now locked by this process, until it is closed."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def _wait(attempt: Callable[[], str | None], seconds: int) -> None:
+    """Repeats `attempt` until it says that nobody holds the lock (None). Raises NoventaError."""
+    from noventa import NoventaError
+
+    deadline, pause, told = time.monotonic() + seconds, 0.02, False
+    while holder := attempt():
+        if time.monotonic() >= deadline:
+            raise NoventaError(
+                f"Another one has been migrating or seeding this database for {seconds} s:"
+                f" {holder}. Wait for it or end it, or raise migrations.lock_timeout."
+            )
+        if not told:
+            complain(f"Process {os.getpid()} waits for {holder}, which migrates or seeds.")
+        told, pause = True, min(pause * 1.5, 0.5)
+        time.sleep(pause)
+
+
+# -- progress
+
+
+def _show_live(text: str) -> None:
+    """On a terminal: what is being done, in a line that the next one replaces."""
+    if sys.stdout.isatty():
+        print(f"\r\x1b[2K  {_shortened(text)[:70]}", end="", flush=True)
+
+
+def _end_live() -> None:
+    if sys.stdout.isatty():
+        print("\r\x1b[2K", end="", flush=True)
+
+
+def _say_done(text: str, began: float) -> None:
+    _end_live()
+    say(f"  {text} ({time.monotonic() - began:.2f} s)")
+
+
+# -- taking over a database that has tables already
+
+
+def _adopt(project: Project) -> int:
+    """Stamps a database that no revision made, if it equals the models. Raises NoventaError."""
+    from noventa import NoventaError, revision_files
+
+    if not revision_files(project.root / _UNDER / "versions"):
+        _write_baseline(project)
+    with _reached(project.config), _migration_engine(project.config).connect() as connection:
+        at, differences = _compared(project.registry, connection)
+    if at:
+        raise NoventaError(f"The database is at {_listed(at)} already; there is nothing to adopt.")
+    if differences:
+        raise NoventaError(
+            "The database differs from the models, so it was not adopted. To equal them it needs:\n"
+            + "\n".join(f"  {difference}" for difference in differences)
+        )
+    return _alembic(project.root, ["stamp", "head"])
+
+
+def _write_baseline(project: Project) -> None:
+    """The first revision, written against an empty database, so that others can be made by it."""
+    with _scratch(project) as connection:
+        words = ["revision", "--autogenerate", "-m", "Tables that were there"]
+        _alembic(project.root, words, connection=connection)
+
+
+@contextmanager
+def _scratch(project: Project) -> Iterator[Any]:
+    """A connection to an empty SQLite database, gone afterwards."""
+    import tempfile
+
+    from noventa import Config
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = Config.from_mapping({"database": f"sqlite:///{folder}/scratch.db"}, project.root)
+        with _migration_engine(config).connect() as connection:
+            yield connection
+
+
+def _compared(registry: Registry, connection: Any) -> tuple[set[str], list[str]]:
+    """The revisions that a database is at, and what it lacks to equal the models."""
+    from alembic.autogenerate import produce_migrations
+    from alembic.migration import MigrationContext
+
+    metadata = _plain_metadata(registry)
+
+    def include_name(name: str | None, kind: str, _: Any) -> bool:
+        return kind != "table" or name in metadata.tables
+
+    options = {"target_metadata": metadata, "include_name": include_name}
+    context = MigrationContext.configure(connection, opts=options)
+    operations = produce_migrations(context, metadata).upgrade_ops
+    differences = operations.as_diffs() if operations else []
+    return set(context.get_current_heads()), [_difference(entry) for entry in differences]
+
+
+def _difference(entry: Any) -> str:
+    """`add_column users.nick`: one of Alembic's tuples, for people to read."""
+    if isinstance(entry, list):
+        return ", ".join(_difference(part) for part in entry)
+    kind, *rest = entry
+    thing = rest[-1] if not kind.startswith("modify_") else None
+    if thing is None:
+        before, after = rest[-2:]
+        return f"{kind} {rest[1]}.{rest[2]}: {before!r} -> {after!r}"
+    table = getattr(thing, "table", None)
+    name = getattr(thing, "name", thing)
+    if kind.endswith("_column"):
+        return f"{kind} {rest[1]}.{name}"
+    return f"{kind} {name}" + (f" of {table.name}" if table is not None else "")
+
+
+# -- seeds
+
+
+def seed(project: Project, *, again: str | None = None, show_list: bool = False) -> int:
+    """Runs the seeds that have not run, in the order of the registry.
+
+    Each runs once, in one transaction with its entry in the table noventa_seed, and leaves
+    nothing if it fails. --list says which have run; --again NAME runs one once more.
+    """
+    import sqlalchemy as sa
+
+    from noventa import make_engine, seed_name
+
+    seeds = {seed_name(function): function for function in project.registry.seeds}
+    if show_list:
+        return _list_seeds(project.config, seeds)
+    chosen = _seed_called(again, seeds) if again else None
+    engine = make_engine(project.config, poolclass=sa.NullPool)
+    with project_imports(project.root), _reached(project.config), migration_lock(project.config):
+        with engine.begin() as connection:
+            _ledger().create(connection, checkfirst=True)
+        before = _applied_seeds(engine)
+        pending = [chosen] if chosen else [name for name in seeds if name not in before]
+        for name in set(before) & set(seeds) - set(pending):
+            if before[name].checksum != _checksum(seeds[name]):
+                say(f"  {name} has changed since it ran; to run it again: seed --again {name}")
+        for name in pending:
+            _run_seed(project, engine, name, seeds[name])
+        if not pending:
+            say("Nothing to do: every seed has run." if seeds else "The registry lists no seeds.")
+    return 0
+
+
+def _run_seed(project: Project, engine: Any, name: str, function: Callable[..., Any]) -> None:
+    """One seed and its ledger row, in one transaction that the seed's commit does not end."""
+    import datetime
+
+    import sqlalchemy as sa
+    from sqlalchemy import orm
+
+    from noventa import NoventaError
+
+    began, ledger = time.monotonic(), _ledger()
+    _show_live(name)
+    row = {
+        "checksum": _checksum(function),
+        "applied_at": datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0),
+    }
+    try:
+        with engine.connect() as connection, connection.begin() as transaction:
+            with orm.Session(connection, join_transaction_mode="create_savepoint") as session:
+                function(session)
+                session.commit()  # a seed that forgets to is meant to keep its rows too
+            if not transaction.is_active or connection.get_transaction() is not transaction:
+                raise NoventaError("it ended the connection's transaction; use db.commit() only")
+            _set_sequences(connection, project.registry)
+            connection.execute(sa.delete(ledger).where(ledger.c.name == name))
+            connection.execute(sa.insert(ledger).values(name=name, **row))
+    except Exception as error:  # whatever a seed may raise
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines() or [""]
+        raise NoventaError(
+            f"Seed {name}{_place(error, function)} failed and left nothing:"
+            f" {type(error).__name__}: {reason[0]}{_not_at_head(project.config, engine)}"
+        ) from error
+    finally:
+        _end_live()
+    _say_done(f"seeded {name}", began)
+
+
+def _place(error: Exception, function: Callable[..., Any]) -> str:
+    """` (initial_users.py:7)`: the seed's line that raised."""
+    file = inspect.getsourcefile(inspect.unwrap(function))
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    return f" ({Path(file).name}:{lines[-1]})" if file and lines else ""
+
+
+def _not_at_head(config: Config, engine: Any) -> str:
+    from noventa import revision_mismatch
+
+    mismatch = revision_mismatch(config, engine)
+    return f"\n{mismatch}" if mismatch else ""
+
+
+def _ledger() -> Any:
+    import sqlalchemy as sa
+
+    return sa.Table(
+        _LEDGER,
+        sa.MetaData(),
+        sa.Column("name", sa.String(255), primary_key=True),
+        sa.Column("checksum", sa.String(64), nullable=False),
+        sa.Column("applied_at", sa.DateTime, nullable=False),
+    )
+
+
+def _applied_seeds(engine: Any) -> dict[str, Any]:
+    """The rows of the ledger by name; none where there is no ledger, which is not made here."""
+    import sqlalchemy as sa
+
+    if engine.dialect.name == "sqlite" and not Path(engine.url.database).exists():
+        return {}
+    with engine.connect().execution_options(noventa_reads=True) as connection:
+        if not sa.inspect(connection).has_table(_LEDGER):
+            return {}
+        return {row.name: row for row in connection.execute(sa.select(_ledger()))}
+
+
+def _list_seeds(config: Config, seeds: Mapping[str, Callable[..., Any]]) -> int:
+    import sqlalchemy as sa
+
+    from noventa import make_engine
+
+    with _reached(config):
+        applied = _applied_seeds(make_engine(config, poolclass=sa.NullPool))
+    rows = [(name, _seed_state(applied.get(name), function)) for name, function in seeds.items()]
+    for name in set(applied) - set(seeds):
+        rows.append((name, f"ran {applied[name].applied_at}, no longer listed"))
+    say(columns(rows) if rows else "The registry lists no seeds.")
+    return 0
+
+
+def _seed_state(row: Any, function: Callable[..., Any]) -> str:
+    if row is None:
+        return "pending"
+    changed = ", changed since" if row.checksum != _checksum(function) else ""
+    return f"ran {row.applied_at}{changed}"
+
+
+def _seed_called(name: str, seeds: Mapping[str, Any]) -> str:
+    """The full name of a seed of which the last parts were given. Raises NoventaError."""
+    from noventa import NoventaError, did_you_mean
+
+    found = [full for full in seeds if full == name or full.endswith(f".{name}")]
+    if len(found) == 1:
+        return found[0]
+    remedy = f"say which: {', '.join(found)}" if found else did_you_mean(name, seeds)
+    raise NoventaError(f"{name!r} is {'more than one seed' if found else 'no seed'}; {remedy}")
+
+
+def _checksum(function: Callable[..., Any]) -> str:
+    """Of the whole file, for the rows that a seed adds are often listed beside it."""
+    file = inspect.getsourcefile(inspect.unwrap(function))
+    text = Path(file).read_text("utf-8") if file else repr(function)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _set_sequences(connection: Any, registry: Registry) -> None:
+    """PostgreSQL: a sequence knows nothing of the ids that a seed gave; it goes on after them."""
+    import sqlalchemy as sa
+
+    if connection.dialect.name != "postgresql":
+        return
+    quote = connection.dialect.identifier_preparer
+    for table in registry.metadata.tables.values():
+        column = table.autoincrement_column
+        if column is None or not sa.inspect(connection).has_table(table.name, schema=table.schema):
+            continue
+        name, key = quote.format_table(table), quote.format_column(column)
+        connection.execute(
+            sa.text(
+                f"SELECT setval(s, top) FROM (SELECT max({key}) AS top,"  # noqa: S608
+                " pg_get_serial_sequence(:name, :key)::regclass AS s FROM " + name + ") AS t"
+                " WHERE s IS NOT NULL AND top >= coalesce(pg_sequence_last_value(s), 0)"
+            ),
+            {"name": name, "key": column.name},
+        )
+
+
+# -- what `check` says
+
+
+def migration_faults(project: Project) -> list[Fault]:
+    """Faults of models, revisions and their files, found without the project's database."""
+    return [
+        *_portability_faults(project),
+        *_unregistered_models(project),
+        *_revision_faults(project),
+    ]
+
+
+def _portability_faults(project: Project) -> Iterator[Fault]:
+    from sqlalchemy import exc
+    from sqlalchemy.schema import CreateIndex, CreateTable
+
+    from noventa import Fault
+
+    owners = {table.key: owner for table, owner in project.registry.tables.items()}
+    for table in _plain_metadata(project.registry).tables.values():
+        owner = _owner(owners[table.key], project.root)
+        faults = [*_column_faults(table, owner), *_key_faults(table, owner)]
+        yield from faults
+        for name, dialect in _dialects().items() if not faults else ():
+            try:
+                CreateTable(table).compile(dialect=dialect)
+                for index in table.indexes:
+                    CreateIndex(index).compile(dialect=dialect)
+            except exc.SQLAlchemyError as error:
+                problem = f"not portable to {name}: {str(error).splitlines()[0]}"
+                yield Fault(owner, problem, "change it, or give it per database")
+
+
+def _owner(owner: str, root: Path) -> str:
+    """`components/user/user_models.py: User`"""
+    module, _, name = owner.rpartition(".")
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return f"{os.path.relpath(Path(file).resolve(), root)}: {name}" if file else owner
+
+
+def _column_faults(table: Any, owner: str) -> Iterator[Fault]:
+    from sqlalchemy import exc
+
+    from noventa import Fault
+
+    for column in table.columns:
+        for name, dialect in _dialects().items():
+            try:
+                dialect.type_compiler_instance.process(column.type, type_expression=column)
+            except exc.CompileError as error:
+                yield Fault(
+                    f"{owner}.{column.name}",
+                    f"not portable to {name}: {str(error).splitlines()[0].rstrip('.')}",
+                    "take a type of sqlalchemy itself, or add .with_variant() for this database",
+                )
+
+
+def _key_faults(table: Any, owner: str) -> Iterator[Fault]:
+    """MySQL cannot index text without a length, nor more than 3,072 bytes (4 a character)."""
+    import sqlalchemy as sa
+
+    from noventa import Fault
+
+    dialect = _dialects()["mysql"]
+    for key in (*table.constraints, *table.indexes):
+        if isinstance(key, sa.CheckConstraint):
+            continue
+        total = 0
+        for column in key.columns:
+            kind = column.type.dialect_impl(dialect)
+            if isinstance(kind, sa.Text | sa.LargeBinary | sa.JSON):
+                yield Fault(
+                    f"{owner}.{column.name}",
+                    f"not portable to mysql: {kind!r} cannot be in a key or index",
+                    "give it a length: String(255)",
+                )
+            total += 4 * (getattr(kind, "length", None) or 0)
+        if total > 3072:
+            problem = f"not portable to mysql: the key {key.name} is over 3072 bytes"
+            yield Fault(owner, problem, "shorten its columns")
+
+
+def _unregistered_models(project: Project) -> Iterator[Fault]:
+    """Files with a `__tablename__` that no entry of the registry names."""
+    from noventa import Fault
+
+    modules = {owner.rpartition(".")[0] for owner in project.registry.tables.values()}
+    files = {getattr(sys.modules.get(module), "__file__", None) for module in modules}
+    known = {Path(file).resolve() for file in files if file}
+    root = project.root
+    for path in sorted({*root.glob("components/**/*_models.py"), *root.glob("models/**/*.py")}):
+        if path.resolve() not in known and "__tablename__" in path.read_text("utf-8"):
+            yield Fault(
+                path.relative_to(root).as_posix(),
+                "it has models, but the registry does not list it",
+                "import it in registry.py and list it under models",
+            )
+
+
+def _revision_faults(project: Project) -> Iterator[Fault]:
+    from noventa import Fault, revision_files, revision_heads
+
+    folder = project.root / _UNDER
+    files = revision_files(folder / "versions")
+    for revision in files.values():
+        yield from _import_faults(revision.path, project.root)
+    environment = folder / "env.py"
+    if not files and not environment.exists():
+        if project.registry.metadata.tables:
+            yield Fault(_UNDER, "no revision makes the tables", _REVISE)
+    elif "run_migrations(registry" not in _text_of(environment):
+        problem = "it does not call run_migrations(registry, …) of noventa_cli"
+        yield Fault(f"{_UNDER}/env.py", problem, "move it away and run `python -m noventa migrate`")
+    elif len(revision_heads(files)) > 1:
+        yield Fault(f"{_UNDER}/versions", *_heads_message(folder / "versions").rsplit("\n", 1))
+    else:
+        yield from _scratch_faults(project)
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text("utf-8") if path.exists() else ""
+
+
+_REVISE = 'run `python -m noventa migrate revision --autogenerate -m "…"`'
+
+
+def _import_faults(path: Path, root: Path) -> Iterator[Fault]:
+    """A revision is history: it must not change because a model does."""
+    import ast
+
+    from noventa import Fault
+
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        module = getattr(node, "module", None)
+        for name in [module] if module else [alias.name for alias in node.names]:
+            top = name.partition(".")[0]
+            if (root / top).is_dir() or (root / f"{top}.py").is_file():
+                yield Fault(
+                    f"{_UNDER}/versions/{path.name}:{node.lineno}",
+                    f"it imports {name} of the application, which will change",
+                    "write what it needs into the revision itself",
+                )
+
+
+def _scratch_faults(project: Project) -> Iterator[Fault]:
+    """Each revision up, down and up again on an empty SQLite; then the drift from the models."""
+    import sqlalchemy as sa
+
+    from noventa import Fault, NoventaError
+
+    where = f"{_UNDER}/versions"
+    with _scratch(project) as connection:
+        try:
+            for words in (["upgrade", "head"], ["downgrade", "base"], ["upgrade", "head"]):
+                _alembic(project.root, words, connection=connection)
+                connection.commit()
+                left = set(sa.inspect(connection).get_table_names()) - {"alembic_version"}
+                connection.rollback()
+                if words[0] == "downgrade" and left:
+                    yield Fault(where, f"downgrade leaves {_listed(left)}", "drop it there")
+        except NoventaError as error:
+            first = str(error).splitlines()[0]
+            problem = f"on a scratch SQLite `{' '.join(words)}` fails: {first}"
+            yield Fault(where, problem, "mend the revision")
+            return
+        _, differences = _compared(project.registry, connection)
+    for difference in differences:
+        yield Fault(where, f"the revisions do not make what the models say: {difference}", _REVISE)
+
 
 # ---- Inspection -----------------------------------------------------------------------------
 

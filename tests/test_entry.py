@@ -4,10 +4,11 @@ import subprocess
 import sys
 import time
 
-import noventa_cli
 import pytest
-from noventa_cli import main
 from processes import ROOT, environment, noventa, write_project
+
+import noventa_cli
+from noventa_cli import main
 
 
 @pytest.mark.parametrize("command", noventa_cli.COMMANDS)

@@ -3,11 +3,12 @@
 import re
 import sys
 
-import noventa_cli
 import pytest
+from processes import write_files, write_project
+
+import noventa_cli
 from noventa import Config, NoventaError
 from noventa_cli import load_project, main, project_imports
-from processes import write_files, write_project
 
 
 def load(root):
@@ -68,7 +69,7 @@ def test_an_error_of_ours_in_the_registry_is_shown_as_it_is(tmp_path):
 
 
 def write_named(folder, name):
-    registry = f"""\
+    registry = """\
 from models.here import NAME
 from noventa import Registry, Static
 
@@ -125,7 +126,7 @@ def test_libraries_inside_the_projects_folder_stay_loaded(tmp_path, monkeypatch)
 # ---- new ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["noventa", "Noventa", "noventa_cli", "1a", "a b", "-", "é", "a.b"])
+@pytest.mark.parametrize("name", ["noventa", "Noventa", "noventa_cli", "1a", "a b", "-", "é"])
 def test_a_bad_name_is_refused(name, tmp_path, capsys):
     assert main(["new", str(tmp_path / name)]) == 1
     assert f"{name!r} is " in capsys.readouterr().err

@@ -1,0 +1,104 @@
+"""The work that every application of the benchmark does alike: tables, queries, signatures."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import io
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+SITE = Path(__file__).resolve().parent / "site"
+SECRET = "a secret of the benchmark, long enough for anybody"
+MESSAGE = {"message": "Hello", "numbers": [1, 2, 3], "nested": {"flag": True, "text": "é < è"}}
+FORTUNES = (
+    "A bad random number generator: 1, 1, 1, 1, 1, 4.33e+67, 1, 1, 1",
+    "A computer program does what you tell it to do, not what you want it to do.",
+    "A computer scientist is someone who fixes things that aren't broken.",
+    "A list is only as strong as its weakest link.",
+    "After enough decimal places, nobody gives a damn.",
+    "Any program that runs right is obsolete.",
+    "Computers make very fast, very accurate mistakes.",
+    "Emacs is a nice operating system, but I prefer UNIX.",
+    "Feature: a bug with seniority.",
+    "fortune: No such file or directory",
+    "<script>alert('This should not be displayed in a browser');</script>",
+    "フレームワークのベンチマーク",
+)
+
+StartResponse = Callable[..., Any]
+WSGIApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+
+
+class Base(orm.DeclarativeBase):
+    """Of the benchmark's two tables."""
+
+
+class User(Base):
+    """One is read by its key, or renamed."""
+
+    __tablename__ = "users"
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+    email: orm.Mapped[str] = orm.mapped_column(sa.String(100))
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(100))
+
+
+class Fortune(Base):
+    """Twelve of them are read, sorted and escaped."""
+
+    __tablename__ = "fortunes"
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+    message: orm.Mapped[str] = orm.mapped_column(sa.String(200))
+
+
+def fill(url: str) -> None:
+    """Makes the tables and their rows."""
+    engine = sa.create_engine(url)
+    Base.metadata.create_all(engine)
+    with orm.Session(engine) as db:
+        db.add_all(User(email=f"user{n}@example.com", name=f"User {n}") for n in range(1, 101))
+        db.add_all(Fortune(message=message) for message in FORTUNES)
+        db.commit()
+    engine.dispose()
+
+
+def all_fortunes(db: Any) -> list[Fortune]:
+    """The fortunes in alphabetical order."""
+    return sorted(db.scalars(sa.select(Fortune)), key=lambda fortune: fortune.message)
+
+
+def rename(db: Any, id: int, name: str) -> None:
+    """One row read, one row updated, one commit."""
+    db.get(User, id).name = name
+    db.commit()
+
+
+def sign(value: Any) -> str:
+    """`value` as JSON in base64, with its HMAC-SHA256."""
+    text = base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
+    return f"{text}.{hmac.new(SECRET.encode(), text.encode(), hashlib.sha256).hexdigest()}"
+
+
+def verify(signed: str) -> Any:
+    """What was signed. Raises ValueError if it was altered."""
+    text, _, given = signed.partition(".")
+    if not hmac.compare_digest(given, sign_text(text)):
+        raise ValueError("bad signature")
+    return json.loads(base64.urlsafe_b64decode(text))
+
+
+def sign_text(text: str) -> str:
+    """The signature of `text`."""
+    return hmac.new(SECRET.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def check_ticket(cookie: str, ticket: str) -> None:
+    """Both are signed, and the ticket was made for the visitor who holds the cookie."""
+    if verify(cookie)["nonce"] != verify(ticket)["nonce"]:
+        raise ValueError("ticket of another session")

@@ -1,0 +1,246 @@
+"""Plain reads without a transaction on PostgreSQL: nothing that a handler can observe changes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event, orm
+
+from noventa import Config, Database
+
+SERVER = "postgresql://postgres@127.0.0.1:5432"
+
+
+class Base(orm.DeclarativeBase):
+    pass
+
+
+class Account(Base):
+    __tablename__ = "accounts"
+
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+    owner: orm.Mapped[str]
+    balance: orm.Mapped[int]
+
+
+VIEW = sa.Table("stamped_accounts", sa.MetaData(), sa.Column("id", sa.Integer))
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A PostgreSQL database of its own, with a table, a view and two rows."""
+    name = f"noventa_reads_{os.getpid()}"
+    try:
+        admin = psycopg.connect(f"{SERVER}/postgres", autocommit=True, connect_timeout=3)
+    except psycopg.OperationalError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no PostgreSQL at 127.0.0.1:5432: {error}")
+    admin.execute(f"CREATE DATABASE {name}")
+    engine = sa.create_engine(f"{SERVER}/{name}")
+    Base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.insert(Account),
+            [{"owner": "Ada", "balance": 10}, {"owner": "Bob", "balance": 20}],
+        )
+        connection.exec_driver_sql("CREATE VIEW stamped_accounts AS SELECT id FROM accounts")
+    engine.dispose()
+    yield f"{SERVER}/{name}"
+    admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    admin.close()
+
+
+def open_database(url: str, root: Path, *, autocommit: bool) -> Database:
+    settings = {"database": {"url": url, "autocommit_reads": autocommit}}
+    database = Database(Config.from_mapping(settings, root))
+    with database.engine.connect():  # the first connection tells the isolation level
+        pass
+    return database
+
+
+def in_transaction(database: Database) -> bool:
+    driver: Any = database.scoped.connection().connection.dbapi_connection
+    return driver.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
+
+
+PLAIN = {
+    "by key": lambda db: db.get(Account, 1).owner,
+    "filter": lambda db: db.query(Account.owner).filter(Account.balance > 10).all(),
+    "ordered and limited": lambda db: db.scalars(
+        sa.select(Account.owner).order_by(Account.owner.desc()).limit(1)
+    ).all(),
+    "count": lambda db: db.scalar(sa.select(sa.func.count()).select_from(Account)),
+    "in": lambda db: db.query(Account.owner).filter(Account.id.in_([1, 2])).count(),
+    "exists": lambda db: db.scalar(sa.select(sa.exists().where(Account.owner == "Ada"))),
+    "union": lambda db: len(
+        db.execute(sa.union_all(sa.select(Account.id), sa.select(Account.balance))).all()
+    ),
+}
+NOT_PLAIN = {
+    "insert": lambda db: db.execute(sa.insert(Account).values(owner="Cy", balance=1)).rowcount,
+    "update": lambda db: db.execute(sa.update(Account).values(balance=0)).rowcount,
+    "flush": lambda db: (db.add(Account(owner="Di", balance=1)), db.flush())[1],
+    "text dml": lambda db: db.execute(sa.text("DELETE FROM accounts")).rowcount,
+    "hidden dml": lambda db: db.execute(
+        sa.text("WITH gone AS (DELETE FROM accounts RETURNING id) SELECT count(*) FROM gone")
+    ).scalar(),
+    "for update": lambda db: len(db.query(Account.owner).with_for_update().all()),
+    "for share": lambda db: db.scalars(sa.select(Account.id).with_for_update(read=True)).all(),
+    "unknown function": lambda db: db.scalar(sa.select(sa.func.set_config("a.b", "1", True))),
+    "sequence": lambda db: isinstance(
+        db.scalar(sa.select(sa.func.nextval("accounts_id_seq"))), int
+    ),
+    "now": lambda db: db.scalar(sa.select(sa.func.now())) == db.scalar(sa.select(sa.func.now())),
+    "keyword of time": lambda db: bool(db.scalar(sa.select(sa.func.current_timestamp()))),
+    "advisory lock": lambda db: db.scalar(sa.select(sa.func.pg_advisory_xact_lock(7))),
+    "view": lambda db: db.scalars(sa.select(VIEW.c.id)).all(),
+    "savepoint": lambda db: db.begin_nested().is_active,
+    "server-side cursor": lambda db: [
+        row.id for row in db.scalars(sa.select(Account).execution_options(yield_per=1))
+    ],
+    "driver's sql": lambda db: db.connection().exec_driver_sql("SET LOCAL x.y = 'z'").rowcount,
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_plain_read_needs_no_transaction(name: str, url: str, tmp_path: Path) -> None:
+    database = open_database(url, tmp_path, autocommit=True)
+    with database.scope(writes=False):
+        PLAIN[name](database.scoped)
+        assert not in_transaction(database)
+    database.engine.dispose()
+
+
+@pytest.mark.parametrize("name", NOT_PLAIN)
+def test_anything_else_begins_one_first(name: str, url: str, tmp_path: Path) -> None:
+    database = open_database(url, tmp_path, autocommit=True)
+    with database.scope(writes=False):
+        NOT_PLAIN[name](database.scoped)
+        assert in_transaction(database)
+    database.engine.dispose()
+
+
+@pytest.mark.parametrize("name", PLAIN | NOT_PLAIN)
+def test_both_modes_answer_the_same_and_leave_the_same(
+    name: str, url: str, tmp_path: Path
+) -> None:
+    answers = []
+    for autocommit in (True, False):
+        database = open_database(url, tmp_path, autocommit=autocommit)
+        with database.scope(writes=False):
+            first = (PLAIN | NOT_PLAIN)[name](database.scoped)
+            seen = database.scoped.query(Account.owner, Account.balance).order_by("owner").all()
+            noted = bool(database.uncommitted())
+            database.scoped.rollback()
+            after = database.scoped.query(Account.owner, Account.balance).order_by("owner").all()
+        answers.append((first, seen, noted, after))
+        assert database.engine.pool.checkedout() == 0
+        database.engine.dispose()
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_a_commit_in_a_read_request_keeps_what_was_written(
+    autocommit: bool, url: str, tmp_path: Path
+) -> None:
+    database = open_database(url, tmp_path, autocommit=autocommit)
+    with database.scope(writes=False):
+        database.scoped.get(Account, 1)
+        database.scoped.add(Account(owner="Eve", balance=5))
+        database.scoped.commit()
+    with database.session() as db:
+        assert db.query(Account).filter_by(owner="Eve").delete() == 1
+        db.commit()
+    database.engine.dispose()
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_after_an_error_nothing_goes_until_a_rollback(
+    autocommit: bool, url: str, tmp_path: Path
+) -> None:
+    database = open_database(url, tmp_path, autocommit=autocommit)
+    with database.scope(writes=False):
+        db = database.scoped
+        with pytest.raises(sa.exc.DataError):
+            db.query(Account).filter(Account.balance > 2**70).all()
+        with pytest.raises(sa.exc.InternalError):
+            db.query(Account).all()
+        db.rollback()
+        assert db.query(Account).count() == 2
+    database.engine.dispose()
+
+
+def test_a_savepoint_undoes_its_part_only(url: str, tmp_path: Path) -> None:
+    database = open_database(url, tmp_path, autocommit=True)
+    with database.scope(writes=False):
+        db = database.scoped
+        db.query(Account).filter_by(id=1).update({"balance": 77})
+        with db.begin_nested() as nested:
+            db.query(Account).filter_by(id=1).update({"balance": 99})
+            nested.rollback()
+        assert db.scalar(sa.select(Account.balance).where(Account.id == 1)) == 77
+    database.engine.dispose()
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_another_isolation_level_keeps_its_transactions(
+    level: str, url: str, tmp_path: Path
+) -> None:
+    settings = {"database": {"url": url, "isolation_level": level}}
+    database = Database(Config.from_mapping(settings, tmp_path))
+    for _ in range(2):
+        with database.scope(writes=False):
+            database.scoped.get(Account, 1)
+            assert in_transaction(database)
+    database.engine.dispose()
+
+
+def test_a_default_isolation_level_of_the_database_keeps_its_transactions(
+    url: str, tmp_path: Path
+) -> None:
+    strict = f"{url}?options=-c%20default_transaction_isolation%3Dserializable"
+    database = open_database(strict, tmp_path, autocommit=True)
+    with database.scope(writes=False):
+        database.scoped.get(Account, 1)
+        assert in_transaction(database)
+    database.engine.dispose()
+
+
+def test_a_page_with_one_query_sends_one_statement(url: str, tmp_path: Path) -> None:
+    sent = {}
+    for autocommit in (True, False):
+        database = open_database(url, tmp_path, autocommit=autocommit)
+        log: list[str] = []
+        with psycopg.connect(url, autocommit=True) as watch:
+            with database.scope(writes=False):
+                database.scoped.get(Account, 1)
+                driver: Any = database.scoped.connection().connection.dbapi_connection
+                row = watch.execute(
+                    "SELECT state FROM pg_stat_activity WHERE pid = %s", [driver.info.backend_pid]
+                ).fetchone()
+            log.append(str(row and row[0]))
+        sent[autocommit] = log
+        database.engine.dispose()
+    assert sent == {True: ["idle"], False: ["idle in transaction"]}
+
+
+def test_a_connection_in_constant_use_is_not_pinged(url: str, tmp_path: Path) -> None:
+    database = open_database(url, tmp_path, autocommit=True)
+    pings: list[Any] = []
+    original = database.engine.dialect.do_ping
+    database.engine.dialect.do_ping = lambda c: pings.append(c) or original(c)  # type: ignore[method-assign,func-returns-value]
+    checkouts: list[Any] = []
+    event.listen(database.engine, "checkout", lambda *args: checkouts.append(args))
+    for _ in range(3):
+        with database.scope(writes=False):
+            database.scoped.get(Account, 1)
+    assert len(checkouts) == 3
+    assert pings == []
+    database.engine.dispose()

@@ -1,0 +1,374 @@
+"""The server: what it says, what it answers, and how it stops."""
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import closing, contextmanager
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from processes import noventa, read_url, serving, stop, write_project
+
+import noventa_cli
+from noventa import Mount, Page, Registry
+from noventa_cli import main
+
+SLOW = """\
+import time
+from pathlib import Path
+
+from noventa import Endpoint, Registry
+
+
+def slow(request, session, db):
+    Path("begun").touch()
+    time.sleep(1.5)
+    return {"answered": True}
+
+
+def pid(request, session, db):
+    import os
+
+    return {"pid": os.getpid()}
+
+
+registry = Registry(routes=[Endpoint("/slow", slow), Endpoint("/pid", pid)])
+"""
+
+
+def get(url):
+    with urlopen(url, timeout=10) as response:
+        return response.read().decode()
+
+
+def wait_for(condition, seconds=15):
+    """Waits until `condition()` is true, and returns it."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+    return result
+
+
+def free_port():
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def client(port, talk):
+    """Runs `talk(url)` beside a server that is started in this process, then stops the server."""
+    results = []
+
+    def run():
+        try:
+            wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+            results.append(talk(f"http://127.0.0.1:{port}"))
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield results
+    thread.join()
+
+
+# ---- in this process ------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def environment_is_restored(monkeypatch):
+    monkeypatch.setenv("NOVENTA_DEBUG", "0")
+
+
+def serve(root, talk, *arguments):
+    port = free_port()
+    with client(port, talk) as results:
+        assert main(["--project", str(root), "serve", "--port", str(port), *arguments]) == 0
+    return results[0]
+
+
+def test_it_serves_what_wsgi_py_calls_application(tmp_path, capsys):
+    assert "<h1>Hello</h1>" in serve(write_project(tmp_path), get)
+    assert f"Serving {tmp_path.name} at http://127.0.0.1:" in capsys.readouterr().out
+
+
+def test_each_request_is_one_log_line_that_a_path_cannot_split(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+
+    def talk(url):
+        with pytest.raises(HTTPError, match="404"):
+            get(f"{url}/a%0Ab%1B[2J%C3%A9?secret=1")
+
+    serve(write_project(tmp_path), talk)
+    line = next(r.getMessage() for r in caplog.records if r.name == "noventa.access")
+    assert line.startswith("GET /a%0Ab%1B%5B2J%C3%A9 404 ")
+    assert line.endswith(" ms")
+
+
+def test_control_characters_of_any_log_line_are_escaped():
+    record = logging.makeLogRecord({"msg": "serving %s", "args": ("/a\nb\x1b[2J\u2028é",)})
+    shown = noventa_cli._OneLine("%(message)s").format(record)
+    assert shown == "serving /a\\nb\\x1b[2J\\u2028é"
+
+
+def test_debug_is_switched_on_by_an_option(tmp_path):
+    def talk(url):
+        with pytest.raises(HTTPError, match="500") as caught:
+            get(url)
+        return caught.value.read().decode()
+
+    root = write_project(tmp_path, {"pages/index.html": "{{ 1 / 0 }}"})
+    assert "ZeroDivisionError" in serve(root, talk, "--debug")
+
+
+def test_a_busy_server_is_not_kept_from_others_by_clients_that_send_half_a_request(tmp_path):
+    def talk(url):
+        port = int(url.rpartition(":")[2])
+        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(150)]
+        for connection in idle:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        try:
+            return get(url)
+        finally:
+            for connection in idle:
+                connection.close()
+
+    assert "Hello" in serve(write_project(tmp_path), talk, "--threads", "2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--host", "0.0.0.0", "--debug"], "on this machine only, not on '0.0.0.0'; use --host"),
+        (["--host", "example.test", "--debug"], "not on 'example.test'; use --host 127.0.0.1"),
+        (["--host", "no such host"], "Cannot listen on no such host, port 8000: no such address"),
+        (["--host", "192.0.2.1"], "Cannot listen on 192.0.2.1, port 8000: "),
+        (["--port", "70000"], "Cannot listen on 127.0.0.1, port 70000: "),
+    ],
+)
+def test_an_address_that_will_not_do_is_one_message(arguments, message, tmp_path, capsys):
+    assert main(["--project", str(write_project(tmp_path)), "serve", *arguments]) == 1
+    out, err = capsys.readouterr()
+    assert message in err
+    assert err.count("\n") == 1
+    assert "Serving" not in out
+
+
+def test_a_port_that_is_taken_is_one_message(tmp_path, capsys):
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = str(other.getsockname()[1])
+        assert main(["--project", str(write_project(tmp_path)), "serve", "--port", port]) == 1
+    assert f"port {port}: it is taken; stop what listens there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"wsgi.py": "app = None"}, "wsgi.py defines no `application`; write application = App("),
+        ({"wsgi.py": "import wgsi"}, "wsgi.py cannot be imported: wsgi.py:1: ModuleNotFound"),
+        ({"pages/index.html": "{% if %}"}, "The registry has 1 fault:\n  pages/index.html:1: "),
+        ({"config.yaml": "server: {port: high}"}, "server.port is 'high'; expected a whole"),
+    ],
+)
+def test_what_cannot_be_served_is_one_message(files, message, tmp_path, capsys):
+    assert main(["--project", str(write_project(tmp_path, files)), "serve"]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_wsgi_file_is_one_message(tmp_path, capsys):
+    (write_project(tmp_path) / "wsgi.py").unlink()
+    assert main(["--project", str(tmp_path), "serve"]) == 1
+    assert "wsgi.py does not exist; " in capsys.readouterr().err
+
+
+def test_pending_migrations_are_said_at_the_start(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("noventa.revision_mismatch", lambda *_: "2 migrations are pending.")
+    serve(write_project(tmp_path), get)
+    assert capsys.readouterr().out.endswith("2 migrations are pending.\n")
+
+
+def test_waitress_takes_in_no_more_than_the_largest_limit(tmp_path):
+    config = noventa_cli_config(tmp_path, "limits: {body: 1000}")
+    pages = Page("/", "a.html"), Page("/big", "a.html", limits={"body": 5000})
+    assert noventa_cli._body_limit(Registry(), config) == 1001
+    assert noventa_cli._body_limit(Registry(routes=pages), config) == 5001
+    mounted = Registry(routes=[*pages, Mount("/other", lambda *_: [])])
+    assert noventa_cli._body_limit(mounted, config) == 2**30
+
+
+def noventa_cli_config(root, text):
+    from noventa import Config
+
+    return Config.load(write_project(root, {"config.yaml": text}))
+
+
+def test_an_ipv6_address_stands_in_brackets():
+    server = type("Server", (), {"effective_listen": [("::1", 80)]})
+    assert noventa_cli._url("::1", server) == "http://[::1]:80/"
+
+
+def test_a_server_in_another_thread_leaves_the_signals_alone(monkeypatch):
+    received = []
+
+    def run():
+        with noventa_cli._stop_signals() as stopping:
+            received.append(stopping)
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert received == [[]]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_second_interrupt_does_not_wait():
+    with pytest.raises(KeyboardInterrupt), noventa_cli._stop_signals() as stopping:
+        signal.raise_signal(signal.SIGINT)
+        assert stopping == [signal.SIGINT]
+        signal.raise_signal(signal.SIGINT)
+
+
+# ---- in a process of its own ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_under_way_is_answered_before_the_server_stops(number, tmp_path):
+    write_project(tmp_path, {"registry.py": SLOW})
+    answers = []
+    with serving(tmp_path) as server:
+        thread = threading.Thread(target=lambda: answers.append(get(f"{server.url}/slow")))
+        thread.start()
+        wait_for((tmp_path / "begun").exists)
+        server.send_signal(number)
+        time.sleep(0.5)
+        with pytest.raises(OSError, match="refused"):
+            get(f"{server.url}/pid")
+        thread.join()
+        assert stop(server) == 0
+    assert json.loads(answers[0]) == {"answered": True}
+
+
+def test_idle_connections_do_not_keep_the_server_from_stopping(tmp_path):
+    with serving(write_project(tmp_path)) as server:
+        port = int(server.url.rpartition(":")[2])
+        with closing(socket.create_connection(("127.0.0.1", port))) as idle:
+            idle.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert idle.recv(15) == b"HTTP/1.1 200 OK"
+            began = time.monotonic()
+            assert stop(server) == 0
+            assert time.monotonic() - began < 3
+
+
+def test_the_log_says_when_what_was_answered_how_fast(tmp_path):
+    with (tmp_path / "log").open("w") as log, serving(write_project(tmp_path), log=log) as server:
+        get(server.url)
+    line = (tmp_path / "log").read_text().splitlines()[0]
+    when, level, method, path, status, taken, unit = line.split()
+    assert (level, method, path, status, unit) == ("INFO", "GET", "/", "200", "ms")
+    assert len(when) == 8
+    assert int(taken) < 2000
+
+
+def pid_of(url):
+    try:
+        return json.loads(get(f"{url}/pid"))["pid"]
+    except OSError:
+        return None
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as status:  # a zombie has ended
+        return status.read().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.fixture
+def reloading(tmp_path):
+    """A server that reloads, with the folder it serves and the port it always has."""
+    config = f"server: {{port: {free_port()}}}\n"
+    write_project(tmp_path, {"registry.py": SLOW, "config.yaml": config})
+    with serving(tmp_path, "--reload", "--port", config.rsplit(maxsplit=1)[-1].strip("}")) as server:
+        server.root = tmp_path
+        yield server
+
+
+def test_reload_survives_a_syntax_error_until_it_is_mended(reloading):
+    first = wait_for(lambda: pid_of(reloading.url))
+    registry = reloading.root / "registry.py"
+    registry.write_text(SLOW + "\nbroken = (\n")
+    wait_for(lambda: not is_running(first))
+    assert "waiting for a change" in next(l for l in reloading.stdout if "waiting" in l)
+    assert pid_of(reloading.url) is None
+    registry.write_text(SLOW.replace('"/pid"', '"/other"').replace('"pid":', '"pid": 0, "was":'))
+    assert read_url(reloading) == reloading.url
+    assert '"was"' in get(f"{reloading.url}/other")
+
+
+def test_reload_notices_the_settings(reloading):
+    first = wait_for(lambda: pid_of(reloading.url))
+    with (reloading.root / "config.yaml").open("a") as config:
+        config.write("log_level: debug\n")
+    wait_for(lambda: pid_of(reloading.url) not in (None, first))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_reloading_server_stops_with_its_child(number, reloading):
+    child = wait_for(lambda: pid_of(reloading.url))
+    assert child != reloading.pid
+    assert stop(reloading, number) == 0
+    assert not is_running(child)
+
+
+def test_the_child_of_a_killed_reloader_ends_itself(reloading):
+    child = wait_for(lambda: pid_of(reloading.url))
+    reloading.kill()
+    reloading.wait()
+    wait_for(lambda: not is_running(child))
+
+
+def test_a_folder_without_a_project_is_not_watched(tmp_path):
+    ended = noventa("--project", tmp_path, "serve", "--reload")
+    assert ended.returncode == 1
+    assert "config.yaml does not exist" in ended.stderr
+
+
+def test_what_is_watched_leaves_out_what_is_not_the_projects(tmp_path):
+    files = {".venv/a.py": "", "__pycache__/b.py": "", "venv/c.py": "", "pages/d.html": ""}
+    write_project(tmp_path, {**files, "models/e.py": ""})
+    watched = {path.removeprefix(f"{tmp_path}/") for path in noventa_cli._source_times(tmp_path)}
+    assert watched == {"config.yaml", "registry.py", "wsgi.py", "models/e.py"}
+
+
+def test_the_reloader_runs_its_own_command_again(tmp_path, monkeypatch, capsys):
+    write_project(tmp_path)
+    command = [sys.executable, "-c", "import os; print(os.environ['NOVENTA_RELOADER'])"]
+    monkeypatch.setattr(sys, "orig_argv", command)
+    monkeypatch.setattr(noventa_cli, "_WATCH_SECONDS", 0.05)
+    timer = threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    assert main(["--project", str(tmp_path), "serve", "--reload"]) == 0
+    timer.join()
+    assert capsys.readouterr().out == "The server has ended; waiting for a change.\n"
+
+
+def test_a_child_that_does_not_end_is_killed(monkeypatch):
+    monkeypatch.setattr(noventa_cli, "_DRAIN_SECONDS", 0.1)
+    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True)"
+    command = [sys.executable, "-c", f"{stubborn}; time.sleep(60)"]
+    child = noventa_cli.subprocess.Popen(command, stdout=noventa_cli.subprocess.PIPE)
+    child.stdout.readline()
+    noventa_cli._end(child)
+    child.stdout.close()
+    assert child.returncode == -signal.SIGKILL
