@@ -2096,6 +2096,8 @@ def revision_mismatch(config: Config, engine: sa.Engine) -> str | None:
     None where they agree, where there are no revisions, or where the database does not answer.
     """
     files = revision_files(config.root / "migrations" / "versions")
+    if not files:
+        return None
     heads = revision_heads(files)
     try:
         current = _current_revisions(engine)

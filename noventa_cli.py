@@ -438,15 +438,14 @@ def serve(  # noqa: PLR0913 - one for each option
     _refuse_open_debug(config, host)
     application = _application(root)
     _configure_logging(config["log_level"])
-    sockets: dict[int, Any] = {}
-    server = _listen(
-        _with_access_log(application), host, port, map=sockets,
-        threads=threads or config["server.threads"],
-        max_request_body_size=_body_limit(load_registry(root), config),
-    )  # fmt: skip
-    say(f"Serving {config.root.name} at {_url(host, server)} (Ctrl+C stops)")
-    _say_pending(config)
-    with _stop_signals() as stopping:
+    with _sockets() as sockets, _stop_signals() as stopping:
+        server = _listen(
+            _with_access_log(application), host, port, map=sockets,
+            threads=threads or config["server.threads"],
+            max_request_body_size=_body_limit(load_registry(root), config),
+        )  # fmt: skip
+        say(f"Serving {config.root.name} at {_url(host, server)} (Ctrl+C stops)")
+        _say_pending(config)
         _answer_until(stopping, sockets)
         server.task_dispatcher.shutdown(timeout=1)
     return 0
@@ -514,6 +513,18 @@ def _with_access_log(application: Any) -> Any:
             access.info("%s %s %.0f ms", described(environ), status, taken)
 
     return logged
+
+
+@contextmanager
+def _sockets() -> Iterator[dict[int, Any]]:
+    """What waitress opens, by file descriptor; closed at the end, whatever happened."""
+    from waitress import wasyncore
+
+    opened: dict[int, Any] = {}
+    try:
+        yield opened
+    finally:
+        wasyncore.close_all(opened, ignore_all=True)
 
 
 def _listen(application: Any, host: str, port: int, **more: Any) -> Any:

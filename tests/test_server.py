@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import closing, contextmanager
+from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -62,6 +63,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def answers(port):
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextmanager
 def client(port, talk):
     """Runs `talk(url)` beside a server that is started in this process, then stops the server."""
@@ -69,7 +75,7 @@ def client(port, talk):
 
     def run():
         try:
-            wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+            wait_for(lambda: answers(port))
             results.append(talk(f"http://127.0.0.1:{port}"))
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -151,7 +157,7 @@ def test_a_busy_server_is_not_kept_from_others_by_clients_that_send_half_a_reque
         (["--host", "example.test", "--debug"], "not on 'example.test'; use --host 127.0.0.1"),
         (["--host", "no such host"], "Cannot listen on no such host, port 8000: no such address"),
         (["--host", "192.0.2.1"], "Cannot listen on 192.0.2.1, port 8000: "),
-        (["--port", "70000"], "Cannot listen on 127.0.0.1, port 70000: "),
+        (["--port", "70000"], "Cannot listen on 127.0.0.1, port 70000: no such address"),
     ],
 )
 def test_an_address_that_will_not_do_is_one_message(arguments, message, tmp_path, capsys):
@@ -231,10 +237,11 @@ def test_a_server_in_another_thread_leaves_the_signals_alone(monkeypatch):
 
 
 def test_the_second_interrupt_does_not_wait():
-    with pytest.raises(KeyboardInterrupt), noventa_cli._stop_signals() as stopping:
+    with noventa_cli._stop_signals() as stopping:
         signal.raise_signal(signal.SIGINT)
         assert stopping == [signal.SIGINT]
-        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 # ---- in a process of its own ----------------------------------------------------------------
@@ -243,9 +250,9 @@ def test_the_second_interrupt_does_not_wait():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_request_under_way_is_answered_before_the_server_stops(number, tmp_path):
     write_project(tmp_path, {"registry.py": SLOW})
-    answers = []
+    received = []
     with serving(tmp_path) as server:
-        thread = threading.Thread(target=lambda: answers.append(get(f"{server.url}/slow")))
+        thread = threading.Thread(target=lambda: received.append(get(f"{server.url}/slow")))
         thread.start()
         wait_for((tmp_path / "begun").exists)
         server.send_signal(number)
@@ -253,8 +260,8 @@ def test_a_request_under_way_is_answered_before_the_server_stops(number, tmp_pat
         with pytest.raises(OSError, match="refused"):
             get(f"{server.url}/pid")
         thread.join()
-        assert stop(server) == 0
-    assert json.loads(answers[0]) == {"answered": True}
+        assert server.wait(10) == 0
+    assert json.loads(received[0]) == {"answered": True}
 
 
 def test_idle_connections_do_not_keep_the_server_from_stopping(tmp_path):
@@ -290,16 +297,15 @@ def is_running(pid):
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    with open(f"/proc/{pid}/stat") as status:  # a zombie has ended
-        return status.read().rpartition(")")[2].split()[0] != "Z"
+    status = Path(f"/proc/{pid}/stat").read_text()
+    return status.rpartition(")")[2].split()[0] != "Z"  # a zombie has ended
 
 
 @pytest.fixture
 def reloading(tmp_path):
     """A server that reloads, with the folder it serves and the port it always has."""
-    config = f"server: {{port: {free_port()}}}\n"
-    write_project(tmp_path, {"registry.py": SLOW, "config.yaml": config})
-    with serving(tmp_path, "--reload", "--port", config.rsplit(maxsplit=1)[-1].strip("}")) as server:
+    write_project(tmp_path, {"registry.py": SLOW})
+    with serving(tmp_path, "--reload", "--port", str(free_port())) as server:
         server.root = tmp_path
         yield server
 
@@ -309,7 +315,7 @@ def test_reload_survives_a_syntax_error_until_it_is_mended(reloading):
     registry = reloading.root / "registry.py"
     registry.write_text(SLOW + "\nbroken = (\n")
     wait_for(lambda: not is_running(first))
-    assert "waiting for a change" in next(l for l in reloading.stdout if "waiting" in l)
+    assert "waiting for a change" in next(line for line in reloading.stdout if "waiting" in line)
     assert pid_of(reloading.url) is None
     registry.write_text(SLOW.replace('"/pid"', '"/other"').replace('"pid":', '"pid": 0, "was":'))
     assert read_url(reloading) == reloading.url

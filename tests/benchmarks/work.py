@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
-import io
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -82,23 +80,22 @@ def rename(db: Any, id: int, name: str) -> None:
 def sign(value: Any) -> str:
     """`value` as JSON in base64, with its HMAC-SHA256."""
     text = base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
-    return f"{text}.{hmac.new(SECRET.encode(), text.encode(), hashlib.sha256).hexdigest()}"
+    return f"{text}.{_signature(text)}"
 
 
 def verify(signed: str) -> Any:
     """What was signed. Raises ValueError if it was altered."""
     text, _, given = signed.partition(".")
-    if not hmac.compare_digest(given, sign_text(text)):
+    if not hmac.compare_digest(given, _signature(text)):
         raise ValueError("bad signature")
     return json.loads(base64.urlsafe_b64decode(text))
-
-
-def sign_text(text: str) -> str:
-    """The signature of `text`."""
-    return hmac.new(SECRET.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
 def check_ticket(cookie: str, ticket: str) -> None:
     """Both are signed, and the ticket was made for the visitor who holds the cookie."""
     if verify(cookie)["nonce"] != verify(ticket)["nonce"]:
         raise ValueError("ticket of another session")
+
+
+def _signature(text: str) -> str:
+    return hmac.digest(SECRET.encode(), text.encode(), "sha256").hex()

@@ -1,0 +1,170 @@
+"""Fixtures that need a database: one test runs on SQLite, PostgreSQL and MariaDB alike."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from functools import cache
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+import sqlalchemy as sa
+from processes import write_files
+
+from noventa import Config, make_engine
+from noventa_cli import main
+
+sys.dont_write_bytecode = True  # a file that is written twice in one second would be stale
+
+SERVERS = {
+    "postgresql": "postgresql+psycopg://postgres@127.0.0.1:5432/postgres",
+    "mariadb": "mysql+pymysql://root@127.0.0.1:3306/",
+}
+DATABASES = ("sqlite", *SERVERS)
+
+USER_MODELS = """\
+# components/user/user_models.py
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+class Base(DeclarativeBase):
+    pass
+
+class User(Base):
+    __tablename__ = "users"
+    
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str] = mapped_column()
+"""  # noqa: W293  (as it stands in the document)
+
+
+@cache
+def server(backend: str) -> sa.Engine | str:
+    """An engine for making scratch databases, or why there is none."""
+    engine = sa.create_engine(
+        SERVERS[backend], poolclass=sa.NullPool, isolation_level="AUTOCOMMIT",
+        connect_args={"connect_timeout": 5},
+    )  # fmt: skip
+    try:
+        engine.connect().close()
+    except sa.exc.OperationalError as error:
+        return f"no {backend} on 127.0.0.1: {error.orig}"
+    return engine
+
+
+def reach(backend: str) -> sa.Engine:
+    """The server, or a skipped test, or in CI a failed one."""
+    engine = server(backend)
+    if isinstance(engine, str):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(engine)
+    return engine
+
+
+@pytest.fixture(params=DATABASES)
+def database(request: pytest.FixtureRequest):
+    """The URL of an empty database of the test's own."""
+    if request.param == "sqlite":
+        yield "sqlite:///./noventa.db"
+        return
+    engine, name = reach(request.param), f"noventa_test_{secrets.token_hex(6)}"
+    force = " WITH (FORCE)" if request.param == "postgresql" else ""
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield engine.url.set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name}{force}")
+
+
+class Site:
+    """A project in a folder, driven through its command line."""
+
+    def __init__(self, root: Path, url: str) -> None:
+        self.root, self.url = root, url
+        self.backend = sa.make_url(url).get_backend_name()
+        self.write("config.yaml", f'database: "{url}"\n')
+        self.register()
+
+    def write(self, name: str, text: str) -> Path:
+        write_files(self.root, {name: dedent(text)})
+        return self.root / name
+
+    def register(self, models: str = "", seeds: str = "") -> None:
+        """Writes registry.py: `models` and `seeds` are dotted names of modules and functions."""
+        names = [*models.split(), *(name.rpartition(".")[0] for name in seeds.split())]
+        imports = "".join(f"import {name}\n" for name in names)
+        lists = f"models=[{', '.join(models.split())}], seeds=[{', '.join(seeds.split())}]"
+        text = f"{imports}from noventa import Registry\n\nregistry = Registry({lists})\n"
+        self.write("registry.py", text)
+
+    def models(self, text: str) -> None:
+        """Makes `text`, which need not define Base, the only models of the project."""
+        base = "class Base(orm.DeclarativeBase):\n    pass\n\n"
+        header = "import enum\n\nimport sqlalchemy as sa\nfrom sqlalchemy import orm\n"
+        header += "from sqlalchemy.orm import Mapped, mapped_column\n\n\n"
+        self.write("models/shop_models.py", header + base + dedent(text))
+        self.register("models.shop_models")
+
+    def run(self, *words: str) -> int:
+        return main(["--project", str(self.root), *words])
+
+    def migrate(self, *words: str) -> int:
+        return self.run("migrate", *words)
+
+    def autogenerate(self, title: str = "change", *words: str) -> str:
+        """Writes a revision from the models and returns its text; it must have been written."""
+        before = set(self.revisions())
+        assert self.migrate(*words, "revision", "--autogenerate", "-m", title) == 0
+        (path,) = set(self.revisions()) - before
+        return path.read_text("utf-8")
+
+    def revision(self, number: str, upgrade: str, downgrade: str = "pass", after: str = "") -> Path:
+        """Writes a revision by hand."""
+        parts = ("import sqlalchemy as sa", "from alembic import op", f"revision = {number!r}")
+        head = "\n".join([*parts, f"down_revision = {after or None!r}"])
+        bodies = [
+            f"def {name}():\n" + "\n".join(f"    {line}" for line in dedent(text).strip().splitlines())
+            for name, text in (("upgrade", upgrade), ("downgrade", downgrade))
+        ]
+        return self.write(f"migrations/versions/{number}_.py", "\n\n\n".join([head, *bodies]) + "\n")
+
+    def revisions(self) -> list[Path]:
+        return sorted((self.root / "migrations" / "versions").glob("*.py"))
+
+    @property
+    def config(self) -> Config:
+        return Config.load(self.root)
+
+    @property
+    def engine(self) -> sa.Engine:
+        return make_engine(self.config, poolclass=sa.NullPool)
+
+    def rows(self, query: str) -> list[tuple]:
+        with self.engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(sa.text(query))]
+
+    def execute(self, *statements: str) -> None:
+        with self.engine.begin() as connection:
+            for statement in statements:
+                connection.execute(sa.text(statement))
+
+    def tables(self) -> set[str]:
+        return set(sa.inspect(self.engine).get_table_names()) - {"alembic_version"}
+
+    def at(self) -> list[str]:
+        """The revision that the database says it is at."""
+        return [row[0] for row in self.rows("SELECT version_num FROM alembic_version")]
+
+
+@pytest.fixture
+def site(tmp_path: Path, database: str) -> Site:
+    """An empty project on each of the three databases."""
+    return Site(tmp_path, database)
+
+
+only_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+only_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+only_mariadb = pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+transactional = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+servers = pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)

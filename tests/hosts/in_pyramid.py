@@ -1,0 +1,10 @@
+"""Below a prefix in a Pyramid application; `/m*subpath` alone would take `/mm` too."""
+
+from pyramid.config import Configurator
+from pyramid.wsgi import wsgiapp2
+from wsgi import application as noventa
+
+with Configurator() as config:
+    config.add_route("noventa", "/m{slash:/|$}*subpath")
+    config.add_view(wsgiapp2(noventa), route_name="noventa")
+    application = config.make_wsgi_app()

@@ -1,0 +1,7 @@
+"""Below a prefix, beside any other WSGI application."""
+
+from werkzeug.exceptions import NotFound
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from wsgi import application as noventa
+
+application = DispatcherMiddleware(NotFound(), {"/deep/down": noventa})

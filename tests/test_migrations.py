@@ -1,0 +1,784 @@
+"""Migrations that cannot hurt: the promises of the database, one test or more for each."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from conftest import (
+    USER_MODELS,
+    only_mariadb,
+    only_postgresql,
+    only_sqlite,
+    servers,
+    transactional,
+)
+from processes import environment
+
+from noventa import revision_mismatch
+from noventa_cli import load_project, migration_faults, migration_lock, project_imports
+
+ITEM = """
+class Item(Base):
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+"""
+MAKE_ITEMS = """
+op.create_table("items", sa.Column("id", sa.Integer, primary_key=True),
+                sa.Column("name", sa.String(50), nullable=False))
+"""
+
+
+def alembic(site, *words):
+    """The command `alembic` in this process. Returns its exit code."""
+    from alembic.config import main as alembic_main
+
+    with project_imports(site.root):
+        try:
+            alembic_main(["-c", str(site.root / "migrations/alembic.ini"), *words])
+        except SystemExit as end:
+            return end.code & 0xFF
+    return 0
+
+
+def faults(site):
+    with project_imports(site.root):
+        return "\n".join(map(str, migration_faults(load_project(site.root))))
+
+
+# ---- 7. all or nothing, and the truth
+
+
+@transactional
+def test_a_revision_that_fails_leaves_nothing_and_works_when_mended(site, capsys):
+    site.revision("a1", MAKE_ITEMS)
+    assert site.migrate() == 0
+    body = """
+        op.create_table("more", sa.Column("id", sa.Integer, primary_key=True))
+        op.execute("INSERT INTO items (id, name) VALUES (1, 'one')")
+        with op.batch_alter_table("items") as batch:
+            batch.alter_column("name", type_=sa.String(90), existing_type=sa.String(50))
+        op.execute("INSERT INTO nowhere VALUES (1)")
+    """
+    site.revision("b2", body, after="a1")
+    assert site.migrate() == 1
+    message = capsys.readouterr().err
+    assert "migrations/versions/b2_.py:12" in message
+    assert "INSERT INTO nowhere" in message
+    assert "Traceback" not in message
+    assert site.tables() == {"items"}
+    assert site.rows("SELECT * FROM items") == []
+    assert site.at() == ["a1"]
+    site.revision("b2", body.replace("nowhere VALUES (1)", "items VALUES (2, 'two')"), after="a1")
+    assert site.migrate() == 0
+    assert len(site.rows("SELECT * FROM items")) == 2
+
+
+@transactional
+def test_of_several_revisions_those_before_the_failing_one_are_kept(site):
+    site.revision("a1", MAKE_ITEMS)
+    site.revision("b2", "op.drop_table('items'); 1 / 0", after="a1")
+    assert site.migrate() == 1
+    assert site.at() == ["a1"]
+    assert site.tables() == {"items"}
+
+
+@only_mariadb
+def test_mariadb_lists_what_was_applied_and_what_was_not(site, capsys):
+    body = (
+        MAKE_ITEMS
+        + """
+op.execute("INSERT INTO items VALUES (1, 'kept')")
+op.create_index("ix_one", "items", ["name"])
+op.execute("INSERT INTO items VALUES (2, 'lost')")
+op.execute("INSERT INTO nowhere VALUES (3)")
+op.drop_table("items")
+"""
+    )
+    site.revision("a1", body)
+    assert site.migrate() == 1
+    message = capsys.readouterr().err
+    applied, missing = message.split("and these were not:")
+    assert [word in applied for word in ("CREATE TABLE", "'kept'", "CREATE INDEX")] == [True] * 3
+    assert "'lost'" not in applied
+    assert [word in missing for word in ("'lost'", "nowhere", "DROP TABLE")] == [True] * 3
+    assert site.rows("SELECT id FROM items") == [(1,)]
+    assert site.at() == []
+
+
+def test_exit_0_means_the_database_is_there_as_read_on_a_second_connection(site, capsys, monkeypatch):
+    site.revision("a1", MAKE_ITEMS)
+    assert site.migrate() == 0
+    site.revision("b2", "op.execute(\"INSERT INTO items VALUES (1, 'one')\")", after="a1")
+    from sqlalchemy.engine.default import DefaultDialect
+
+    with monkeypatch.context() as patch:  # a COMMIT that silently is none
+        patch.setattr(type(site.engine.dialect), "do_commit", DefaultDialect.do_rollback)
+        assert site.migrate() == 1
+    assert "was not kept" in capsys.readouterr().err
+    assert site.at() == ["a1"]
+    assert site.migrate() == 0
+    assert site.at() == ["b2"]
+
+
+def test_upgrade_and_downgrade_arrive_where_they_say(site, capsys):
+    site.revision("a1", MAKE_ITEMS, 'op.drop_table("items")')
+    site.revision("b2", 'op.add_column("items", sa.Column("more", sa.Integer))',
+                  'op.drop_column("items", "more")', after="a1")  # fmt: skip
+    assert site.migrate() == 0
+    assert site.at() == ["b2"]
+    assert site.migrate("downgrade", "-1") == 0
+    assert site.at() == ["a1"]
+    assert site.migrate("downgrade", "base") == 0
+    assert site.at() == []
+    assert site.tables() == set()
+    assert site.migrate() == 0
+    assert site.migrate() == 0
+    assert "Nothing to do: the database is at b2." in capsys.readouterr().out
+
+
+# ---- 8. one at a time
+
+WORK = """\
+import sys
+from alembic.config import main as alembic
+from noventa_cli import main
+if int(sys.argv[1]) % 2:
+    assert main(["migrate"]) == 0
+else:
+    alembic(["-c", "migrations/alembic.ini", "upgrade", "head"])
+assert main(["seed"]) == 0
+"""
+
+
+def start(site, code, *words):
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)], cwd=site.root, env=environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def test_five_processes_migrate_and_seed_one_fresh_database_at_once(site):
+    site.write("components/user/user_models.py", USER_MODELS)
+    site.write("migrations/seed/first.py", """\
+        from components.user.user_models import User
+        def one(db):
+            db.add(User(email="a@example.com", name="A"))
+            db.commit()
+        def two(db):
+            db.add(User(email="b@example.com", name="B"))
+    """)  # fmt: skip
+    site.register("components.user.user_models", "migrations.seed.first.one migrations.seed.first.two")
+    site.autogenerate("users")
+    revision = site.revisions()[0].name.split("_")[0]
+    site.revision("z9", "op.execute(\"INSERT INTO users (id, email, name) VALUES (99, 'z', 'Z')\")",
+                  after=revision)  # fmt: skip
+    processes = [start(site, WORK, number) for number in range(5)]
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 5, outputs
+    everything = "".join(outputs)
+    assert everything.count("upgraded z9") == 1
+    assert everything.count("seeded migrations.seed.first.one") == 1
+    assert sorted(row[0] for row in site.rows("SELECT name FROM users")) == ["A", "B", "Z"]
+    assert site.at() == ["z9"]
+    assert len(site.rows("SELECT * FROM noventa_seed")) == 2
+    assert not list(site.root.glob("*.lock"))
+
+
+HOLD = """\
+import time
+from pathlib import Path
+from noventa import Config
+from noventa_cli import migration_lock
+with migration_lock(Config.load(Path.cwd())):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_who_waits_says_so_and_gives_up_and_a_killed_holder_frees_the_lock(site, capsys):
+    site.revision("a1", MAKE_ITEMS)
+    site.write("config.yaml", f'database: "{site.url}"\nmigrations: {{lock_timeout: 1}}\n')
+    with start(site, HOLD) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            assert site.migrate() == 1
+            waited = capsys.readouterr().err
+            assert re.search(r"Process \d+ waits for (session|process) \d+", waited)
+            assert "for 1 s" in waited
+            assert "migrations.lock_timeout" in waited
+            site.write("config.yaml", f'database: "{site.url}"\nmigrations: {{lock: false}}\n')
+            assert site.migrate("stamp", "head") == 0  # switched off: nobody waits
+        finally:
+            holder.send_signal(signal.SIGKILL)
+    site.write("config.yaml", f'database: "{site.url}"\nmigrations: {{lock_timeout: 10}}\n')
+    assert site.migrate("stamp", "base") == 0
+    assert site.migrate() == 0
+
+
+def test_a_waiting_one_goes_on_when_the_holder_has_finished(site):
+    order = []
+
+    def hold():
+        with migration_lock(site.config):
+            order.append("holds")
+            time.sleep(0.3)
+            order.append("ends")
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    while not order:
+        time.sleep(0.01)
+    with migration_lock(site.config):
+        order.append("next")
+    thread.join()
+    assert order == ["holds", "ends", "next"]
+
+
+@only_sqlite
+def test_a_lock_file_where_none_can_be_made_is_one_message(site, capsys):
+    site.revision("a1", MAKE_ITEMS)
+    site.write("config.yaml", 'database: "sqlite:///./nowhere/noventa.db"\n')
+    assert site.migrate() == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+# ---- 9. no silent loss
+
+
+def test_a_generated_revision_that_drops_is_refused_and_names_the_drops(site, capsys):
+    site.models(ITEM + "    size: Mapped[int]\n" + ITEM.replace("Item", "Old").replace("items", "old"))
+    site.autogenerate("first")
+    assert site.migrate() == 0
+    site.models(ITEM.replace("name: Mapped[str]", "title: Mapped[str]"))
+    count = len(site.revisions())
+    assert site.migrate("revision", "--autogenerate", "-m", "drop") == 1
+    message = capsys.readouterr().err
+    assert "table old" in message
+    assert "column items.size" in message
+    assert "column items.name" in message
+    assert "--allow-drop" in message
+    assert "existing_nullable=False)" in message
+    assert alembic(site, "revision", "--autogenerate", "-m", "drop") == 255
+    captured = capsys.readouterr()
+    assert "FAILED: The revision would lose data" in captured.out
+    assert "column items.size" in captured.err
+    assert len(site.revisions()) == count
+    assert alembic(site, "-x", "allow_drop=1", "revision", "--autogenerate", "-m", "drop") == 0
+    assert len(site.revisions()) == count + 1
+
+
+def test_allow_drop_lets_the_revision_drop_and_its_downgrade_brings_it_back(site):
+    site.models(ITEM + "    size: Mapped[int] = mapped_column(server_default='3')\n")
+    site.autogenerate("first")
+    assert site.migrate() == 0
+    site.models(ITEM)
+    assert 'drop_column("size")' in site.autogenerate("drop", "--allow-drop").replace("'", '"')
+    assert site.migrate() == 0
+    assert site.migrate("downgrade", "-1") == 0
+    columns = sa.inspect(site.engine).get_columns("items")
+    assert [column["name"] for column in columns] == ["id", "name", "size"]
+
+
+def test_a_probable_rename_is_shown_as_a_line_that_works_as_it_stands(site, capsys):
+    site.models(ITEM)
+    site.autogenerate("first")
+    assert site.migrate() == 0
+    site.execute("INSERT INTO items (id, name) VALUES (1, 'kept')")
+    site.models(ITEM.replace("name: Mapped[str]", "title: Mapped[str]"))
+    assert site.migrate("revision", "--autogenerate", "-m", "rename") == 1
+    (line,) = re.findall(r"op\.alter_column\(.*\)", capsys.readouterr().err)
+    site.revision("b2", line, after=site.at()[0])
+    assert site.migrate() == 0
+    assert site.rows("SELECT title FROM items") == [("kept",)]
+    site.models(ITEM.replace("items", "things").replace("name", "title").replace("__tabletitle__", "__tablename__"))
+    assert site.migrate("revision", "--autogenerate", "-m", "rename") == 1
+    assert "op.rename_table('items', 'things')" in capsys.readouterr().err
+
+
+def test_a_registry_without_tables_never_makes_a_revision(site, capsys):
+    site.models(ITEM)
+    site.autogenerate("first")
+    assert site.migrate() == 0
+    site.register()
+    assert site.migrate("--allow-drop", "revision", "--autogenerate", "-m", "oops") == 1
+    assert "no tables" in capsys.readouterr().err
+    assert len(site.revisions()) == 1
+
+
+def test_tables_that_no_revision_made_are_left_alone(site):
+    site.execute("CREATE TABLE legacy (id INTEGER PRIMARY KEY)", "CREATE TABLE noventa_seed (x INTEGER)")
+    site.models(ITEM)
+    assert "legacy" not in site.autogenerate("first")
+    assert site.migrate() == 0
+    assert site.migrate("revision", "--autogenerate", "-m", "again", ) == 0
+    assert len(site.revisions()) == 1
+    assert site.tables() == {"items", "legacy", "noventa_seed"}
+
+
+def test_an_empty_autogenerate_writes_no_file(site, capsys):
+    site.models(ITEM)
+    site.autogenerate("first")
+    assert site.migrate() == 0
+    assert site.migrate("revision", "--autogenerate", "-m", "nothing") == 0
+    assert "Nothing has changed" in capsys.readouterr().out
+    assert len(site.revisions()) == 1
+    assert site.migrate("check") == 0
+    assert site.migrate("revision", "-m", "by hand") == 0
+    assert len(site.revisions()) == 2
+
+
+CHILD = """
+class Child(Base):
+    __tablename__ = "children"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    item_id: Mapped[int] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"))
+"""
+
+
+@only_sqlite
+def test_a_batch_on_sqlite_keeps_the_rows_of_children(site):
+    site.models(ITEM + CHILD)
+    site.autogenerate("first")
+    assert site.migrate() == 0
+    site.execute("INSERT INTO items VALUES (1, 'one')", "INSERT INTO children VALUES (1, 1)")
+    site.models(ITEM.replace("Mapped[str]", "Mapped[str] = mapped_column(unique=True)") + CHILD)
+    site.autogenerate("unique")
+    assert site.migrate() == 0
+    assert site.rows("SELECT * FROM children") == [(1, 1)]
+    assert site.rows("PRAGMA foreign_keys") == [(1,)]
+
+
+@only_sqlite
+def test_a_revision_that_leaves_orphans_is_taken_back_but_old_orphans_are_not_its_fault(site, capsys):
+    site.models(ITEM + CHILD)
+    site.autogenerate("first")
+    assert site.migrate() == 0
+    site.execute("INSERT INTO items VALUES (1, 'one'), (2, 'two')",
+                 "INSERT INTO children VALUES (1, 1), (2, 2)")  # fmt: skip
+    site.revision("b2", 'op.execute("DELETE FROM items WHERE id = 1")', after=site.at()[0])
+    assert site.migrate() == 1
+    assert "children (to items): 1" in capsys.readouterr().err
+    assert len(site.rows("SELECT * FROM items")) == 2
+    with site.engine.connect() as connection:
+        raw = connection.connection.driver_connection
+        raw.execute("PRAGMA foreign_keys=OFF")
+        raw.execute("INSERT INTO children VALUES (3, 77)")
+    site.revision("b2", 'op.execute("UPDATE items SET name = \'three\'")', after=site.at()[0])
+    assert site.migrate() == 0
+
+
+# ---- 5. names
+
+SHOP = """
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+class Kind(Base):
+    __tablename__ = "kinds"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    code: Mapped[str] = mapped_column(index=True)
+
+class Item(Base):
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    price: Mapped[int]
+    kind_id: Mapped[int]
+    active: Mapped[bool] = mapped_column(sa.Boolean(create_constraint=True))
+"""
+CONSTRAINTS = """    __table_args__ = (
+        sa.UniqueConstraint("name"),
+        sa.ForeignKeyConstraint(["kind_id"], ["kinds.id"]),
+        sa.CheckConstraint("price > 0"),
+    )
+"""
+
+
+def constraint_names(site):
+    found = sa.inspect(site.engine)
+    lists = (found.get_unique_constraints, found.get_foreign_keys, found.get_check_constraints)
+    return {entry["name"] for names in lists for entry in names("items")}
+
+
+def test_every_constraint_has_a_name_and_can_be_dropped_and_made_again(site):
+    site.models(SHOP)
+    first = site.autogenerate("first")
+    assert site.migrate() == 0
+    before = constraint_names(site)
+    site.models(SHOP + CONSTRAINTS)
+    texts = first + site.autogenerate("constraints")
+    assert not re.search(r"None|name=null", texts.split("def upgrade")[1].split("depends_on")[0])
+    assert site.migrate() == 0
+    after = constraint_names(site)
+    assert {"uq_items_name", "fk_items_kind_id_kinds"} <= after
+    assert site.migrate("downgrade", "-1") == 0
+    assert constraint_names(site) == before
+    assert site.migrate() == 0
+    assert constraint_names(site) == after
+
+
+def test_the_same_revision_files_migrate_all_three_databases(site):
+    site.write("components/user/user_models.py", USER_MODELS)
+    setting = USER_MODELS.replace("User", "SystemSetting").replace('"users"', '"system_settings"')
+    site.write("models/global_models.py", setting)
+    site.register("components.user.user_models models.global_models")
+    sqlite = site.write("config.yaml", 'database: "sqlite:///./elsewhere.db"\n')
+    site.autogenerate("from sqlite")
+    assert site.migrate() == 0
+    sqlite.write_text(f'database: "{site.url}"\n')
+    assert site.migrate() == 0
+    assert site.tables() == {"users", "system_settings"}
+    assert site.migrate("check") == 0
+    assert site.migrate("downgrade", "base") == 0
+
+
+PALETTE = """
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+class Wall(Base):
+    __tablename__ = "walls"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    color: Mapped[Color]
+"""
+DOOR = PALETTE.split("\n\n")[1].replace("Wall", "Door").replace("walls", "doors")
+
+
+def test_enum_types_go_up_and_down_and_up_again(site):
+    site.models(PALETTE)
+    site.autogenerate("walls")
+    assert site.migrate() == 0
+    site.models(PALETTE + "    second: Mapped[Color | None]\n" + "\n" + DOOR)
+    text = site.autogenerate("doors share the type")
+    assert ".create(" not in text
+    site.models(PALETTE + "    second: Mapped[Color | None]\n"
+                "    size: Mapped[str | None] = mapped_column(sa.Enum('S', 'L', name='size'))\n" + "\n" + DOOR)  # fmt: skip
+    assert site.migrate() == 0
+    text = site.autogenerate("a new type for a column")
+    assert "sa.Enum('S', 'L', name='size').create(op.get_bind(), checkfirst=True)" in text
+    for words in (["upgrade", "head"], ["downgrade", "-1"], ["upgrade", "head"],
+                  ["downgrade", "base"], ["upgrade", "head"]):  # fmt: skip
+        assert site.migrate(*words) == 0
+    site.execute("INSERT INTO walls (id, color, size) VALUES (1, 'RED', 'S')")
+    assert site.migrate("check") == 0
+    assert site.migrate("downgrade", "base") == 0
+    if site.backend == "postgresql":
+        assert site.rows("SELECT typname FROM pg_type WHERE typname IN ('color', 'size')") == []
+
+
+@only_postgresql
+def test_an_enum_type_whose_last_column_is_dropped_goes_with_it(site):
+    site.models(PALETTE)
+    site.autogenerate("walls")
+    assert site.migrate() == 0
+    site.models(PALETTE.replace("    color: Mapped[Color]\n", ""))
+    site.autogenerate("no color", "--allow-drop")
+    for words in (["upgrade", "head"], ["downgrade", "-1"], ["upgrade", "head"]):
+        assert site.migrate(*words) == 0
+    assert site.rows("SELECT typname FROM pg_type WHERE typname = 'color'") == []
+
+
+CUSTOM = """
+class Money(sa.TypeDecorator):
+    impl = sa.Numeric(12, 2)
+    cache_ok = True
+
+class Code(sa.String):
+    cache_ok = True
+
+class Either(sa.TypeDecorator):
+    impl = sa.String
+    cache_ok = True
+    def load_dialect_impl(self, dialect):
+        from sqlalchemy.dialects import postgresql
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.JSONB())
+        return dialect.type_descriptor(sa.String(40))
+
+class Item(Base):
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    price = mapped_column(Money())
+    code = mapped_column(Code(20))
+    any = mapped_column(Either())
+"""
+
+
+def test_custom_types_are_written_so_that_the_revision_runs_alone(site):
+    site.models(CUSTOM)
+    text = site.autogenerate("first")
+    assert "models" not in text
+    assert "sa.Numeric(precision=12, scale=2)" in text
+    assert "sa.String(length=20)" in text
+    assert ".with_variant(postgresql.JSONB(astext_type=sa.Text()), 'postgresql')" in text
+    assert site.migrate() == 0
+    assert site.migrate("revision", "--autogenerate", "-m", "again") == 0
+    assert len(site.revisions()) == 1
+    site.register()
+    shutil.rmtree(site.root / "models")
+    assert site.migrate("downgrade", "base") == 0
+    assert site.migrate() == 0
+
+
+# ---- 10. one thing, from anywhere
+
+
+def test_alembic_and_our_command_are_the_same_thing_from_any_directory(tmp_path):
+    """As processes, for this is about working directories."""
+    from conftest import Site
+
+    root = tmp_path / "project"
+    site = Site(root, "sqlite:///./noventa.db")
+    site.models(ITEM)
+    ini = site.migrate("current") or root / "migrations" / "alembic.ini"
+    tool = [sys.executable, "-m", "alembic", "-c"]
+    commands = [
+        (root, [*tool, "migrations/alembic.ini", "revision", "--autogenerate", "-m", "Add item"]),
+        (root / "migrations", [*tool, "alembic.ini", "upgrade", "head"]),
+        (tmp_path, [*tool, str(ini), "downgrade", "-1"]),
+        (Path("/"), [sys.executable, "-m", "noventa", "--project", str(root), "migrate"]),
+        (root, [sys.executable, "-m", "noventa", "migrate", "history"]),
+    ]
+    for folder, command in commands:
+        done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "Add item" in done.stdout
+    assert site.tables() == {"items"}
+    assert [path.name for path in tmp_path.rglob("*.db")] == ["noventa.db"]
+
+
+def test_logging_of_the_host_is_left_alone(site):
+    import logging
+
+    site.revision("a1", MAKE_ITEMS)
+    before = logging.root.handlers[:], logging.root.level, logging.getLogger("noventa").disabled
+    assert site.migrate() == 0
+    after = logging.root.handlers[:], logging.root.level, logging.getLogger("noventa").disabled
+    assert after == before
+
+
+@only_sqlite
+def test_wrong_usage_exits_2_and_an_unknown_revision_1(site, capsys):
+    assert site.migrate("upgrate", "head") == 2
+    assert site.migrate("-q") == 2
+    assert site.migrate("upgrade", "nothing") == 1
+    assert "Can't locate revision" in capsys.readouterr().err
+
+
+@only_sqlite
+def test_what_is_in_migrations_is_never_overwritten(site):
+    site.write("migrations/alembic.ini", "[alembic]\nscript_location = %(here)s\n"
+               "prepend_sys_path = %(here)s/..\npath_separator = os\n# mine\n")  # fmt: skip
+    assert site.migrate("current") == 0
+    assert "# mine" in (site.root / "migrations/alembic.ini").read_text()
+    assert (site.root / "migrations/env.py").exists()
+    assert (site.root / "migrations/versions").is_dir()
+
+
+@only_sqlite
+def test_more_keywords_of_env_go_to_configure_and_filters_run_beside_ours(site):
+    site.models(ITEM + ITEM.replace("Item", "Other").replace("items", "others"))
+    site.migrate("current")
+    env = site.root / "migrations/env.py"
+    env.write_text(re.sub(
+        r"run_migrations\(.*",
+        'run_migrations(registry, Config.load(Path(__file__).parents[1]), version_table="v",\n'
+        '    include_name=lambda name, kind, parents: name != "legacy",\n'
+        "    process_revision_directives=lambda c, r, d: print('reviewed'))",
+        env.read_text(),
+    ))  # fmt: skip
+    site.autogenerate("first")
+    assert site.migrate() == 0
+    assert site.tables() == {"items", "others", "v"}
+
+
+@only_sqlite
+def test_sql_is_written_instead_of_run(site, capsys):
+    site.revision("a1", MAKE_ITEMS)
+    assert site.migrate("upgrade", "head", "--sql") == 0
+    assert "CREATE TABLE items" in capsys.readouterr().out
+    assert not (site.root / "noventa.db").exists()
+
+
+# ---- heads, drift and what check says
+
+
+@only_sqlite
+def test_two_heads_are_refused_with_both_files_and_the_command_that_joins_them(site, capsys):
+    site.models(ITEM)
+    site.revision("a1", MAKE_ITEMS)
+    site.revision("b2", "pass", after="a1")
+    site.revision("c3", "pass", after="a1")
+    for words in ([], ["revision", "-m", "more"]):
+        assert site.migrate(*words) == 1
+        message = capsys.readouterr().err
+        assert "migrations/versions/b2_.py" in message
+        assert "migrations/versions/c3_.py" in message
+        assert "python -m noventa migrate merge heads" in message
+    assert alembic(site, "upgrade", "head") == 255
+    assert "migrate merge heads" in capsys.readouterr().err
+    assert "merge heads" in faults(site)
+    assert site.migrate("merge", "heads", "-m", "merge") == 0
+    assert site.migrate() == 0
+
+
+@only_sqlite
+def test_check_finds_drift_and_revisions_that_do_not_go_down_or_up_again(site):
+    site.models(ITEM)
+    assert "revision --autogenerate" in faults(site)
+    site.revision("a1", MAKE_ITEMS.replace("50", "255"), "pass")
+    site.migrate("current")
+    assert "downgrade leaves items" in faults(site)
+    site.revision("a1", MAKE_ITEMS.replace("50", "255"), 'op.drop_table("itms")')
+    assert "`downgrade base` fails: migrations/versions/a1_.py:12" in faults(site)
+    site.revision("a1", MAKE_ITEMS.replace("50", "255"), 'op.drop_table("items")')
+    assert faults(site) == ""
+    site.models(ITEM + "    size: Mapped[int]\n")
+    assert "add_column items.size" in faults(site)
+    assert list(site.root.glob("noventa.db*")) == []
+
+
+@only_sqlite
+def test_check_finds_models_that_are_not_registered_and_revisions_that_import_them(site):
+    site.models(ITEM)
+    site.write("components/user/user_models.py", USER_MODELS)
+    site.write("models/base.py", "class Base: pass\n")
+    site.autogenerate("first")
+    path = site.revisions()[0]
+    path.write_text(path.read_text() + "\nfrom models.shop_models import Item\n")
+    found = faults(site)
+    assert "components/user/user_models.py: it has models, but the registry does not list it" in found
+    assert "it imports models.shop_models of the application" in found
+    assert "models/base.py" not in found
+
+
+@only_sqlite
+def test_check_names_file_class_and_column_of_what_is_not_portable(site):
+    site.models("""
+from sqlalchemy.dialects import postgresql
+class Item(Base):
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    data = mapped_column(postgresql.JSONB())
+    text = mapped_column(sa.Text, unique=True)
+    note: Mapped[str] = mapped_column(sa.String(1000), index=True)
+    color = mapped_column(sa.Enum("a", "b"))
+    fine = mapped_column(sa.JSON().with_variant(postgresql.JSONB(), "postgresql"))
+    """)
+    found = faults(site)
+    assert "models/shop_models.py: Item.data: not portable to sqlite" in found
+    assert "models/shop_models.py: Item.data: not portable to mysql" in found
+    assert "models/shop_models.py: Item.text: not portable to mysql" in found
+    assert "ix_items_note is over 3072 bytes" in found
+    assert "Item.color: not portable to postgresql" in found
+    assert "Item.fine" not in found
+
+
+def test_the_app_can_say_behind_ahead_and_empty_with_the_command_that_mends_it(site):
+    assert revision_mismatch(site.config, site.engine) is None
+    site.revision("a1", MAKE_ITEMS)
+    assert "is empty, not at a1; run `python -m noventa migrate`" in mismatch(site)
+    assert list(site.root.glob("*.db")) == []
+    assert site.migrate() == 0
+    assert mismatch(site) is None
+    path = site.revision("b2", "pass", after="a1")
+    assert "at a1, behind b2; run `python -m noventa migrate`" in mismatch(site)
+    assert site.migrate() == 0
+    path.unlink()
+    assert "at b2, which migrations/versions does not have" in mismatch(site)
+    assert "stamp --purge head" in mismatch(site)
+    site.revision("c3", "pass", after="a1")
+    site.revision("d4", "pass", after="a1")
+    site.migrate("stamp", "--purge", "heads")
+    assert mismatch(site) is None
+
+
+def mismatch(site):
+    return revision_mismatch(site.config, site.engine)
+
+
+# ---- 7. hanging
+
+
+@servers
+def test_a_lock_that_somebody_holds_ends_the_migration_and_names_the_session(site, capsys):
+    site.revision("a1", MAKE_ITEMS)
+    assert site.migrate() == 0
+    site.revision("b2", 'op.add_column("items", sa.Column("more", sa.Integer))', after="a1")
+    site.write("config.yaml", f'database: "{site.url}"\nmigrations: {{lock_timeout: 1}}\n')
+    number = "pg_backend_pid()" if site.backend == "postgresql" else "connection_id()"
+    with site.engine.connect() as blocker:
+        session = blocker.scalar(sa.text(f"SELECT {number}"))
+        blocker.execute(sa.text("SELECT * FROM items"))
+        assert site.migrate() == 1
+        assert f"session {session} of" in capsys.readouterr().err
+    assert site.migrate() == 0
+
+
+# ---- 10. existing projects
+
+
+def test_adopt_stamps_a_database_that_equals_the_models_and_shows_what_differs(site, capsys):
+    site.models(ITEM + "    size: Mapped[int]\n" + CHILD)
+    with project_imports(site.root):
+        load_project(site.root).registry.metadata.create_all(site.engine)
+    site.execute("CREATE TABLE legacy (id INTEGER PRIMARY KEY)")
+    assert site.migrate("--adopt") == 0
+    assert len(site.revisions()) == 1
+    assert site.at() == [site.revisions()[0].name.split("_")[0]]
+    assert site.migrate("check") == 0
+    assert site.migrate("--adopt") == 1
+    assert "already" in capsys.readouterr().err
+    site.execute("DELETE FROM alembic_version")
+    site.models(ITEM + CHILD)
+    assert site.migrate("--adopt") == 1
+    assert "remove_column items.size" in capsys.readouterr().err
+    assert site.at() == []
+
+
+@only_sqlite
+def test_versions_of_an_existing_alembic_project_work_with_our_env(site):
+    path = site.revision("ae10", MAKE_ITEMS, 'op.drop_table("items")')
+    path.write_text('"""made by hand"""\nfrom typing import Sequence, Union\n' + path.read_text()
+                    .replace("revision =", "revision: str =", 1)
+                    .replace("down_revision =", "down_revision: Union[str, None] ="))  # fmt: skip
+    site.models(ITEM)
+    assert site.migrate() == 0
+    assert site.at() == ["ae10"]
+    assert mismatch(site) is None
+
+
+# ---- 11. progress
+
+
+@only_sqlite
+def test_each_revision_is_one_line_with_its_time_and_a_terminal_gets_a_live_line(site, capsys, monkeypatch):
+    site.revision("a1", MAKE_ITEMS)
+    site.revision("b2", "pass", after="a1")
+    assert site.migrate() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(bool(re.fullmatch(r"  upgraded (a1|b2).* \(\d+\.\d\d s\)", line)) for line in lines) == 2
+    assert site.migrate("-q", "downgrade", "base") == 0
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert site.migrate() == 0
+    assert "\r\x1b[2K  CREATE TABLE items" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_revision_that_is_no_python_is_one_message(site, capsys):
+    site.write("migrations/versions/a1_.py", "revision = 'a1'\ndown_revision = None\ndef upgrade(:\n")
+    assert site.migrate() == 1
+    assert "a1_.py" in capsys.readouterr().err

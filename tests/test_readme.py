@@ -1,0 +1,75 @@
+"""The README says what is so: its code runs, its tables are those of the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import noventa
+import noventa_cli
+from webtest import TestApp
+
+README = Path(__file__).parents[1].joinpath("README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> dict[str, str]:
+    """The code blocks that begin by naming their file."""
+    found = {}
+    for text in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL):
+        name = re.match(r"(?:# |<!-- )(\S+\.\w+)", text)
+        if name:
+            found[name[1]] = text
+    return found
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return "`[]`"
+    return "–" if value is None else f"`{value}`"
+
+
+def test_the_table_of_settings_is_that_of_the_code() -> None:
+    rows = re.findall(r"^\| `([\w.]+)` \| (.+?) \| (.+) \|$", README, re.MULTILINE)
+    expected = []
+    for setting in noventa.SETTINGS:
+        choices = f" ({', '.join(setting.choices)})" if setting.choices else ""
+        expected.append((setting.name, shown(setting.default), setting.help + choices))
+    assert rows == expected
+
+
+def test_the_table_of_commands_is_that_of_the_parser() -> None:
+    section = README.split("## Commands")[1].split("##")[0]
+    assert re.findall(r"^\| `(\w+)", section, re.MULTILINE) == list(noventa_cli.COMMANDS)
+
+
+def test_the_application_of_the_readme_runs(tmp_path: Path) -> None:
+    files = {**blocks("python"), **blocks("html")}
+    files["functions/users_json.py"] = (
+        "from components.user.user_models import User\n\n\n"
+        "def list_users(request, session, db):\n"
+        "    return [user.name for user in db.query(User)]\n"
+    )
+    files["files/site.css"] = "body { color: black }"
+    files["config.yaml"] = f"secret_keys: ['{'k' * 32}']\n"
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    with noventa_cli.project_imports(tmp_path):
+        registry = noventa_cli.load_registry(tmp_path)
+        app = noventa.App(registry, noventa.Config.load(tmp_path))
+        registry.metadata.create_all(app.database.engine)
+        with app.database.session() as db:
+            db.execute(registry.metadata.tables["users"].insert(), {"email": "a@b", "name": "Ada"})
+            db.commit()
+        form = TestApp(app).get("/users/1").form
+        form["name"] = ""
+        assert "Please enter a name." in form.submit(status=422)
+        form["name"] = "Grace"
+        page = form.submit(status=303).follow()
+        assert "Saved." in page
+        assert page.form["name"].value == "Grace"
+        assert TestApp(app).get("/api/users.json").json == ["Grace"]
