@@ -26,6 +26,7 @@ import ast
 import base64
 import binascii
 import contextlib
+import copy
 import dataclasses
 import difflib
 import functools
@@ -67,6 +68,7 @@ import sqlalchemy as sa
 import yaml
 from markupsafe import Markup
 from sqlalchemy import event, orm
+from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
 
 with warnings.catch_warnings():  # WebOb imports `cgi`, deprecated from Python 3.11 on
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -74,7 +76,6 @@ with warnings.catch_warnings():  # WebOb imports `cgi`, deprecated from Python 3
     import webob.exc
     import webob.multidict
     import webob.request
-    import webob.static
     from webob.datetime_utils import parse_date
 
 __all__ = [
@@ -160,7 +161,8 @@ class Fault:
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.problem}; {self.remedy}."
+        end = "" if self.remedy.endswith("?") else "."
+        return f"{self.where}: {self.problem}; {self.remedy}{end}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -235,6 +237,11 @@ SETTINGS = (
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _VARIABLE = re.compile(r"\$(?P<escape>\$)?\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 _SECRET_LENGTH = 32
+_SECRET = ("secret_keys", "database.url", "database.password", "database.options")
+_RANGES = (("server.port", 0, 65_535), ("server.threads", 1, 10_000))
+_URL_PARTS = [f"database.{p}" for p in ("host", "port", "user", "password", "name", "options")]
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}  # the ones of our extras
 
 
@@ -250,8 +257,9 @@ class Config:
         """Reads `config.yaml` of `folder`. Raises ConfigError with every fault of it."""
         path = Path(folder).resolve() / "config.yaml"
         config = cls.from_mapping(_read_yaml(path), path.parent)
-        if "NOVENTA_DEBUG" in os.environ:
-            debug = _typed(_BY_NAME["debug"], os.environ["NOVENTA_DEBUG"], from_variable=True)
+        if said := os.environ.get("NOVENTA_DEBUG"):
+            setting = _BY_NAME["debug"]._replace(name="NOVENTA_DEBUG")
+            debug = _typed(setting, said, from_variable=True)
             return dataclasses.replace(config, values={**config.values, "debug": debug})
         return config
 
@@ -275,7 +283,7 @@ class Config:
         return self.values[name]
 
     def __repr__(self) -> str:
-        return f"<Config of {self.root}, database {self.database_url!r}>"
+        return f"<Config of {self.root}, database {self.database_url.set(query={})!r}>"
 
     @functools.cached_property
     def database_url(self) -> sa.URL:
@@ -301,20 +309,42 @@ class Config:
         )  # fmt: skip
 
     def _inconsistencies(self) -> Iterator[str]:
+        for name, least, most in _RANGES:
+            if not least <= self[name] <= most:
+                yield f"{name} is {self[name]}; expected {least} to {most}."
+        for name, value in self["headers"].items():
+            if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(str(value)):
+                yield f"headers: {name!r} or its value holds what HTTP does not allow; encode it."
+        yield from self._session_faults()
+        yield from self._database_faults()
+
+    def _session_faults(self) -> Iterator[str]:
         for number, key in enumerate(self["secret_keys"]):
-            if len(key) < _SECRET_LENGTH:
+            if "${" in key:  # else a misspelt variable would be a key that anybody can guess
+                yield f"secret_keys[{number}] holds ${{…}} that is no variable; write ${{NAME}}."
+            elif len(key) < _SECRET_LENGTH:
                 yield (
                     f"secret_keys[{number}] has {len(key)} characters; expected at least"
                     f" {_SECRET_LENGTH}: write the output of `openssl rand -hex 32`."
                 )
+        if not _HEADER_NAME.fullmatch(self["session.cookie_name"]):
+            shown = _shown(self["session.cookie_name"])
+            yield f"session.cookie_name is {shown}; expected letters, digits, - and _."
         if self["session.cookie_name"].startswith("__Host-") and (
             self["session.domain"] or not self["session.secure"]
         ):
             yield "session.cookie_name begins with __Host-; that needs secure: true and no domain."
         if self["session.same_site"] == "none" and not self["session.secure"]:
             yield "session.same_site is 'none'; browsers then also need session.secure: true."
+
+    def _database_faults(self) -> Iterator[str]:
+        parts = [name for name in _URL_PARTS if self[name]]
+        if parts and not self["database.driver"]:
+            yield f"database.driver is missing beside {parts[0]}; write `driver: postgresql`, say."
+        elif self["database.driver"] and self["database.url"] != _BY_NAME["database.url"].default:
+            yield "database.url and database.driver are both given; remove one of them."
         try:
-            self.database_url.get_dialect()
+            self.database_url.get_dialect().import_dbapi()
         except ConfigError as error:
             yield str(error)
         except sa.exc.NoSuchModuleError:
@@ -347,12 +377,13 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
+            key = key_node.value
+            if key_node.tag != "tag:yaml.org,2002:str":  # `<<`, or what is no name of a setting
+                continue
+            if key in seen:
                 line = key_node.start_mark.line + 1
                 raise ConfigError(f"config.yaml: line {line}: {key!r} stands twice; remove one.")
-            if isinstance(key, str):
-                seen.add(key)
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -371,7 +402,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"config.yaml: line {line}: {error.problem}.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date like 2026-99-99
         raise ConfigError(f"config.yaml is not YAML: {error}.") from None
     if document is None:
         return {}
@@ -391,10 +422,13 @@ def _flatten(
         if name in _BY_NAME:
             yield name, value
         elif not any(known.startswith(f"{name}.") for known in _BY_NAME):
-            known_here = {n.removeprefix(prefix).split(".")[0] for n in _BY_NAME if prefix in n}
+            below = (n.removeprefix(prefix) for n in _BY_NAME if n.startswith(prefix))
+            known_here = {name.split(".")[0] for name in below}
             problems.append(f"{name} is no setting; {did_you_mean(str(key), known_here)}")
         elif isinstance(value, Mapping):
             yield from _flatten(value, problems, f"{name}.")
+        elif name == "database":  # not shown: it may hold a password
+            problems.append("database is of another type; expected a URL or a mapping.")
         elif value is not None:
             problems.append(f"{name} is {_shown(value)}; expected {_MAPPING}.")
 
@@ -406,7 +440,7 @@ def _read_value(setting: Setting, raw: Any) -> Any:
         expanded = {key: _expand(setting.name, item) for key, item in raw.items()}
     else:
         expanded = _expand(setting.name, raw)
-    return _typed(setting, expanded, from_variable=expanded != raw)
+    return _typed(setting, expanded, from_variable=isinstance(raw, str) and expanded != raw)
 
 
 def _expand(name: str, raw: Any) -> Any:
@@ -415,7 +449,9 @@ def _expand(name: str, raw: Any) -> Any:
     def value_of(match: re.Match[str]) -> str:
         if match["escape"]:
             return match[0][1:]
-        value = os.environ.get(match["name"]) or match["default"]
+        value = os.environ.get(match["name"])
+        if not value and match["default"] is not None:
+            return match["default"]
         if value is None:
             raise ConfigError(
                 f"{name} needs the environment variable {match['name']}, which is not set;"
@@ -430,9 +466,10 @@ def _typed(setting: Setting, value: Any, *, from_variable: bool) -> Any:
     """`value` if it has the setting's kind. Raises ConfigError naming the setting otherwise."""
     if value is None:
         return setting.default
-    if from_variable and setting.kind in (_NUMBER, _FLAG):  # a variable is always text
-        value = {"1": True, "0": False}.get(value, value) if setting.kind == _FLAG else value
-        value = yaml.safe_load(value) if isinstance(value, str) else value
+    if from_variable and setting.kind == _FLAG:  # a variable is always text
+        value = _FLAGS.get(value.strip().lower(), value)
+    elif from_variable and setting.kind == _NUMBER and re.fullmatch(r"\s*[0-9]{1,18}\s*", value):
+        value = int(value)
     fits = {
         _TEXT: isinstance(value, str),
         _NUMBER: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
@@ -440,15 +477,20 @@ def _typed(setting: Setting, value: Any, *, from_variable: bool) -> Any:
         _TEXTS: isinstance(value, list) and all(isinstance(item, str) for item in value),
         _MAPPING: isinstance(value, dict) and all(isinstance(key, str) for key in value),
     }
-    secret = setting.name in ("secret_keys", "database.password", "database.url")
+    secret = setting.name in _SECRET
     if not fits[setting.kind]:
         shown = "of another type" if secret else _shown(value)
         raise ConfigError(f"{setting.name} is {shown}; expected {setting.kind}.")
     if setting.choices and value not in setting.choices:
         raise ConfigError(
-            f"{setting.name} is {value!r}; expected one of {', '.join(setting.choices)}."
+            f"{setting.name} is {_shown(value)}; expected one of {', '.join(setting.choices)}."
         )
     return tuple(value) if setting.kind == _TEXTS else value
+
+
+_FLAGS = {"1": True, "true": True, "yes": True, "on": True} | {
+    "0": False, "false": False, "no": False, "off": False,
+}  # fmt: skip
 
 
 def _shown(value: Any) -> str:
@@ -585,8 +627,7 @@ class Registry:
 
     def faults(self) -> list[Fault]:
         """Every fault that can be seen without templates, routes' patterns or a database."""
-        wrong = [*self._wrong_entries()]
-        if wrong:  # the other checks rely on entries of the right type
+        if wrong := self.wrong_types():  # the other checks rely on the right ones
             return wrong
         return [
             *self._duplicates(),
@@ -600,22 +641,29 @@ class Registry:
             yield from ((model, component.where) for model in component.models)
         yield from ((model, self.where) for model in self.models)
 
-    def _wrong_entries(self) -> Iterator[Fault]:
-        for kind, allowed in (("components", Component), ("routes", Route)):
+    def wrong_types(self) -> list[Fault]:
+        """The entries, and the fields of entries, that are of a wrong type."""
+        faults = [*_field_faults(self)]
+        if faults:
+            return faults
+        for kind, allowed, expected in (
+            ("components", Component, "a Component"),
+            ("routes", Route, "Page, Endpoint, Mount, Static"),
+        ):
             for number, entry in enumerate(getattr(self, kind)):
-                if not isinstance(entry, allowed):
-                    expected = (
-                        "a Component" if kind == "components" else "Page, Endpoint, Mount, Static"
-                    )
-                    yield Fault(
-                        f"{self.where}: {kind}[{number}]",
-                        f"{_shown(entry)} is a {type(entry).__name__}",
-                        f"expected {expected}",
-                    )
+                if isinstance(entry, allowed):
+                    faults += _field_faults(entry)
+                    continue
+                where, problem = f"{self.where}: {kind}[{number}]", f"{_shown(entry)} is a"
+                faults.append(
+                    Fault(where, f"{problem} {type(entry).__name__}", f"expected {expected}")
+                )
+        return faults
 
     def _duplicates(self) -> Iterator[Fault]:
         entries = [(f"component {c.name!r}", c.where) for c in self.components]
-        entries += [(f"seed {seed_name(s)!r}", self.where) for s in self.seeds if callable(s)]
+        for number, seed in enumerate(self.seeds):
+            entries.append((f"seed {seed_name(seed)!r}", f"{self.where}: seeds[{number}]"))
         first: dict[str, str] = {}
         for entry, where in entries:
             if entry in first:
@@ -626,13 +674,6 @@ class Registry:
 
     def _handler_faults(self) -> Iterator[Fault]:
         for component in self.components:
-            if component.logic is not None and not isinstance(component.logic, ModuleType):
-                yield Fault(
-                    component.where,
-                    f"logic of component {component.name!r} is {_shown(component.logic)}",
-                    "give the imported module",
-                )
-                continue
             load = load_function(component)
             yield from _signature_faults(load, component.where)
             for action in actions_of(component).values():
@@ -643,9 +684,9 @@ class Registry:
             if isinstance(route, Endpoint):
                 yield from _signature_faults(route.handler, route.where)
             for guard in route.guards:
-                yield from _signature_faults(guard, route.where)
+                yield from _guard_faults(guard, route.where)
         for guard in self.guards:
-            yield from _signature_faults(guard, self.where)
+            yield from _guard_faults(guard, self.where)
 
     def _model_faults(self) -> Iterator[Fault]:
         for model, where in self._listed_models():
@@ -665,12 +706,42 @@ class Registry:
         for seed in self.seeds:
             if not callable(seed):
                 yield Fault(self.where, f"seed {_shown(seed)} is no function", "list the function")
-            elif len(inspect.signature(seed).parameters) != 1:
-                yield Fault(
-                    place_of(seed),
-                    f"seed {seed_name(seed)} takes {inspect.signature(seed)}",
-                    "write it as def NAME(db: Session)",
-                )
+            elif len(taken := _parameters(seed)) != 1:
+                names = ", ".join(parameter.name for parameter in taken)
+                problem = f"seed {seed_name(seed)} takes ({names})"
+                yield Fault(place_of(seed), problem, "write it as def NAME(db: Session)")
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+_LIST: tuple[Callable[[Any], bool], str] = _is_list, "a list"
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "components": _LIST, "models": _LIST, "routes": _LIST, "seeds": _LIST, "guards": _LIST,
+    "name": (lambda value: isinstance(value, str), _TEXT),
+    "template": (lambda value: isinstance(value, str), _TEXT),
+    "folder": (lambda value: isinstance(value, str), _TEXT),
+    "filters": (lambda value: isinstance(value, Mapping), "a mapping of names to functions"),
+    "limits": (lambda value: isinstance(value, Mapping), _MAPPING),
+    "logic": (lambda value: value is None or isinstance(value, ModuleType), "the imported module"),
+    "application": (callable, "a WSGI application"),
+    "retries": (lambda value: isinstance(value, int) and value >= 0, "0 or more"),
+}  # fmt: skip
+
+
+def _field_faults(entry: Any) -> Iterator[Fault]:
+    for name, (fits, expected) in _FIELDS.items():
+        value = getattr(entry, name, None)
+        if name in entry.__dataclass_fields__ and not fits(value):
+            yield Fault(entry.where, f"{name} is {_shown(value)}", f"expected {expected}")
+    limits = getattr(entry, "limits", None)
+    for name, value in limits.items() if isinstance(limits, Mapping) else ():
+        if f"limits.{name}" not in _BY_NAME:
+            known = (n.removeprefix("limits.") for n in _BY_NAME if n.startswith("limits."))
+            yield Fault(entry.where, f"limits has {name!r}", did_you_mean(str(name), known))
+        elif not isinstance(value, int):
+            yield Fault(entry.where, f"limits has {name!r}: {value!r}", f"expected {_NUMBER}")
 
 
 def seed_name(seed: Callable[..., Any]) -> str:
@@ -711,14 +782,32 @@ def _signature_faults(function: Any, where: str) -> Iterator[Fault]:
     if not callable(function):
         yield Fault(where, f"{_shown(function)} is no function", "give the function itself")
         return
-    signature = inspect.signature(function)
-    if list(signature.parameters)[:3] != ["request", "session", "db"]:
+    taken = _parameters(function)
+    first = [p.name for p in taken[:3] if p.kind is not p.KEYWORD_ONLY]
+    if first != ["request", "session", "db"]:
         name = getattr(function, "__name__", repr(function))
+        signature = f"{name}({', '.join(parameter.name for parameter in taken)})"
         yield Fault(
             place_of(function),
-            f"{name}{signature}: the first three parameters are not request, session, db",
+            f"{signature}: the first three parameters are not request, session, db",
             f"write it as def {name}(request, session, db, **props)",
         )
+
+
+def _guard_faults(guard: Any, where: str) -> Iterator[Fault]:
+    faults = [*_signature_faults(guard, where)]
+    yield from faults
+    for name in sorted(_accepted_props(guard)[1]) if not faults else ():
+        problem = f"{guard.__name__} needs {name!r}, which a guard is not given"
+        yield Fault(place_of(guard), problem, "give it a default")
+
+
+def _parameters(function: Any) -> list[inspect.Parameter]:
+    """None for what is no function, or is a built-in one without a signature."""
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return []
 
 
 def _action_faults(action: Handler, load: Handler | None) -> Iterator[Fault]:
@@ -736,7 +825,7 @@ def _action_faults(action: Handler, load: Handler | None) -> Iterator[Fault]:
 
 def _accepted_props(handler: Handler) -> tuple[frozenset[str] | None, frozenset[str]]:
     """The props that a handler takes (None: any) and those that it needs."""
-    parameters = list(inspect.signature(handler).parameters.values())[3:]
+    parameters = _parameters(handler)[3:]
     named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     needed = frozenset(p.name for p in named if p.default is p.empty)
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
@@ -840,6 +929,11 @@ _COOKIE_LIMIT = 4_000  # bytes of name and value; browsers drop a cookie of more
 _CONTENT_TYPE_LIMIT = 1_024
 _REFRESH = 10  # a session's last-seen time is renewed after this fraction of max_age
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_DROPPED_IF_ODD = (  # a date that is none is to be ignored (RFC 9110, 13.1.3); WebOb raises
+    "HTTP_DATE", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE",
+    "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_MAX_FORWARDS",
+)  # fmt: skip
+_FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 _DEFAULT_LIMITS = {
     setting.name.removeprefix("limits."): setting.default
     for setting in SETTINGS
@@ -932,6 +1026,7 @@ class Request(webob.request.BaseRequest):
         super().__init__(environ)
         self.limits = limits or _DEFAULT_LIMITS
         self.view_args: dict[str, Any] = {}
+        self._open_files: list[tempfile.SpooledTemporaryFile[bytes]] = []
 
     def __repr__(self) -> str:
         return f"<Request {described(self.environ)}>"
@@ -945,8 +1040,20 @@ class Request(webob.request.BaseRequest):
                 raise Refusal(400, "undecodable-path") from None
             if "\0" in text:
                 raise Refusal(400, "nul-in-path")
+        # Hosts differ in where the slash between the two goes; "//" would name another host.
+        prefix = self.environ["SCRIPT_NAME"].strip("/")
+        self.environ["SCRIPT_NAME"] = f"/{prefix}" if prefix else ""
+        self.environ["PATH_INFO"] = self.environ["PATH_INFO"] or "/"
         if self.environ.setdefault("QUERY_STRING", ""):
             _ = self.args
+        for name in _DROPPED_IF_ODD:
+            if name in self.environ and not _is_sound(name, self.environ[name]):
+                del self.environ[name]
+
+    @property
+    def prefix(self) -> str:
+        """Where the host has put this application, as browsers write it: "" or `/m`."""
+        return quote(self.script_name, safe="/~!$&'()*+,=:@")
 
     @lazy
     def args(self) -> Values[str]:
@@ -991,14 +1098,24 @@ class Request(webob.request.BaseRequest):
             raise Refusal(415, "content-type")
         body = self._read_body()
         try:
-            value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+            value = json.loads(
+                body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite
+            )
             if b"\\u" in body:  # may hide half a surrogate pair, which nothing can encode
                 json.dumps(value, ensure_ascii=False).encode("utf-8")
         except (ValueError, RecursionError):
             raise Refusal(400, "malformed-json") from None
         return value
 
-    json_body = json
+    @property
+    def json_body(self) -> Any:
+        """WebOb's name for `json`."""
+        return self.json
+
+    @property
+    def client_addr(self) -> str | None:
+        """The peer's address; WebOb's own believes what a client says in X-Forwarded-For."""
+        return cast("str | None", self.environ.get("REMOTE_ADDR"))
 
     @property
     def GET(self) -> Any:  # noqa: N802 - WebOb's name
@@ -1015,6 +1132,19 @@ class Request(webob.request.BaseRequest):
         """The content type without its parameters, in lower case."""
         return str(self.environ.get("CONTENT_TYPE") or "").split(";")[0].strip().lower()
 
+    @lazy
+    def form_type(self) -> tuple[str, dict[str, str]]:
+        """The type of a form with its options. Raises Refusal if the body is of another type."""
+        header = str(self.environ.get("CONTENT_TYPE") or "")
+        if len(header) > _CONTENT_TYPE_LIMIT:
+            raise Refusal(415, "content-type")
+        media_type, options = multipart.parse_options_header(header)
+        if media_type not in _FORM_TYPES:
+            raise Refusal(415, "content-type")
+        if options.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
+            raise Refusal(415, "charset")
+        return media_type, options
+
     def guard_body(self) -> None:
         """Refuses a bad or too large length, and bounds what anybody reads of the body."""
         length = self._length()
@@ -1022,15 +1152,22 @@ class Request(webob.request.BaseRequest):
             self._body = _Body(self.environ, length, self.limits["body"])
             self.environ["wsgi.input"] = io.BufferedReader(self._body, 65_536)
 
+    def make_tempfile(self) -> tempfile.SpooledTemporaryFile[bytes]:
+        """A file that goes to disk over `limits.memory`; for uploads, and for WebOb's `body`."""
+        file = tempfile.SpooledTemporaryFile[bytes](self.limits["memory"])
+        self._open_files.append(file)
+        return file
+
     def close_files(self) -> None:
         """Closes every uploaded file; those on disk are then gone."""
-        for file in self.__dict__.pop("_open_files", ()):
+        for file in self._open_files:
             file.close()
 
     def rewind(self) -> None:
         """Makes uploaded files readable from their start again."""
-        for file in self.__dict__.get("_open_files", ()):
-            file.seek(0)
+        for file in self._open_files:
+            if not file.closed:
+                file.seek(0)
 
     def _length(self) -> int | None:
         text = str(self.environ.get("CONTENT_LENGTH") or "")
@@ -1055,26 +1192,20 @@ class Request(webob.request.BaseRequest):
     def _posted(self) -> tuple[Values[str], Values[Upload]]:
         if self.method in READ_METHODS or (not self.media_type and not self._length()):
             return Values(), Values()
-        header = str(self.environ.get("CONTENT_TYPE"))
-        if len(header) > _CONTENT_TYPE_LIMIT:
-            raise Refusal(415, "content-type")
-        media_type, options = multipart.parse_options_header(header)
-        if options.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
-            raise Refusal(415, "charset")
-        if media_type == "application/x-www-form-urlencoded":
-            fields = _parse_fields(self._read_body(), self.limits["fields"], "form")
-            return Values(fields), Values()
+        media_type, options = self.form_type
         if media_type == "multipart/form-data":
             return self._parse_multipart(options.get("boundary", ""))
-        raise Refusal(415, "content-type")
+        fields = _parse_fields(self._read_body(), self.limits["fields"], "form")
+        return Values(fields), Values()
 
     def _parse_multipart(self, boundary: str) -> tuple[Values[str], Values[Upload]]:
         self._require_length()
-        self._open_files: list[tempfile.SpooledTemporaryFile[bytes]] = []
         fields: list[tuple[str, str]] = []
         files: list[tuple[str, Upload]] = []
         try:
             for segment, file in self._segments(boundary):
+                if "\0" in segment.name:
+                    raise Refusal(400, "nul-in-form")
                 if segment.filename is None:
                     fields.append((segment.name, _text(file.read(), "form")))
                     file.close()
@@ -1105,8 +1236,7 @@ class Request(webob.request.BaseRequest):
             for parsed in parser.parse_blocking(self.environ["wsgi.input"].read):
                 if isinstance(parsed, multipart.MultipartSegment):
                     segment = parsed
-                    file = tempfile.SpooledTemporaryFile[bytes](self.limits["memory"])
-                    self._open_files.append(file)
+                    file = self.make_tempfile()
                 elif parsed:
                     file.write(parsed)
                 else:
@@ -1131,8 +1261,8 @@ class _Body(io.RawIOBase):
             return 0
         try:
             data = self.stream.read(min(len(buffer), self.left))
-        except OSError:
-            raise Refusal(400, "body-unreadable") from None
+        except Exception as error:  # each server has classes of its own for a broken body
+            raise Refusal(400, "body-unreadable") from error
         if not data and self.known:
             raise Refusal(400, "body-too-short")
         self.left -= len(data)
@@ -1192,6 +1322,16 @@ class Session(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:  # keys only: values may be secrets
         return f"<Session {sorted(self.state['data']) if self.touched else 'not touched'}>"
+
+    def checkpoint(self) -> Callable[[], None]:
+        """A function that puts everything back as it is now."""
+        kept = copy.deepcopy({name: vars(self)[name] for name in vars(self) if name != "_load"})
+
+        def restore() -> None:
+            vars(self).pop("state", None)
+            vars(self).update(copy.deepcopy(kept))
+
+        return restore
 
     def flash(self, text: str, kind: str = "info") -> None:
         """Keeps a message until a page that shows it was sent."""
@@ -1291,9 +1431,11 @@ class SessionCookies:
             return empty
         try:
             state = json.loads(self.signer.verify(cookie))
-        except BadTicket:
+        except (BadTicket, ValueError):
             return empty
         if not isinstance(state, dict) or state.keys() != empty.keys():
+            return empty
+        if any(not isinstance(state[key], type(empty[key])) for key in empty if key != "nonce"):
             return empty
         idle, age = now - state["seen"], now - state["issued"]
         if idle > self.config["session.max_age"] or age > self.config["session.lifetime"]:
@@ -1307,9 +1449,8 @@ class SessionCookies:
             raise SessionError(f"The session holds what JSON cannot: {error}.") from None
 
     def _cookie_options(self, request: Request) -> dict[str, Any]:
-        prefix = quote(request.script_name, safe="/~!$&'()*+,=:@")
         return {
-            "path": "/" if self.name.startswith("__Host-") else prefix or "/",
+            "path": "/" if self.name.startswith("__Host-") else request.prefix or "/",
             "domain": self.config["session.domain"],
             "secure": self.config["session.secure"],
             "httponly": True,
@@ -1338,6 +1479,20 @@ def _parse_fields(data: bytes, limit: int, what: str) -> list[tuple[str, str]]:
         raise Refusal(414 if what == "query" else 413, "too-many-fields") from None
 
 
+def _is_sound(name: str, value: str) -> bool:
+    """Whether WebOb can read the value of one of _DROPPED_IF_ODD."""
+    if len(value) > 1_000 or not value.isascii():
+        return False
+    if name == "HTTP_MAX_FORWARDS":
+        return value.isdigit() and len(value) < 10
+    if name.endswith("MATCH") or (name == "HTTP_IF_RANGE" and '"' in value):
+        return True
+    try:
+        return parse_date(value) is not None
+    except (ValueError, OverflowError, TypeError):
+        return False
+
+
 def _text(data: bytes, what: str) -> str:
     if b"\0" in data:
         raise Refusal(400, f"nul-in-{what}")
@@ -1353,9 +1508,20 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(text: str) -> float:
+    """Python reads 1e999 as infinity, which JSON cannot say again."""
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{text} is too large")
+    return number
+
+
 def _make_private(response: webob.Response) -> None:
     """Caches must not show one visitor's page to another (RFC 9111, 5.2.2.7)."""
-    response.headers.setdefault("Cache-Control", "private")
+    said = [word.strip() for word in response.headers.get("Cache-Control", "").split(",")]
+    kept = [word for word in said if word and word.lower() != "public"]
+    if not any(word.lower() in ("private", "no-store") for word in kept):
+        kept.insert(0, "private")
+    response.headers["Cache-Control"] = ", ".join(kept)
     if "cookie" not in (name.lower() for name in response.vary or ()):
         response.vary = (*(response.vary or ()), "Cookie")
 
@@ -1424,25 +1590,26 @@ class Router:
     def __init__(self, routes: Sequence[Route]) -> None:
         self.faults: list[Fault] = []
         self._root = _Node()
-        self._exact: dict[str, Match] = {}
+        self._exact: dict[str, Route] = {}
         shapes: dict[tuple[str, ...], Route] = {}
         for route in routes:
-            if not isinstance(route, Route):
-                continue  # a fault of the registry
             before = len(self.faults)
             shape, names = self._parse(route)
             if len(self.faults) > before:
                 continue
-            if (first := shapes.setdefault(shape, route)) is not route:
+            if first := shapes.get(shape):
                 problem = f"route {route.path!r} has the shape of {first.path!r} at {first.where}"
                 self.faults.append(Fault(route.where, problem, "remove one of them"))
                 continue
+            shapes[shape] = route
             self._add(route, shape, names)
 
     def match(self, path: str) -> Match | None:
         """The route for a decoded path, or None."""
-        if exact := self._exact.get(path):
-            return exact
+        if route := self._exact.get(path):
+            return Match(route, {}, "")
+        if not path.startswith("/"):
+            return None
         found = _find(self._root, path.split("/")[1:], 0)
         if found is None:
             return None
@@ -1471,7 +1638,7 @@ class Router:
         else:
             node.end = leaf
             if not names:
-                self._exact[route.path] = Match(route, {}, "")
+                self._exact[route.path] = route
 
     def _parse(self, route: Route) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The path's segments, parameters as `{int}`, and the parameters' names."""
@@ -1608,7 +1775,11 @@ class Tickets:
             raise BadTicket("no-ticket")
         if len(texts[-1]) > _TICKET_LIMIT:
             raise BadTicket("malformed-ticket")
-        return Ticket(*json.loads(self._signer.verify(texts[-1])))
+        payload = self._signer.verify(texts[-1])
+        try:
+            return Ticket(*json.loads(payload))
+        except (TypeError, ValueError):  # of another version of Noventa
+            raise BadTicket("outdated-ticket") from None
 
 
 # ---- Database -------------------------------------------------------------------------------
@@ -1618,8 +1789,9 @@ _BUSY_TIMEOUT = 30  # seconds that SQLite waits for another writer
 _CONNECT_TIMEOUT = 10  # seconds; libpq has none of its own
 _FRESH = 0.2  # seconds after its last use in which a connection is taken to be alive
 _WRITE = re.compile(
-    r"\s*(?:insert|update|delete|replace|merge|create|alter|drop|truncate|call)\b"
-    r"|\s*with\b.*\b(?:insert|update|delete|merge)\b",
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
+    r"(?:(?:insert|update|delete|replace|merge|create|alter|drop|truncate|call)\b"
+    r"|with\b.*\b(?:insert|(?<!for )(?<!key )update|delete|merge)\b)",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -1638,17 +1810,21 @@ def make_engine(config: Config, **options: Any) -> sa.Engine:
     if "poolclass" not in options:
         defaults |= _pool_options(config)
     if backend == "sqlite":
-        defaults["connect_args"] = {"timeout": _BUSY_TIMEOUT}
+        defaults["connect_args"] = {"timeout": _BUSY_TIMEOUT, "check_same_thread": False}
     elif url.get_driver_name() in ("psycopg", "psycopg2", "pymysql", "mysqldb"):
         defaults["connect_args"] = {"connect_timeout": _CONNECT_TIMEOUT}
         if "mysql" in url.get_driver_name() and "charset" not in url.query:
             url = url.update_query_dict({"charset": "utf8mb4"})
+        if url.get_driver_name() == "pymysql" and url.password:  # it would encode it as latin-1
+            defaults["connect_args"]["password"] = url.password.encode()
     if "connect_timeout" in url.query:
         del defaults["connect_args"]["connect_timeout"]
     engine = sa.create_engine(url, **(defaults | options))
+    _check_isolation_level(config, engine.dialect)
     if backend == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+        event.listen(engine, "after_cursor_execute", _read_whole)
     else:
         event.listen(engine, "checkin", _note_use)
         event.listen(engine, "checkout", functools.partial(_ping_if_idle, engine.dialect))
@@ -1685,13 +1861,17 @@ class Scope:
 
     def close(self) -> None:
         """Ends the session and gives everything back. Runs inside the scope."""
-        for closer in self.closers:
-            try:
-                closer()
-            except Exception:
-                log.exception("something could not be closed at the end of a request")
-        self.closers.clear()
-        self.database.remove()
+        try:
+            while self.closers:
+                self._call(self.closers.pop(0))
+        finally:
+            self.database.remove()
+
+    def _call(self, closer: Callable[[], Any]) -> None:
+        try:
+            closer()
+        except Exception:
+            log.exception("something could not be closed at the end of a request")
 
     @contextmanager
     def resumed(self) -> Iterator[None]:
@@ -1728,6 +1908,7 @@ class Database:
         self.scoped: orm.scoped_session[orm.Session] = orm.scoped_session(make, self._scope_key)
         self._sandbox: tuple[sa.Connection, orm.Session] | None = None
         self._last_report = 0.0
+        event.listen(self._factory, "do_orm_execute", _no_open_results)
         event.listen(self._factory, "after_begin", _remember_connection)
         event.listen(self._factory, "after_commit", _note_commit)
         event.listen(self._factory, "after_transaction_end", self._forget_connection)
@@ -1786,10 +1967,11 @@ class Database:
         if not self.scoped.registry.has():
             return
         session = self.scoped()
-        if uncommitted(session):
-            session.rollback()
-        elif transaction := session.get_transaction():
-            transaction.close()
+        with _dropping_what_fails(session):
+            if uncommitted(session):
+                session.rollback()
+            elif transaction := session.get_transaction():
+                transaction.close()
 
     def read_from_now(self) -> None:
         """What follows only reads, as after an action: no more BEGIN IMMEDIATE."""
@@ -1804,16 +1986,16 @@ class Database:
             return
         session = self.scoped()
         try:
-            session.close()
-        except (sa.exc.SQLAlchemyError, OSError):
-            log.exception("a session could not be closed; its connection is dropped")
-            session.invalidate()
+            with _dropping_what_fails(session):
+                session.close()
         finally:
             self.scoped.registry.clear()
 
     def replay(self, attempt: Callable[[], T], retries: int) -> T:
         """Calls `attempt`, again after a conflict between transactions if nothing was committed."""
         for left in range(retries, -1, -1):
+            if self.scoped.registry.has():  # what a guard committed is not done again
+                self.scoped().info.pop("committed", None)
             try:
                 return attempt()
             except sa.exc.DBAPIError as error:
@@ -1829,7 +2011,7 @@ class Database:
         now = time.monotonic()
         if now - self._last_report >= 1:
             self._last_report = now
-            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+            reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
             log.error("database %s: %s", shown_url(self.engine.url), reason)
 
     def _scope_key(self) -> Scope:
@@ -1842,7 +2024,9 @@ class Database:
             ) from None
 
     def _scoped_session(self) -> orm.Session:
-        return self._new_session(writes=self._scope_key().writes)
+        session = self._new_session(writes=self._scope_key().writes)
+        session.info["in_request"] = True
+        return session
 
     def _new_session(self, *, writes: bool) -> orm.Session:
         if self._sandbox is not None:
@@ -1915,7 +2099,8 @@ class AutocommitReads:
         idle = driver.autocommit and driver.info.transaction_status == 0
         streamed = context is not None and context.execution_options.get("stream_results")
         if idle and (streamed or not self._is_plain(statement)):
-            driver.execute("BEGIN")
+            with contextlib.suppress(context.dialect.loaded_dbapi.OperationalError):
+                driver.execute("BEGIN")  # on a dead connection the statement itself will tell
 
     def _abort(self, context: sa.engine.ExceptionContext) -> None:
         """After an error nothing goes until a rollback, as it is within a transaction."""
@@ -1946,6 +2131,20 @@ _PURE = frozenset(  # keywords, types and functions that may stand before a pare
 )  # fmt: skip
 
 
+@contextmanager
+def _dropping_what_fails(session: orm.Session) -> Iterator[None]:
+    """A connection that cannot be cleaned is dropped, and spoils no answer."""
+    connection = session.info.get("connection")
+    try:
+        yield
+    except (sa.exc.SQLAlchemyError, OSError) as error:
+        reason = getattr(error, "orig", error)
+        log.warning("a session could not be cleaned; its connection is dropped: %s", reason)
+        if connection is not None and not connection.closed:
+            connection.invalidate()
+            connection.close()
+
+
 def uncommitted(session: orm.Session) -> list[str]:
     """What `session` changed and did not commit: `new User`, `UPDATE users SET …`."""
     rows = [f"new {type(row).__name__}" for row in session.new]
@@ -1963,7 +2162,7 @@ def uncommitted(session: orm.Session) -> list[str]:
 def is_conflict(error: sa.exc.DBAPIError) -> bool:
     """Whether two transactions met, so that the same work may succeed when done again."""
     original = error.orig
-    if getattr(original, "sqlstate", None) in ("40001", "40P01"):
+    if getattr(original, "sqlstate", getattr(original, "pgcode", None)) in ("40001", "40P01"):
         return True
     if getattr(original, "sqlite_errorcode", 0) & 0xFF == 5:  # SQLITE_BUSY and its kinds
         return True
@@ -1975,14 +2174,27 @@ def is_unavailable(error: BaseException) -> bool:
     """Whether the database did not answer at all, or had no connection left, or was busy."""
     if isinstance(error, sa.exc.TimeoutError):
         return True
-    return isinstance(error, sa.exc.DBAPIError) and (
-        error.connection_invalidated or error.statement is None or is_conflict(error)
-    )
+    if not isinstance(error, sa.exc.DBAPIError):
+        return False
+    failed = isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
+    connecting = failed and error.statement is None
+    return error.connection_invalidated or connecting or is_conflict(error)
+
+
+def _check_isolation_level(config: Config, dialect: sa.Dialect) -> None:
+    level = config["database.isolation_level"]
+    known = dialect.get_isolation_level_values(cast(Any, None))
+    if level and level.replace("_", " ").upper() not in known:
+        remedy = did_you_mean(level.upper(), known)
+        raise ConfigError(f"config.yaml: database.isolation_level is {level!r}; {remedy}")
 
 
 def _pool_options(config: Config) -> dict[str, Any]:
+    timeout = config["database.pool_timeout"]
     if config.in_memory:  # one connection, which is the database
-        return {"poolclass": sa.QueuePool, "pool_size": 1, "max_overflow": 0}
+        return {
+            "poolclass": sa.QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": timeout
+        }  # fmt: skip
     threads = config["server.threads"]
     size, overflow = config["database.pool_size"] or threads, config["database.max_overflow"]
     if size + overflow < threads:
@@ -1994,7 +2206,7 @@ def _pool_options(config: Config) -> dict[str, Any]:
     return {
         "pool_size": size,
         "max_overflow": overflow,
-        "pool_timeout": config["database.pool_timeout"],
+        "pool_timeout": timeout,
         "pool_recycle": config["database.pool_recycle"],
     }
 
@@ -2031,6 +2243,15 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
+def _read_whole(_: sa.Connection, cursor: Any, *arguments: Any) -> None:
+    """Reads a result at once, as the drivers of servers do: a cursor left open would keep its
+    snapshot, and the next transaction on that connection would find the database locked."""
+    context = arguments[2]
+    streamed = context.execution_options.get("stream_results")
+    if cursor.description and not context.is_crud and not streamed:
+        context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(cursor)
+
+
 def _survive_fork(engine: sa.Engine) -> None:
     """A forked child makes connections of its own, and never closes those of its parent."""
     reference = weakref.ref(engine)
@@ -2042,6 +2263,12 @@ def _survive_fork(engine: sa.Engine) -> None:
             living.dispose(close=False)
 
     os.register_at_fork(after_in_child=start_anew)
+
+
+def _no_open_results(state: orm.ORMExecuteState) -> None:
+    """No server-side cursor in a request: a stream gives its connection back between chunks."""
+    if "in_request" in state.session.info:
+        state.update_execution_options(yield_per=None, stream_results=False)
 
 
 def _remember_connection(
@@ -2266,7 +2493,7 @@ class Components:
         self.static = StaticFiles(registry, config)
         self.faults += self.static.faults()
         self.tickets = Tickets(config["secret_keys"])
-        components = [c for c in registry.components if isinstance(c, Component)]
+        components = registry.components
         self.by_name = {component.name: CompiledComponent(component) for component in components}
         self._templates: dict[str, jinja2.Template] = {}
         self._calls: dict[str, dict[str, set[str]]] = {}
@@ -2313,8 +2540,11 @@ class Components:
             seen |= calls.get("include", set())
         return names
 
-    def _analysed(self, name: str, where: str) -> Mapping[str, Any]:
-        """Reads, checks and compiles a template and those it includes; all that are sound."""
+    def _analysed(self, name: str, where: str | None) -> Mapping[str, Any]:
+        """Reads, checks and compiles a template and those it includes; all that are sound.
+
+        `where` is what needs it, None where it may be missing.
+        """
         if name in self._calls:
             return self._calls
         try:
@@ -2324,18 +2554,21 @@ class Components:
         except jinja2.TemplateNotFound:
             known = _siblings(Path(cast(_Loader, self.jinja.loader).root), name)
             problem = f"template {name!r} does not exist"
-            self.faults.append(Fault(where, problem, did_you_mean(name, known)))
+            if where:
+                self.faults.append(Fault(where, problem, did_you_mean(name, known)))
         except (jinja2.TemplateSyntaxError, UnicodeDecodeError) as error:
-            line = getattr(error, "lineno", 1)
-            self.faults.append(Fault(f"{name}:{line}", str(error), "mend the template"))
+            line, problem = getattr(error, "lineno", 1), getattr(error, "message", str(error))
+            problem = str(problem).rstrip(".")
+            self.faults.append(Fault(f"{name}:{line}", problem, "mend the template"))
         else:
             calls = self._calls[name] = {
                 function: _constant_arguments(tree, function) for function in _CHECKED_CALLS
             }
             included = {n for n in jinja2.meta.find_referenced_templates(tree) if n is not None}
             calls["include"] = included
+            optional = _optional_templates(tree)
             for other in sorted(included):
-                self._analysed(other, name)
+                self._analysed(other, None if other in optional else name)
         return self._calls
 
     def _check_calls(self, template: str, owner: CompiledComponent | None) -> None:
@@ -2367,8 +2600,8 @@ class Rendering:
     ) -> None:
         self.components, self.database = components, database
         self.exchange, self.posted = exchange, posted
-        self.prefix: str = exchange.request.script_name
-        self.path = self.prefix + exchange.request.path_info
+        self.prefix = exchange.request.prefix
+        self.path: str = exchange.request.script_name + exchange.request.path_info
         self.twins: dict[str, int] = {}
         self.functions: dict[str, Any] = {
             "url": self.url,
@@ -2386,7 +2619,7 @@ class Rendering:
         """`path` of this application as a URL: with the mount's prefix, percent-encoded."""
         if not path.startswith("/") or path.startswith("//"):
             raise NoventaError(f"url({path!r}): expected a path of this application, like '/x'.")
-        return quote(self.prefix, safe="/") + quote(path, safe=_URL_SAFE)
+        return self.prefix + quote(path, safe=_URL_SAFE)
 
     def show(
         self, parent: Instance, name: str, key: Any, caller: Any, props: dict[str, Any]
@@ -2488,13 +2721,12 @@ class StaticFiles:
     """The files of the registry's Static routes: their URLs, and the answers to requests."""
 
     def __init__(self, registry: Registry, config: Config) -> None:
-        self.debug: bool = config["debug"]
         self.routes = {
             route: (config.root / route.folder).resolve()
             for route in registry.routes
             if isinstance(route, Static)
         }
-        self._fingerprints: dict[Path, str] = {}
+        self._fingerprints: dict[Path, tuple[int, int, str]] = {}
 
     def faults(self) -> Iterator[Fault]:
         """The routes whose folder does not exist."""
@@ -2523,7 +2755,7 @@ class StaticFiles:
             raise webob.exc.HTTPNotFound from None
         status = os.fstat(opened.fileno())
         response = webob.Response(
-            app_iter=webob.static.FileIter(opened),
+            app_iter=_OpenFile(opened, status.st_size),
             content_type=mimetypes.guess_type(file.name)[0] or "application/octet-stream",
             conditional_response=True,
         )
@@ -2537,18 +2769,23 @@ class StaticFiles:
         return response
 
     def _fingerprint(self, file: Path) -> str:
-        if self.debug or file not in self._fingerprints:
+        status = file.stat()
+        known = self._fingerprints.get(file)
+        if known is None or known[:2] != (status.st_mtime_ns, status.st_size):
             with file.open("rb") as opened:
                 digest = hashlib.file_digest(opened, "sha256").hexdigest()[:12]
-            self._fingerprints[file] = digest
-        return self._fingerprints[file]
+            known = self._fingerprints[file] = (status.st_mtime_ns, status.st_size, digest)
+        return known[2]
 
 
-def report_forgotten_commit(exchange: Exchange, database: Database, handler: Handler) -> None:
-    """Rolls back what `handler` changed and did not commit, and says so."""
+def report_forgotten_commit(
+    exchange: Exchange, database: Database, handler: Handler | None
+) -> None:
+    """Rolls back what `handler` (None: it raised) changed and did not commit, and says so."""
     if rows := database.uncommitted():
         database.rollback()
-        name = " > ".join((*exchange.trail, getattr(handler, "__name__", repr(handler))))
+        names = [] if handler is None else [getattr(handler, "__name__", repr(handler))]
+        name = " > ".join((*exchange.trail, *names))
         exchange.reports.append((name, rows))
         log.warning("%s changed rows without db.commit(), rolled back: %s", name, ", ".join(rows))
 
@@ -2603,6 +2840,17 @@ def _constant_arguments(tree: jinja2.nodes.Template, function: str) -> set[str]:
     }
 
 
+def _optional_templates(tree: jinja2.nodes.Template) -> set[str]:
+    """Those named by `{% include … ignore missing %}`, and by a list to choose from."""
+    return {
+        constant.value
+        for include in tree.find_all(jinja2.nodes.Include)
+        if include.ignore_missing or not isinstance(include.template, jinja2.nodes.Const)
+        for constant in (include.template, *include.template.find_all(jinja2.nodes.Const))
+        if isinstance(constant, jinja2.nodes.Const)
+    }
+
+
 def _calling_line() -> str:
     """`pages/index.html:7`: the template line that is running now."""
     frame = sys._getframe(1)
@@ -2614,7 +2862,34 @@ def _calling_line() -> str:
     return "outside a template"
 
 
-_DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
+class _OpenFile:
+    """A static file as a body, or a range of it; closed also where nothing of it is read."""
+
+    def __init__(self, file: io.BufferedReader, size: int) -> None:
+        self.file, self.left = file, size
+
+    def app_iter_range(self, start: int, stop: int) -> _OpenFile:
+        """Only the bytes from `start` to `stop`; called by WebOb."""
+        self.file.seek(start)
+        self.left = stop - start
+        return self
+
+    def __iter__(self) -> _OpenFile:
+        return self
+
+    def __next__(self) -> bytes:
+        block = self.file.read(min(65_536, self.left))
+        if not block:
+            raise StopIteration
+        self.left -= len(block)
+        return block
+
+    def close(self) -> None:
+        """Closes the file; whoever sends the body calls it."""
+        self.file.close()
+
+
+_DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d) *(?:\..*)?", re.IGNORECASE)
 
 
 def _file_below(folder: Path, tail: str) -> Path | None:
@@ -2627,7 +2902,7 @@ def _file_below(folder: Path, tail: str) -> Path | None:
     try:
         file = folder.joinpath(*segments).resolve(strict=True)
         return file if file.is_file() and file.is_relative_to(folder) else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: links in a circle
         return None
 
 
@@ -2651,9 +2926,6 @@ _DEFAULT_HEADERS = {
     "Referrer-Policy": "strict-origin-when-cross-origin",
     "Content-Security-Policy": "frame-ancestors 'self'",
 }
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-_CONDITIONAL = ("HTTP_RANGE", "HTTP_IF_RANGE", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH")
 _SINGLE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 _RETRY_AFTER = 5  # seconds
 
@@ -2667,11 +2939,13 @@ class App:
 
     def __init__(self, registry: Registry, config: Config) -> None:
         self.registry, self.config = registry, config
+        if wrong := registry.wrong_types():
+            raise RegistryError(wrong)
         self.router = Router(registry.routes)
         self.components = Components(registry, config)
         faults = [*registry.faults(), *self.router.faults, *self.components.faults]
         if faults:
-            raise RegistryError(faults)
+            raise RegistryError([*dict.fromkeys(faults)])
         self.jinja = self.components.jinja
         self.database = Database(config)
         self._compare_revisions()
@@ -2721,17 +2995,18 @@ class App:
         try:
             return self._publish(exchange)
         except Answered as answered:
+            exchange.session.shown = 0  # the page that showed them is not sent
             return self._guard_response(answered.answer)
         except webob.exc.HTTPException as error:
-            if error.wsgi_response.status_int >= 400:
-                self.database.rollback()
+            exchange.session.shown = 0
+            self._settle(exchange, None, error.wsgi_response.status_int)
             return self._http_error(error.wsgi_response)
 
     def _publish(self, exchange: Exchange) -> webob.Response:
         request = exchange.request
         self._check_visitor(request)
         request.check()
-        path = request.path_info or "/"
+        path = request.path_info
         match = self.router.match(path)
         if match is None:
             return self._other_form(request, path)
@@ -2753,8 +3028,11 @@ class App:
             return self._mounted(exchange, route, tail)
         if isinstance(route, Static):
             return self.components.static.respond(request, route, tail)
-        if request.method not in READ_METHODS:
+        posted = request.method not in READ_METHODS
+        if posted or request.environ.get("CONTENT_LENGTH"):
             request.limits = {**self._limits, **route.limits}
+            if posted and request.media_type and isinstance(route, Page):
+                _ = request.form_type
             request.guard_body()
         if isinstance(route, Endpoint):
             return self._endpoint(exchange, route)
@@ -2776,8 +3054,9 @@ class App:
         other = self.router.other_form(path)
         if other is None:
             raise webob.exc.HTTPNotFound
-        query = f"?{request.query_string}" if request.query_string else ""
-        return Redirect(quote(other, safe="/~!$&'()*+,=:@;") + query, status=308)
+        query = quote(request.query_string.encode("latin-1"), safe=_URL_SAFE)
+        target = quote(other, safe="/~!$&'()*+,=:@;")
+        return Redirect(f"{target}?{query}" if query else target, status=308)
 
     def _options(self, request: Request, route: Route) -> webob.Response | None:
         """Refuses a method that the route does not have; answers OPTIONS for it."""
@@ -2786,7 +3065,7 @@ class App:
         allow = {"Allow": ", ".join(sorted({*methods, "OPTIONS"}))}
         if request.method == "OPTIONS":
             return webob.Response(status=204, headerlist=list(allow.items()))
-        raise webob.exc.HTTPMethodNotAllowed(headers=allow)
+        raise Refusal(405, "method", allow)
 
     def _check_origin(self, request: Request, route: Route) -> None:
         if request.method in READ_METHODS or isinstance(route, Mount):
@@ -2837,13 +3116,12 @@ class App:
     def _endpoint(self, exchange: Exchange, route: Endpoint) -> webob.Response:
         request = exchange.request
 
-        def attempt() -> Any:
-            request.rewind()
+        def call() -> Any:
             return route.handler(
                 request, exchange.session, self.database.scoped, **request.view_args
             )
 
-        result = self.database.replay(attempt, route.retries)
+        result = self._replayed(exchange, call, route.retries)
         self._settle(exchange, route.handler, getattr(result, "status_int", 200))
         if isinstance(result, webob.Response):
             return result
@@ -2874,7 +3152,7 @@ class App:
         try:
             ticket = self.components.tickets.read(request.form)
         except BadTicket as error:
-            status = 403 if error.reason == "bad-signature" else 400
+            status = {"bad-signature": 403, "outdated-ticket": 409}.get(error.reason, 400)
             raise Refusal(status, error.reason) from None
         request.form.discard(Tickets.field_name)
         if ticket.path != request.script_name + request.path_info:
@@ -2903,11 +3181,10 @@ class App:
     ) -> webob.Response:
         request, action = exchange.request, compiled.actions[ticket.action]
 
-        def attempt() -> Any:
-            request.rewind()
+        def call() -> Any:
             return action(request, exchange.session, self.database.scoped, **ticket.props)
 
-        result = self.database.replay(attempt, compiled.component.retries)
+        result = self._replayed(exchange, call, compiled.component.retries)
         if isinstance(result, webob.Response):
             self._settle(exchange, action, result.status_int)
             return result
@@ -2925,7 +3202,20 @@ class App:
         shown = {name: value for name, value in result.items() if name not in _RESULT_KEYS}
         return self._render(exchange, page, Posted(ticket.instance, shown), status=status)
 
-    def _settle(self, exchange: Exchange, handler: Handler, status: int) -> None:
+    def _replayed(self, exchange: Exchange, call: Callable[[], Any], retries: int) -> Any:
+        """What `call` returns; after a conflict it finds everything as it was before."""
+        if not retries:
+            return call()
+        restore = exchange.session.checkpoint()
+
+        def attempt() -> Any:
+            exchange.request.rewind()
+            restore()
+            return call()
+
+        return self.database.replay(attempt, retries)
+
+    def _settle(self, exchange: Exchange, handler: Handler | None, status: int) -> None:
         """After a handler: an answer of 400 and above undoes, any other should have committed."""
         if status >= 400:
             self.database.rollback()
@@ -2975,7 +3265,7 @@ class App:
         if "Location" in finished.headers and not exchange.mounted:
             location = finished.headers["Location"]
             if isinstance(response, Redirect) and location.startswith("/"):
-                location = quote(request.script_name, safe="/") + location
+                location = request.prefix + location
             finished.headers["Location"] = _checked_location(location)
         if session.shown and request.method != "HEAD":
             del session.state["flashes"][: session.shown]
@@ -2998,7 +3288,8 @@ class App:
     def _failure(self, exchange: Exchange, error: BaseException) -> webob.Response:
         what, trail = described(exchange.request.environ), " > ".join(exchange.trail)
         if isinstance(error, sa.exc.DataError):  # a value that the database cannot take
-            log.warning("in %s: %s", trail, str(error.orig).splitlines()[0])
+            said = _CONTROLS.sub(" ", str(error.orig))[:200]
+            log.warning("in %s: %s", trail, said)
             error = Refusal(400, "bad-value")
         if isinstance(error, Refusal):
             log.warning("refused %s: %s (%d)", what, error.reason, error.status)
@@ -3018,30 +3309,32 @@ class App:
         return response
 
     def _debug_page(self, exchange: Exchange, error: BaseException) -> webob.Response:
+        hide = functools.partial(_without, sorted(self._secrets(exchange.request), key=len))
         frames = [
-            _shown_frame(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)
+            _shown_frame(frame, line, hide)
+            for frame, line in traceback.walk_tb(error.__traceback__)
         ]
         in_templates = [frame for frame in frames if frame["file"].endswith((".html", ".txt"))]
         page = self._pages.get_template("debug.html").render(
             status=500,
             title="Internal Server Error",
-            exception=f"{type(error).__name__}: {error}",
+            exception=hide(f"{type(error).__name__}: {error}"),
             request_line=described(exchange.request.environ),
             component_path=exchange.trail,
             template=in_templates[-1] if in_templates else None,
             frames=frames,
         )
-        for secret in self._secrets(exchange.request):
-            page = page.replace(str(Markup.escape(secret)), "…")
         return webob.Response(page.encode("utf-8", "replace"), status=500)
 
     def _secrets(self, request: Request) -> Iterator[str]:
         yield from self.config["secret_keys"]
         if password := self.config.database_url.password:
-            yield password
+            yield from (password, quote(password, safe=""))
         for pair in request.environ.get("HTTP_COOKIE", "").split(";"):
-            if value := pair.partition("=")[2].strip():
+            if len(value := pair.partition("=")[2].strip()) > 5:  # `theme=dark` is no secret
                 yield value
+        fields, _ = request.__dict__.get("_posted", (Values[str](), None))
+        yield from (value for name, value in fields.pairs() if "password" in name.lower())
 
 
 class Stream:
@@ -3050,7 +3343,8 @@ class Stream:
 
     def __init__(self, chunks: Iterable[bytes], scope: Scope) -> None:
         self._closed = False
-        self._scope, self._chunks = scope, iter(chunks)
+        self._scope = scope
+        self._chunks = iter(chunks)
 
     def __iter__(self) -> Stream:
         return self
@@ -3065,7 +3359,13 @@ class Stream:
                 log.error("a streamed body broke off: %s", type(error).__name__, exc_info=error)
                 raise
             finally:
-                self._scope.database.release()
+                self._release()
+
+    def _release(self) -> None:
+        database = self._scope.database
+        if rows := database.uncommitted():
+            log.warning("a streamed body changed rows without db.commit(): %s", ", ".join(rows))
+        database.release()
 
     def close(self) -> None:
         """Ends the body and its session; WSGI servers call it, whatever happened."""
@@ -3092,8 +3392,9 @@ def send(
         return []
     if isinstance(body, list | tuple):
         return body
+    stream = Stream(body, scope)
     scope.handed_over = True
-    return Stream(body, scope)
+    return stream
 
 
 def data_folder(name: str) -> Path:
@@ -3120,44 +3421,30 @@ def _insert(response: webob.Response, html: str) -> None:
 
 
 def _conditional(request: Request, response: webob.Response) -> webob.Response:
-    """WebOb's conditional answer, behind a check of the headers that it trips over."""
+    """WebOb's conditional answer: 304, 206 for a single range, 416."""
     environ = dict(request.environ)
-    for name in _CONDITIONAL:
-        value = environ.get(name)
-        if value is not None and not _is_sound(name, value):
-            del environ[name]
+    if request.method != "GET" or not _SINGLE_RANGE.fullmatch(environ.get("HTTP_RANGE", "")):
+        environ.pop("HTTP_RANGE", None)  # it has no meaning for HEAD (RFC 9110, 14.2)
     return webob.request.BaseRequest(environ).send(response)
-
-
-def _is_sound(name: str, value: str) -> bool:
-    if name == "HTTP_RANGE":
-        return bool(_SINGLE_RANGE.fullmatch(value))
-    if len(value) > 1_000 or not value.isascii():
-        return False
-    if name == "HTTP_IF_MODIFIED_SINCE" or (name == "HTTP_IF_RANGE" and '"' not in value):
-        try:
-            return parse_date(value) is not None
-        except (ValueError, OverflowError, TypeError):
-            return False
-    return True
 
 
 def _checked_location(value: str) -> str:
     """A Location as written, if it is relative to here or an http(s) URL. Raises Refusal."""
-    if _CONTROLS.search(value) or value.startswith(("/", "\\")) or ":" in value.partition("/")[0]:
+    first = re.split(r"[/?#]", value)[0]  # a colon in it makes it a scheme
+    if _CONTROLS.search(value) or value.startswith(("/", "\\")) or ":" in first:
         return safe_target(value, external=True)
     return quote(value, safe=_URL_SAFE)
 
 
 def _check_headers(response: webob.Response) -> None:
-    """Raises NoventaError for a header that a server would split, drop or choke on."""
+    """Raises for a header that a server would split, drop or choke on."""
     if not _HEADER_VALUE.fullmatch(response.status):
         raise NoventaError("The status holds characters that HTTP does not allow.")
     for name, value in response.headerlist:
-        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
-            raise NoventaError(
-                f"The header {name!r} holds characters that HTTP does not allow; encode its value."
-            )
+        if not _HEADER_NAME.fullmatch(name):
+            raise NoventaError(f"The header {name!r} has a name that HTTP does not allow.")
+        if not _HEADER_VALUE.fullmatch(value):  # most likely the visitor's own
+            raise Refusal(400, f"value-of-{name}")
 
 
 def _chosen_headers(configured: Mapping[str, Any]) -> dict[str, str]:
@@ -3166,8 +3453,15 @@ def _chosen_headers(configured: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in chosen.items() if value is not None}
 
 
-def _shown_frame(frame: Any, line: int) -> dict[str, Any]:
+def _without(secrets_: Sequence[str], text: str) -> str:
+    """`text` without the secrets; the longest goes first, as it may contain a shorter one."""
+    for secret in reversed(secrets_):
+        text = text.replace(secret, "…") if secret else text
+    return text
+
+
+def _shown_frame(frame: Any, line: int, hide: Callable[[str], str]) -> dict[str, Any]:
     file = frame.f_code.co_filename
     around = range(max(1, line - 4), line + 5)
-    source = [(number, linecache.getline(file, number).rstrip()) for number in around]
+    source = [(number, hide(linecache.getline(file, number).rstrip())) for number in around]
     return {"file": file, "line": line, "function": frame.f_code.co_name, "source": source}

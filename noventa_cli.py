@@ -39,7 +39,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # at run time only inside functions: `--help` must not wait for SQLAlchemy
-    from noventa import App, Config, Fault, Registry
+    from noventa import Components, Config, Fault, Registry
 
 # ---- Entry ----------------------------------------------------------------------------------
 
@@ -152,10 +152,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _function(command: str) -> Callable[..., int]:
-    return {
+    functions: dict[str, Callable[..., int]] = {
         "new": new, "serve": serve, "migrate": migrate, "seed": seed, "check": check,
         "routes": routes, "shell": shell,
-    }[command]  # fmt: skip
+    }  # fmt: skip
+    return functions[command]
 
 
 # ---- Output ---------------------------------------------------------------------------------
@@ -445,7 +446,6 @@ def serve(  # noqa: PLR0913 - one for each option
             max_request_body_size=_body_limit(load_registry(root), config),
         )  # fmt: skip
         say(f"Serving {config.root.name} at {_url(host, server)} (Ctrl+C stops)")
-        _say_pending(config)
         _answer_until(stopping, sockets)
         server.task_dispatcher.shutdown(timeout=1)
     return 0
@@ -529,14 +529,14 @@ def _sockets() -> Iterator[dict[int, Any]]:
 
 def _listen(application: Any, host: str, port: int, **more: Any) -> Any:
     """Waitress' server, listening. Raises NoventaError."""
-    import waitress
+    from waitress.server import create_server
 
     from noventa import NoventaError
 
     try:
         if port not in range(2**16):  # the resolver would take it modulo that
             raise OverflowError
-        return waitress.create_server(
+        return create_server(
             application, host=host, port=port, ident=None,
             # Clients that send half a request and wait shall not keep the others out.
             connection_limit=500, channel_timeout=30, cleanup_interval=5, asyncore_use_poll=True,
@@ -557,24 +557,14 @@ def _body_limit(registry: Registry, config: Config) -> int:
 
     if any(isinstance(route, Mount) for route in registry.routes):
         return 2**30  # waitress' own: what is mounted has its own limits
-    limits = (getattr(route, "limits", {}).get("body", 0) for route in registry.routes)
-    return 1 + max(config["limits.body"], *limits, 0)
+    limits: list[int] = [config["limits.body"]]
+    limits += (route.limits.get("body", 0) for route in registry.routes if hasattr(route, "limits"))
+    return 1 + max(limits)  # waitress means: less than
 
 
 def _url(host: str, server: Any) -> str:
     port = getattr(server, "effective_port", None) or server.effective_listen[0][1]
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-
-
-def _say_pending(config: Config) -> None:
-    from noventa import make_engine, revision_mismatch
-
-    engine = make_engine(config)
-    try:
-        if text := revision_mismatch(config, engine):
-            say(text)
-    finally:
-        engine.dispose()
 
 
 @contextmanager
@@ -750,9 +740,12 @@ def _alembic(root: Path, words: Sequence[str], **attributes: Any) -> int:
     from noventa import NoventaError
 
     line: Any = CommandLine(prog="noventa migrate")
-    options = line.parser.parse_args(words)
-    if not hasattr(options, "cmd"):
-        line.parser.error("expected a verb, like `upgrade head`")
+    try:
+        options = line.parser.parse_args(words)
+        if not hasattr(options, "cmd"):
+            line.parser.error("expected a verb, like `upgrade head`")
+    except SystemExit as end:  # argparse's way to leave, also after --help
+        return int(end.code or 0)
     options.raiseerr = True  # else it would print and leave the process
     file = options.config[0] if options.config else root / _UNDER / "alembic.ini"
     config = AlembicConfig(file, stdout=sys.stdout, cmd_opts=options, attributes=attributes)
@@ -809,14 +802,7 @@ def _heads_message(versions: Path) -> str:
 def _configuration(registry: Registry, script: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords of `context.configure()`; the caller's filter and hook run beside ours."""
     metadata = _plain_metadata(registry)
-    made = {
-        name
-        for revision in script.walk_revisions()
-        for match in _CREATES.finditer(Path(revision.path).read_text("utf-8"))
-        for name in match.groups()
-        if name
-    }
-    known = {table.key for table in metadata.tables.values()} | made
+    known = {table.key for table in metadata.tables.values()} | _tables_made(script)
     filters = [given["include_name"]] if "include_name" in given else []
     hooks = [given["process_revision_directives"]] if "process_revision_directives" in given else []
 
@@ -840,6 +826,16 @@ def _configuration(registry: Registry, script: Any, given: Mapping[str, Any]) ->
         "transaction_per_migration": True,
     }
     return defaults | dict(given) | ours
+
+
+def _tables_made(script: Any) -> set[str]:
+    """The tables that the revisions make, as their text says. Raises NoventaError."""
+    from noventa import revision_files
+
+    folders = script.version_locations or [Path(script.dir, "versions")]
+    files = [file for folder in folders for file in revision_files(Path(folder)).values()]
+    found = [_CREATES.findall(file.path.read_text("utf-8")) for file in files]
+    return {name for matches in found for names in matches for name in names if name}
 
 
 def _configure(
@@ -904,11 +900,18 @@ def _dialects() -> dict[str, Any]:
 
 
 def _render_item(kind: str, item: Any, context: Any) -> str | bool:
-    """An enum as `sa.Enum(…, create_type=False)`: _review() adds what makes and drops its type."""
-    if kind == "type" and not type(item).__module__.startswith("sqlalchemy."):
-        context.imports.add(f"import {type(item).__module__}")
-    if kind == "type" and _is_native_enum(item):
+    """The types that Alembic would write so that the file does not run, or not on PostgreSQL."""
+    if kind != "type":
+        return False
+    if _is_native_enum(item):  # _make_enum_types() adds the lines that make and drop its type
         return f"{_enum_text(item)[:-1]}, create_type=False)"
+    first, second, third, *_ = f"{type(item).__module__}...".split(".")
+    if first != "sqlalchemy":  # neither a TypeDecorator nor derived: it has no plain form
+        context.imports.add(f"import {type(item).__module__}")
+    elif second == "dialects" and not item._variant_mapping:
+        context.imports.add(f"from sqlalchemy.dialects import {third}")
+        nested = re.compile(r"(?<=[=(])([A-Z][A-Za-z]*\()")
+        return f"{third}." + nested.sub(r"sa.\1", repr(item))
     return False
 
 
@@ -1193,8 +1196,7 @@ def _failure(error: Exception, context: Any, journal: _Journal, connection: Any)
     places = [frame for frame in frames if Path(frame.filename) in files]
     if not places and not isinstance(error, sa.exc.SQLAlchemyError):
         return None
-    reason = str(getattr(error, "orig", None) or error).strip().splitlines() or [""]
-    lines = [f"{type(error).__name__}: {reason[0]}"]
+    lines = [_reason(error)]
     if places:
         file = Path(places[-1].filename)
         lines[0] = f"{_UNDER}/versions/{file.name}:{places[-1].lineno}: {lines[0]}"
@@ -1208,6 +1210,12 @@ def _failure(error: Exception, context: Any, journal: _Journal, connection: Any)
         script, name = files[file], [f.name for f in places if f.name in ("upgrade", "downgrade")]
         lines += _left_by_mysql(journal.statements, _planned(context, script, name[0]))
     return "\n".join(lines)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, of the driver's if it is one, for the rest may show values."""
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"
 
 
 def _left_by_mysql(run: list[str], planned: list[str]) -> Iterator[str]:
@@ -1281,8 +1289,8 @@ def _reached(config: Config) -> Iterator[None]:
     try:
         yield
     except sa.exc.DBAPIError as error:
-        reason = str(error.orig).strip().splitlines()[0]
-        raise NoventaError(f"Database {shown_url(config.database_url)}: {reason}.") from None
+        where = shown_url(config.database_url)
+        raise NoventaError(f"Database {where}: {_reason(error)}.") from None
 
 
 def _blockers(error: Exception, connection: Any) -> str | None:
@@ -1566,34 +1574,31 @@ def seed(project: Project, *, again: str | None = None, show_list: bool = False)
 
 def _run_seed(project: Project, engine: Any, name: str, function: Callable[..., Any]) -> None:
     """One seed and its ledger row, in one transaction that the seed's commit does not end."""
-    import datetime
-
     import sqlalchemy as sa
     from sqlalchemy import orm
 
     from noventa import NoventaError
 
-    began, ledger = time.monotonic(), _ledger()
+    began, finished = time.monotonic(), False
+
+    def refuse(_: object) -> None:
+        if not finished:
+            raise NoventaError("it ended its connection's transaction; call db.commit() only")
+
     _show_live(name)
-    row = {
-        "checksum": _checksum(function),
-        "applied_at": datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0),
-    }
     try:
-        with engine.connect() as connection, connection.begin() as transaction:
+        with engine.connect() as connection, connection.begin():
+            sa.event.listen(connection, "commit", refuse)
             with orm.Session(connection, join_transaction_mode="create_savepoint") as session:
                 function(session)
                 session.commit()  # a seed that forgets to is meant to keep its rows too
-            if not transaction.is_active or connection.get_transaction() is not transaction:
-                raise NoventaError("it ended the connection's transaction; use db.commit() only")
             _set_sequences(connection, project.registry)
-            connection.execute(sa.delete(ledger).where(ledger.c.name == name))
-            connection.execute(sa.insert(ledger).values(name=name, **row))
+            _enter_in_ledger(connection, name, _checksum(function))
+            finished = True
     except Exception as error:  # whatever a seed may raise
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines() or [""]
         raise NoventaError(
-            f"Seed {name}{_place(error, function)} failed and left nothing:"
-            f" {type(error).__name__}: {reason[0]}{_not_at_head(project.config, engine)}"
+            f"Seed {name}{_place(error, function)} failed and left nothing: {_reason(error)}"
+            f"{_not_at_head(project.config, engine)}"
         ) from error
     finally:
         _end_live()
@@ -1625,6 +1630,17 @@ def _ledger() -> Any:
         sa.Column("checksum", sa.String(64), nullable=False),
         sa.Column("applied_at", sa.DateTime, nullable=False),
     )
+
+
+def _enter_in_ledger(connection: Any, name: str, checksum: str) -> None:
+    import datetime
+
+    import sqlalchemy as sa
+
+    ledger, now = _ledger(), datetime.datetime.now(datetime.UTC)
+    row = {"checksum": checksum, "applied_at": now.replace(tzinfo=None, microsecond=0)}
+    connection.execute(sa.delete(ledger).where(ledger.c.name == name))
+    connection.execute(sa.insert(ledger).values(name=name, **row))
 
 
 def _applied_seeds(engine: Any) -> dict[str, Any]:
@@ -1882,6 +1898,7 @@ def check(root: Path, *, deploy: bool = False) -> int:
     matters in production only, and advice, which is no fault.
     """
     config, faults = _settings_faults(root)
+    deploy = deploy and not faults  # of defaults that stand in for them it would say nothing
     faults += _registry_faults(root, config)
     if deploy:
         faults += _deploy_faults(config)
@@ -1896,31 +1913,34 @@ def check(root: Path, *, deploy: bool = False) -> int:
 
 def _settings_faults(root: Path) -> tuple[Config, list[str]]:
     """The settings, or the defaults where they have faults: the rest can be checked with them."""
-    from noventa import Config, ConfigError
+    from noventa import Config, ConfigError, Database
 
     try:
-        return Config.load(root), []
+        config = Config.load(root)
+        Database(config)
+        return config, []
     except ConfigError as error:
         return Config.from_mapping({}, root), str(error).splitlines()
 
 
 def _registry_faults(root: Path, config: Config) -> list[str]:
-    from noventa import App, NoventaError, RegistryError
+    from noventa import NoventaError
 
     try:
         registry = load_registry(root)
     except NoventaError as error:
         return str(error).splitlines()
-    faults: list[Any] = []
-    try:
-        App(registry, config).database.engine.dispose()
-    except RegistryError as error:
-        faults += error.faults
-    except NoventaError as error:
-        faults += str(error).splitlines()
+    faults = [*registry.faults(), *_page_faults(registry, config)]
     if not registry.faults():  # migrations can be judged only by models that are whole
         faults += migration_faults(Project(root, config, registry))
     return [str(fault) for fault in faults]
+
+
+def _page_faults(registry: Registry, config: Config) -> list[Fault]:
+    """Those of routes and templates, found without an App, which looks at the database."""
+    from noventa import Components, Router
+
+    return [*Router(registry.routes).faults, *Components(registry, config).faults]
 
 
 def _deploy_faults(config: Config) -> Iterator[str]:
@@ -1982,11 +2002,13 @@ def _deploy_advice(config: Config) -> Iterator[str]:
 
 def routes(project: Project, *, as_json: bool = False) -> int:
     """Prints each URL with what it is made of: page, guards, components, actions, tables."""
-    from noventa import App
+    from noventa import Components, RegistryError
 
-    app = App(project.registry, project.config)
-    rows = [_route_row(route, app) for route in project.registry.routes]
-    app.database.engine.dispose()
+    registry, config = project.registry, project.config
+    if faults := [*registry.faults(), *_page_faults(registry, config)]:
+        raise RegistryError(faults)
+    components = Components(registry, config)
+    rows = [_route_row(route, registry, components) for route in registry.routes]
     if as_json:
         say(json.dumps(rows, indent=2, ensure_ascii=False))
         return 0
@@ -2001,13 +2023,13 @@ _ROUTE_COLUMNS = (
 )  # fmt: skip
 
 
-def _route_row(route: Any, app: App) -> dict[str, Any]:
+def _route_row(route: Any, registry: Registry, components: Components) -> dict[str, Any]:
     """A row of the table; a page's `target` is its template, an endpoint's its function."""
     from noventa import Page, Registry, actions_of
 
-    names = app.components.used_by(route.template) if isinstance(route, Page) else []
-    used = [component for component in app.registry.components if component.name in names]
-    guards = [*app.registry.guards, *route.guards, *(c.guard for c in used if c.guard)]
+    names = components.used_by(route.template) if isinstance(route, Page) else []
+    used = [component for component in registry.components if component.name in names]
+    guards = [*registry.guards, *route.guards, *(c.guard for c in used if c.guard)]
     tables = {table.name for c in used for table in Registry(models=c.models).tables}
     values = (
         route.path,
@@ -2044,7 +2066,7 @@ def shell(project: Project) -> int:
     models = _model_classes(project.registry)
     with app.database.session() as db, suppress(SystemExit):  # exit() ends the prompt only
         names = {**models, "db": db, "app": app, "registry": project.registry}
-        banner = f"{project.root.name}: {', '.join(names)}. What db did stays after db.commit()."
+        banner = f"{project.root.name}: {', '.join(names)}. Only db.commit() keeps what db did."
         code.interact(banner, local=names, exitmsg="")
     return 0
 

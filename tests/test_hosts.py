@@ -4,10 +4,10 @@ Each host is a real process on a free loopback port. `tests/hosts` holds what is
 for those that need more than a command; the README shows the same lines.
 """
 
-import html
 import http.client
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -16,12 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import pytest
-
 from processes import KEY, ROOT, environment, write_files
 
 pytestmark = pytest.mark.hosts
@@ -166,8 +167,10 @@ SERVERS = [
     Host("gunicorn", GUNICORN + "--workers 2 wsgi:application"),
     Host("gunicorn-preload", GUNICORN + "--workers 2 --preload wsgi:application"),
     Host(
-        "gthread", GUNICORN + "--worker-class gthread --threads 8 wsgi:application",
-        "/m", {"SCRIPT_NAME": "/m"},
+        "gthread",
+        GUNICORN + "--worker-class gthread --threads 8 wsgi:application",
+        "/m",
+        {"SCRIPT_NAME": "/m"},
     ),
     Host(
         "gthread-preload",
@@ -182,7 +185,14 @@ SERVERS = [
         " --hook-master-start 'unix_signal:15 gracefully_kill_them_all'",
         "/m",
     ),
-    Host("mod_wsgi", "apache2 -D FOREGROUND -f PROJECT/apache.conf", "/m", stop=signal.SIGWINCH),
+    # SIGTERM is Apache's order to cut what is under way; `apachectl graceful-stop` sends this.
+    Host(
+        "mod_wsgi",
+        "apache2 -D FOREGROUND -f PROJECT/apache.conf",
+        "/m",
+        {"PYTHONPATH": ""},  # it would come behind the paths of apache.conf
+        stop=signal.SIGWINCH,
+    ),
     Host(
         "granian",
         "granian --interface wsgi --port PORT --blocking-threads 8 --url-path-prefix /m"
@@ -190,7 +200,7 @@ SERVERS = [
         "/m",
     ),
     Host("a2wsgi", "uvicorn --port PORT in_asgi:application", "/m"),
-]  # fmt: skip
+]
 STACKS = [
     Host("werkzeug", WAITRESS + "in_werkzeug:application", "/deep/down"),
     Host("pyramid", WAITRESS + "in_pyramid:application", "/m"),
@@ -200,93 +210,251 @@ STACKS = [
 ]
 
 
-class Running:
+class Site:
     """A host that runs the project; and a browser, which keeps cookies and minds their path."""
 
     def __init__(self, host, folder):
         self.host, self.folder, self.prefix = host, folder, host.prefix
         self.port, self.cookies = free_port(), {}
-        self.log = (folder / "server.log").open("wb")
-        replaced = host.command.replace("PORT", str(self.port)).replace("PROJECT", str(folder))
-        program, *arguments = split_command(replaced)
-        found = shutil.which(program, path=f"{BIN}{os.pathsep}/usr/sbin{os.pathsep}/usr/bin")
+        words = host.command.replace("PORT", str(self.port)).replace("PROJECT", str(folder))
+        program, *arguments = shlex.split(words)
+        found = shutil.which(program, path=f"{BIN}:/usr/sbin:/usr/bin")
         if found is None:
             pytest.skip(f"{program} is not installed")
+        variables = {
+            "LISTEN_PORT": str(self.port),
+            "PROJECT": str(folder),
+            "PACKAGES": f"{ROOT}:{Path(pytest.__file__).parents[1]}",
+            **host.variables,
+        }
+        self.log = (folder / "server.log").open("wb")
         self.process = subprocess.Popen(
             [found, *arguments], cwd=folder, stdout=self.log, stderr=self.log,
-            env=environment(**host.variables, PYTHONDONTWRITEBYTECODE="1"),
-        )
-        wait_for(self.answers, self)
+            env=environment(**variables), start_new_session=True,
+        )  # fmt: skip
+        try:
+            wait_for(self.answers)
+        except BaseException:
+            self.end()
+            raise
 
     def answers(self):
-        assert self.process.poll() is None, self.logged()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        if self.process.poll() is not None:
+            raise AssertionError(self.logged())
+        try:
+            return self.get("/api/guests.json").status == 200
+        except (ConnectionError, http.client.BadStatusLine):
+            return False
 
     def logged(self):
-        return (self.folder / "server.log").read_text("utf-8", "replace")
+        """What the server wrote."""
+        logs = [self.folder / "server.log", self.folder / "error.log"]
+        return "".join(log.read_text("utf-8", "replace") for log in logs if log.exists())
 
     def connect(self, method, path, body=None, headers=()):
+        """A connection with an answer whose body is not yet read. `path` is the whole one."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        sent = [f"{name}={value}" for name, (value, scope) in self.cookies.items()
-                if path == scope or path.startswith(scope.rstrip("/") + "/")]
-        connection.request(method, path, body, {"Cookie": "; ".join(sent), **dict(headers)})
+        sent = [
+            f"{name}={value}"
+            for name, (value, scope) in self.cookies.items()
+            if path == scope or path.startswith(scope.rstrip("/") + "/")
+        ]
+        cookies = {"Cookie": "; ".join(sent)} if sent else {}
+        connection.request(method, path, body, cookies | dict(headers))
         return connection, connection.getresponse()
 
     def request(self, method, path, body=None, headers=()):
-        """The answer, read to its end, with `text`. `path` is whole, with the prefix."""
+        """The answer, read to its end, with `text`."""
         connection, answer = self.connect(method, path, body, headers)
-        with connection_closed(connection):
+        with closing(connection):
             answer.text = answer.read().decode("utf-8")
         for cookie in answer.headers.get_all("Set-Cookie", ()):
             name, value = cookie.split(";")[0].split("=", 1)
             self.cookies[name] = value, re.search(r"(?i);\s*path=([^;]*)", cookie)[1]
         return answer
 
-    def get(self, path, **headers):
-        return self.request("GET", self.prefix + path, headers=headers.items())
+    def get(self, path, headers=()):
+        """The answer to GET for a path below the prefix."""
+        return self.request("GET", self.prefix + path, headers=headers)
 
     def post_form(self, page, at, **fields):
-        """Posts the first form of `page`, which was shown at the path `at`, back to it."""
+        """Posts the form of `page` back to where it was shown."""
         fields |= dict(re.findall(r'name="(_ticket)" value="([^"]*)"', page.text))
-        kind = {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin"}
-        return self.request("POST", at, urlencode(fields), kind)
+        headers = {
+            "Content-Type": "application/x-www-form-urlencoded",
+            "Sec-Fetch-Site": "same-origin",
+        }
+        return self.request("POST", at, urlencode(fields), headers)
 
     def rows(self):
-        with sqlite3.connect(self.folder / "hosts.db") as database:
-            return [name for (name,) in database.execute("SELECT name FROM guests")]
+        """The names in the database, read beside the server."""
+        with closing(sqlite3.connect(self.folder / "hosts.db")) as database:
+            return [name for (name,) in database.execute("SELECT name FROM guests ORDER BY id")]
 
     def closed(self):
+        """How many streamed bodies were closed."""
         file = self.folder / "closed.txt"
         return file.read_text().count("closed") if file.exists() else 0
 
     def end(self):
-        """Stops the server by the signal that is its own; returns its exit code."""
+        """Stops the server by its own signal. Returns its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(self.host.stop)
         try:
             return self.process.wait(PATIENCE)
         finally:
-            self.process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)  # workers that were left behind
             self.log.close()
 
 
-APACHE = """\
-ServerRoot "{folder}"
-ServerName localhost
-Listen 127.0.0.1:{port}
-PidFile "{folder}/apache.pid"
-ErrorLog "{folder}/error.log"
-{user}
-LoadModule mpm_event_module {modules}/mod_mpm_event.so
-LoadModule authz_core_module {modules}/mod_authz_core.so
-LoadModule wsgi_module {modules}/mod_wsgi.so
-WSGISocketPrefix "{folder}/wsgi"
-WSGIDaemonProcess hello processes=2 threads=4 python-path={folder}:{packages}
-WSGIProcessGroup hello
-WSGIApplicationGroup %{{GLOBAL}}
-WSGIScriptAlias /m "{folder}/wsgi.py"
-<Directory "{folder}">
-    Require all granted
-</Directory>
-"""
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(condition):
+    """Asks again until `condition()` holds, or fails."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"{condition} does not come true"
+        time.sleep(0.03)
+
+
+def write_site(folder):
+    """The project with the files of all hosts, and its table with one row."""
+    write_files(folder, PROJECT)
+    shutil.copytree(HERE, folder, dirs_exist_ok=True)
+    with closing(sqlite3.connect(folder / "hosts.db")) as database:
+        database.execute("CREATE TABLE guests (id INTEGER PRIMARY KEY, name VARCHAR NOT NULL)")
+        database.execute("INSERT INTO guests (name) VALUES ('Zoë')")
+        database.commit()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sites():
+    """Starts a host where none or another runs; one at a time."""
+    running = []
+
+    def site(host):
+        if running and (running[0].host != host or running[0].process.poll() is not None):
+            running.pop().end()
+        if not running:
+            # Not tmp_path, which only its owner may enter: Apache is another user.
+            folder = Path(tempfile.mkdtemp(prefix="noventa-hosts-"))
+            folders.append(folder)
+            write_site(folder)
+            if os.getuid() == 0 and host.name == "mod_wsgi":
+                folder.chmod(0o755)
+                for path in [folder, *folder.rglob("*")]:
+                    shutil.chown(path, "www-data", "www-data")
+            running.append(Site(host, folder))
+        running[0].cookies.clear()
+        return running[0]
+
+    folders = []
+    yield site
+    for site_left in running:
+        site_left.end()
+    for folder in folders:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module", params=[*SERVERS, *STACKS], ids=lambda host: host.name)
+def host(request):
+    return request.param
+
+
+@pytest.fixture
+def site(host, sites):
+    return sites(host)
+
+
+def test_links_of_a_page_lead_below_the_prefix(site):
+    page = site.get("/")
+    assert page.status == 200, site.logged()
+    link = f"{site.prefix}/guests/{quote('Zoë')}/"
+    assert f'href="{link}"' in page.text
+    assert site.request("GET", link).text == "<h1>Zoë</h1>"
+
+
+def test_a_posted_form_writes_and_redirects_below_the_prefix(site):
+    answer = site.post_form(site.get("/"), f"{site.prefix}/", name="Ada")
+    assert answer.status == 303, site.logged()
+    assert answer.headers["Location"] == f"{site.prefix}/guests/Ada/"
+    assert site.rows()[-1] == "Ada"
+
+
+def test_the_session_cookie_is_kept_below_the_prefix_only(site):
+    page = site.get("/")
+    assert '<p id="last">nobody' in page.text
+    site.post_form(page, f"{site.prefix}/", name="Grace")
+    assert site.cookies["noventa_session"][1] == (site.prefix or "/")
+    assert '<p id="last">Grace' in site.get("/").text
+
+
+def test_redirects_stay_below_the_prefix_and_out_of_the_clients_hands(site):
+    answer = site.get("/old", {"Host": "elsewhere.example"}) if site.host.name != "django" else site.get("/old")
+    assert (answer.status, answer.headers["Location"]) == (303, f"{site.prefix}/guests/Zo%C3%AB/?from=old")
+    answer = site.get("/guests/Ada?a=1")
+    assert (answer.status, answer.headers["Location"]) == (308, f"{site.prefix}/guests/Ada/?a=1")
+
+
+def test_the_prefix_alone_shows_the_home_page_whose_form_works(site):
+    if not site.prefix:
+        pytest.skip("it has none")
+    page = site.request("GET", site.prefix)
+    if page.status == 307:  # the ASGI router's way
+        assert page.headers["Location"].endswith(f"{site.prefix}/")
+        return
+    for at in (site.prefix, f"{site.prefix}/"):
+        assert site.post_form(page, at, name="Kay").status == 303, at
+
+
+def test_static_files_come_whole_in_part_and_not_again(site):
+    path = re.search(r'stylesheet" href="([^"]*)"', site.get("/").text)[1]
+    assert path.startswith(f"{site.prefix}/files/site.css?v=")
+    whole = site.request("GET", path)
+    assert (whole.status, whole.text) == (200, PROJECT["files/site.css"])
+    assert whole.headers["Content-Type"].startswith("text/css")
+    part = site.request("GET", path, headers={"Range": "bytes=0-3"})
+    assert (part.status, part.text) == (206, "body")
+    again = site.request("GET", path, headers={"If-None-Match": whole.headers["ETag"]})
+    assert (again.status, again.text) == (304, "")
+    head = site.request("HEAD", path)
+    assert (head.headers["Content-Length"], head.text) == (str(len(whole.text)), "")
+
+
+def test_a_streamed_body_reads_the_database_and_is_closed(site):
+    before, guests = site.closed(), len(site.rows())
+    answer = site.get("/stream?count=4")
+    assert [line.strip() for line in answer.text.split("guests")[:-1]] == [
+        f"{number}: {guests}" for number in range(4)
+    ]
+    wait_for(lambda: site.closed() == before + 1)
+
+
+def test_a_streamed_body_is_closed_where_the_client_went_away(site):
+    before = site.closed()
+    connection, answer = site.connect("GET", f"{site.prefix}/stream?count=300")
+    answer.read(1_000)
+    answer.close()
+    connection.close()
+    wait_for(lambda: site.closed() == before + 1)
+
+
+def test_a_stop_lets_a_request_under_way_finish_and_closes_the_database(site):
+    if site.host in STACKS:
+        pytest.skip("its server is tested above")
+    (site.folder / "started.txt").unlink(missing_ok=True)
+    with ThreadPoolExecutor() as pool:
+        under_way = pool.submit(site.get, "/slow")
+        wait_for((site.folder / "started.txt").exists)
+        code = site.end()
+        answer = under_way.result()
+    assert answer.status == 200
+    assert '"after"' in answer.text
+    assert code in (0, -site.host.stop), site.logged()
+    assert not (site.folder / "hosts.db-wal").exists()

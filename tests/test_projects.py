@@ -43,6 +43,7 @@ def test_a_project_is_its_folder_its_settings_and_its_registry(tmp_path):
             {"registry.py": "import models.users", "models/users.py": "def broken(:\n"},
             r"cannot be imported: models/users\.py:1: SyntaxError: ",
         ),
+        ({"registry.py": "\0"}, r"registry\.py cannot be imported: registry\.py(:1)?: "),
         ({"registry.py": "import json\njson.loads('')"}, r"imported: registry\.py:2: JSONDecode"),
     ],
 )

@@ -150,6 +150,23 @@ def test_a_busy_server_is_not_kept_from_others_by_clients_that_send_half_a_reque
     assert "Hello" in serve(write_project(tmp_path), talk, "--threads", "2")
 
 
+def test_what_is_under_way_when_the_signal_comes_is_answered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    received = []
+
+    def talk(url):
+        threading.Thread(target=lambda: received.append(get(f"{url}/slow"))).start()
+        wait_for(Path("begun").exists)
+
+    serve(write_project(tmp_path, {"registry.py": SLOW}), talk)
+    wait_for(lambda: received == ['{"answered": true}'])
+
+
+def test_a_name_with_several_addresses_is_served_on_each(tmp_path, capsys):
+    assert "Hello" in serve(write_project(tmp_path), get, "--host", "localhost")
+    assert "http://localhost:" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -195,10 +212,13 @@ def test_a_missing_wsgi_file_is_one_message(tmp_path, capsys):
     assert "wsgi.py does not exist; " in capsys.readouterr().err
 
 
-def test_pending_migrations_are_said_at_the_start(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("noventa.revision_mismatch", lambda *_: "2 migrations are pending.")
-    serve(write_project(tmp_path), get)
-    assert capsys.readouterr().out.endswith("2 migrations are pending.\n")
+def test_pending_migrations_are_said_in_one_line_at_the_start(tmp_path):
+    revision = "revision = 'a1'\ndown_revision = None\n"
+    write_project(tmp_path, {"migrations/versions/a1_first.py": revision})
+    with (tmp_path / "log").open("w") as log, serving(tmp_path, log=log):
+        pass
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.endswith("run `python -m noventa migrate`.")
 
 
 def test_waitress_takes_in_no_more_than_the_largest_limit(tmp_path):
@@ -367,6 +387,12 @@ def test_the_reloader_runs_its_own_command_again(tmp_path, monkeypatch, capsys):
     assert main(["--project", str(tmp_path), "serve", "--reload"]) == 0
     timer.join()
     assert capsys.readouterr().out == "The server has ended; waiting for a change.\n"
+
+
+def test_a_change_is_said(tmp_path, capsys):
+    seen_before = {"a file that is gone": 1}
+    noventa_cli._wait_for_change(tmp_path, seen_before, None, [])
+    assert capsys.readouterr().out == "Changed: starting again.\n"
 
 
 def test_a_child_that_does_not_end_is_killed(monkeypatch):

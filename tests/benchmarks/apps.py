@@ -509,6 +509,7 @@ def make_jinjax(url: str, extra: int) -> WSGIApp:
     from jinjax import Catalog
 
     catalog = Catalog(auto_reload=False)
+    catalog.jinja_env.autoescape = True
     catalog.add_folder(SITE / "jinjax")
     return _component_pages(lambda: catalog.render("Cards"), lambda: catalog.render("Nested"))
 

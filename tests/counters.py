@@ -1,0 +1,256 @@
+"""What the tests of the database share: a counter to add to, and servers of their own to kill."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from processes import KEY, environment, write_files
+from sqlalchemy import event, orm
+from support import make_app
+
+from noventa import App, Endpoint
+
+
+class Base(orm.DeclarativeBase):
+    pass
+
+
+class Counter(Base):
+    __tablename__ = "counters"
+
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+    value: orm.Mapped[int] = orm.mapped_column(default=0)
+    label: orm.Mapped[str | None] = orm.mapped_column(sa.String(40), unique=True)
+
+
+def counting_app(root: Path, url: str, *routes: Any, debug: bool = False, **pool: Any) -> App:
+    """An application with one counter, at 0. `pool` are settings below `database:`."""
+    config = {"database": {"url": url, **pool}, "debug": debug}
+    app = make_app(root, config=config, models=[Counter], routes=list(routes))
+    with app.database.session() as db:
+        db.merge(Counter(id=1, value=0))
+        db.commit()
+    return app
+
+
+def action(path: str, handler: Any, **options: Any) -> Endpoint:
+    """An Endpoint that is posted to, from anywhere."""
+    return Endpoint(path, handler, methods=["POST"], cross_origin=True, **options)
+
+
+def increment(request: Any, session: Any, db: Any) -> dict[str, int]:
+    counter = db.get(Counter, 1)
+    counter.value += 1
+    db.commit()
+    return {"value": counter.value}
+
+
+def value(request: Any, session: Any, db: Any) -> dict[str, int]:
+    return {"value": db.get(Counter, 1).value}
+
+
+def stored(app: App, number: int = 1) -> int | None:
+    """What a connection of its own finds."""
+    with app.database.session() as db:
+        return db.scalar(sa.select(Counter.value).where(Counter.id == number))
+
+
+def checked_out(app: App) -> int:
+    return app.database.engine.pool.checkedout()  # type: ignore[attr-defined,no-any-return]
+
+
+@contextmanager
+def statements(app: App) -> Iterator[list[str]]:
+    """What is sent to the database meanwhile."""
+    sent: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        sent.append(statement)
+
+    event.listen(app.database.engine, "before_cursor_execute", note)
+    yield sent
+    event.remove(app.database.engine, "before_cursor_execute", note)
+
+
+@contextmanager
+def events(app: App, *names: str) -> Iterator[list[str]]:
+    """What the pool does meanwhile: `connect`, `checkout`, `checkin`, `invalidate`."""
+    seen: list[str] = []
+    listeners = [(name, lambda *_, name=name: seen.append(name)) for name in names]
+    for name, listener in listeners:
+        event.listen(app.database.engine.pool, name, listener)
+    yield seen
+    for name, listener in listeners:
+        event.remove(app.database.engine.pool, name, listener)
+
+
+class PrivatePostgres:
+    """A PostgreSQL cluster that a test may stop, kill and start."""
+
+    def __init__(self) -> None:
+        if shutil.which("initdb") is None:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)("no initdb on the PATH")
+        self.user = "postgres" if os.getuid() == 0 else None  # it refuses to run as root
+        self.folder = Path(tempfile.mkdtemp(prefix="noventa-postgres-"))
+        if self.user:
+            shutil.chown(self.folder, self.user)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/postgres"
+        self._run("initdb", "-U", "postgres", "-A", "trust", "-N", "--no-instructions")
+        settings = f"port={self.port}\nlisten_addresses='127.0.0.1'\nfsync=off\n"
+        settings += f"unix_socket_directories='{self.folder}'\nshared_buffers=8MB\n"
+        with (self.folder / "postgresql.conf").open("a") as file:
+            file.write(settings)
+
+    def start(self) -> None:
+        self._run("pg_ctl", "-w", "-l", str(self.folder / "log"), "start")
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "-w", "-m", "fast", "stop")
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def remove(self) -> None:
+        with suppress(subprocess.CalledProcessError):
+            self._run("pg_ctl", "-w", "-m", "immediate", "stop")
+        shutil.rmtree(self.folder)
+
+    def _run(self, *command: str) -> None:
+        subprocess.run(
+            [*command, "-D", self.folder], user=self.user, check=True, timeout=60, cwd="/",
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+
+PROJECT = {
+    "models.py": """\
+from sqlalchemy import orm
+
+class Base(orm.DeclarativeBase):
+    pass
+
+class Counter(Base):
+    __tablename__ = "counters"
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+    value: orm.Mapped[int] = orm.mapped_column(default=0)
+""",
+    "handlers.py": """\
+import os
+import time
+from models import Counter
+
+def increment(request, session, db):
+    counter = db.get(Counter, 1)
+    counter.value += 1
+    db.commit()
+    return {"value": counter.value, "process": os.getpid()}
+
+def add(request, session, db):
+    db.add(Counter(id=int(request.form["id"])))
+    db.commit()
+    return {"process": os.getpid()}
+
+def count(request, session, db):
+    return {"count": db.query(Counter).count(), "process": os.getpid()}
+
+def slow(request, session, db):
+    before = db.query(Counter).count()
+    time.sleep(0.8)
+    return {"count": before + db.query(Counter).count()}
+""",
+    "registry.py": """\
+import handlers
+import models
+from noventa import Endpoint, Registry
+
+def action(path, handler):
+    return Endpoint(path, handler, methods=["POST"], cross_origin=True)
+
+registry = Registry(
+    models=[models],
+    routes=[
+        action("/increment", handlers.increment),
+        action("/add", handlers.add),
+        Endpoint("/count", handlers.count),
+        Endpoint("/slow", handlers.slow),
+    ],
+)
+""",
+    "wsgi.py": """\
+from pathlib import Path
+from noventa import App, Config
+from registry import registry
+
+application = App(registry, Config.load(Path(__file__).parent))
+registry.metadata.create_all(application.database.engine)
+with application.database.session() as db:
+    db.merge(registry.models[0].Counter(id=1, value=0))
+    db.commit()
+""",
+}
+
+
+@contextmanager
+def gunicorn(root: Path, url: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """The project above under gunicorn, preloaded; yields the process, with its `port`."""
+    config = f'database: "{url}"\nsecret_keys: ["{KEY}"]\n'
+    write_files(root, {**PROJECT, "config.yaml": config})
+    command = [sys.executable, "-m", "gunicorn", "wsgi:application", "--preload"]
+    with (root / "gunicorn.log").open("w+") as log:
+        server: Any = subprocess.Popen(
+            [*command, "--bind", "127.0.0.1:0", "--graceful-timeout", "10", *options],
+            cwd=root, env=environment(), stdout=log, stderr=log, text=True,
+        )  # fmt: skip
+        try:
+            server.port = _port(server, root / "gunicorn.log")
+            yield server
+        finally:
+            if server.poll() is None:
+                server.send_signal(signal.SIGTERM)
+            server.wait(20)
+
+
+def get_json(port: int, path: str) -> Any:
+    return fetch(port, "GET", path)
+
+
+def fetch(port: int, method: str, path: str, body: str = "") -> Any:
+    """The JSON of an answer of 200."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        headers = {"Content-Type": "application/x-www-form-urlencoded"} if body else {}
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        assert answer.status == 200, (answer.status, text)
+        return json.loads(text)
+
+
+def _port(server: subprocess.Popen[str], log: Path) -> int:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and server.poll() is None:
+        found = re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", log.read_text("utf-8"))
+        if found:
+            with closing(socket.create_connection(("127.0.0.1", int(found[1])), 20)):
+                return int(found[1])
+        time.sleep(0.05)
+    raise AssertionError(f"gunicorn did not start:\n{log.read_text('utf-8')}")

@@ -1,0 +1,401 @@
+"""Configuration: config.yaml is checked as a whole, typed, and never prints a password."""
+
+import re
+import sys
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from noventa import SETTINGS, Config, ConfigError
+
+KEY = "0123456789abcdef0123456789abcdef"
+DOCUMENTED = """
+database: "sqlite:///./noventa.db"
+debug: false
+secret_keys: ["${NOVENTA_SECRET_KEY}"]
+session: {cookie_name: noventa_session, max_age: 1209600, secure: false, same_site: lax,
+          domain: null}
+server: {host: 127.0.0.1, port: 8000, threads: 8}
+limits: {body: 10485760, memory: 1048576, fields: 1000, files: 100}
+trusted_origins: []
+log_level: info
+"""  # fmt: skip
+repeatable = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    monkeypatch.delenv("NOVENTA_DEBUG", raising=False)
+    monkeypatch.setenv("NOVENTA_SECRET_KEY", KEY)
+
+
+def load(folder, text):
+    (folder / "config.yaml").write_text(text, "utf-8")
+    return Config.load(folder)
+
+
+def problems_of(document, root="."):
+    with pytest.raises(ConfigError) as raised:
+        Config.from_mapping(document, root)
+    return str(raised.value)
+
+
+# What is written, and what is left out
+
+
+def test_the_documented_file_says_the_defaults(tmp_path):
+    documented = load(tmp_path, DOCUMENTED)
+    assert documented["secret_keys"] == (KEY,)
+    assert {**documented.values, "secret_keys": ()} == Config.from_mapping({}, tmp_path).values
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "session:\n"])
+def test_an_empty_file_gives_the_defaults(tmp_path, text):
+    assert load(tmp_path, text).values == {setting.name: setting.default for setting in SETTINGS}
+
+
+def test_the_table_of_settings_is_complete():
+    names = [setting.name for setting in SETTINGS]
+    assert len(set(names)) == len(names)
+    assert all(setting.help and setting.kind for setting in SETTINGS)
+    assert all(setting.default in setting.choices for setting in SETTINGS if setting.choices)
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ({"databse": "x"}, "databse is no setting; did you mean 'database'?"),
+        ({"session": {"max_aeg": 1}}, "session.max_aeg is no setting; did you mean 'max_age'?"),
+        ({"limits": {"speed": 1}}, "limits.speed is no setting; known: body, fields, files,"),
+        ({1: 2}, "1 is no setting"),
+    ],
+)  # fmt: skip
+def test_an_unknown_key_is_answered_with_the_nearest(document, problem):
+    assert f"config.yaml: {problem}" in problems_of(document)
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ({"server": {"port": "ten"}}, "server.port is 'ten'; expected a whole number."),
+        ({"server": {"port": 8.5}}, "server.port is 8.5; expected a whole number."),
+        ({"server": {"port": True}}, "server.port is True; expected a whole number."),
+        ({"database": {"pool_size": "ten"}}, "database.pool_size is 'ten'; expected a whole"),
+        ({"server": {"port": ["${HOME}"]}}, "server.port is ['"),
+        ({"server": {"threads": -1}}, "server.threads is -1; expected a whole number."),
+        ({"debug": "yes"}, "debug is 'yes'; expected true or false."),
+        ({"debug": 1}, "debug is 1; expected true or false."),
+        ({"log_level": 3}, "log_level is 3; expected a text."),
+        ({"trusted_origins": "https://a"}, "trusted_origins is 'https://a'; expected a list of"),
+        ({"trusted_origins": [1]}, "trusted_origins is [1]; expected a list of texts."),
+        ({"headers": ["a"]}, "headers is ['a']; expected a mapping of names to values."),
+        ({"headers": {1: "a"}}, "headers is {1: 'a'}; expected a mapping of names to values."),
+        ({"session": "long"}, "session is 'long'; expected a mapping of names to values."),
+        ({"log_level": "loud"}, "log_level is 'loud'; expected one of debug, info, warning, error"),
+        ({"log_level": "x" * 90}, f"log_level is '{'x' * 56}…; expected one of debug"),
+    ],
+)  # fmt: skip
+def test_a_wrong_type_names_key_value_and_what_was_expected(document, problem):
+    assert f"config.yaml: {problem}" in problems_of(document)
+
+
+def test_all_faults_of_a_file_are_shown_together():
+    text = problems_of({"debug": "yes", "sesion": {}, "secret_keys": ["short"], "log_level": 1})
+    assert [line.split()[1] for line in text.splitlines()] == [
+        "debug", "sesion", "log_level",  "secret_keys[0]",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ({"secret_keys": [KEY, "k" * 31]}, "secret_keys[1] has 31 characters; expected at"),
+        ({"session": {"cookie_name": "__Host-s"}}, "session.cookie_name begins with __Host-"),
+        ({"session": {"same_site": "none"}}, "session.same_site is 'none'"),
+        ({"session": {"cookie_name": "my cookie"}}, "session.cookie_name is 'my cookie'"),
+        ({"session": {"cookie_name": ""}}, "session.cookie_name is ''"),
+        ({"server": {"threads": 0}}, "server.threads is 0"),
+        ({"server": {"port": 65536}}, "server.port is 65536; expected 0 to 65535."),
+        ({"headers": {"X-Note": "a\r\nb"}}, "headers: 'X-Note' or its value holds what HTTP"),
+        ({"headers": {"X Note": "a"}}, "headers: 'X Note' or its value holds what HTTP"),
+        ({"secret_keys": ["${NOVENTA-SECRET-KEY-OF-PRODUCTION}"]}, "secret_keys[0] holds ${"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_work_are_refused_at_the_start(document, problem):
+    assert f"config.yaml: {problem}" in problems_of(document)
+
+
+def test_a_host_cookie_that_is_secure_and_of_no_domain_is_accepted():
+    session = {"cookie_name": "__Host-s", "secure": True, "same_site": "none"}
+    assert Config.from_mapping({"session": session}, ".")["session.secure"] is True
+
+
+def test_a_secret_is_never_printed():
+    text = problems_of(
+        {
+            "secret_keys": "hunter2hunter2",
+            "database": {"password": 2222, "options": "password=hunter2"},
+        }
+    )
+    assert "hunter2" not in text
+    assert "2222" not in text
+    assert "secret_keys is of another type; expected a list of texts." in text
+
+
+# Variables
+
+
+def test_a_variable_is_put_in_wherever_text_stands(monkeypatch):
+    monkeypatch.setenv("NAME", "b.db")
+    monkeypatch.setenv("ORIGIN", "https://a.example")
+    document = {
+        "database": {"driver": "sqlite", "name": "a-${NAME}", "options": {"mode": "${NAME}"}},
+        "trusted_origins": ["${ORIGIN}", "https://${HOST_OF_B:-b.example}"],
+    }
+    config = Config.from_mapping(document, "/srv")
+    assert config.database_url.database == "/srv/a-b.db"
+    assert config.database_url.query["mode"] == "b.db"
+    assert config["trusted_origins"] == ("https://a.example", "https://b.example")
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "expected"),
+    [
+        ("${X:-8001}", None, 8001),
+        ("${X:-8001}", "", 8001),
+        ("${X:-8001}", "9000", 9000),
+        ("${X}", " 9000 ", 9000),
+        ("80${X}", "01", 8001),
+        ("${X}", "010", 10),
+    ],
+)
+def test_a_variable_becomes_a_number_where_one_is_expected(monkeypatch, text, value, expected):
+    monkeypatch.delenv("X", raising=False)
+    if value is not None:
+        monkeypatch.setenv("X", value)
+    assert Config.from_mapping({"server": {"port": text}}, ".")["server.port"] == expected
+
+
+@pytest.mark.parametrize("value", ["[", "ten", "8:00", "0x10", "1_0", "-1", "²", ""])
+def test_a_variable_that_is_no_number_is_an_error(monkeypatch, value):
+    monkeypatch.setenv("X", value)
+    text = problems_of({"server": {"port": "${X}"}})
+    assert text == f"config.yaml: server.port is {value!r}; expected a whole number."
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("1", True), ("true", True), ("Yes", True), ("on", True), ("0", False), ("False", False),
+     ("no", False), ("off", False)],
+)  # fmt: skip
+def test_a_variable_becomes_true_or_false(monkeypatch, value, expected):
+    monkeypatch.setenv("X", value)
+    assert Config.from_mapping({"debug": "${X}"}, ".")["debug"] is expected
+
+
+def test_a_missing_variable_names_key_and_variable(monkeypatch):
+    monkeypatch.delenv("NOVENTA_NOT_SET", raising=False)
+    text = problems_of({"secret_keys": ["${NOVENTA_NOT_SET}"], "database": "${NOVENTA_NOT_SET}"})
+    assert "config.yaml: secret_keys needs the environment variable NOVENTA_NOT_SET" in text
+    assert "config.yaml: database.url needs the environment variable NOVENTA_NOT_SET" in text
+    assert "${NOVENTA_NOT_SET:-…}" in text
+
+
+def test_a_variable_that_is_set_to_nothing_is_not_missing(monkeypatch):
+    monkeypatch.setenv("X", "")
+    document = {"database": {"driver": "mysql", "user": "root", "password": "${X}", "name": "d"}}
+    assert Config.from_mapping(document, ".").database_url.password == ""
+
+
+def test_two_dollars_are_a_plain_one():
+    document = {"session": {"domain": "$${X} and $$ and $X and ${X"}}
+    assert Config.from_mapping(document, ".")["session.domain"] == "${X} and $$ and $X and ${X"
+
+
+words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+
+
+@repeatable
+@example("a", "${B}$${C}\\1\\g<0>", "b")
+@given(
+    words.filter(lambda text: "$" not in text), words, words.filter(lambda text: "$" not in text)
+)
+def test_what_a_variable_holds_is_never_read_again(monkeypatch, before, value, after):
+    monkeypatch.setenv("X", value)
+    config = Config.from_mapping({"session": {"domain": before + "${X}" + after}}, ".")
+    assert config["session.domain"] == before + value + after
+
+
+# The database
+
+
+@pytest.mark.parametrize("place", [".", "elsewhere"])
+def test_a_relative_sqlite_path_is_relative_to_the_file(tmp_path, monkeypatch, place):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / place)
+    (tmp_path / "project" / "config.yaml").write_text('database: "sqlite:///./data/a.db"')
+    config = Config.load(tmp_path / "project")
+    assert config.database_url.database == str(tmp_path / "project" / "data" / "a.db")
+
+
+@pytest.mark.parametrize(
+    ("url", "file", "in_memory"),
+    [
+        ("sqlite:////srv/a.db", "/srv/a.db", False),
+        ("sqlite://", None, True),
+        ("sqlite:///:memory:", ":memory:", True),
+        ("sqlite:///file:a.db?uri=true", "file:a.db", False),
+    ],
+)
+def test_other_sqlite_paths_stay_as_they_are(url, file, in_memory):
+    config = Config.from_mapping({"database": url}, "/project")
+    assert (config.database_url.database, config.in_memory) == (file, in_memory)
+
+
+def test_a_mapping_is_the_same_as_a_url():
+    parts = {"driver": "postgresql", "host": "db", "port": 5433, "user": "ada", "password": "x",
+             "name": "shop", "options": {"connect_timeout": 3}}  # fmt: skip
+    url = "postgresql://ada:x@db:5433/shop?connect_timeout=3"
+    of_parts, of_url = (Config.from_mapping({"database": said}, ".") for said in (parts, url))
+    assert of_parts.database_url == of_url.database_url
+
+
+def test_pool_settings_may_stand_beside_a_url():
+    config = Config.from_mapping({"database": {"url": "sqlite:///a.db", "pool_size": 3}}, "/srv")
+    assert (config["database.pool_size"], config.database_url.database) == (3, "/srv/a.db")
+
+
+@repeatable
+@example("p@ss:w/or#d%?&=[]\\ é\U0001f600")
+@given(words.filter(lambda text: "${" not in text))
+def test_a_password_of_a_mapping_may_hold_any_character(password):
+    document = {
+        "driver": "postgresql",
+        "host": "db",
+        "user": "u",
+        "password": password,
+        "name": "n",
+    }
+    config = Config.from_mapping({"database": document}, ".")
+    assert config.database_url.password == password
+    assert sa.make_url(config.database_url.render_as_string(False)).password == password
+
+
+@pytest.mark.parametrize("name", ["mysql", "mariadb"])
+def test_the_driver_of_mysql_is_the_one_that_is_installed_with_noventa(name):
+    config = Config.from_mapping({"database": f"{name}://u:p@h/n"}, ".")
+    assert config.database_url.drivername == f"{name}+pymysql"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ada:hunter2@db/shop",
+        "postgresql://db/shop?user=ada&password=hunter2",
+        "mysql://ada:hunter2@db/shop?ssl_key_password=hunter2",
+    ],
+)
+def test_the_password_is_not_in_the_repr(url):
+    config = Config.from_mapping({"database": url}, ".")
+    assert "hunter2" not in repr(config)
+    assert "db/shop" in repr(config)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["hunter2", "", "mysql://ada:hunter2@db:port/shop", "://hunter2@x", "sqlite+hunter2"],
+)
+def test_a_database_that_is_no_url_is_refused_without_showing_it(url):
+    text = problems_of({"database": url})
+    assert "config.yaml: database is no URL; expected driver://user:password@host" in text
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    ("database", "problem"),
+    [
+        ("postgres://h/n", "database: 'postgres' is no database here; did you mean 'postgresql'?"),
+        ({"driver": "sqlight"}, "database: 'sqlight' is no database here; did you mean 'sqlite'?"),
+        ("sqlite+nothing:///a.db", "database: 'sqlite+nothing' is no database here"),
+        ("oracle+oracledb://h/n", "database: the driver is not installed (No module named"),
+        ({"host": "db", "name": "n"}, "database.driver is missing"),
+        ({"url": "sqlite:///a.db", "driver": "sqlite"}, "database.url and database.driver"),
+        (["mysql://u:hunter2@h"], "database is of another type; expected a URL or a mapping"),
+    ],
+)  # fmt: skip
+def test_a_database_that_cannot_be_used_is_a_fault_with_its_remedy(database, problem):
+    text = problems_of({"database": database})
+    assert f"config.yaml: {problem}" in text
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [("postgresql+psycopg2://h/n", "noventa-wsgi[postgres]"), ("mysql+mysqldb://h/n", "[mysql]")],
+)
+def test_a_driver_that_is_missing_names_the_extra_to_install(monkeypatch, url, remedy):
+    for module in ("psycopg2", "MySQLdb"):
+        monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    assert re.search(rf"pip install '.*{re.escape(remedy)}", problems_of({"database": url}))
+
+
+# The file
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("debug: true\ndebug: false\n", "config.yaml: line 2: 'debug' stands twice; remove one."),
+        ("session:\n  max_age: 1\n  max_age: 2\n", "config.yaml: line 3: 'max_age' stands twice"),
+        ("debug: true\nsession: {max_age: [\n", "config.yaml: line 3: "),
+        ("a: b: c", "config.yaml: line 1: mapping values are not allowed here"),
+        ("? [a]\n: b\n", "config.yaml: line 1: found unhashable key"),
+        ("!!python/object:os.system {}", "config.yaml: line 1: could not determine a constructor"),
+        ("- debug", "config.yaml is ['debug']; expected a mapping of names to values."),
+        ("debug", "config.yaml is 'debug'; expected a mapping"),
+        ("a: \x07", "config.yaml is not YAML"),
+        ("headers: {X: 2026-99-99}", "config.yaml is not YAML: month must be in 1..12"),
+        ("a: " + "[" * 5000, "is nested too deeply to be read."),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_where_and_why(tmp_path, text, problem):
+    with pytest.raises(ConfigError) as raised:
+        load(tmp_path, text)
+    assert problem in str(raised.value)
+
+
+def test_merged_mappings_are_read(tmp_path):
+    text = "server: &s {port: 1, threads: 2}\nlimits: {body: 7}\nsession: {max_age: 3}\n"
+    assert load(tmp_path, text)["server.port"] == 1
+    with pytest.raises(ConfigError, match=r"session\.port is no setting"):
+        load(tmp_path, text.replace("{max_age: 3}", "{<<: *s, max_age: 3}"))
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path):
+    with pytest.raises(ConfigError, match=r"config.yaml does not exist; .* --project"):
+        Config.load(tmp_path)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "config.yaml").write_bytes(b"debug: \xff")
+    with pytest.raises(ConfigError, match="cannot be read: 'utf-8' codec"):
+        Config.load(tmp_path)
+    (tmp_path / "config.yaml").unlink()
+    (tmp_path / "config.yaml").mkdir()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Config.load(tmp_path)
+
+
+@pytest.mark.parametrize(("value", "debug"), [("1", True), ("0", False), ("", True)])
+def test_the_variable_noventa_debug_overrides_the_file(tmp_path, monkeypatch, value, debug):
+    monkeypatch.setenv("NOVENTA_DEBUG", value)
+    assert load(tmp_path, "debug: true" if value != "1" else "")["debug"] is debug
+
+
+def test_a_wrong_noventa_debug_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOVENTA_DEBUG", "maybe")
+    with pytest.raises(ConfigError, match="NOVENTA_DEBUG is 'maybe'; expected true or false"):
+        load(tmp_path, "")

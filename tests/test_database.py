@@ -1,0 +1,1156 @@
+"""Database: the scope of `db`, transactions, forgotten commits, streams, pools, forks, sandbox."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import webob.exc
+from conftest import only_mariadb, only_postgresql, only_sqlite, servers, transactional
+from counters import (
+    Counter,
+    PrivatePostgres,
+    action,
+    checked_out,
+    counting_app,
+    events,
+    get_json,
+    gunicorn,
+    increment,
+    statements,
+    stored,
+    value,
+)
+from processes import environment
+from sqlalchemy import orm
+from support import make_app
+from visitors import Visitor, ask, multipart
+from webob import Request, Response
+
+from noventa import (
+    App,
+    Component,
+    Config,
+    ConfigError,
+    Database,
+    Endpoint,
+    NoventaError,
+    Page,
+    make_engine,
+)
+
+TEMPLATES = {
+    "page.html": '{{ component("counter") }}',
+    "counter.html": 'value {{ value }} <form method="post">{{ action("add") }}</form>',
+}
+
+
+def forms(
+    root: Path, act: Any, load: Any = None, *, url: str = "sqlite:///./a.db",
+    debug: bool = False, **options: Any,
+) -> App:  # fmt: skip
+    """A page at / with one component, whose form is posted to `act`."""
+    logic = ModuleType("counter_logic")
+    act.__name__, act.__module__ = "action_add", "counter_logic"
+    logic.load_template_context, logic.action_add = load or value, act  # type: ignore[attr-defined]
+    counter = Component("counter", "counter.html", logic=logic, models=[Counter], **options)
+    config = {"database": url, "debug": debug}
+    app = make_app(root, TEMPLATES, config, components=[counter], routes=[Page("/", "page.html")])
+    with app.database.session() as db:
+        db.merge(Counter(id=1, value=0))
+        db.commit()
+    return app
+
+
+# ---- Scope ----------------------------------------------------------------------------------
+
+
+def test_nothing_connects_before_the_first_query(tmp_path: Path, database: str) -> None:
+    def touch(request, session, db):
+        db.add(Counter(id=7))
+        db.expunge_all()
+        return {"new": len(db.new)}
+
+    app = counting_app(tmp_path, database, Endpoint("/touch", touch), Endpoint("/value", value))
+    app.database.engine.dispose()
+    with events(app, "connect", "checkout") as seen:
+        assert ask(app, "GET", "/touch").status == 200
+        assert ask(app, "GET", "/no-such-page").status == 404
+        assert seen == []
+        assert ask(app, "GET", "/value").status == 200
+        assert "checkout" in seen
+
+
+def test_one_request_has_one_session_and_the_next_another(tmp_path: Path) -> None:
+    seen: list[orm.Session] = []
+
+    def guard(request, session, db):
+        seen.append(db())
+
+    def handler(request, session, db):
+        seen.append(db())
+        return {}
+
+    app = make_app(tmp_path, routes=[Endpoint("/", handler, guards=[guard])])
+    ask(app)
+    ask(app)
+    assert seen[0] is seen[1]
+    assert seen[2] is seen[3]
+    assert seen[0] is not seen[2]
+
+
+def test_an_app_that_calls_itself_has_two_sessions(tmp_path: Path) -> None:
+    sessions = []
+
+    def outer(request, session, db):
+        counter = db.get(Counter, 1)
+        sessions.append(db())
+        inner = Request.blank("/inner").get_response(app)
+        assert db() is sessions[0]
+        assert counter in db
+        return {"inner": inner.json, "value": counter.value}
+
+    def inner(request, session, db):
+        sessions.append(db())
+        return value(request, session, db)
+
+    app = counting_app(
+        tmp_path, "sqlite:///./a.db", Endpoint("/", outer), Endpoint("/inner", inner)
+    )
+    assert ask(app).text == '{"inner":{"value":0},"value":0}'
+    assert sessions[0] is not sessions[1]
+    assert checked_out(app) == 0
+
+
+def test_requests_in_one_thread_can_be_interleaved(tmp_path: Path) -> None:
+    app = counting_app(tmp_path, "sqlite:///./a.db")
+    with app.database.scope(writes=False) as first:
+        one = app.database.scoped()
+        with app.database.scope(writes=False):
+            assert app.database.scoped() is not one
+            with first.resumed():
+                assert app.database.scoped() is one
+        assert app.database.scoped() is one
+
+
+def test_db_outside_a_request_says_what_to_write(tmp_path: Path) -> None:
+    app = counting_app(tmp_path, "sqlite:///./a.db")
+    with pytest.raises(NoventaError, match=r"app\.database\.session\(\)"):
+        app.database.scoped.execute(sa.text("SELECT 1"))
+
+
+def test_a_clean_up_that_fails_spoils_no_answer_and_drops_the_connection(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def breaks_the_connection(request, session, db):
+        increment(request, session, db)
+        db.connection().connection.dbapi_connection.close()
+        return {"done": True}
+
+    app = counting_app(
+        tmp_path, "sqlite:///./a.db", action("/break", breaks_the_connection),
+        Endpoint("/value", value),
+    )  # fmt: skip
+    with events(app, "invalidate") as seen:
+        assert ask(app, "POST", "/break").text == '{"done":true}'
+    assert seen == ["invalidate"]
+    assert "could not be cleaned" in caplog.text
+    assert checked_out(app) == 0
+    assert ask(app, "GET", "/value").text == '{"value":1}'
+
+
+@only_postgresql
+def test_a_connection_that_dies_after_the_commit_spoils_no_answer(
+    tmp_path: Path, database: str
+) -> None:
+    def dies(request, session, db):
+        increment(request, session, db)
+        pid = db.scalar(sa.text("SELECT pg_backend_pid()"))
+        with app.database.session() as other:
+            other.execute(sa.text(f"SELECT pg_terminate_backend({pid})"))
+        return {"done": True}
+
+    app = counting_app(tmp_path, database, action("/die", dies), Endpoint("/value", value))
+    assert ask(app, "POST", "/die").text == '{"done":true}'
+    assert checked_out(app) == 0
+    assert ask(app, "GET", "/value").text == '{"value":1}'
+
+
+# ---- Transactions by method -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "begin"),
+    [
+        ("GET", "BEGIN"),
+        ("HEAD", "BEGIN"),
+        ("POST", "BEGIN IMMEDIATE"),
+        ("PUT", "BEGIN IMMEDIATE"),
+        ("DELETE", "BEGIN IMMEDIATE"),
+    ],
+)
+def test_sqlite_begins_by_method(tmp_path: Path, method: str, begin: str) -> None:
+    every = Endpoint("/", value, methods=["GET", "POST", "PUT", "DELETE"], cross_origin=True)
+    app = counting_app(tmp_path, "sqlite:///./a.db", every)
+    with statements(app) as sent:
+        assert ask(app, method, "/").status == 200
+    assert [text for text in sent if text.startswith("BEGIN")] == [begin]
+
+
+def test_a_get_may_write(tmp_path: Path, database: str) -> None:
+    app = counting_app(tmp_path, database, Endpoint("/", increment))
+    assert ask(app).text == '{"value":1}'
+    assert stored(app) == 1
+
+
+def test_a_page_shown_after_its_action_only_reads(tmp_path: Path) -> None:
+    def act(request, session, db):
+        return increment(request, session, db)
+
+    app = forms(tmp_path, act)
+    visitor = Visitor(app)
+    ticket = visitor.get().tickets[0]
+    with statements(app) as sent:
+        assert "value 1" in visitor.post(ticket=ticket).text
+    begun = [text for text in sent if text.startswith("BEGIN")]
+    assert (begun[0], begun[-1]) == ("BEGIN IMMEDIATE", "BEGIN")
+
+
+def test_work_outside_a_request_begins_as_a_writer(tmp_path: Path) -> None:
+    app = counting_app(tmp_path, "sqlite:///./a.db")
+    with statements(app) as sent, app.database.session() as db:
+        db.get(Counter, 1)
+    assert sent[0] == "BEGIN IMMEDIATE"
+
+
+@only_sqlite
+def test_sqlite_has_wal_foreign_keys_and_patience(tmp_path: Path, database: str) -> None:
+    app = counting_app(tmp_path, database)
+    with app.database.session() as db:
+        asked = ("journal_mode", "foreign_keys", "busy_timeout")
+        assert [db.scalar(sa.text(f"PRAGMA {name}")) for name in asked] == ["wal", 1, 30_000]
+
+
+@pytest.mark.parametrize(
+    ("database", "query", "level"),
+    [
+        ("postgresql", "SHOW transaction_isolation", "serializable"),
+        ("mariadb", "SELECT @@tx_isolation", "SERIALIZABLE"),
+        ("sqlite", "PRAGMA read_uncommitted", 1),
+    ],
+    indirect=["database"],
+)
+def test_the_isolation_level_is_configured(
+    tmp_path: Path, database: str, query: str, level: object
+) -> None:
+    name = "READ UNCOMMITTED" if level == 1 else "SERIALIZABLE"
+
+    def ask_database(request, session, db):
+        return {"level": db.scalar(sa.text(query))}
+
+    both = Endpoint("/", ask_database, methods=["GET", "POST"], cross_origin=True)
+    app = counting_app(tmp_path, database, both, isolation_level=name)
+    for method in ("GET", "POST"):
+        assert json.loads(ask(app, method, "/").body) == {"level": level}
+
+
+def test_a_wrong_isolation_level_is_told_at_the_start(tmp_path: Path, database: str) -> None:
+    with pytest.raises(ConfigError, match=r"isolation_level is 'serialisable'; did you mean"):
+        counting_app(tmp_path, database, isolation_level="serialisable")
+
+
+# ---- Retries --------------------------------------------------------------------------------
+
+
+def overtaken(db: Any, app: App) -> None:
+    """Somebody else changes the row that this transaction has read and is about to change."""
+    counter = db.get(Counter, 1)
+    thread = threading.Thread(target=add_ten, args=(app,))
+    thread.start()
+    thread.join()
+    counter.value += 1
+    db.commit()
+
+
+def add_ten(app: App) -> None:
+    with app.database.session() as other:
+        other.execute(sa.update(Counter).values(value=Counter.value + 10))
+        other.commit()
+
+
+def deadlocked(db: Any, app: App) -> None:
+    """Two transactions each wait for the row that the other has locked; this one gives way."""
+    with app.database.session() as other:
+        other.add_all(Counter(id=number) for number in range(4, 50))
+        other.commit()
+    db.execute(sa.update(Counter).where(Counter.id == 1).values(value=Counter.value + 1))
+    if app.database.engine.dialect.name == "postgresql":
+        db.execute(sa.text("SET LOCAL deadlock_timeout = '50ms'"))
+    locked = threading.Event()
+    thread = threading.Thread(target=lock_the_other_way_round, args=(app, locked))
+    thread.start()
+    locked.wait(10)
+    try:
+        db.execute(sa.update(Counter).where(Counter.id == 4).values(value=1))
+        db.commit()
+    finally:
+        db.rollback()
+        thread.join()
+
+
+def lock_the_other_way_round(app: App, locked: threading.Event) -> None:
+    with app.database.session() as other:
+        other.execute(sa.update(Counter).where(Counter.id > 1).values(value=2))  # the heavier one
+        locked.set()
+        other.execute(sa.update(Counter).where(Counter.id == 1).values(value=Counter.value + 10))
+        other.commit()
+
+
+def kept_waiting(db: Any, app: App) -> None:
+    db.execute(sa.text("SET innodb_lock_wait_timeout = 1"))
+    with app.database.session() as other:
+        other.execute(sa.update(Counter).values(value=Counter.value + 10))
+        db.add(Counter(id=3))  # a lock timeout of MariaDB undoes its own statement only
+        db.flush()
+        db.execute(sa.update(Counter).where(Counter.id == 1).values(value=Counter.value + 1))
+
+
+@pytest.mark.parametrize(
+    ("database", "level", "method", "conflict"),
+    [
+        ("sqlite", None, "GET", overtaken),
+        ("postgresql", "REPEATABLE READ", "POST", overtaken),
+        ("postgresql", None, "POST", deadlocked),
+        ("mariadb", None, "POST", deadlocked),
+        ("mariadb", None, "POST", kept_waiting),
+    ],
+    indirect=["database"],
+    ids=["SQLITE_BUSY", "40001", "40P01", "1213", "1205"],
+)
+def test_a_conflict_is_replayed(
+    tmp_path: Path, database: str, level: str | None, method: str, conflict: Any
+) -> None:
+    sessions: list[orm.Session] = []
+
+    def handler(request, session, db):
+        sessions.append(db())
+        if len(sessions) == 1:
+            conflict(db, app)
+        return increment(request, session, db)
+
+    both = Endpoint("/", handler, methods=["GET", "POST"], cross_origin=True, retries=1)
+    app = counting_app(tmp_path, database, both, isolation_level=level)
+    assert ask(app, method, "/").status == 200
+    assert stored(app) == (1 if conflict is kept_waiting else 11)
+    assert stored(app, 3) in (None, 0)
+    assert len(set(map(id, sessions))) == len(sessions) == 2
+    assert checked_out(app) == 0
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_when_the_retries_are_used_up_the_client_is_to_try_again(
+    tmp_path: Path, retries: int
+) -> None:
+    calls = []
+
+    def always_overtaken(request, session, db):
+        calls.append(1)
+        overtaken(db, app)
+
+    app = counting_app(
+        tmp_path, "sqlite:///./a.db", Endpoint("/", always_overtaken, retries=retries)
+    )
+    answer = ask(app)
+    assert (answer.status, answer.header("Retry-After")) == (503, "5")
+    assert len(calls) == retries + 1
+    assert stored(app) == 10 * len(calls)
+
+
+def test_what_committed_something_is_not_replayed(tmp_path: Path) -> None:
+    calls = []
+
+    def commits_first(request, session, db):
+        calls.append(1)
+        increment(request, session, db)
+        overtaken(db, app)
+
+    app = counting_app(tmp_path, "sqlite:///./a.db", Endpoint("/", commits_first, retries=2))
+    assert ask(app).status == 503
+    assert (len(calls), stored(app)) == (1, 11)
+
+
+def test_what_a_guard_committed_does_not_stop_a_replay(tmp_path: Path) -> None:
+    guarded, called = [], []
+
+    def guard(request, session, db):
+        guarded.append(1)
+        increment(request, session, db)
+
+    def handler(request, session, db):
+        called.append(1)
+        if len(called) == 1:
+            overtaken(db, app)
+        return increment(request, session, db)
+
+    route = Endpoint("/", handler, guards=[guard], retries=1)
+    app = counting_app(tmp_path, "sqlite:///./a.db", route)
+    assert ask(app).text == '{"value":12}'
+    assert (len(guarded), len(called)) == (1, 2)
+
+
+def test_a_replay_reads_form_and_files_again(tmp_path: Path) -> None:
+    read = []
+
+    def handler(request, session, db):
+        read.append((request.form["name"], request.files["file"].file.read()))
+        if len(read) == 1:
+            raise sa.exc.OperationalError("", {}, conflict_of_sqlite(tmp_path))
+        return {}
+
+    app = counting_app(tmp_path, "sqlite:///./a.db", action("/", handler, retries=1))
+    body = multipart(("name", b"Ada"), ("file", b"data" * 9, "a.txt", "text/plain"))
+    kind = "multipart/form-data; boundary=limit"
+    assert ask(app, "POST", "/", body=body, CONTENT_TYPE=kind).status == 200
+    assert read == [("Ada", b"data" * 9)] * 2
+
+
+def test_an_action_is_replayed_with_the_session_as_it_was(tmp_path: Path) -> None:
+    calls = []
+
+    def act(request, session, db):
+        calls.append(1)
+        session["added"] = session.get("added", 0) + 1
+        if len(calls) == 1:
+            raise sa.exc.OperationalError("", {}, conflict_of_sqlite(tmp_path))
+        increment(request, session, db)
+        return {"value": (session["added"], session["guarded"])}
+
+    def guard(request, session, db):
+        session["guarded"] = True
+
+    visitor = Visitor(forms(tmp_path, act, retries=1, guard=guard))
+    assert "value (1, True)" in visitor.post(ticket=visitor.get().tickets[0]).text
+    assert len(calls) == 2
+
+
+def conflict_of_sqlite(folder: Path) -> Exception:
+    """A real SQLITE_BUSY."""
+    file = str(folder / "busy.db")
+    with closing(sqlite3.connect(file)) as one, closing(sqlite3.connect(file, timeout=0)) as two:
+        one.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            two.execute("BEGIN IMMEDIATE")
+    return caught.value
+
+
+def test_another_failure_is_not_replayed(tmp_path: Path, database: str) -> None:
+    calls = []
+
+    def duplicate(request, session, db):
+        calls.append(1)
+        db.add(Counter(id=1))
+        db.commit()
+
+    app = counting_app(tmp_path, database, action("/", duplicate, retries=2))
+    assert ask(app, "POST", "/").status == 500
+    assert len(calls) == 1
+
+
+@transactional
+def test_a_constraint_that_fails_at_the_commit_is_no_outage(tmp_path: Path, database: str) -> None:
+    links = sa.Table(
+        "links", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("to", sa.ForeignKey("links.id", deferrable=True, initially="DEFERRED")),
+    )  # fmt: skip
+
+    def dangling(request, session, db):
+        db.execute(links.insert().values(id=1, to=2))
+        db.commit()
+
+    config = {"database": database}
+    app = make_app(tmp_path, config=config, models=[links], routes=[action("/", dangling)])
+    assert ask(app, "POST", "/").status == 500
+    assert checked_out(app) == 0
+
+
+# ---- Forgotten commits ----------------------------------------------------------------------
+
+
+def add_new(db: Any) -> None:
+    db.add(Counter(id=2))
+
+
+def change(db: Any) -> None:
+    db.get(Counter, 1).value = 9
+
+
+def delete(db: Any) -> None:
+    db.delete(db.get(Counter, 1))
+
+
+def flush(db: Any) -> None:
+    db.add(Counter(id=2))
+    db.flush()
+
+
+def core_dml(db: Any) -> None:
+    db.execute(sa.update(Counter).values(value=9))
+
+
+def text_dml(db: Any) -> None:
+    db.execute(sa.text("-- a note\nDELETE FROM counters"))
+
+
+FORGOTTEN = {
+    add_new: "new Counter",
+    change: "changed Counter (1,)",
+    delete: "deleted Counter (1,)",
+    flush: "INSERT INTO counters",
+    core_dml: "UPDATE counters SET",
+    text_dml: "DELETE FROM counters",
+}
+
+
+@pytest.mark.parametrize("forget", FORGOTTEN)
+def test_a_forgotten_commit_is_rolled_back_and_logged_once(
+    tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture, forget: Any
+) -> None:
+    def forgetful(request, session, db):
+        forget(db)
+        return {"done": True}
+
+    app = counting_app(tmp_path, database, action("/", forgetful))
+    caplog.clear()
+    assert ask(app, "POST", "/").text == '{"done":true}'
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "/ > forgetful changed rows without db.commit()" in record.getMessage()
+    assert FORGOTTEN[forget] in record.getMessage()
+    assert (stored(app, 1), stored(app, 2)) == (0, None)
+
+
+@pytest.mark.parametrize("forget", FORGOTTEN)
+def test_in_debug_the_page_shows_what_was_forgotten(tmp_path: Path, forget: Any) -> None:
+    def act(request, session, db):
+        forget(db)
+        return {}
+
+    visitor = Visitor(forms(tmp_path, act, debug=True))
+    shown = visitor.post(ticket=visitor.get().tickets[0]).text
+    assert "page.html &gt; counter &gt; action_add" in shown
+    assert FORGOTTEN[forget] in shown
+    assert "value 0" in shown
+
+
+def test_a_load_that_forgets_to_commit_is_reported_and_undone_before_the_next(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load(request, session, db):
+        found = value(request, session, db)
+        change(db)
+        return found
+
+    def act(request, session, db):
+        return increment(request, session, db)
+
+    answer = ask(forms(tmp_path, act, load, debug=True))
+    assert "counter &gt; load" in answer.text
+    assert len(caplog.records) == 1
+
+
+def test_in_production_the_page_says_nothing(tmp_path: Path) -> None:
+    def act(request, session, db):
+        change(db)
+        return {}
+
+    visitor = Visitor(forms(tmp_path, act))
+    assert "changed" not in visitor.post(ticket=visitor.get().tickets[0]).text
+
+
+@pytest.mark.parametrize("status", [302, 303])
+def test_a_redirect_that_is_raised_does_not_hide_a_forgotten_commit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    def forgetful(request, session, db):
+        change(db)
+        raise webob.exc.status_map[status](location="/")
+
+    app = counting_app(tmp_path, "sqlite:///./a.db", action("/", forgetful))
+    assert ask(app, "POST", "/").status == status
+    assert "changed Counter (1,)" in caplog.text
+
+
+def raises_403(request: Any, session: Any, db: Any) -> None:
+    change(db)
+    db.flush()
+    raise webob.exc.HTTPForbidden
+
+
+def answers_422(request: Any, session: Any, db: Any) -> Response:
+    change(db)
+    db.flush()
+    return Response(status=422)
+
+
+@pytest.mark.parametrize("handler", [raises_403, answers_422])
+def test_an_answer_of_400_and_above_undoes_in_silence(
+    tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture, handler: Any
+) -> None:
+    app = counting_app(tmp_path, database, action("/", handler))
+    caplog.clear()
+    assert ask(app, "POST", "/").status in (403, 422)
+    assert caplog.records == []
+    assert stored(app) == 0
+
+
+def test_an_action_with_a_status_of_422_undoes_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def act(request, session, db):
+        change(db)
+        db.flush()
+        return {"_status": 422}
+
+    visitor = Visitor(forms(tmp_path, act, debug=True))
+    answer = visitor.post(ticket=visitor.get().tickets[0])
+    assert (answer.status, "value 0" in answer.text) == (422, True)
+    assert caplog.records == []
+
+
+LOCKING = "WITH found AS (SELECT * FROM counters FOR UPDATE) SELECT count(*) FROM found"
+
+
+@only_postgresql
+def test_what_only_reads_and_what_committed_is_not_reported(
+    tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def clean(request, session, db):
+        increment(request, session, db)
+        db.execute(sa.update(Counter).values(value=5))
+        db.commit()
+        counter = db.get(Counter, 1)
+        counter.value = counter.value
+        return {"locked": db.scalar(sa.text(LOCKING))}
+
+    app = counting_app(tmp_path, database, action("/", clean))
+    caplog.clear()
+    assert ask(app, "POST", "/").text == '{"locked":1}'
+    assert caplog.records == []
+
+
+def test_what_one_request_forgot_is_not_told_of_the_next(
+    tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def breaks(request, session, db):
+        flush(db)
+        raise RuntimeError("after a flush")
+
+    app = counting_app(
+        tmp_path, database, action("/break", breaks), action("/value", value),
+        pool_size=1, max_overflow=0,
+    )  # fmt: skip
+    assert ask(app, "POST", "/break").status == 500
+    caplog.clear()
+    assert ask(app, "POST", "/value").status == 200
+    assert caplog.records == []
+
+
+# ---- Streams --------------------------------------------------------------------------------
+
+
+def counting_stream(request: Any, session: Any, db: Any) -> Response:
+    db.get(Counter, 1)
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(3):
+            yield b"%d\n" % db.scalar(sa.select(Counter.value))
+
+    return Response(app_iter=chunks(), content_type="text/plain")
+
+
+def start(app: App, path: str = "/stream", method: str = "GET") -> Any:
+    """The body of an answer, not read yet."""
+    return app(Request.blank(path, method=method).environ, lambda *_: lambda _: None)
+
+
+@pytest.fixture
+def streaming(tmp_path: Path, database: str) -> App:
+    """A pool of one connection."""
+    return counting_app(
+        tmp_path, database, Endpoint("/stream", counting_stream), action("/add", increment),
+        Endpoint("/value", value), pool_size=1, max_overflow=0, pool_timeout=1,
+    )  # fmt: skip
+
+
+def test_a_stream_uses_db_until_it_is_closed(streaming: App) -> None:
+    body = start(streaming)
+    assert next(body) == b"0\n"
+    assert ask(streaming, "POST", "/add").status == 200
+    assert next(body) == b"1\n"
+    body.close()
+    assert checked_out(streaming) == 0
+
+
+def test_idle_streams_hold_no_connection(streaming: App) -> None:
+    first, second = start(streaming), start(streaming)
+    assert checked_out(streaming) == 0
+    next(first), next(second)
+    assert checked_out(streaming) == 0
+    assert ask(streaming, "POST", "/add").text == '{"value":1}'
+    assert list(first) == list(second) == [b"1\n"] * 2
+    first.close()
+    second.close()
+    assert checked_out(streaming) == 0
+
+
+@only_postgresql
+def test_an_idle_stream_has_no_transaction_in_the_server(streaming: App) -> None:
+    body = start(streaming)
+    next(body)
+    query = "SELECT state FROM pg_stat_activity WHERE datname = current_database()"
+    with make_engine(streaming.config, poolclass=sa.NullPool).connect() as watch:
+        states = watch.scalars(sa.text(query + " AND pid <> pg_backend_pid()")).all()
+    assert states == ["idle"]
+    body.close()
+
+
+def test_a_stream_that_nobody_closes_leaves_nothing_checked_out(streaming: App) -> None:
+    body = start(streaming)
+    next(body)
+    del body
+    gc.collect()
+    assert checked_out(streaming) == 0
+    assert len(streaming.database.scoped.registry.registry) == 0
+
+
+def test_a_stream_that_was_never_begun_leaves_nothing(streaming: App) -> None:
+    start(streaming).close()
+    assert checked_out(streaming) == 0
+    assert len(streaming.database.scoped.registry.registry) == 0
+
+
+def result_of_core(db: Any) -> Any:
+    return db.execute(sa.text("SELECT value FROM counters ORDER BY id"))
+
+
+def result_of_orm(db: Any) -> Any:
+    return db.execute(sa.select(Counter.value).order_by(Counter.id))
+
+
+def result_in_batches(db: Any) -> Any:
+    return result_of_orm(db).yield_per(2)
+
+
+def result_of_a_server_side_cursor(db: Any) -> Any:
+    query = sa.select(Counter.value).order_by(Counter.id)
+    return db.execute(query.execution_options(yield_per=2))
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["in the handler", "in the stream"])
+@pytest.mark.parametrize(
+    "query", [result_of_core, result_of_orm, result_in_batches, result_of_a_server_side_cursor]
+)
+def test_a_result_may_be_streamed_row_by_row(
+    tmp_path: Path, database: str, query: Any, early: bool
+) -> None:
+    def rows(request, session, db):
+        found = query(db) if early else None
+        return Response(app_iter=(b"%d " % row[0] for row in lines(found or query(db))))
+
+    def lines(result):
+        yield from result
+
+    app = counting_app(
+        tmp_path, database, Endpoint("/stream", rows), action("/add", increment),
+        pool_size=1, max_overflow=0, pool_timeout=1,
+    )  # fmt: skip
+    with app.database.session() as db:
+        db.add_all(Counter(id=number, value=number) for number in range(2, 8))
+        db.commit()
+    body = start(app)
+    assert next(body) == b"0 "
+    app.database.engine.dispose()  # so that what writes now is not the connection that was read
+    assert ask(app, "POST", "/add").status == 200
+    assert b"".join(body) == b"2 3 4 5 6 7 "
+    body.close()
+
+
+@only_sqlite
+def test_a_result_left_open_does_not_lock_the_next_request_out(
+    tmp_path: Path, database: str
+) -> None:
+    kept = []
+
+    def keeps_a_result(request, session, db):
+        kept.append(db.execute(sa.text("SELECT 1 UNION SELECT 2")))
+        return {"first": kept[0].fetchone()[0]}
+
+    app = counting_app(
+        tmp_path, database, Endpoint("/keep", keeps_a_result), action("/add", increment),
+        pool_size=1, max_overflow=0,
+    )  # fmt: skip
+    ask(app, "GET", "/keep")
+    add_from_elsewhere(app)
+    assert ask(app, "POST", "/add").text == '{"value":11}'
+
+
+def add_from_elsewhere(app: App) -> None:
+    """Through a connection that is not one of the pool's."""
+    engine = make_engine(app.config, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.execute(sa.update(Counter).values(value=Counter.value + 10))
+
+
+def test_a_stream_that_forgets_to_commit_is_rolled_back_and_logged(
+    tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def forgetful(request, session, db):
+        def chunks():
+            flush(db)
+            yield b"one"
+            yield b"%d" % db.query(Counter).count()
+
+        return Response(app_iter=chunks())
+
+    app = counting_app(tmp_path, database, Endpoint("/stream", forgetful))
+    caplog.clear()
+    assert b"".join(start(app)) == b"one1"
+    (record,) = caplog.records
+    assert "INSERT INTO counters" in record.getMessage()
+
+
+def test_what_a_stream_commits_stays(tmp_path: Path, database: str) -> None:
+    def adds(request, session, db):
+        return Response(app_iter=(b"%d" % increment(request, session, db)["value"] for _ in "ab"))
+
+    app = counting_app(tmp_path, database, action("/stream", adds))
+    body = start(app, method="POST")
+    assert list(body) == [b"1", b"2"]
+    body.close()
+    assert stored(app) == 2
+
+
+def test_the_generator_of_a_client_that_went_away_may_still_use_db(
+    tmp_path: Path, database: str
+) -> None:
+    def chunks(request, db):
+        try:
+            yield b"one"
+            yield b"two"
+        finally:
+            increment(request, None, db)
+
+    def handler(request, session, db):
+        return Response(app_iter=chunks(request, db))
+
+    app = counting_app(tmp_path, database, action("/stream", handler))
+    body = start(app, method="POST")
+    next(body)
+    body.close()
+    assert stored(app) == 1
+    assert checked_out(app) == 0
+
+
+def test_what_was_loaded_before_a_chunk_is_still_readable_after_it(streaming: App) -> None:
+    with streaming.database.scope(writes=False):
+        counter = streaming.database.scoped.get(Counter, 1)
+        streaming.database.release()
+        with statements(streaming) as sent:
+            assert counter.value == 0
+        assert sent == []
+
+
+# ---- Pools ----------------------------------------------------------------------------------
+
+
+@servers
+def test_a_connection_that_died_while_idle_is_replaced_unseen(
+    tmp_path: Path, database: str
+) -> None:
+    app = counting_app(tmp_path, database, Endpoint("/", value), pool_size=2)
+    kill = {
+        "postgresql": "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        "mysql": f"KILL {connection_number(app)}",
+    }
+    ask(app)
+    with make_engine(app.config, poolclass=sa.NullPool).connect() as other:
+        other.execute(sa.text(kill[app.database.engine.dialect.name]))
+    time.sleep(0.3)  # a connection in constant use is not pinged
+    assert ask(app).status == 200
+
+
+def connection_number(app: App) -> int:
+    with app.database.session() as db:
+        mariadb = app.database.engine.dialect.name == "mysql"
+        return db.scalar(sa.text("SELECT connection_id()")) if mariadb else 0
+
+
+def test_an_old_connection_is_made_anew(tmp_path: Path, database: str) -> None:
+    app = counting_app(tmp_path, database, Endpoint("/", value), pool_recycle=0)
+    with events(app, "connect") as seen:
+        ask(app)
+        ask(app)
+    assert len(seen) == 2
+
+
+@only_mariadb
+def test_mariadb_keeps_every_character(tmp_path: Path, database: str) -> None:
+    app = counting_app(tmp_path, database)
+    with app.database.session() as db:
+        assert db.scalar(sa.text("SELECT @@character_set_client")) == "utf8mb4"
+        db.get(Counter, 1).label = "🦦"
+        db.commit()
+        assert db.scalar(sa.select(Counter.label)) == "🦦"
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_a_database_in_memory_is_for_tests_and_debug(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError, match="set debug: true"):
+        Database(Config.from_mapping({"database": url}, tmp_path))
+    app = counting_app(tmp_path, url, action("/add", increment), Endpoint("/", value), debug=True)
+    in_threads(4, lambda: ask(app, "POST", "/add"))
+    assert ask(app).text == '{"value":4}'
+
+
+def in_threads(count: int, work: Any) -> None:
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize(("size", "warned"), [(5, True), (6, False), (None, False)])
+def test_a_pool_too_small_for_the_threads_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, size: int | None, warned: bool
+) -> None:
+    counting_app(tmp_path, "sqlite:///./a.db", pool_size=size)
+    assert ("for 8 threads" in caplog.text) == warned
+
+
+def test_an_exhausted_pool_is_a_503_and_no_hang(
+    streaming: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    with streaming.database.session() as db:
+        db.get(Counter, 1)
+        answer = ask(streaming, "GET", "/value")
+        assert (answer.status, answer.header("Retry-After")) == (503, "5")
+    assert ask(streaming, "GET", "/value").status == 200
+    assert "QueuePool limit" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[PrivatePostgres]:
+    postgres = PrivatePostgres()
+    postgres.start()
+    yield postgres
+    postgres.remove()
+
+
+def test_a_database_that_is_down_is_a_503_and_heals_by_itself(
+    tmp_path: Path, cluster: PrivatePostgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = counting_app(tmp_path, cluster.url, action("/add", increment), Endpoint("/", value))
+    ask(app, "POST", "/add")
+    cluster.stop()
+    answers = [ask(app, method, path) for method, path in [("GET", "/"), ("POST", "/add")] * 5]
+    assert {(answer.status, answer.header("Retry-After")) for answer in answers} == {(503, "5")}
+    assert 0 < sum("connection" in text for text in caplog.messages) < 10
+    assert all("password" not in text and "\n" not in text for text in caplog.messages)
+    assert checked_out(app) == 0
+    cluster.start()
+    assert ask(app, "GET", "/").text == '{"value":1}'
+    assert ask(app, "POST", "/add").text == '{"value":2}'
+
+
+def test_a_database_that_goes_away_amid_a_request_is_a_503(
+    tmp_path: Path, cluster: PrivatePostgres
+) -> None:
+    def handler(request, session, db):
+        db.get(Counter, 1)
+        if request.args.get("restart"):
+            cluster.restart()
+        return {"now": str(db.scalar(sa.text("SELECT clock_timestamp()")))}
+
+    both = Endpoint("/", handler, methods=["GET", "POST"], cross_origin=True)
+    app = counting_app(tmp_path, cluster.url, both)
+    for method in ("GET", "POST"):
+        assert ask(app, method, "/", "restart=1").status == 503
+        assert ask(app, method, "/").status == 200
+
+
+def test_an_outage_is_logged_once_a_second(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = Database(Config.from_mapping({"database": "postgresql://127.0.0.1:1/x"}, tmp_path))
+    for _ in range(50):
+        with database.scope(writes=False), pytest.raises(sa.exc.OperationalError) as caught:
+            database.scoped.execute(sa.text("SELECT 1"))
+        database.report_unavailable(caught.value)
+    assert 1 <= len(caplog.records) < 50
+
+
+# ---- Fork -----------------------------------------------------------------------------------
+
+FORKING = """\
+import os, sys
+from counters import counting_app, increment, value, action, checked_out
+from noventa import Endpoint
+from pathlib import Path
+from visitors import ask
+
+root, url, leave = sys.argv[1:]
+app = counting_app(Path(root), url, action("/add", increment), Endpoint("/", value))
+held = app.database.engine.connect()
+assert ask(app).text == '{"value":0}'
+child = os.fork()
+if not child:
+    for number in range(5):
+        assert ask(app, "POST", "/add").text == '{"value":%d}' % (number + 1)
+    held.close()
+    assert checked_out(app) == 0
+    os._exit(0) if leave == "at once" else sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+held.exec_driver_sql("SELECT 1")
+held.close()
+assert ask(app).text == '{"value":5}'
+assert ask(app, "POST", "/add").text == '{"value":6}'
+assert checked_out(app) == 0
+"""
+
+
+@pytest.mark.parametrize("leave", ["at once", "tidily"])
+def test_a_forked_child_makes_connections_of_its_own(
+    tmp_path: Path, database: str, leave: str
+) -> None:
+    tests = str(Path(__file__).parent)
+    command = [sys.executable, "-c", FORKING, str(tmp_path), database, leave]
+    done = subprocess.run(
+        command, env=environment(PYTHONPATH=f"{tests}:{environment()['PYTHONPATH']}"),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@only_postgresql
+def test_a_preloaded_application_serves_from_forked_workers(tmp_path: Path, database: str) -> None:
+    with gunicorn(tmp_path, database, "--workers", "2", "--threads", "2") as server:
+        answers = [get_json(server.port, "/count") for _ in range(30)]
+    assert {answer["count"] for answer in answers} == {1}
+    assert len({answer["process"] for answer in answers}) == 2
+
+
+# ---- session() and sandbox() ----------------------------------------------------------------
+
+
+def test_a_session_outside_a_request_keeps_what_it_commits(tmp_path: Path, database: str) -> None:
+    app = counting_app(tmp_path, database)
+    with app.database.session() as db:
+        db.get(Counter, 1).value = 5
+        db.commit()
+    assert stored(app) == 5
+    assert checked_out(app) == 0
+
+
+def test_a_session_left_without_commit_is_rolled_back_and_logged(
+    tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = counting_app(tmp_path, database)
+    with app.database.session() as db:
+        db.get(Counter, 1).value = 5
+    assert stored(app) == 0
+    assert "changed Counter (1,)" in caplog.text
+
+
+def test_an_error_leaves_a_session_rolled_back_and_passes(tmp_path: Path, database: str) -> None:
+    app = counting_app(tmp_path, database)
+
+    def work() -> None:
+        with app.database.session() as db:
+            db.get(Counter, 1).value = 5
+            db.execute(sa.insert(Counter).values(id=1))
+
+    with pytest.raises(sa.exc.IntegrityError):
+        work()
+    assert stored(app) == 0
+    assert checked_out(app) == 0
+
+
+def test_a_sandbox_undoes_what_it_and_what_requests_commit(tmp_path: Path, database: str) -> None:
+    app = counting_app(tmp_path, database, action("/add", increment), Endpoint("/", value))
+    with app.database.sandbox() as db:
+        db.get(Counter, 1).value = 10
+        db.commit()
+        assert ask(app, "POST", "/add").text == '{"value":11}'
+        assert db.get(Counter, 1).value == 11
+        assert ask(app).text == '{"value":11}'
+    assert ask(app).text == '{"value":0}'
+    assert checked_out(app) == 0
+
+
+def test_in_a_sandbox_a_request_that_fails_undoes_its_own_part_only(
+    tmp_path: Path, database: str
+) -> None:
+    def fails(request, session, db):
+        increment(request, session, db)
+        db.add(Counter(id=1))
+        db.commit()
+
+    def forgets(request, session, db):
+        change(db)
+        return {}
+
+    app = counting_app(tmp_path, database, action("/fail", fails), action("/forget", forgets))
+    with app.database.sandbox() as db:
+        db.add(Counter(id=2))
+        db.commit()
+        assert ask(app, "POST", "/fail").status == 500
+        assert ask(app, "POST", "/forget").status == 200
+        assert db.get(Counter, 1).value == 1
+        assert db.get(Counter, 2) is not None
+    assert (stored(app, 1), stored(app, 2)) == (0, None)
+
+
+def test_a_sandbox_covers_pages_and_streams(tmp_path: Path, database: str) -> None:
+    def act(request, session, db):
+        return increment(request, session, db)
+
+    app = forms(tmp_path, act, url=database)
+    with app.database.sandbox() as db:
+        visitor = Visitor(app)
+        assert "value 1" in visitor.post(ticket=visitor.get().tickets[0]).text
+        assert db.get(Counter, 1).value == 1
+    assert "value 0" in ask(app).text
+
+
+def test_a_sandbox_is_undone_after_an_error_and_cannot_be_nested(
+    tmp_path: Path, database: str
+) -> None:
+    app = counting_app(tmp_path, database)
+
+    def nest() -> None:
+        with app.database.sandbox() as db:
+            db.get(Counter, 1).value = 5
+            db.commit()
+            with app.database.sandbox():
+                pass
+
+    with pytest.raises(NoventaError, match="open already"):
+        nest()
+    assert stored(app) == 0
+    with app.database.sandbox() as db:
+        assert db.get(Counter, 1).value == 0

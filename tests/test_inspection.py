@@ -1,0 +1,271 @@
+"""Inspection: check, routes and shell, which look at a project without serving it."""
+
+import io
+import json
+
+import pytest
+from processes import KEY, PROJECT, noventa, write_project
+
+import noventa_cli
+from noventa_cli import main
+
+USER = {
+    "registry.py": """\
+from components.user import user_logic, user_models
+from noventa import Component, Endpoint, Mount, Page, Registry, Static
+
+
+def signed_in(request, session, db):
+    return None
+
+
+def everybody(request, session, db):
+    return None
+
+
+def users(request, session, db):
+    return []
+
+
+class Legacy:
+    def __call__(self, environ, start_response):
+        return []
+
+
+registry = Registry(
+    components=[
+        Component("user", "user.html", logic=user_logic, models=[user_models], guard=signed_in),
+        Component("card", "card.html"),
+        Component("unused", "card.html"),
+    ],
+    routes=[
+        Page("/", "pages/index.html", guards=[signed_in]),
+        Endpoint("/users.json", users, methods=["GET", "POST"]),
+        Mount("/legacy", Legacy()),
+        Static("/files", "files"),
+    ],
+    guards=[everybody],
+)
+""",
+    "components/user/user_logic.py": """\
+def action_rename(request, session, db):
+    return {}
+""",
+    "components/user/user_models.py": """\
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class User(Base):
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+""",
+    "pages/index.html": '{{ component("user") }}',
+    "user.html": '{% call component("card") %}{{ action("rename") }}{% endcall %}',
+    "card.html": "{{ children }}",
+    "files/site.css": "",
+}
+
+
+def run(root, *arguments):
+    return main(["--project", str(root), *arguments])
+
+
+# ---- routes ---------------------------------------------------------------------------------
+
+
+def test_routes_says_what_each_url_is_made_of(tmp_path, capsys):
+    assert run(write_project(tmp_path, USER), "routes", "--json") == 0
+    page, endpoint, mount, static = json.loads(capsys.readouterr().out)
+    assert page == {
+        "url": "/",
+        "kind": "page",
+        "methods": ["GET", "HEAD", "POST"],
+        "target": "pages/index.html",
+        "guards": ["registry.everybody", "registry.signed_in", "registry.signed_in"],
+        "components": ["user", "card"],
+        "actions": ["user.rename"],
+        "tables": ["users"],
+    }
+    assert (endpoint["target"], endpoint["methods"]) == ("registry.users", ["GET", "POST"])
+    assert (mount["kind"], mount["target"]) == ("mount", "registry.Legacy")
+    assert (static["url"], static["target"]) == ("/files", "files")
+
+
+def test_routes_is_a_table_with_straight_columns(tmp_path, capsys):
+    assert run(write_project(tmp_path, USER), "routes") == 0
+    head, page, endpoint, *_ = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ["URL", "KIND", "METHODS"]
+    assert {line.index("registry.everybody") for line in (page, endpoint)} == {
+        head.index("GUARDS")
+    }
+    assert page.endswith("  user card   user.rename  users")
+
+
+# ---- check ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def migrated(tmp_path):
+    """A project without faults: what it has for tables is in its migrations."""
+    root = write_project(tmp_path, USER)
+    assert run(root, "migrate", "revision", "--autogenerate", "-m", "Users") == 0
+    for left in root.glob("noventa.db*"):
+        left.unlink()
+    return root
+
+
+def test_check_says_ok_where_nothing_is_wrong(migrated, capsys):
+    capsys.readouterr()
+    assert run(migrated, "check") == 0
+    assert capsys.readouterr() == ("ok\n", "")
+
+
+def test_check_does_not_make_the_database(migrated):
+    assert run(migrated, "check", "--deploy") in (0, 1)
+    assert list(migrated.glob("noventa.db*")) == []
+
+
+def test_check_lists_the_faults_of_all_parts_together(migrated, capsys):
+    write_project(
+        migrated,
+        {
+            **USER,
+            "config.yaml": "debgu: true\nserver: {port: high}\n",
+            "user.html": "{% if %}",
+            "pages/index.html": '{{ component("usr") }}',
+            "components/user/user_logic.py": "def action_rename(request): pass\n",
+        },
+    )
+    assert run(migrated, "check") == 1
+    out, err = capsys.readouterr()
+    assert "ok" not in out.splitlines()
+    for part in ("debgu is no setting", "server.port is 'high'", "user.html:1", "'usr'", "rename"):
+        assert part in err
+    count, *faults = err.splitlines()
+    assert count == f"{len(faults)} faults:"
+    assert len(faults) >= 5
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"registry.py": "1 / 0"}, "cannot be imported: registry.py:1: ZeroDivisionError"),
+        ({"registry.py": ""}, "registry.py defines no `registry`"),
+        ({"config.yaml": 'database: "sqlite://"'}, "database is SQLite in memory"),
+    ],
+)
+def test_check_names_one_fault_too(files, message, tmp_path, capsys):
+    assert run(write_project(tmp_path, files), "check") == 1
+    err = capsys.readouterr().err
+    assert err.startswith("1 fault:\n")
+    assert message in err
+
+
+def test_check_of_an_empty_folder_names_both_files(tmp_path, capsys):
+    assert run(tmp_path, "check") == 1
+    err = capsys.readouterr().err
+    assert "config.yaml does not exist" in err
+    assert "registry.py does not exist" in err
+
+
+# ---- check --deploy -------------------------------------------------------------------------
+
+
+def deploy_faults(root, capsys, settings):
+    write_project(root, {"config.yaml": settings})
+    code = run(root, "check", "--deploy")
+    out, err = capsys.readouterr()
+    assert code == (1 if err else 0)
+    return out, err
+
+
+GOOD = 'secret_keys: ["${SOME_KEY}"]\nsession: {secure: true}\n'
+
+
+def test_a_project_that_is_ready_has_only_advice(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SOME_KEY", KEY)
+    out, err = deploy_faults(tmp_path, capsys, GOOD)
+    assert err == ""
+    assert out.splitlines()[-1] == "ok"
+    assert all(line.startswith("advice: ") for line in out.splitlines()[:-1])
+    assert "database is SQLite" in out
+    assert "through a proxy on this machine" in out
+    assert 'write headers: {Strict-Transport-Security: "max-age=31536000"}' in out
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("debug: true", "debug is true: errors show source code; write debug: false"),
+        ("secret_keys: []", 'secret_keys is empty: sessions and forms fail; write ["${NOVENTA'),
+        (f'secret_keys: ["{KEY}"]', "secret_keys[0] stands in the file; write"),
+        (f'secret_keys: ["${{NOT_SET:-{KEY}}}"]', "secret_keys[0] stands in the file; write"),
+        (f'secret_keys: ["starter-{KEY}"]', "secret_keys[0] is the starter's; write"),
+        ("session: {secure: false}", "session.secure is false"),
+        ('debug: true\ndatabase: "sqlite://"', "database is in memory: each process has its own"),
+    ],
+)
+def test_each_fault_of_a_deployment_comes_with_its_remedy(settings, message, tmp_path, capsys):
+    _, err = deploy_faults(tmp_path, capsys, settings)
+    assert message in err
+    assert KEY not in err
+
+
+def test_debug_by_the_environment_is_mended_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("NOVENTA_DEBUG", "1")
+    monkeypatch.setenv("SOME_KEY", KEY)
+    assert "unset NOVENTA_DEBUG" in deploy_faults(tmp_path, capsys, GOOD)[1]
+
+
+def test_settings_that_cannot_be_read_are_mended_first(tmp_path, capsys):
+    out, err = deploy_faults(tmp_path, capsys, GOOD)
+    assert err.startswith("1 fault:\n  config.yaml: secret_keys needs the environment variable")
+    assert out == ""
+
+
+def test_advice_follows_the_settings(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SOME_KEY", KEY)
+    settings = 'server: {host: 0.0.0.0}\nheaders: {strict-transport-security: "max-age=1"}\n'
+    out, _ = deploy_faults(tmp_path, capsys, GOOD + settings)
+    assert "put a proxy that speaks HTTPS before it and write server: {host: 127.0.0.1}" in out
+    assert "HTTP first" not in out
+
+
+def test_no_sqlite_advice_for_a_server(tmp_path):
+    settings = "database: postgresql+psycopg://me@db.example/x\n"
+    config = noventa_cli._settings_faults(write_project(tmp_path, {"config.yaml": settings}))[0]
+    assert not [line for line in noventa_cli._deploy_advice(config) if "SQLite" in line]
+
+
+# ---- shell ----------------------------------------------------------------------------------
+
+
+def test_the_shell_has_db_the_registry_and_the_models(migrated, monkeypatch, capsys):
+    assert run(migrated, "migrate") == 0
+    lines = "db.add(User()); db.commit()\nprint(db.query(User).count(), len(registry.routes))\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{lines}print(app)\n"))
+    assert run(migrated, "shell") == 0
+    out, err = capsys.readouterr()
+    assert "1 4" in out
+    assert f"<App {migrated.name}" in out
+    assert "User, db, app, registry" in err
+
+
+def test_leaving_the_shell_by_exit_is_no_fault(tmp_path):
+    ended = noventa("--project", write_project(tmp_path), "shell", input="exit()\nprint('on')\n")
+    assert ended.returncode == 0
+    assert "on\n" not in ended.stdout
+
+
+def test_a_model_may_be_listed_by_itself(tmp_path):
+    registry = PROJECT["registry.py"].replace("routes=", "models=[User], routes=")
+    files = {**USER, "registry.py": f"from components.user.user_models import User\n{registry}"}
+    root = write_project(tmp_path, files)
+    with noventa_cli.project_imports(root):
+        found = noventa_cli._model_classes(noventa_cli.load_registry(root))
+    assert list(found) == ["User"]

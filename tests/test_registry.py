@@ -1,0 +1,499 @@
+"""Registry: what an application consists of; its faults, all at once, each with its remedy."""
+
+import functools
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import orm
+from support import make_app, make_module
+
+from noventa import (
+    Component,
+    Endpoint,
+    Fault,
+    Mount,
+    Page,
+    Registry,
+    RegistryError,
+    Static,
+    did_you_mean,
+)
+
+
+def faults_of(root, files=None, **registry):
+    """The faults as lines, without the places of this file's own lines."""
+    with pytest.raises(RegistryError) as raised:
+        make_app(root, files, **registry)
+    return [str(fault) for fault in raised.value.faults]
+
+
+def guard(request, session, db):
+    return None
+
+
+def endpoint(request, session, db):
+    return {}
+
+
+def seed_users(db):
+    pass
+
+
+def users_module(name, base="Base", table="users"):
+    return make_module(
+        name,
+        f"""
+        from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+        class {base}(DeclarativeBase):
+            pass
+
+        class User({base}):
+            __tablename__ = {table!r}
+            id: Mapped[int] = mapped_column(primary_key=True)
+        """,
+    )
+
+
+# All at once
+
+
+def test_all_faults_are_shown_together(tmp_path):
+    logic = make_module("bad.bad_logic", "def load_template_context(req, session, db): ...")
+    models = [users_module("one.models"), users_module("two.models")]
+    files = {
+        "card.html": "{{ component('crad') }}",
+        "index.html": "{% if %}",
+    }
+    faults = faults_of(
+        tmp_path,
+        files,
+        components=[
+            Component("card", "card.html"),
+            Component("card", "card.html"),
+            Component("bad", "card.html", logic=logic),
+        ],
+        models=models,
+        routes=[Page("/", "index.html"), Page("/x", "missing.html"), Page("/x", "card.html")],
+        seeds=[seed_users, seed_users],
+    )
+    text = "\n".join(faults)
+    for part in [
+        "component 'card' is listed twice",
+        "seed 'test_registry.seed_users' is listed twice",
+        "the first three parameters are not request, session, db",
+        "table 'users' is already defined by one.models.User",
+        "route '/x' has the shape of '/x'",
+        "template 'missing.html' does not exist",
+        "index.html:1: Expected an expression",
+        "component 'crad' is not in the registry; did you mean 'card'?",
+    ]:
+        assert part in text
+    assert len(faults) == len(set(faults)) == 8
+
+
+def test_the_error_lists_every_fault_on_a_line():
+    faults = [Fault("registry.py:3", "it is wrong", "mend it"), Fault("a.html:1", "no", "yes")]
+    assert str(RegistryError(faults)) == (
+        "The registry has 2 faults:\n  registry.py:3: it is wrong; mend it.\n  a.html:1: no; yes."
+    )
+    assert str(RegistryError(faults[:1])).startswith("The registry has 1 fault:\n")
+
+
+def test_a_remedy_that_asks_ends_with_its_question_mark():
+    assert str(Fault("here", "no 'ab'", did_you_mean("ab", ["abc"]))).endswith("mean 'abc'?")
+
+
+@pytest.mark.parametrize(
+    ("known", "remedy"),
+    [(["users", "c"], "did you mean 'users'?"), (["b", "a"], "known: a, b"), ([], "none is known")],
+)  # fmt: skip
+def test_a_misspelt_name_is_answered_with_the_nearest_or_all(known, remedy):
+    assert did_you_mean("user", known) == remedy
+
+
+# Entries
+
+
+@pytest.mark.parametrize(
+    ("registry", "problem"),
+    [
+        ({"components": [endpoint]}, "components[0]: <function endpoint"),
+        ({"routes": [Page("/", "a.html"), "/x"]}, "routes[1]: '/x' is a str; expected Page, Endpo"),
+        ({"routes": Page("/", "a.html")}, "routes is Page(path='/'"),
+        ({"components": None}, "components is None; expected a list"),
+        ({"seeds": seed_users}, "seeds is <function seed_users"),
+        ({"models": pytest}, "models is <module 'pytest'"),
+        ({"guards": guard}, "guards is <function guard"),
+        ({"filters": ["a"]}, "filters is ['a']; expected a mapping"),
+        ({"components": [Component("a", None)]}, "template is None; expected a text"),
+        ({"components": [Component(pytest, "a.html")]}, "name is <module 'pytest'"),
+        ({"components": [Component("a", "a.html", models=pytest)]}, "models is <module 'pytest'"),
+        ({"components": [Component("a", "a.html", retries=-1)]}, "retries is -1; expected 0 or"),
+        ({"components": [Component("a", "a.html", logic="a.py")]}, "logic is 'a.py'; expected the"),
+        ({"routes": [Page("/", "a.html", guards=guard)]}, "guards is <function guard"),
+        ({"routes": [Page("/", "a.html", limits=9)]}, "limits is 9; expected a mapping"),
+        ({"routes": [Page("/", "a.html", limits={"bdoy": 9})]}, "limits has 'bdoy'; did you mean"),
+        ({"routes": [Page("/", "a.html", limits={"body": "9"})]}, "limits has 'body': '9'; expec"),
+        ({"routes": [Static("/f", None)]}, "folder is None; expected a text"),
+        ({"routes": [Mount("/m", "app")]}, "application is 'app'; expected a WSGI application"),
+        ({"routes": [Endpoint("/e", endpoint, retries="2")]}, "retries is '2'; expected 0 or more"),
+    ],
+)  # fmt: skip
+def test_an_entry_of_a_wrong_type_is_named_with_its_place(tmp_path, registry, problem):
+    (fault,) = faults_of(tmp_path, {"a.html": ""}, **registry)
+    assert fault.startswith(("test_registry.py:", "support.py:"))
+    assert problem in fault
+
+
+def test_an_entry_knows_the_line_that_made_it():
+    line = test_an_entry_knows_the_line_that_made_it.__code__.co_firstlineno
+    made = Component("card", "card.html")
+    assert made.where == f"test_registry.py:{line + 2}"
+    assert "where" not in repr(made)
+
+
+def test_what_is_listed_twice_names_both_places(tmp_path):
+    first = Component("card", "a.html")
+    second = Component("card", "b.html")
+    routes = [Page("/a", "a.html"), Page("/a", "b.html")]
+    faults = faults_of(
+        tmp_path, {"a.html": "", "b.html": ""}, components=[first, second], routes=routes
+    )
+    assert faults == [
+        (
+            f"{second.where}: component 'card' is listed twice, first at {first.where};"
+            " remove one of them."
+        ),
+        (
+            f"{routes[1].where}: route '/a' has the shape of '/a' at {routes[0].where};"
+            " remove one of them."
+        ),
+    ]
+
+
+def test_one_route_listed_twice_is_a_fault(tmp_path):
+    page = Page("/a", "a.html")
+    (fault,) = faults_of(tmp_path, {"a.html": ""}, routes=[page, page])
+    assert "route '/a' has the shape of '/a' at" in fault
+
+
+def test_a_seed_listed_twice_names_both_places(tmp_path):
+    (fault,) = faults_of(tmp_path, seeds=[seed_users, len, seed_users])
+    assert "seeds[2]: seed 'test_registry.seed_users' is listed twice, first at" in fault
+    assert "seeds[0];" in fault
+
+
+@pytest.mark.parametrize(
+    ("seed", "problem"),
+    [
+        ("migrations.seed", "seed 'migrations.seed' is no function; list the function"),
+        (lambda: None, "takes (); write it as def NAME(db: Session)"),
+        (lambda db, more: None, "takes (db, more); write it as def NAME(db: Session)"),
+        (dict, "takes (); write it as"),
+    ],
+)
+def test_a_seed_that_cannot_be_called_is_a_fault(tmp_path, seed, problem):
+    (fault,) = faults_of(tmp_path, seeds=[seed])
+    assert problem in fault
+
+
+# Handlers
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("def load_template_context(request, db, session): ...",
+         ("c/c_logic.py:1: load_template_context(request, db, session): the first three parameters"
+         " are not request, session, db; write it as"
+         " def load_template_context(request, session, db, **props).")),
+        ("\ndef action_save(request): ...", "c/c_logic.py:2: action_save(request): the first"),
+        ("def action_save(*, request, session, db): ...", "action_save(request, session, db): the"),
+        ("load_template_context = {}", "{} is no function; give the function itself"),
+        (("def load_template_context(request, session, db, *, id): ...\n"
+         "def action_save(request, session, db, *, name): ..."),
+         ("c/c_logic.py:2: action_save does not take the prop 'id' of load_template_context;"
+         " add it, or **props.")),
+    ],
+)  # fmt: skip
+def test_a_handler_with_other_parameters_is_a_fault(tmp_path, source, problem):
+    logic = make_module("c.c_logic", source)
+    (fault,) = faults_of(
+        tmp_path, {"c.html": ""}, components=[Component("c", "c.html", logic=logic)]
+    )
+    assert problem in fault
+
+
+@pytest.mark.parametrize("kind", ["endpoint", "guard", "route guard", "component guard"])
+@pytest.mark.parametrize("function", [lambda request: None, "a text", dict])
+def test_every_kind_of_handler_is_checked(tmp_path, kind, function):
+    routes = [
+        Endpoint("/e", function if kind == "endpoint" else endpoint),
+        Page("/", "a.html", guards=[function] if kind == "route guard" else []),
+    ]
+    component = Component("c", "a.html", guard=function if kind == "component guard" else None)
+    guards = [function] if kind == "guard" else []
+    (fault,) = faults_of(
+        tmp_path, {"a.html": ""}, routes=routes, components=[component], guards=guards
+    )
+    assert "not request, session, db" in fault or "is no function; give the function" in fault
+
+
+def test_a_guard_that_needs_more_than_three_is_a_fault(tmp_path):
+    def signed_in(request, session, db, role):
+        return None
+
+    (fault,) = faults_of(tmp_path, {"a.html": ""}, routes=[Page("/", "a.html", guards=[signed_in])])
+    assert "signed_in needs 'role', which a guard is not given; give it a default." in fault
+
+
+def test_partials_methods_and_callable_objects_are_handlers(tmp_path):
+    class Answering:
+        def __call__(self, request, session, db):
+            return {"by": "object"}
+
+        def method(self, request, session, db):
+            return {"by": "method"}
+
+    def full(request, session, db, by):
+        return {"by": by}
+
+    routes = [
+        Endpoint("/object", Answering()),
+        Endpoint("/method", Answering().method),
+        Endpoint("/partial", functools.partial(full, by="partial")),
+    ]
+    assert make_app(tmp_path, routes=routes).router.match("/partial").route is routes[2]
+
+
+def test_only_functions_that_the_module_defines_are_actions(tmp_path):
+    make_module("shared.other_logic", "def action_delete(request, session, db): ...")
+    logic = make_module(
+        "c.c_logic",
+        """
+        from shared.other_logic import action_delete
+
+        action_text = "no function"
+        def action_save(request, session, db): ...
+        """,
+    )
+    app = make_app(tmp_path, {"c.html": ""}, components=[Component("c", "c.html", logic=logic)])
+    assert list(app.components.by_name["c"].actions) == ["save"]
+
+
+# Models
+
+
+def test_models_may_be_modules_classes_or_tables(tmp_path):
+    module = users_module("a.models")
+    other = users_module("b.models", table="others")
+    table = sa.Table("plain", sa.MetaData(), sa.Column("id", sa.Integer))
+    registry = Registry(
+        components=[Component("c", "c.html", models=[other.User, table])], models=[module]
+    )
+    assert sorted(registry.metadata.tables) == ["others", "plain", "users"]
+    assert sorted(registry.tables.values()) == ["a.models.User", "b.models.User", "table plain"]
+    assert registry.faults() == []
+
+
+def test_a_module_listed_twice_is_one(tmp_path):
+    module = users_module("a.models")
+    registry = Registry(models=[module, module.User, module.User.__table__])
+    assert (registry.faults(), list(registry.metadata.tables)) == ([], ["users"])
+
+
+def test_two_tables_of_one_name_name_both_modules(tmp_path):
+    models = [users_module("one.models"), users_module("two.models")]
+    assert faults_of(tmp_path, models=models) == [
+        (
+            "two.models.User: table 'users' is already defined by one.models.User;"
+            " give one of them another __tablename__."
+        )
+    ]
+
+
+@pytest.mark.parametrize("entry", [pytest, dict, "models.py"])
+def test_a_models_entry_without_a_table_is_a_fault(tmp_path, entry):
+    (fault,) = faults_of(tmp_path, models=[entry])
+    assert "has no table; list a models module or a class." in fault
+
+
+def test_a_foreign_key_that_its_base_cannot_resolve_is_a_fault(tmp_path):
+    users = users_module("one.models")
+    posts = make_module(
+        "two.models",
+        """
+        from sqlalchemy import ForeignKey
+        from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+        class Base(DeclarativeBase):
+            pass
+
+        class Post(Base):
+            __tablename__ = "posts"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            author: Mapped[int] = mapped_column(ForeignKey("users.id"))
+        """,
+    )
+    assert faults_of(tmp_path, models=[users, posts]) == [
+        (
+            "two.models.Post.author: its Base knows no 'users.id', to which ForeignKey points;"
+            " across Bases give the column, not its name: ForeignKey(User.id)."
+        )
+    ]
+
+
+def test_a_foreign_key_to_a_table_that_is_not_listed_is_a_fault(tmp_path):
+    users = users_module("one.models")
+    posts = sa.Table("posts", sa.MetaData(), sa.Column("author", sa.ForeignKey(users.User.id)))
+    assert faults_of(tmp_path, models=[posts]) == [
+        (
+            "table posts.author: it refers to table 'users', which is not registered;"
+            " list the module that defines it under models."
+        )
+    ]
+    assert Registry(models=[posts, users]).faults() == []
+
+
+def test_a_relationship_that_cannot_be_resolved_is_a_fault(tmp_path):
+    class Base(orm.DeclarativeBase):
+        pass
+
+    class Post(Base):
+        __tablename__ = "posts"
+        id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+        author = orm.relationship("Nobody")
+
+    (fault,) = faults_of(tmp_path, models=[Post])
+    assert fault.startswith("test_registry.Post: ")
+    assert "expression 'Nobody' failed to locate a name" in fault
+    assert "give the class, not its name: relationship(User)" in fault
+
+
+def test_the_database_is_not_asked_for_faults(tmp_path):
+    with pytest.raises(RegistryError):
+        make_app(tmp_path, routes=[Page("/", "no.html")])
+    assert list(tmp_path.iterdir()) == []
+
+
+# Templates and folders
+
+
+def test_a_missing_template_is_answered_with_the_nearest(tmp_path):
+    page, component = Page("/", "pages/indx.html"), Component("card", "components/card.html")
+    files = {"pages/index.html": "", "components/card/card.html": ""}
+    of_component, of_page = faults_of(tmp_path, files, routes=[page], components=[component])
+    assert of_component.startswith(f"{component.where}: template 'components/card.html' does not")
+    assert of_component.endswith("; did you mean 'components/card/card.html'?")
+    assert of_page.startswith(f"{page.where}: template 'pages/indx.html' does not exist")
+    assert of_page.endswith("; did you mean 'pages/index.html'?")
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("<p>\n{% if %}", "a.html:2: Expected an expression, got 'end of statement block'; mend"),
+        ("{{ x | nosuchfilter }}", "a.html:1: No filter named 'nosuchfilter'; mend"),
+        ("{% block a %}", "a.html:1: Unexpected end of template. Jinja was"),
+        ("{% extends 'base.html' %}", "a.html: template 'base.html' does not exist"),
+        ("{% include 'b.html' %}", "b.html:3: Encountered unknown tag 'endif'; mend"),
+        ("{% extends 'b.html' %}", "b.html:3: Encountered unknown tag 'endif'; mend"),
+        ("{% import 'b.html' as b %}", "b.html:3: Encountered unknown tag 'endif'; mend"),
+    ],
+)
+def test_a_broken_template_names_file_and_line(tmp_path, source, problem):
+    files = {"a.html": source, "b.html": "\n\n{% endif %}"}
+    (fault,) = faults_of(tmp_path, files, routes=[Page("/", "a.html"), Page("/2", "a.html")])
+    assert fault.startswith(problem)
+    assert "\n" not in fault
+
+
+def test_a_broken_layout_is_one_fault_however_many_pages_use_it(tmp_path):
+    files = {"base.html": "{% if %}", "a.html": "{% extends 'base.html' %}"}
+    files["b.html"] = files["a.html"]
+    routes = [Page("/a", "a.html"), Page("/b", "b.html")]
+    assert len(faults_of(tmp_path, files, routes=routes)) == 1
+
+
+def test_a_template_that_is_no_text_is_a_fault(tmp_path):
+    (tmp_path / "a.html").write_bytes(b"\xff")
+    (fault,) = faults_of(tmp_path, routes=[Page("/", "a.html")])
+    assert fault.startswith("a.html:1: 'utf-8' codec can't decode")
+
+
+@pytest.mark.parametrize("name", ["../outside.html", ".hidden.html", "link.html", "folder"])
+def test_a_template_outside_the_project_does_not_exist(tmp_path, name):
+    (tmp_path / "outside.html").write_text("")
+    root = tmp_path / "project"
+    (root / "folder").mkdir(parents=True)
+    (root / ".hidden.html").write_text("")
+    (root / "link.html").symlink_to(tmp_path / "outside.html")
+    (fault,) = faults_of(root, routes=[Page("/", name)])
+    assert f"template {name!r} does not exist" in fault
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% include 'no.html' ignore missing %}",
+        "{% include ['no.html', 'a.html'] %}",
+        "{% include chosen ignore missing %}",
+    ],
+)
+def test_a_template_that_may_be_missing_is_no_fault(tmp_path, source):
+    files = {"a.html": "", "index.html": source}
+    make_app(tmp_path, files, routes=[Page("/", "index.html")])
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("{{ component('usr') }}", "component 'usr' is not in the registry; did you mean 'user'?"),
+        ("{% call component('usr') %}{% endcall %}", "component 'usr' is not in the registry"),
+        ("{% include 'part.html' %}", "component 'usre' is not in the registry"),
+        ("{{ action('save') }}", "a page has no action 'save'; none is known"),
+        ("{{ action_ticket('save') }}", "a page has no action 'save'"),
+    ],
+)
+def test_a_template_that_calls_what_is_not_there_is_a_fault(tmp_path, source, problem):
+    files = {"page.html": source, "user.html": "", "part.html": "{{ component('usre') }}"}
+    (fault,) = faults_of(
+        tmp_path,
+        files,
+        components=[Component("user", "user.html")],
+        routes=[Page("/", "page.html")],
+    )
+    assert fault.startswith(f"page.html: {problem}")
+
+
+def test_a_component_that_calls_an_unknown_action_is_a_fault(tmp_path):
+    logic = make_module("u.u_logic", "def action_save(request, session, db): ...")
+    files = {"user.html": "{{ action('sve') }}{{ action(name) }}{{ other('x') }}"}
+    assert faults_of(tmp_path, files, components=[Component("user", "user.html", logic=logic)]) == [
+        "user.html: component 'user' has no action 'sve'; did you mean 'save'?"
+    ]
+
+
+def test_a_parameter_with_the_name_of_a_template_function_is_a_fault(tmp_path):
+    (fault,) = faults_of(tmp_path, {"a.html": ""}, routes=[Page("/{url}", "a.html")])
+    assert "parameter 'url' of '/{url}' is the name of a template function; rename it." in fault
+
+
+def test_a_static_folder_that_does_not_exist_is_a_fault(tmp_path):
+    (fault,) = faults_of(tmp_path, routes=[Static("/files", "fiels")])
+    assert "folder 'fiels' does not exist; make it." in fault
+
+
+def test_the_components_that_a_page_uses_are_known(tmp_path):
+    files = {
+        "page.html": "{{ component('list') }}{% include 'part.html' %}",
+        "part.html": "{% call component('card') %}{% endcall %}{% include 'page.html' %}",
+        "list.html": "{{ component('user') }}{{ component('list') }}",
+        "user.html": "",
+        "card.html": "",
+    }
+    names = ["card", "list", "user"]
+    components = [Component(name, f"{name}.html") for name in names]
+    app = make_app(tmp_path, files, components=components, routes=[Page("/", "page.html")])
+    assert app.components.used_by("page.html") == names

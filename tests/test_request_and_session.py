@@ -1,0 +1,416 @@
+"""Request and session, each alone: no application, no database."""
+
+import io
+import json
+import time
+
+import pytest
+import webob
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import SECRET
+from urllib.parse import urlencode
+from visitors import FORM, multipart
+
+from noventa import Config, Refusal, Request, Session, SessionCookies, SessionError, Signer, Values
+
+LIMITS = {"body": 100_000, "memory": 1_000, "fields": 50, "files": 5}
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+PAIRS = st.lists(st.tuples(TEXTS, TEXTS), max_size=20)
+
+
+class Drip(io.BytesIO):
+    """A stream that gives one byte for each read, as sockets may."""
+
+    def read(self, size=-1):
+        return super().read(min(size, 1))
+
+
+def make_request(body=b"", limits=LIMITS, stream=io.BytesIO, **environ):
+    defaults = {"REQUEST_METHOD": "POST", "CONTENT_LENGTH": str(len(body)), "CONTENT_TYPE": FORM}
+    request = Request({**defaults, "wsgi.input": stream(body), **environ}, limits)
+    request.check()
+    return request
+
+
+def make_upload(*parts, **more):
+    return make_request(multipart(*parts), CONTENT_TYPE="multipart/form-data; boundary=limit", **more)
+
+
+def refusal_of(call):
+    with pytest.raises(Refusal) as caught:
+        call()
+    return caught.value.status, caught.value.reason
+
+
+# ---- Request ----
+
+
+@given(pairs=PAIRS)
+@settings(deadline=None)
+def test_any_fields_survive_the_query(pairs):
+    request = make_request(REQUEST_METHOD="GET", QUERY_STRING=urlencode(pairs))
+    assert sorted(request.args.pairs()) == sorted(pairs)
+
+
+@given(pairs=PAIRS)
+@settings(deadline=None)
+def test_any_fields_survive_a_urlencoded_form(pairs):
+    assert sorted(make_request(urlencode(pairs).encode()).form.pairs()) == sorted(pairs)
+
+
+@given(pairs=PAIRS, files=st.lists(st.binary(max_size=3_000), max_size=5))
+@settings(deadline=None)
+def test_any_fields_and_files_survive_a_multipart_form(pairs, files):
+    parts = [(f"f{n}", value.encode()) for n, (_, value) in enumerate(pairs)]
+    uploads = [(f"u{n}", content, "name", "a/b") for n, content in enumerate(files)]
+    body = multipart(*parts, *uploads, boundary="limit-of-this-test")
+    type_ = "multipart/form-data; boundary=limit-of-this-test"
+    request = make_request(body, CONTENT_TYPE=type_)
+    assert list(request.form.values()) == [value for _, value in pairs]
+    assert [upload.file.read() for upload in request.files.values()] == files
+    request.close_files()
+
+
+def test_the_first_of_equal_names_wins_and_getlist_gives_all():
+    values = make_request(b"a=1&b=x&a=2").form
+    assert values["a"] == "1"
+    assert values.getlist("a") == ["1", "2"]
+    assert values.get("b", 7, type=int) == 7
+    assert values.get("a", 7, type=int) == 1
+    assert values.get("no") is None
+
+
+def test_short_reads_are_read_on_to_the_end():
+    assert make_request(b"a=1&b=2", stream=Drip).form["b"] == "2"
+    assert make_upload(("a", b"1"), ("b", b"2"), stream=Drip).form["b"] == "2"
+
+
+def test_a_body_stops_at_its_length():
+    assert make_request(b"a=1&b=2", CONTENT_LENGTH="3").form.getlist("b") == []
+
+
+def test_a_chunked_body_is_read_to_its_end_and_no_further_than_the_limit():
+    chunked = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}
+    assert make_request(b"a=1", **chunked).form["a"] == "1"
+    exact = make_request(b"a=" + b"x" * 99_998, **chunked)
+    assert len(exact.form["a"]) == 99_998
+    over = make_request(b"a=" + b"x" * 99_999, **chunked)
+    assert refusal_of(lambda: over.form) == (413, "body-too-large")
+    assert over.environ["wsgi.input"].raw.stream.tell() <= 100_001
+
+
+def test_a_body_without_length_on_a_server_that_does_not_end_it_is_not_read():
+    request = make_request(b"a=1", CONTENT_LENGTH="")
+    assert refusal_of(lambda: request.form) == (411, "no-length")
+    assert request.environ["wsgi.input"].read() == b"a=1"
+
+
+def test_a_body_may_be_read_whole_before_its_form():
+    request = make_request(b"a=" + b"1" * 50_000)
+    assert len(request.body) == 50_002
+    assert len(request.form["a"]) == 50_000
+    request.close_files()
+
+
+@pytest.mark.parametrize("name", ["form", "files", "json", "POST", "body"])
+def test_a_body_over_the_limit_is_refused_before_a_byte_is_read(name):
+    request = make_request(b"x", CONTENT_LENGTH="100001", CONTENT_TYPE={"json": "application/json"}.get(name, FORM))
+
+    def read():
+        request.guard_body()
+        return getattr(request, name)
+
+    assert refusal_of(read) == (413, "body-too-large")
+    assert request.environ["wsgi.input"].tell() == 0
+
+
+def test_a_stream_that_breaks_is_a_refusal():
+    class Broken(io.BytesIO):
+        def read(self, size=-1):
+            raise ArithmeticError("a server's own error")
+
+    assert refusal_of(lambda: make_request(b"a=1", stream=Broken).form) == (400, "body-unreadable")
+
+
+@pytest.mark.parametrize(("filename", "expected"), [
+    ("a.txt", "a.txt"), ("/etc/passwd", "passwd"), ("..\\..\\a.txt", "a.txt"), ("C:\\x\\a.txt", "a.txt"),
+    ("..", "file"), ("a/", "file"), ("a%0D%0Ab", "ab"), ("a\x7fb", "ab"), ("é", "é"), (" ", "file"),
+])  # fmt: skip
+def test_an_upload_has_a_base_name_without_control_characters(filename, expected):
+    request = make_upload(("a", b"x", filename, "text/\x01plain"))
+    assert request.files["a"].filename == expected
+    assert request.files["a"].content_type == "text/plain"
+    request.close_files()
+
+
+def test_an_input_without_a_chosen_file_is_no_upload():
+    assert len(make_upload(("a", b"", "", "application/octet-stream")).files) == 0
+
+
+def test_an_upload_over_the_limit_of_memory_goes_to_disk_and_is_closed():
+    request = make_upload(("s", b"x" * 1_000, "f", "a/b"), ("l", b"x" * 1_001, "f", "a/b"))
+    small, large = request.files["s"].file, request.files["l"].file
+    assert (small._rolled, large._rolled) == (False, True)
+    request.close_files()
+    assert small.closed
+    assert large.closed
+
+
+def test_a_broken_upload_is_closed_too():
+    body = multipart(("a", b"x" * 5_000, "f", "a/b"))[:-9]
+    request = make_request(body, CONTENT_TYPE="multipart/form-data; boundary=limit")
+    assert refusal_of(lambda: request.files) == (400, "malformed-form")
+    request.close_files()
+    assert [file.closed for file in request._open_files] == [True]
+
+
+@pytest.mark.parametrize(("parts", "expected"), [
+    ([("a", b"")] * 50, None), ([("a", b"")] * 51, (413, "too-many-fields")),
+    ([("a", b"x", "f", "a/b")] * 5, None), ([("a", b"x", "f", "a/b")] * 6, (413, "too-many-fields")),
+    ([("a", b"", "", "a/b")] * 60, (413, "too-many-fields")),
+])  # fmt: skip
+def test_fields_and_files_are_counted(parts, expected):
+    request = make_upload(*parts)
+    assert expected is None or refusal_of(lambda: request.form) == expected
+    assert expected or len(request.form) + len(request.files) > 0
+    request.close_files()
+
+
+def test_json_is_read_once_and_kept():
+    request = make_request(b'{"a": [1]}', CONTENT_TYPE="application/json")
+    assert request.json is request.json is request.json_body
+    assert request.json == {"a": [1]}
+
+
+def test_cookies_of_equal_names_give_the_first_and_a_bad_pair_drops_itself_only():
+    header = 'a=1; a=2; b="x y"; bad=\xff; c; =d; e={[f]}; g=\x01; h=\xc3\xa9'
+    cookies = make_request(HTTP_COOKIE=header).cookies
+    assert cookies == {"a": "1", "b": "x y", "e": "{[f]}", "h": "é"}
+
+
+def test_cookies_are_parsed_in_linear_time_and_capped():
+    assert len(make_request(HTTP_COOKIE='a="' + '\\"' * 8_000).cookies) == 1
+    assert refusal_of(lambda: make_request(HTTP_COOKIE="a" * 16_385).cookies) == (431, "cookies-too-large")
+
+
+def test_the_clients_address_is_the_peers_whatever_is_forwarded():
+    request = make_request(REMOTE_ADDR="192.0.2.1", HTTP_X_FORWARDED_FOR="127.0.0.1")
+    assert request.client_addr == "192.0.2.1"
+
+
+def test_neither_repr_nor_log_shows_values_or_raw_bytes():
+    request = make_request(b"password=hunter2", PATH_INFO="/\xc3\xa9\r\n", QUERY_STRING="token=s3cret")
+    text = f"{request!r} {request.form!r} {request.args!r}"
+    assert "%C3%A9%0D%0A" in text
+    assert "hunter2" not in text
+    assert "s3cret" not in text
+    assert text.isascii()
+
+
+def test_what_webob_cannot_read_is_dropped_and_what_it_can_stays():
+    odd = make_request(HTTP_IF_MODIFIED_SINCE="Mon, 99 Jan 99999 99:99:99 GMT", HTTP_MAX_FORWARDS="x")
+    assert (odd.if_modified_since, odd.max_forwards) == (None, None)
+    sound = make_request(HTTP_IF_MODIFIED_SINCE="Mon, 02 Jan 2023 03:04:05 GMT", HTTP_MAX_FORWARDS="3")
+    assert (sound.if_modified_since.year, sound.max_forwards) == (2023, 3)
+
+
+# ---- Session ----
+
+SESSION = {"session": {"max_age": 1000, "lifetime": 5000}}
+
+
+def make_cookies(tmp_path, *keys, **config):
+    return SessionCookies(Config.from_mapping({"secret_keys": keys or [SECRET], **SESSION, **config}, tmp_path))
+
+
+def kept(cookies, session, header=""):
+    """The Set-Cookie headers that saving the session makes."""
+    response = webob.Response()
+    cookies.save(session, make_request(HTTP_COOKIE=header), response)
+    return response.headers.getall("Set-Cookie"), response
+
+
+def signed(state, key=SECRET, purpose="session"):
+    return Signer([key], purpose).sign(state if isinstance(state, bytes) else json.dumps(state).encode())
+
+
+def opened(cookies, value):
+    return cookies.open(make_request(HTTP_COOKIE=f"noventa_session={value}"))
+
+
+def make_state(**changed):
+    now = int(time.time())
+    return {"data": {"user": 7}, "flashes": [], "nonce": "n", "issued": now, "seen": now, **changed}
+
+
+@given(value=st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+))  # fmt: skip
+@settings(deadline=None)
+def test_any_json_value_survives_the_cookie(value):
+    cookies = SessionCookies(Config.from_mapping({"secret_keys": [SECRET]}, "."))
+    session = cookies.open(make_request())
+    session["value"] = value
+    [header], _ = kept(cookies, session)
+    again = cookies.open(make_request(HTTP_COOKIE=header.partition(";")[0]))
+    assert again["value"] == value
+
+
+def test_a_session_that_is_not_touched_reads_and_sends_nothing():
+    session = Session(lambda: pytest.fail("the cookie was read"))
+    assert not session.touched
+    assert "not touched" in repr(session)
+
+
+def test_a_session_is_sent_only_when_changed(tmp_path):
+    cookies = make_cookies(tmp_path)
+    session = opened(cookies, signed(make_state()))
+    assert session["user"] == 7
+    assert kept(cookies, session)[0] == []
+    session["user"] = 8
+    assert len(kept(cookies, session)[0]) == 1
+
+
+def test_a_change_deep_in_a_value_is_seen(tmp_path):
+    cookies = make_cookies(tmp_path)
+    session = opened(cookies, signed(make_state(data={"list": [1]})))
+    session["list"].append(2)
+    assert len(kept(cookies, session)[0]) == 1
+
+
+def test_a_forged_cookie_is_an_empty_session(tmp_path):
+    cookies, value = make_cookies(tmp_path), signed(make_state())
+    assert dict(opened(cookies, value)) == {"user": 7}
+    for position in range(len(value)):
+        for bit in range(7):
+            forged = value[:position] + chr(ord(value[position]) ^ 1 << bit) + value[position + 1 :]
+            assert dict(opened(cookies, forged)) == {}
+
+
+@pytest.mark.parametrize("value", [
+    "", ".", "x", "x.y", signed(make_state())[:-1], signed(make_state()) + "A", "A" * 10_000,
+    signed(make_state(), key="another key, just as long as the first is"), signed(make_state(), purpose="ticket"),
+    signed(b""), signed(b"not json"), signed([]), signed(7), signed(None), signed({}), signed(make_state(extra=1)),
+    signed(make_state(data=[])), signed(make_state(flashes={})), signed(make_state(seen="x")),
+    signed(make_state(issued=None)), signed(b"\x80\x04N."), signed(b"[" * 100_00),
+])  # fmt: skip
+def test_a_foreign_or_damaged_cookie_is_an_empty_session(tmp_path, value):
+    assert dict(opened(make_cookies(tmp_path), value)) == {}
+
+
+def test_a_session_signed_with_an_older_key_is_read_and_signed_anew(tmp_path):
+    new = "a newer key, which is just as long as the old"
+    cookies = make_cookies(tmp_path, new, SECRET)
+    session = opened(cookies, signed(make_state()))
+    session["more"] = 1
+    [header], _ = kept(cookies, session)
+    value = header.partition(";")[0].partition("=")[2]
+    assert dict(opened(make_cookies(tmp_path, new), value)) == {"user": 7, "more": 1}
+    assert dict(opened(make_cookies(tmp_path, SECRET), value)) == {}
+
+
+@pytest.mark.parametrize(("idle", "age", "alive"), [
+    (0, 0, True), (990, 990, True), (1010, 1010, False), (0, 4990, True), (0, 5010, False),
+])  # fmt: skip
+def test_a_session_ends_when_idle_too_long_or_too_old(tmp_path, idle, age, alive):
+    now = int(time.time())
+    state = make_state(seen=now - idle, issued=now - age)
+    assert bool(opened(make_cookies(tmp_path), signed(state))) is alive
+
+
+def test_a_session_in_use_is_renewed_after_a_tenth_of_its_age(tmp_path):
+    cookies, now = make_cookies(tmp_path), int(time.time())
+    for idle, count in ((50, 0), (150, 1)):
+        session = opened(cookies, signed(make_state(seen=now - idle)))
+        assert session["user"] == 7
+        assert len(kept(cookies, session)[0]) == count
+
+
+def test_the_renewal_keeps_the_time_of_issue(tmp_path):
+    cookies, now = make_cookies(tmp_path), int(time.time())
+    session = opened(cookies, signed(make_state(seen=now - 150, issued=now - 4_000)))
+    assert session["user"] == 7
+    [header], _ = kept(cookies, session)
+    again = opened(cookies, header.partition(";")[0].partition("=")[2])
+    assert again.state["issued"] == now - 4_000
+    assert again.state["seen"] >= now
+
+
+def test_rotation_keeps_the_data_and_changes_the_nonce(tmp_path):
+    session = opened(make_cookies(tmp_path), signed(make_state(issued=int(time.time()) - 100)))
+    before = session.nonce
+    session.rotate()
+    assert session.nonce != before
+    assert session["user"] == 7
+    assert session.state["issued"] >= int(time.time()) - 1
+
+
+def test_a_cleared_session_takes_its_cookie_away(tmp_path):
+    cookies, value = make_cookies(tmp_path), signed(make_state())
+    session = opened(cookies, value)
+    session.clear()
+    [header], _ = kept(cookies, session, f"noventa_session={value}")
+    assert "Max-Age=0" in header
+    assert not session
+
+
+def test_the_cookie_has_the_flags_of_the_config(tmp_path):
+    options = {"cookie_name": "__Host-id", "secure": True, "same_site": "strict"}
+    cookies = make_cookies(tmp_path, session=options)
+    session = cookies.open(make_request())
+    session["a"] = 1
+    [header], _ = kept(cookies, session)
+    assert header.startswith("__Host-id=")
+    flags = {part.strip().lower() for part in header.split(";")[1:]}
+    assert {"secure", "httponly", "samesite=strict", "path=/"} <= flags
+    assert not any(flag.startswith("domain") for flag in flags)
+
+
+def test_a_mounted_application_keeps_its_cookie_below_its_prefix(tmp_path):
+    cookies = make_cookies(tmp_path)
+    request = make_request(SCRIPT_NAME="/a;b")
+    session, response = cookies.open(request), webob.Response()
+    session["a"] = 1
+    cookies.save(session, request, response)
+    assert "Path=/a%3Bb;" in response.headers["Set-Cookie"]
+
+
+@pytest.mark.parametrize(("said", "expected"), [
+    (None, "private"), ("public, max-age=60", "private, max-age=60"), ("no-store", "no-store"),
+    ("Public", "private"), ("max-age=5, private", "max-age=5, private"),
+])  # fmt: skip
+def test_what_was_made_for_one_visitor_is_kept_by_no_shared_cache(tmp_path, said, expected):
+    cookies, response = make_cookies(tmp_path), webob.Response()
+    if said:
+        response.headers["Cache-Control"] = said
+    session = opened(cookies, signed(make_state()))
+    assert session["user"] == 7
+    cookies.save(session, make_request(), response)
+    assert response.headers["Cache-Control"] == expected
+    assert "Cookie" in response.vary
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes"])
+def test_a_value_that_json_cannot_hold_is_an_error(tmp_path, value):
+    cookies = make_cookies(tmp_path)
+    session = cookies.open(make_request())
+    session["a"] = value
+    with pytest.raises(SessionError, match="JSON"):
+        kept(cookies, session)
+
+
+def test_a_session_too_large_for_a_cookie_names_the_largest_keys(tmp_path):
+    cookies = make_cookies(tmp_path)
+    session = cookies.open(make_request())
+    session.update(small=1, large="x" * 5_000)
+    with pytest.raises(SessionError, match=r"largest keys: large \(5002 bytes\)"):
+        kept(cookies, session)
+
+
+def test_the_session_shows_no_value_in_its_repr(tmp_path):
+    session = opened(make_cookies(tmp_path), signed(make_state(data={"token": "s3cret"})))
+    assert session["token"] == "s3cret"
+    assert "s3cret" not in repr(session)

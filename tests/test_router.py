@@ -1,0 +1,307 @@
+"""Router: from a path to a route, by rules that do not depend on the order of the routes."""
+
+import itertools
+import re
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from noventa import Endpoint, Mount, Page, Router, Static
+
+
+def any_args(request, session, db, **view_args):
+    return {}
+
+
+def page(path):
+    return Page(path, "a.html")
+
+
+def endpoint(path, **options):
+    return Endpoint(path, any_args, **options)
+
+
+def found(router, path):
+    """The path of the route, its view args and what is left to read."""
+    match = router.match(path)
+    return match and (match.route.path, match.view_args, match.tail)
+
+
+def faults_of(*routes):
+    return [str(fault) for fault in Router(routes).faults]
+
+
+@pytest.mark.parametrize(
+    ("route", "path", "view_args"),
+    [
+        ("/", "/", {}),
+        ("/users", "/users", {}),
+        ("/users/", "/users/", {}),
+        ("/café", "/café", {}),
+        ("/users/{name}", "/users/ada", {"name": "ada"}),
+        ("/users/{name}", "/users/ada lovelace", {"name": "ada lovelace"}),
+        ("/users/{id:int}", "/users/007", {"id": 7}),
+        ("/users/{id:int}/posts/{post}", "/users/7/posts/x.y", {"id": 7, "post": "x.y"}),
+        ("/docs/{rest:path}", "/docs/a/b/c.txt", {"rest": "a/b/c.txt"}),
+        ("/docs/{rest:path}", "/docs/a//b/", {"rest": "a//b/"}),
+        ("/{a}/{b}/", "/1/2/", {"a": "1", "b": "2"}),
+        ("/{rest:path}", "/a", {"rest": "a"}),
+    ],
+)
+def test_a_path_finds_its_route_and_parameters(route, path, view_args):
+    assert found(Router([page(route)]), path) == (route, view_args, "")
+
+
+@pytest.mark.parametrize(
+    ("route", "path"),
+    [
+        ("/", ""),
+        ("/users", "/user"),
+        ("/users", "/users/"),
+        ("/users", "/Users"),
+        ("/users", "x/users"),
+        ("/users/{name}", "/users/"),
+        ("/users/{name}", "/users/a/b"),
+        ("/users/{id:int}", "/users/ada"),
+        ("/users/{id:int}", "/users/-1"),
+        ("/users/{id:int}", "/users/+1"),
+        ("/users/{id:int}", "/users/1_0"),
+        ("/users/{id:int}", "/users/٣"),
+        ("/users/{id:int}", "/users/²"),
+        ("/users/{id:int}", "/users/" + "9" * 19),
+        ("/docs/{rest:path}", "/docs"),
+        ("/docs/{rest:path}", "/docs/"),
+        ("/a/{b}/c", "/a//c"),
+    ],
+)
+def test_another_path_finds_nothing(route, path):
+    assert Router([page(route)]).match(path) is None
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path", "tail"),
+    [
+        ("/m", "/m", ""),
+        ("/m", "/m/", "/"),
+        ("/m", "/m/a/b", "/a/b"),
+        ("/m/", "/m//a", "//a"),
+        ("/", "/a", "/a"),
+        ("/", "/", "/"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Mount, Static])
+def test_a_mount_takes_what_lies_below_it(kind, prefix, path, tail):
+    assert found(Router([kind(prefix, "files")]), path) == (prefix, {}, tail)
+
+
+def test_a_mount_takes_whole_segments_only():
+    assert Router([Mount("/m", any_args)]).match("/mm/a") is None
+
+
+def test_a_mount_may_have_a_parameter():
+    router = Router([Mount("/t/{tenant}", any_args)])
+    assert found(router, "/t/acme/a") == ("/t/{tenant}", {"tenant": "acme"}, "/a")
+
+
+RANKED = ["/a/7", "/a/{id:int}", "/a/{name}", "/a/{rest:path}", "/a"]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(5))))
+def test_the_more_literal_route_wins_whatever_the_order(order):
+    routes = [Mount(path, any_args) if path == "/a" else page(path) for path in RANKED]
+    router = Router([routes[number] for number in order])
+    paths = ["/a/7", "/a/8", "/a/b", "/a/b/c", "/a/"]
+    assert [router.match(path).route.path for path in paths] == RANKED
+
+
+def test_where_the_literal_leads_nowhere_the_parameter_is_tried():
+    router = Router([page("/users/new/form"), page("/{kind}/{id}"), page("/users/{id:int}/x")])
+    assert found(router, "/users/new") == ("/{kind}/{id}", {"kind": "users", "id": "new"}, "")
+    assert found(router, "/users/7") == ("/{kind}/{id}", {"kind": "users", "id": "7"}, "")
+
+
+def test_each_match_has_view_args_of_its_own():
+    router = Router([page("/a"), page("/b/{name}")])
+    router.match("/a").view_args["left"] = "over"
+    assert router.match("/a").view_args == {}
+
+
+# Against a plain reading of the rules
+
+segments = st.sampled_from(["a", "b", "7", "{x}", "{y:int}", "{z:path}", ""])
+patterns = st.lists(segments, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
+kinds = st.sampled_from([page, lambda path: Mount(path, any_args)])
+some_routes = st.lists(
+    st.builds(lambda make, path: make(path), kinds, patterns), min_size=1, max_size=8
+)
+some_paths = st.lists(st.sampled_from(["a", "b", "7", "c", ""]), min_size=1, max_size=5)
+KIND_OF = {"{y:int}": (1, "[0-9]+"), "{x}": (2, "[^/]+"), "{z:path}": (3, ".+")}
+
+
+def expression_of(route):
+    """A regular expression for a route, and its rank: the smallest one that matches wins."""
+    prefix = isinstance(route, Mount)
+    parts = (route.path.rstrip("/") if prefix else route.path).split("/")[1:]
+    read = [KIND_OF.get(part, (0, re.escape(part))) for part in parts]
+    text = "".join(f"/{expression}" for _, expression in read)
+    below = "(?:/.*)?" if prefix else ""
+    return re.compile(text + below), [rank for rank, _ in read] + [4] * prefix
+
+
+@settings(max_examples=400)
+@given(some_routes, some_paths)
+def test_a_match_is_what_the_rules_say(routes, parts):
+    sound = [route for route in routes if not Router([route]).faults]
+    path = "/" + "/".join(parts)
+    matching = [r for r in sound if expression_of(r)[0].fullmatch(path)]
+    best = min(matching, key=lambda route: expression_of(route)[1], default=None)
+    match = Router(sound).match(path)
+    assert (match and match.route) is best
+
+
+# Its cost
+
+
+def calls_of(function, *arguments):
+    """How many functions, built-in ones included, `function` calls."""
+    count = 0
+
+    def profile(frame, event, argument):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(profile)
+    try:
+        function(*arguments)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def many(count):
+    shapes = [
+        "/{{a}}/s{0}",
+        "/s{0}",
+        "/s{0}/{{id:int}}",
+        "/s{0}/{{name}}/edit",
+        "/s{0}/x/{{r:path}}",
+    ]
+    return [page(shape.format(number)) for number in range(count) for shape in shapes]
+
+
+@pytest.mark.parametrize("path", ["/s3", "/s3/7", "/s3/ada/edit", "/s3/x/a/b", "/q/s3", "/s3/q/no"])
+def test_the_cost_of_a_look_up_does_not_grow_with_the_routes(path):
+    few, thousands = Router(many(4)), Router(many(1000))
+    assert found(few, path) == found(thousands, path)
+    assert calls_of(thousands.match, path) == calls_of(few.match, path) < 60
+
+
+def test_the_cost_of_a_look_up_does_not_grow_with_a_path_that_no_route_has():
+    router = Router(many(4))
+    assert calls_of(router.match, "/s3/x" + "/a" * 5000) == calls_of(router.match, "/s3/x/a")
+    assert calls_of(router.match, "/" * 5000) < 60
+
+
+# The slash at the end
+
+
+@pytest.mark.parametrize(
+    ("route", "path", "other"),
+    [
+        ("/users", "/users/", "/users"),
+        ("/users/", "/users", "/users/"),
+        ("/users/{name}", "/users/ada/", "/users/ada"),
+        ("/users/{name}/", "/users/ada", "/users/ada/"),
+        ("/users", "/user/", None),
+        ("/users", "/users//", None),
+        ("/", "", "/"),
+        ("/a", "/", None),
+    ],
+)
+def test_only_the_other_form_that_has_a_route_is_offered(route, path, other):
+    assert Router([page(route)]).other_form(path) == other
+
+
+def test_where_both_forms_have_routes_each_is_found():
+    router = Router([page("/users"), page("/users/")])
+    assert found(router, "/users")[0] == "/users"
+    assert found(router, "/users/")[0] == "/users/"
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("/users", "/users"),
+        ("/users/{id}", "/users/{name}"),
+        ("/users/{id}", "/users/{name:str}"),
+        ("/{a:int}/x", "/{b:int}/x"),
+        ("/{a:path}", "/{b:path}"),
+    ],
+)
+def test_two_routes_of_one_shape_are_a_fault_that_names_both(first, second):
+    one, two = page(first), endpoint(second)
+    assert faults_of(one, two) == [
+        (
+            f"{two.where}: route {second!r} has the shape of {first!r} at {one.where};"
+            " remove one of them."
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("/users/{id}", "/users/{id:int}"), ("/users", "/users/"), ("/a/{x:path}", "/a/{x}")],
+)
+def test_routes_of_other_shapes_stand_side_by_side(first, second):
+    assert faults_of(page(first), page(second)) == []
+
+
+def test_two_mounts_of_one_place_are_a_fault():
+    (fault,) = faults_of(Mount("/m", any_args), Static("/m/", "files"))
+    assert "route '/m/' has the shape of '/m' at test_router.py:" in fault
+
+
+@pytest.mark.parametrize(
+    ("route", "problem"),
+    [
+        (page("users"), "route 'users': it does not begin with a slash; write it as '/…'."),
+        (page(""), "route '': it does not begin with a slash"),
+        (page(None), "route None: it does not begin with a slash"),
+        (page("/a//b"), "route '/a//b': two slashes in a row; write one."),
+        (page("/a/{id:itn}"), "converter 'itn'; did you mean 'int'?"),
+        (page("/a/x{id}"), "segment 'x{id}'; a segment is a text or one {name}."),
+        (page("/a/{id"), "segment '{id'; a segment"),
+        (page("/a/{1}"), "segment '{1}'; a segment"),
+        (page("/{a}/{a}"), "two parameters 'a'; rename one."),
+        (page("/{a:path}/b"), "{a:path} is not the last segment; move it to the end."),
+        (Mount("/{a:path}", any_args), "{a:path} is not the last segment"),
+        (endpoint("/a", methods="GET"), "methods is 'GET'; expected a list like"),
+        (endpoint("/a", methods=[]), "methods is []; expected a list like"),
+        (
+            Endpoint("/a", lambda request, session, db, id: {}),
+            "its handler needs 'id'; add {id} to",
+        ),
+        (
+            Endpoint("/{id}", lambda request, session, db: {}),
+            "its handler does not take 'id'; add it",
+        ),
+    ],
+)
+def test_a_route_that_cannot_be_is_a_fault(route, problem):
+    (fault,) = faults_of(route)
+    assert fault.startswith(f"{route.where}: route {route.path!r}: ")
+    assert problem in fault
+
+
+def test_a_parameter_that_has_a_default_need_not_be_in_the_path():
+    def handler(request, session, db, *, id, page=1):
+        return {}
+
+    assert (
+        faults_of(Endpoint("/{id:int}", handler), Endpoint("/{id:int}/{page:int}", handler)) == []
+    )

@@ -1,0 +1,200 @@
+"""The starter, as a newcomer meets it: from a wheel, in a fresh environment, in a browser."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from processes import ROOT, serving
+
+PASSWORD = "a password for the browser"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+QUIET = (  # nothing but the pages under test is to be asked for
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+)  # fmt: skip
+
+
+def clean_environment():
+    """What a newcomer's shell has: nothing of these tests, but the admin's password."""
+    ours = ("PYTHON", "NOVENTA", "PYTEST", "COV")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return {**kept, "NOVENTA_ADMIN_PASSWORD": PASSWORD}
+
+
+def run(*command, cwd):
+    ended = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=clean_environment(), timeout=300,
+        capture_output=True, text=True, check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("newcomer")
+
+
+@pytest.fixture(scope="module")
+def wheel(place):
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", place, ROOT, cwd=place)
+    (built,) = place.glob("noventa_wsgi-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def python(place, wheel):
+    """The interpreter of a fresh environment that has the wheel and what tests need."""
+    venv.create(place / "venv", with_pip=False)
+    python = place / "venv" / "bin" / "python"
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet")
+    run(*pip, wheel, "pytest", "webtest", cwd=place)
+    return python
+
+
+@pytest.fixture(scope="module")
+def made(place, python):
+    """What `noventa new hello` printed."""
+    return run(python.with_name("noventa"), "new", "hello", cwd=place)
+
+
+@pytest.fixture(scope="module")
+def server(place, python, made):
+    with serving(place / "hello", python=str(python), env=clean_environment()) as server:
+        yield server
+
+
+def test_new_says_each_step_and_what_comes_next(made, place):
+    steps = ("Making", "The first migration", "Applying it", "The first rows", "Its own tests")
+    places = [made.index(step) for step in (*steps, "10 passed", "cd hello", "noventa serve")]
+    assert places == sorted(places)
+    assert PASSWORD not in made
+    (revision,) = (place / "hello" / "migrations" / "versions").glob("*.py")
+    assert "users" in revision.read_text()
+
+
+def test_the_projects_own_tests_pass_again(python, made, place):
+    assert "10 passed" in run(python, "-m", "pytest", "-q", cwd=place / "hello")
+
+
+def test_check_is_content(python, made, place):
+    command = (python, "-m", "noventa", "--project", "hello", "check")
+    assert run(*command, cwd=place).endswith("ok\n")
+
+
+def test_the_linter_has_nothing_to_say(made, place):
+    for arguments in (["check"], ["format", "--check", "--exclude", "migrations/versions"]):
+        run(sys.executable, "-m", "ruff", *arguments, "--isolated", cwd=place / "hello")
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/", "Ada Lovelace"),
+        ("/users/1", "admin@example.com"),
+        ("/sign-in", "Email address"),
+        ("/account", "Email address"),
+        ("/files/site.css", "prefers-color-scheme"),
+    ],
+)
+def test_the_pages_are_served(path, text, server):
+    with urlopen(server.url + path, timeout=10) as response:
+        assert text in response.read().decode()
+
+
+def test_the_users_are_served_as_json(server):
+    with urlopen(f"{server.url}/api/users.json", timeout=10) as response:
+        assert {"id": 1, "name": "Admin"} in json.load(response)
+
+
+def test_an_unknown_page_is_not_found(server):
+    with pytest.raises(HTTPError, match="404"):
+        urlopen(f"{server.url}/nothing", timeout=10)
+
+
+# ---- in a browser ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def artifacts(place):
+    folder = Path(os.environ.get("NOVENTA_ARTIFACTS") or place / "screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"screenshots: {folder}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if CHROMIUM is None and not os.environ.get("CI"):
+        pytest.skip("no Chromium here; `apt install chromium` for the tests in a browser")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def visiting(chromium, server, **options):
+    """A page of the site; at the end nothing may have gone wrong or been fetched elsewhere."""
+    context = chromium.new_context(base_url=server.url, **options)
+    page, complaints, asked = context.new_page(), [], []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    yield page
+    context.close()
+    assert complaints == []
+    assert [url for url in asked if not url.startswith((server.url, "data:"))] == []
+
+
+def test_a_user_is_renamed_in_the_browser(chromium, server, artifacts):
+    with visiting(chromium, server) as page:
+        page.goto("/")
+        page.screenshot(path=artifacts / "people.png")
+        page.get_by_role("link", name="Ada Lovelace").click()
+        page.get_by_label("Name").fill("Ada <b>King</b>")
+        page.get_by_role("button", name="Save").click()
+        flash = page.get_by_role("status")
+        assert flash.inner_text() == "Saved. The name is now Ada <b>King</b>."
+        page.screenshot(path=artifacts / "saved.png")
+        page.reload()
+        assert flash.count() == 0
+        assert page.get_by_role("heading", level=1).inner_text() == "Ada <b>King</b>"
+        page.get_by_role("link", name="All people").click()
+        assert page.get_by_role("link", name="Ada <b>King</b>").count() == 1
+
+
+def test_signing_in_and_out_in_the_browser(chromium, server, artifacts):
+    with visiting(chromium, server) as page:
+        page.goto("/account")
+        assert page.get_by_role("status").inner_text() == "Please sign in first."
+        page.get_by_label("Email address").fill("admin@example.com")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url("**/account")
+        assert "You are signed in as Admin" in page.locator("main").inner_text()
+        page.screenshot(path=artifacts / "account.png")
+        page.get_by_role("button", name="Sign out").click()
+        assert page.get_by_role("status").inner_text() == "You have signed out."
+        page.goto("/account")
+        assert page.url.endswith("/sign-in")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_pages_fit_a_phone(scheme, chromium, server, artifacts):
+    size = {"width": 360, "height": 740}
+    with visiting(chromium, server, viewport=size, color_scheme=scheme) as page:
+        for name, path in {"people": "/", "profile": "/users/1", "sign-in": "/sign-in"}.items():
+            page.goto(path)
+            page.screenshot(path=artifacts / f"{name}-{scheme}-phone.png", full_page=True)
+            assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
