@@ -767,6 +767,11 @@ def actions_of(component: Component) -> dict[str, Handler]:
     }
 
 
+def name_of(function: Any) -> str:
+    """A function's name; a partial or a callable object has none, but a repr."""
+    return str(getattr(function, "__name__", repr(function)))
+
+
 def place_of(function: Any) -> str:
     """`components/user/user_logic.py:12`, relative to the folder of its top package."""
     code = getattr(inspect.unwrap(function), "__code__", None)
@@ -785,7 +790,7 @@ def _signature_faults(function: Any, where: str) -> Iterator[Fault]:
     taken = _parameters(function)
     first = [p.name for p in taken[:3] if p.kind is not p.KEYWORD_ONLY]
     if first != ["request", "session", "db"]:
-        name = getattr(function, "__name__", repr(function))
+        name = name_of(function)
         signature = f"{name}({', '.join(parameter.name for parameter in taken)})"
         yield Fault(
             place_of(function),
@@ -798,7 +803,7 @@ def _guard_faults(guard: Any, where: str) -> Iterator[Fault]:
     faults = [*_signature_faults(guard, where)]
     yield from faults
     for name in sorted(_accepted_props(guard)[1]) if not faults else ():
-        problem = f"{guard.__name__} needs {name!r}, which a guard is not given"
+        problem = f"{name_of(guard)} needs {name!r}, which a guard is not given"
         yield Fault(place_of(guard), problem, "give it a default")
 
 
@@ -1044,6 +1049,8 @@ class Request(webob.request.BaseRequest):
         prefix = self.environ["SCRIPT_NAME"].strip("/")
         self.environ["SCRIPT_NAME"] = f"/{prefix}" if prefix else ""
         self.environ["PATH_INFO"] = self.environ["PATH_INFO"] or "/"
+        if not self.environ["PATH_INFO"].startswith("/"):  # routes are matched from the slash on
+            raise Refusal(400, "relative-path")
         if self.environ.setdefault("QUERY_STRING", ""):
             _ = self.args
         for name in _DROPPED_IF_ODD:
@@ -1152,7 +1159,7 @@ class Request(webob.request.BaseRequest):
             self._body = _Body(self.environ, length, self.limits["body"])
             self.environ["wsgi.input"] = io.BufferedReader(self._body, 65_536)
 
-    def make_tempfile(self) -> tempfile.SpooledTemporaryFile[bytes]:
+    def make_tempfile(self) -> tempfile.SpooledTemporaryFile[bytes]:  # type: ignore[override]
         """A file that goes to disk over `limits.memory`; for uploads, and for WebOb's `body`."""
         file = tempfile.SpooledTemporaryFile[bytes](self.limits["memory"])
         self._open_files.append(file)
@@ -1431,7 +1438,7 @@ class SessionCookies:
             return empty
         try:
             state = json.loads(self.signer.verify(cookie))
-        except (BadTicket, ValueError):
+        except (BadTicket, ValueError, RecursionError):
             return empty
         if not isinstance(state, dict) or state.keys() != empty.keys():
             return empty
@@ -1741,6 +1748,11 @@ class Ticket(NamedTuple):
     props: dict[str, Any]
 
 
+def is_scalar(value: Any) -> bool:
+    """Whether a prop may stand in a ticket: a text, a number, true, false or none."""
+    return isinstance(value, str | int | float | bool | None)
+
+
 class Tickets:
     """Issues and reads the hidden field of a form."""
 
@@ -1752,7 +1764,7 @@ class Tickets:
     def issue(self, ticket: Ticket) -> str:
         """The ticket as text. Raises PropsError if its props are not JSON scalars, or too many."""
         for name, value in ticket.props.items():
-            if not isinstance(value, str | int | float | bool | None):
+            if not is_scalar(value):
                 raise PropsError(
                     f"component {ticket.component!r} renders an action, but its prop {name!r} is a"
                     f" {type(value).__name__}; give the id instead and load the row in the handler."
@@ -1787,6 +1799,7 @@ class Tickets:
 _READS = "noventa_reads"  # execution option of the engine for READ_METHODS
 _BUSY_TIMEOUT = 30  # seconds that SQLite waits for another writer
 _CONNECT_TIMEOUT = 10  # seconds; libpq has none of its own
+_TOLD = 20  # rows that the report of a forgotten commit lists
 _FRESH = 0.2  # seconds after its last use in which a connection is taken to be alive
 _WRITE = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
@@ -2156,7 +2169,7 @@ def uncommitted(session: orm.Session) -> list[str]:
     connection = session.info.get("connection")
     if connection is not None and not connection.closed and not connection.invalidated:
         rows += connection.info.get("writes", ())
-    return rows
+    return rows if len(rows) < _TOLD else [*rows[:_TOLD], "…"]
 
 
 def is_conflict(error: sa.exc.DBAPIError) -> bool:
@@ -2285,8 +2298,9 @@ def _note_commit(session: orm.Session) -> None:
 
 
 def _note_write(connection: sa.Connection, _: object, statement: str, *__: object) -> None:
-    if _WRITE.match(statement):
-        connection.info.setdefault("writes", []).append(" ".join(statement.split())[:60])
+    writes = connection.info.setdefault("writes", [])
+    if len(writes) < _TOLD and _WRITE.match(statement):
+        writes.append(" ".join(statement.split())[:60])
 
 
 class RevisionFile(NamedTuple):
@@ -2322,14 +2336,14 @@ def revision_mismatch(config: Config, engine: sa.Engine) -> str | None:
 
     None where they agree, where there are no revisions, or where the database does not answer.
     """
-    files = revision_files(config.root / "migrations" / "versions")
-    if not files:
-        return None
-    heads = revision_heads(files)
     try:
-        current = _current_revisions(engine)
+        files = revision_files(config.root / "migrations" / "versions")
+        current = _current_revisions(engine) if files else set()
     except (sa.exc.SQLAlchemyError, OSError):
         return None
+    except NoventaError as error:  # a file that is not Python
+        return str(error)
+    heads = revision_heads(files)
     needed = {name for file in files.values() for name in file.needs}
     if current in (heads, heads - needed):  # a head that another one needs is not recorded
         return None
@@ -2376,6 +2390,7 @@ def _tuple(value: Any) -> tuple[str, ...]:
 RESERVED = frozenset(
     {"action", "action_ticket", "children", "component", "flashes", "key", "static", "url"}
 )
+_NO_PROPS = RESERVED | {"request", "session", "db", "caller"}
 _DEPTH = 50  # components inside each other; more is one that shows itself
 _URL_SAFE = "/?#[]@!$&'()*+,;=:%~"  # reserved characters of RFC 3986, and what is encoded already
 
@@ -2449,32 +2464,41 @@ class CompiledComponent:
         self.component, self.name = component, component.name
         self.load = load_function(component)
         self.actions = actions_of(component)
-        self.taken, self.needed = _accepted_props(self.load) if self.load else (None, frozenset())
+        self._accepted = _accepted_props(self.load) if self.load else (None, frozenset[str]())
+        self._accepted_by = {name: _accepted_props(act) for name, act in self.actions.items()}
         self.guard_taken = _accepted_props(component.guard)[0] if component.guard else None
+        self.may_act = True  # a form may be inside: its instances must be told apart
 
-    def check_props(self, props: Mapping[str, Any]) -> None:
+    def check_props(self, props: Mapping[str, Any], action: str | None = None) -> None:
         """Raises PropsError for a missing, unknown or reserved prop, naming the template line."""
+        taken, needed = self._accepted_by[action] if action else self._accepted
         given = props.keys()
-        if self.needed <= given and (self.taken is None or given <= self.taken):
+        fits = needed <= given and (taken is None or given <= taken)
+        if fits and _NO_PROPS.isdisjoint(given):
             return
-        for name in sorted(self.needed - given):
+        where = f"{_calling_line()}: component {self.name!r}"
+        whose = f"{where}: its action {action!r}" if action else where
+        for name in sorted(_NO_PROPS & given):
             raise PropsError(
-                f"{_calling_line()}: component {self.name!r} needs the prop {name!r}; give it:"
-                f" component({self.name!r}, {name}=…)."
+                f"{where}: the prop {name!r} has the name of a template function or an argument of"
+                " every handler; rename it."
             )
-        for name in sorted(given - (self.taken or frozenset())):
+        for name in sorted(needed - given):
             raise PropsError(
-                f"{_calling_line()}: component {self.name!r} takes no prop {name!r};"
-                f" {did_you_mean(name, self.taken or ())}"
+                f"{whose} needs the prop {name!r}; give it: component({self.name!r}, {name}=…)."
             )
+        for name in sorted(given - (taken or frozenset())):
+            raise PropsError(f"{whose} takes no prop {name!r}; {did_you_mean(name, taken or ())}")
 
-    def guard_answer(self, exchange: Exchange, db: Any, props: Mapping[str, Any]) -> Any:
+    def guard_answer(self, exchange: Exchange, database: Database, props: Mapping[str, Any]) -> Any:
         """What the component's guard answers; it gets those props that it declares."""
-        if self.component.guard is None:
+        guard, taken = self.component.guard, self.guard_taken
+        if guard is None:
             return None
-        taken = self.guard_taken
         chosen = {name: props[name] for name in props if taken is None or name in taken}
-        return self.component.guard(exchange.request, exchange.session, db, **chosen)
+        answer = guard(exchange.request, exchange.session, database.scoped, **chosen)
+        report_forgotten_commit(exchange, database, guard)
+        return answer
 
 
 class Components:
@@ -2504,6 +2528,8 @@ class Components:
             if page.template in self._analysed(page.template, page.where):
                 self._check_calls(page.template, None)
             self._check_parameters(page)
+        for compiled in self.by_name.values():
+            compiled.may_act = self.debug or self._may_act(compiled)
 
     def template(self, name: str) -> jinja2.Template:
         """A compiled template; in debug it is compiled again when its file changed."""
@@ -2566,10 +2592,19 @@ class Components:
             }
             included = {n for n in jinja2.meta.find_referenced_templates(tree) if n is not None}
             calls["include"] = included
+            calls["open"] = _open_uses(tree)
             optional = _optional_templates(tree)
             for other in sorted(included):
                 self._analysed(other, None if other in optional else name)
         return self._calls
+
+    def _may_act(self, compiled: CompiledComponent) -> bool:
+        """Whether it has actions, or shows what has, or what only a request decides."""
+        shown = map(self.by_name.get, self.used_by(compiled.component.template))
+        return any(
+            one.actions or self._called(one.component.template, "open")
+            for one in (compiled, *filter(None, shown))
+        )
 
     def _check_calls(self, template: str, owner: CompiledComponent | None) -> None:
         for name in sorted(self._called(template, "component") - self.by_name.keys()):
@@ -2604,6 +2639,7 @@ class Rendering:
         self.path: str = exchange.request.script_name + exchange.request.path_info
         self.twins: dict[str, int] = {}
         self.functions: dict[str, Any] = {
+            **components.jinja.globals,
             "url": self.url,
             "static": lambda name: self.url(components.static.url(name)),
             "flashes": exchange.session.flashes,
@@ -2613,12 +2649,17 @@ class Rendering:
         """The page's HTML. Raises Answered if a component's guard answers instead."""
         root = Instance(self, None, "", {})
         context = {**self.functions, **root.functions(), **self.exchange.request.view_args}
-        return self.components.template(template).render(context)
+        try:
+            return self._text(template, context)
+        except Exception:
+            self.components.jinja.handle_exception()  # gives the traceback the templates' lines
 
     def url(self, path: str) -> str:
         """`path` of this application as a URL: with the mount's prefix, percent-encoded."""
         if not path.startswith("/") or path.startswith("//"):
-            raise NoventaError(f"url({path!r}): expected a path of this application, like '/x'.")
+            raise NoventaError(
+                f"{_calling_line()}: url({path!r}): expected a path of this application, like '/x'."
+            )
         return self.prefix + quote(path, safe=_URL_SAFE)
 
     def show(
@@ -2631,15 +2672,21 @@ class Rendering:
         if len(trail) > _DEPTH:
             raise PropsError(f"components are nested over {_DEPTH} deep: {' > '.join(trail[-3:])}.")
         trail.append(name)
-        instance = Instance(self, compiled, self._instance_id(parent, name, key, props), props)
-        answer = compiled.guard_answer(self.exchange, self.database.scoped, props)
+        place = self._instance_id(parent, name, key, props) if compiled.may_act else ""
+        instance = Instance(self, compiled, place, props)
+        answer = compiled.guard_answer(self.exchange, self.database, props)
         if answer is not None:
             raise Answered(answer)
         context = self._context(instance)
         context["children"] = caller() if caller else ""
-        html = Markup(self.components.template(compiled.component.template).render(context))  # noqa: S704
+        html = self._text(compiled.component.template, context)
         trail.pop()
-        return html
+        return Markup(html)  # noqa: S704
+
+    def _text(self, name: str, context: dict[str, Any]) -> str:
+        """`Template.render` without its copies of the context and of Jinja's globals."""
+        template = self.components.template(name)
+        return "".join(template.root_render_func(template.new_context(context, shared=True)))
 
     def _context(self, instance: Instance) -> dict[str, Any]:
         compiled = cast(CompiledComponent, instance.compiled)
@@ -2657,21 +2704,24 @@ class Rendering:
             name = sorted(RESERVED & context.keys())[0]
             raise PropsError(
                 f"component {compiled.name!r}: {name!r} is a function of every template;"
-                " give the prop or the result another name."
+                " give the result another name."
             )
-        context["errors"] = Fields(context.get("errors") or ())
-        context["values"] = Fields(context.get("values") or ())
-        context.update(self.functions)
-        context.update(instance.functions())
-        return context
+        for name in ("errors", "values"):
+            said = context.get(name)
+            if said and not isinstance(said, Mapping):
+                problem = f"{name} is a {type(said).__name__}; expected a dict."
+                raise PropsError(f"component {compiled.name!r}: {problem}")
+            context[name] = Fields(said or ())
+        return {**self.functions, **context, **instance.functions()}
 
     def _instance_id(self, parent: Instance, name: str, key: Any, props: dict[str, Any]) -> str:
         """parent / name / key or hash of the props; equal ones are numbered."""
         plain = f"{parent.id}/{name}"
         if key is not None:
-            plain += f"={key}"
-        elif props:
-            text = json.dumps(props, sort_keys=True, default=lambda value: type(value).__name__)
+            plain += f"={quote(str(key), safe='')}"
+        elif props:  # those that are no scalars tell nothing apart: a ticket cannot hold them
+            scalars = {name: props[name] for name in sorted(props) if is_scalar(props[name])}
+            text = json.dumps(scalars)
             plain += f"~{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         number = self.twins[plain] = self.twins.get(plain, 0) + 1
         return plain if number == 1 else f"{plain}#{number}"
@@ -2694,7 +2744,7 @@ class Instance:
             "action_ticket": self.action_ticket,
         }
 
-    def component(self, name: str, key: Any = None, caller: Any = None, **props: Any) -> Markup:
+    def component(self, name: str, /, key: Any = None, caller: Any = None, **props: Any) -> Markup:
         """Shows a component here; `key` tells apart what has the same name and props."""
         return self.rendering.show(self, name, key, caller, props)
 
@@ -2711,6 +2761,7 @@ class Instance:
             raise PropsError(
                 f"{_calling_line()}: {whose} has no action {name!r}; {did_you_mean(name, actions)}"
             )
+        self.compiled.check_props(self.props, name)
         rendering = self.rendering
         nonce = rendering.exchange.session.nonce
         ticket = Ticket(nonce, rendering.path, self.compiled.name, self.id, name, self.props)
@@ -2784,7 +2835,7 @@ def report_forgotten_commit(
     """Rolls back what `handler` (None: it raised) changed and did not commit, and says so."""
     if rows := database.uncommitted():
         database.rollback()
-        names = [] if handler is None else [getattr(handler, "__name__", repr(handler))]
+        names = [] if handler is None else [name_of(handler)]
         name = " > ".join((*exchange.trail, *names))
         exchange.reports.append((name, rows))
         log.warning("%s changed rows without db.commit(), rolled back: %s", name, ", ".join(rows))
@@ -2796,7 +2847,7 @@ def result_dict(result: Any, handler: Handler) -> Mapping[str, Any]:
         return {}
     if not isinstance(result, Mapping):
         raise NoventaError(
-            f"{place_of(handler)}: {handler.__name__} returned a {type(result).__name__};"
+            f"{place_of(handler)}: {name_of(handler)} returned a {type(result).__name__};"
             " expected a dict."
         )
     return result
@@ -2838,6 +2889,20 @@ def _constant_arguments(tree: jinja2.nodes.Template, function: str) -> set[str]:
         and isinstance(call.args[0], jinja2.nodes.Const)
         and isinstance(call.args[0].value, str)
     }
+
+
+def _open_uses(tree: jinja2.nodes.Template) -> set[str]:
+    """`component` and `include` where what they show is decided by a request."""
+    constant = sum(
+        isinstance(call.node, jinja2.nodes.Name)
+        and call.node.name == "component"
+        and bool(call.args)
+        and isinstance(call.args[0], jinja2.nodes.Const)
+        for call in tree.find_all(jinja2.nodes.Call)
+    )
+    used = sum(name.name == "component" for name in tree.find_all(jinja2.nodes.Name))
+    dynamic = None in jinja2.meta.find_referenced_templates(tree)
+    return {"component"} if used > constant else {"include"} if dynamic else set()
 
 
 def _optional_templates(tree: jinja2.nodes.Template) -> set[str]:
@@ -2993,14 +3058,16 @@ class App:
 
     def _answer(self, exchange: Exchange) -> webob.Response:
         try:
-            return self._publish(exchange)
+            response = self._publish(exchange)
         except Answered as answered:
             exchange.session.shown = 0  # the page that showed them is not sent
-            return self._guard_response(answered.answer)
+            response = self._guard_response(answered.answer)
         except webob.exc.HTTPException as error:
             exchange.session.shown = 0
-            self._settle(exchange, None, error.wsgi_response.status_int)
-            return self._http_error(error.wsgi_response)
+            response = error.wsgi_response
+            self._settle(exchange, None, response.status_int)
+        is_error = isinstance(response, webob.exc.HTTPException)  # raised or returned
+        return self._http_error(response) if is_error else response
 
     def _publish(self, exchange: Exchange) -> webob.Response:
         request = exchange.request
@@ -3097,11 +3164,11 @@ class App:
             return answer
         if isinstance(answer, Mapping) and "_redirect" in answer:
             return Redirect(answer["_redirect"])
-        if isinstance(answer, Mapping) and "_status" in answer:
+        if isinstance(answer, Mapping) and _is_status(answer.get("_status")):
             return self._error(answer["_status"], answer.get("message"))
         raise NoventaError(
             f"a guard answered {_shown(answer)}; expected None, a dict with _redirect or"
-            " _status, or a Response."
+            " _status (200 to 599), or a Response."
         )
 
     def _mounted(self, exchange: Exchange, route: Mount, tail: str) -> webob.Response:
@@ -3111,7 +3178,8 @@ class App:
         path, tail = environ["PATH_INFO"], tail.encode("utf-8").decode("latin-1")
         environ["SCRIPT_NAME"] += path[: len(path) - len(tail)]
         environ["PATH_INFO"] = tail
-        return webob.request.BaseRequest(environ).send(route.application)
+        # PEP 3333 lets it replace an answer of which nothing was sent; WebOb would raise instead.
+        return webob.request.BaseRequest(environ).send(route.application, catch_exc_info=True)
 
     def _endpoint(self, exchange: Exchange, route: Endpoint) -> webob.Response:
         request = exchange.request
@@ -3129,7 +3197,7 @@ class App:
             body = json.dumps(result, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
             return webob.Response(body.encode("utf-8"), content_type="application/json")
         raise NoventaError(
-            f"{place_of(route.handler)}: {route.handler.__name__} returned a"
+            f"{place_of(route.handler)}: {name_of(route.handler)} returned a"
             f" {type(result).__name__}; expected a Response, or a dict or list for JSON."
         )
 
@@ -3143,7 +3211,7 @@ class App:
         if ticket.nonce != exchange.session.state["nonce"]:
             return self._ask_again(exchange, page, ticket)
         exchange.trail.append(compiled.name)
-        answer = compiled.guard_answer(exchange, self.database.scoped, ticket.props)
+        answer = compiled.guard_answer(exchange, self.database, ticket.props)
         if answer is not None:
             return self._guard_response(answer)
         return self._act(exchange, page, ticket, compiled)
@@ -3193,7 +3261,9 @@ class App:
             if name.startswith("_") and name not in _RESULT_KEYS:
                 remedy = did_you_mean(name, _RESULT_KEYS)
                 raise NoventaError(f"{place_of(action)}: it returned {name!r}; {remedy}")
-        status = result.get("_status", 200)
+        if not _is_status(status := result.get("_status", 200)):
+            said = f"{place_of(action)}: its _status is {_shown(status)}"
+            raise NoventaError(f"{said}; expected a number from 200 to 599.")
         self._settle(exchange, action, status)
         if "_redirect" in result:
             return Redirect(result["_redirect"])
@@ -3281,6 +3351,8 @@ class App:
             response.headers.setdefault(name, value)
         if response.status_int in (204, 304):
             response.content_type = response.content_length = None
+            if hasattr(response.app_iter, "close"):
+                response.app_iter.close()
             response.app_iter = []
         elif isinstance(response.app_iter, list | tuple) and response.content_length is None:
             response.content_length = sum(map(len, response.app_iter))
@@ -3314,7 +3386,7 @@ class App:
             _shown_frame(frame, line, hide)
             for frame, line in traceback.walk_tb(error.__traceback__)
         ]
-        in_templates = [frame for frame in frames if frame["file"].endswith((".html", ".txt"))]
+        in_templates = [frame for frame in frames if frame["is_template"]]
         page = self._pages.get_template("debug.html").render(
             status=500,
             title="Internal Server Error",
@@ -3392,9 +3464,8 @@ def send(
         return []
     if isinstance(body, list | tuple):
         return body
-    stream = Stream(body, scope)
     scope.handed_over = True
-    return stream
+    return Stream(body, scope)
 
 
 def data_folder(name: str) -> Path:
@@ -3405,6 +3476,10 @@ def data_folder(name: str) -> Path:
 
 
 _RESULT_KEYS = ("_status", "_redirect")
+
+
+def _is_status(value: Any) -> bool:
+    return isinstance(value, int) and 200 <= value <= 599
 
 
 def _methods(route: Route) -> set[str]:
@@ -3461,7 +3536,12 @@ def _without(secrets_: Sequence[str], text: str) -> str:
 
 
 def _shown_frame(frame: Any, line: int, hide: Callable[[str], str]) -> dict[str, Any]:
-    file = frame.f_code.co_filename
+    file, is_template = frame.f_code.co_filename, "__jinja_exception__" in frame.f_globals
+    linecache.checkcache(file)
     around = range(max(1, line - 4), line + 5)
     source = [(number, hide(linecache.getline(file, number).rstrip())) for number in around]
-    return {"file": file, "line": line, "function": frame.f_code.co_name, "source": source}
+    function = frame.f_code.co_name
+    return {
+        "file": file, "line": line, "function": function, "source": source,
+        "is_template": is_template,
+    }  # fmt: skip

@@ -30,7 +30,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -379,7 +379,7 @@ def _project_modules() -> dict[str, Path]:
         if folder and known[folder]:
             found[name] = folder
     for name, folder in list(found.items()):  # `components` itself has no file to judge by
-        while name := name.rpartition(".")[0]:
+        while (name := name.rpartition(".")[0]) in sys.modules:
             found.setdefault(name, folder)
     return found
 
@@ -387,7 +387,7 @@ def _project_modules() -> dict[str, Path]:
 def _import_root(name: str, module: Any) -> Path | None:
     """The folder on `sys.path` that a module was found in."""
     file = getattr(module, "__dict__", {}).get("__file__")
-    if not file or name == "__main__" or name.startswith("noventa"):
+    if not file or name.partition(".")[0] in ("__main__", "noventa", "noventa_cli"):
         return None
     parents, depth = Path(file).parents, name.count(".") + file.endswith("__init__.py")
     return parents[depth] if depth < len(parents) else None
@@ -670,7 +670,7 @@ def _source_times(root: Path) -> dict[str, int]:
 
 # ---- Migrations and seeds -------------------------------------------------------------------
 
-_UNDER = "migrations"  # the folder of a project with alembic.ini, env.py, versions/ and seed/
+_FOLDER = "migrations"  # the folder of a project with alembic.ini, env.py, versions/ and seed/
 _LEDGER = "noventa_seed"
 _CREATES = re.compile(
     r"""create_table\(\s*["'](\w+)|rename_table\(\s*["']\w+["'],\s*["'](\w+)"""
@@ -723,12 +723,12 @@ def run_migrations(registry: Registry, config: Config, **options: Any) -> None:
 
 def _complete_folder(root: Path) -> None:
     """Makes what migrations/ lacks; what is there stays as it is."""
-    (root / _UNDER / "versions").mkdir(parents=True, exist_ok=True)
+    (root / _FOLDER / "versions").mkdir(parents=True, exist_ok=True)
     for name in ("alembic.ini", "env.py", "script.py.mako"):
-        target = root / _UNDER / name
+        target = root / _FOLDER / name
         if not target.exists():
             target.write_bytes((data_folder("migrations_skeleton") / name).read_bytes())
-            say(f"  made {_UNDER}/{name}")
+            say(f"  made {_FOLDER}/{name}")
 
 
 def _alembic(root: Path, words: Sequence[str], **attributes: Any) -> int:
@@ -737,8 +737,11 @@ def _alembic(root: Path, words: Sequence[str], **attributes: Any) -> int:
     from alembic.config import Config as AlembicConfig
     from alembic.util import CommandError
 
-    from noventa import NoventaError
+    from noventa import NoventaError, revision_files
 
+    revision_files(root / _FOLDER / "versions")  # a file that is not Python is one message
+    if "%" in str(root):
+        raise NoventaError(f"{root}: Alembic cannot read a path with a % in it; rename the folder.")
     line: Any = CommandLine(prog="noventa migrate")
     try:
         options = line.parser.parse_args(words)
@@ -747,12 +750,12 @@ def _alembic(root: Path, words: Sequence[str], **attributes: Any) -> int:
     except SystemExit as end:  # argparse's way to leave, also after --help
         return int(end.code or 0)
     options.raiseerr = True  # else it would print and leave the process
-    file = options.config[0] if options.config else root / _UNDER / "alembic.ini"
+    file = options.config[0] if options.config else root / _FOLDER / "alembic.ini"
     config = AlembicConfig(file, stdout=sys.stdout, cmd_opts=options, attributes=attributes)
     try:
         line.run_cmd(config, options)
     except CommandError as error:
-        raise NoventaError(_alembic_message(error, root / _UNDER / "versions")) from error
+        raise NoventaError(_alembic_message(error, root / _FOLDER / "versions")) from error
     return 0
 
 
@@ -789,7 +792,7 @@ def _heads_message(versions: Path) -> str:
 
     files = revision_files(versions)
     names = sorted(files[head].path.name for head in revision_heads(files))
-    listed = [f"\n  {_UNDER}/versions/{name}" for name in names]
+    listed = [f"\n  {_FOLDER}/versions/{name}" for name in names]
     return (
         f"There are {len(listed)} heads, made without knowing of each other:{''.join(listed)}\n"
         'Join them: python -m noventa migrate merge heads -m "merge"'
@@ -803,19 +806,18 @@ def _configuration(registry: Registry, script: Any, given: Mapping[str, Any]) ->
     """The keywords of `context.configure()`; the caller's filter and hook run beside ours."""
     metadata = _plain_metadata(registry)
     known = {table.key for table in metadata.tables.values()} | _tables_made(script)
-    filters = [given["include_name"]] if "include_name" in given else []
-    hooks = [given["process_revision_directives"]] if "process_revision_directives" in given else []
+    included = given.get("include_name", lambda *_: True)
+    hook = given.get("process_revision_directives", lambda *_: None)
 
     def include_name(name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
         if kind == "table":
             shown = parents.get("schema_qualified_table_name") or name
             if shown not in known or name == _LEDGER:  # not this project's: left alone
                 return False
-        return all(included(name, kind, parents) for included in filters)
+        return bool(included(name, kind, parents))
 
     def process(context: Any, revision: Any, directives: list[Any]) -> None:
-        for hook in hooks:
-            hook(context, revision, directives)
+        hook(context, revision, directives)
         _review(context, directives, metadata)
 
     ours = {"include_name": include_name, "process_revision_directives": process}
@@ -830,12 +832,16 @@ def _configuration(registry: Registry, script: Any, given: Mapping[str, Any]) ->
 
 def _tables_made(script: Any) -> set[str]:
     """The tables that the revisions make, as their text says. Raises NoventaError."""
+    found = [_CREATES.findall(path.read_text("utf-8")) for path in _revision_paths(script)]
+    return {name for matches in found for names in matches for name in names if name}
+
+
+def _revision_paths(script: Any) -> list[Path]:
     from noventa import revision_files
 
     folders = script.version_locations or [Path(script.dir, "versions")]
-    files = [file for folder in folders for file in revision_files(Path(folder)).values()]
-    found = [_CREATES.findall(file.path.read_text("utf-8")) for file in files]
-    return {name for matches in found for names in matches for name in names if name}
+    files = (file for folder in folders for file in revision_files(Path(folder)).values())
+    return [file.path.resolve() for file in files]
 
 
 def _configure(
@@ -854,12 +860,17 @@ def _configure(
 def _plain_metadata(registry: Registry) -> Any:
     """The tables with types that SQLAlchemy itself has, so that revisions need no application."""
     import sqlalchemy as sa
+    from sqlalchemy.schema import sort_tables_and_constraints
 
     source = registry.metadata
     plain = sa.MetaData(naming_convention=source.naming_convention)
     for table in source.tables.values():
         for column in table.to_metadata(plain).columns:
             column.type = _plain_type(column.type)
+    sort: Any = sort_tables_and_constraints
+    *_, (_, circular) = sort(plain.tables.values())
+    for key in circular:
+        key.use_alter = True
     return plain
 
 
@@ -891,6 +902,7 @@ def _with_length(kind: Any) -> Any:
     return type(kind)(255, collation=kind.collation)
 
 
+@functools.cache
 def _dialects() -> dict[str, Any]:
     """The dialects on which revision files must run; none of them needs a driver for this."""
     from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -900,7 +912,9 @@ def _dialects() -> dict[str, Any]:
 
 
 def _render_item(kind: str, item: Any, context: Any) -> str | bool:
-    """The types that Alembic would write so that the file does not run, or not on PostgreSQL."""
+    """Writes what Alembic would write for one database only, or so that the file does not run."""
+    if kind == "server_default":
+        return _default_text(getattr(item, "arg", None))
     if kind != "type":
         return False
     if _is_native_enum(item):  # _make_enum_types() adds the lines that make and drop its type
@@ -912,6 +926,17 @@ def _render_item(kind: str, item: Any, context: Any) -> str | bool:
         context.imports.add(f"from sqlalchemy.dialects import {third}")
         nested = re.compile(r"(?<=[=(])([A-Z][A-Za-z]*\()")
         return f"{third}." + nested.sub(r"sa.\1", repr(item))
+    return False
+
+
+def _default_text(value: Any) -> str | bool:
+    """`func.now()` and `true()` as they are; Alembic compiles them for the database at hand."""
+    import sqlalchemy as sa
+
+    if isinstance(value, sa.True_ | sa.False_):
+        return f"sa.{'true' if isinstance(value, sa.True_) else 'false'}()"
+    if isinstance(value, sa.sql.functions.FunctionElement) and not list(value.clauses):
+        return f"sa.func.{value.name}()"
     return False
 
 
@@ -934,12 +959,12 @@ def _review(context: Any, directives: list[Any], metadata: Any) -> None:
     """Refuses a generated revision that loses data, or writes nothing where nothing changed."""
     from noventa import NoventaError
 
+    arguments = context.opts["revision_context"].command_args
     command = getattr(context.config.cmd_opts, "cmd", [None])[0]
-    if not context.opts["revision_context"].command_args["autogenerate"]:
+    checks = command.__name__ == "check" if command else arguments["message"] is None
+    if checks or not arguments["autogenerate"]:
         return
     upgrade, downgrade = directives[0].upgrade_ops, directives[0].downgrade_ops
-    if getattr(command, "__name__", "revision") == "check":
-        return
     if not metadata.tables:
         raise NoventaError(
             "The registry has no tables, so a generated revision would drop all there are;"
@@ -952,7 +977,19 @@ def _review(context: Any, directives: list[Any], metadata: Any) -> None:
     allowed = context.environment_context.get_x_argument(as_dictionary=True).get("allow_drop")
     if (lost := _losses(upgrade)) and allowed not in ("1", "true", "yes"):
         raise NoventaError("\n".join(_loss_message(lost, upgrade)))
+    _add_circular_keys(upgrade, downgrade)
     _make_enum_types(upgrade, downgrade, metadata)
+    _say_what_rows_lack(upgrade)
+
+
+def _say_what_rows_lack(upgrade: Any) -> None:
+    for step in _each(upgrade):
+        column = getattr(step, "column", None)
+        if column is not None and not column.nullable and column.server_default is None:
+            say(
+                f"  {step.table_name}.{column.name} must have a value, but rows that are there have"
+                " none: give it a server_default in the model, or see to it in the revision."
+            )
 
 
 def _each(operations: Any) -> Iterator[Any]:
@@ -1010,6 +1047,20 @@ def _renames(lost: Sequence[Any], upgrade: Any) -> Iterator[str]:
                 break
 
 
+def _add_circular_keys(upgrade: Any, downgrade: Any) -> None:
+    """Tables that refer to each other are made first; Alembic would leave `use_alter` keys out."""
+    from alembic.operations import ops
+
+    for step in [step for step in upgrade.ops if isinstance(step, ops.CreateTableOp)]:
+        items: list[Any] = list(step.columns)
+        step.columns = [item for item in items if not getattr(item, "use_alter", False)]
+        for key in (item for item in items if getattr(item, "use_alter", False)):
+            made = ops.CreateForeignKeyOp.from_constraint(key)
+            dropped = ops.DropConstraintOp.from_constraint(key)
+            upgrade.ops.append(ops.ModifyTableOps(step.table_name, [made]))
+            downgrade.ops.insert(0, ops.ModifyTableOps(step.table_name, [dropped]))
+
+
 def _make_enum_types(upgrade: Any, downgrade: Any, metadata: Any) -> None:
     """For PostgreSQL: a type is made before its first column, and dropped after its last."""
     arriving, leaving = _enums_of(upgrade), _enums_of(downgrade)
@@ -1036,9 +1087,13 @@ def _enums_of(operations: Any) -> dict[tuple[str, str], Any]:
     found: dict[tuple[str, str], Any] = {}
     for step in _each(operations):
         columns: list[Any] = list(step.columns) if isinstance(step, ops.CreateTableOp) else []
-        for column in [*columns, step.column] if isinstance(step, ops.AddColumnOp) else columns:
-            if _is_native_enum(getattr(column, "type", None)):
-                found[step.table_name, column.name] = column.type
+        kinds = {column.name: getattr(column, "type", None) for column in columns}
+        if isinstance(step, ops.AddColumnOp):
+            kinds[step.column.name] = step.column.type
+        elif isinstance(step, ops.AlterColumnOp):
+            kinds[step.column_name] = step.modify_type
+        enums = {name: kind for name, kind in kinds.items() if _is_native_enum(kind)}
+        found |= {(step.table_name, name): kind for name, kind in enums.items()}
     return found
 
 
@@ -1123,6 +1178,8 @@ class _Journal:
         self.orphans: Counter[str] | None = None  # counted on SQLite only
         self.began = time.monotonic()
         event.listen(connection, "before_cursor_execute", self._note)
+        if not quiet:
+            _show_statements(connection)
 
     def count_orphans(self, engine: Any) -> None:
         """Rows without parent that are there already are no revision's fault."""
@@ -1148,8 +1205,6 @@ class _Journal:
         words = " ".join(statement.split())
         if _CHANGES.match(words) and "alembic_version" not in words:
             self.statements.append(words)
-            if not self.quiet:
-                _show_live(words)
 
 
 def _orphans(connection: Any) -> Counter[str]:
@@ -1191,24 +1246,23 @@ def _failure(error: Exception, context: Any, journal: _Journal, connection: Any)
     """What failed, where, and what is left of it; None if no revision and no database failed."""
     import sqlalchemy as sa
 
-    files = {Path(script.path): script for script in context.script.walk_revisions()}
+    failed = isinstance(error, sa.exc.DBAPIError)
+    paths = set(_revision_paths(context.script))
     frames = traceback.extract_tb(error.__traceback__)
-    places = [frame for frame in frames if Path(frame.filename) in files]
-    if not places and not isinstance(error, sa.exc.SQLAlchemyError):
-        return None
-    lines = [_reason(error)]
-    if places:
-        file = Path(places[-1].filename)
-        lines[0] = f"{_UNDER}/versions/{file.name}:{places[-1].lineno}: {lines[0]}"
-    if journal.statements:
+    places = [frame for frame in frames if Path(frame.filename).resolve() in paths]
+    if not places:
+        return _reason(error) if failed else None
+    file = Path(places[-1].filename)
+    lines = [f"{_FOLDER}/versions/{file.name}:{places[-1].lineno}: {_reason(error)}"]
+    if failed and journal.statements:
         lines.append(f"  in: {_shortened(journal.statements[-1])}")
     if waited := _blockers(error, connection):
         lines.append(waited)
     if context.get_context().impl.transactional_ddl:
         lines.append("Nothing of this revision was kept; mend the file and migrate again.")
-    elif places:
-        script, name = files[file], [f.name for f in places if f.name in ("upgrade", "downgrade")]
-        lines += _left_by_mysql(journal.statements, _planned(context, script, name[0]))
+    else:
+        planned = _planned(context, file, {frame.name for frame in places})
+        lines += _left_by_mysql(journal.statements, planned, failed)
     return "\n".join(lines)
 
 
@@ -1218,32 +1272,40 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"
 
 
-def _left_by_mysql(run: list[str], planned: list[str]) -> Iterator[str]:
-    """MySQL commits at each DDL: what of a revision was applied, and what was not."""
-    count = max(0, len(run) - 1)
-    while count and _ROWS_ONLY.match(run[-1]) and _ROWS_ONLY.match(run[count - 1]):
-        count -= 1  # rows changed since the last DDL were rolled back
+def _left_by_mysql(run: list[str], planned: list[str], failed: bool) -> Iterator[str]:
+    """MySQL commits at each DDL: what of a revision was applied, and what was not.
+
+    `failed` says whether the last statement of `run` did; if it is DDL, what stands before it
+    was committed nevertheless.
+    """
+    count = len(run) - failed
+    if not (failed and not _ROWS_ONLY.match(run[-1])):
+        while count and _ROWS_ONLY.match(run[count - 1]):
+            count -= 1  # rows changed since the last DDL were rolled back
     applied, missing = run[:count], run[count:] + planned[len(run) :]
     yield "This database cannot take DDL back. Of this revision these were applied:"
     yield from (f"  {_shortened(statement)}" for statement in applied or ["(none)"])
     yield "and these were not:"
+    missing = missing or ["(what stands after the failing line)"]
     yield from (f"  {_shortened(statement)}" for statement in missing)
     yield "Undo the first ones by hand, mend the file, and migrate again."
 
 
-def _planned(context: Any, script: Any, function: str) -> list[str]:
+def _planned(context: Any, file: Path, functions: Collection[str]) -> list[str]:
     """The statements of a revision, written down instead of run; none if it needs answers."""
     import io
 
     from alembic.migration import MigrationContext
     from alembic.operations import Operations
 
+    found = [script for script in context.script.walk_revisions() if Path(script.path) == file]
+    name = "upgrade" if "upgrade" in functions else "downgrade"
     text = io.StringIO()
     options = {"as_sql": True, "output_buffer": text, "literal_binds": True}
     dry = MigrationContext.configure(dialect=context.get_context().dialect, opts=options)
     try:
         with Operations.context(dry):
-            getattr(script.module, function)()
+            getattr(found[0].module, name)()
     except Exception:  # whatever a revision may raise, for example because a SELECT has no rows
         return []
     statements = (" ".join(part.split()) for part in text.getvalue().split(";\n"))
@@ -1325,7 +1387,9 @@ _SESSIONS = {
 
 def _session_id(connection: Any) -> int:
     driver = connection.connection.driver_connection
-    return int(driver.thread_id() if hasattr(driver, "thread_id") else driver.info.backend_pid)
+    if hasattr(driver, "thread_id"):
+        return int(driver.thread_id())
+    return int(getattr(getattr(driver, "info", None), "backend_pid", 0))
 
 
 # -- one at a time
@@ -1449,10 +1513,16 @@ def _wait(attempt: Callable[[], str | None], seconds: int) -> None:
 # -- progress
 
 
-def _show_live(text: str) -> None:
-    """On a terminal: what is being done, in a line that the next one replaces."""
+def _show_statements(connection: Any) -> None:
+    """On a terminal: each statement while it runs, in a line that is gone when it has ended."""
+    from sqlalchemy import event
+
+    def show(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        print(f"\r  {' '.join(statement.split())[:70]}", end="", flush=True)
+
     if sys.stdout.isatty():
-        print(f"\r\x1b[2K  {_shortened(text)[:70]}", end="", flush=True)
+        event.listen(connection, "before_cursor_execute", show)
+        event.listen(connection, "after_cursor_execute", lambda *_: _end_live())
 
 
 def _end_live() -> None:
@@ -1472,7 +1542,7 @@ def _adopt(project: Project) -> int:
     """Stamps a database that no revision made, if it equals the models. Raises NoventaError."""
     from noventa import NoventaError, revision_files
 
-    if not revision_files(project.root / _UNDER / "versions"):
+    if not revision_files(project.root / _FOLDER / "versions"):
         _write_baseline(project)
     with _reached(project.config), _migration_engine(project.config).connect() as connection:
         at, differences = _compared(project.registry, connection)
@@ -1481,7 +1551,8 @@ def _adopt(project: Project) -> int:
     if differences:
         raise NoventaError(
             "The database differs from the models, so it was not adopted. To equal them it needs:\n"
-            + "\n".join(f"  {difference}" for difference in differences)
+            + "".join(f"  {difference}\n" for difference in differences)
+            + "To take it as it is all the same: python -m noventa migrate stamp head"
         )
     return _alembic(project.root, ["stamp", "head"])
 
@@ -1585,9 +1656,9 @@ def _run_seed(project: Project, engine: Any, name: str, function: Callable[..., 
         if not finished:
             raise NoventaError("it ended its connection's transaction; call db.commit() only")
 
-    _show_live(name)
     try:
         with engine.connect() as connection, connection.begin():
+            _show_statements(connection)
             sa.event.listen(connection, "commit", refuse)
             with orm.Session(connection, join_transaction_mode="create_savepoint") as session:
                 function(session)
@@ -1818,19 +1889,19 @@ def _unregistered_models(project: Project) -> Iterator[Fault]:
 def _revision_faults(project: Project) -> Iterator[Fault]:
     from noventa import Fault, revision_files, revision_heads
 
-    folder = project.root / _UNDER
+    folder = project.root / _FOLDER
     files = revision_files(folder / "versions")
     for revision in files.values():
         yield from _import_faults(revision.path, project.root)
     environment = folder / "env.py"
     if not files and not environment.exists():
         if project.registry.metadata.tables:
-            yield Fault(_UNDER, "no revision makes the tables", _REVISE)
+            yield Fault(_FOLDER, "no revision makes the tables", _REVISE)
     elif "run_migrations(registry" not in _text_of(environment):
         problem = "it does not call run_migrations(registry, …) of noventa_cli"
-        yield Fault(f"{_UNDER}/env.py", problem, "move it away and run `python -m noventa migrate`")
+        yield Fault(f"{_FOLDER}/env.py", problem, "move it away; `noventa migrate` makes a new one")
     elif len(revision_heads(files)) > 1:
-        yield Fault(f"{_UNDER}/versions", *_heads_message(folder / "versions").rsplit("\n", 1))
+        yield Fault(f"{_FOLDER}/versions", *_heads_message(folder / "versions").rsplit("\n", 1))
     else:
         yield from _scratch_faults(project)
 
@@ -1856,7 +1927,7 @@ def _import_faults(path: Path, root: Path) -> Iterator[Fault]:
             top = name.partition(".")[0]
             if (root / top).is_dir() or (root / f"{top}.py").is_file():
                 yield Fault(
-                    f"{_UNDER}/versions/{path.name}:{node.lineno}",
+                    f"{_FOLDER}/versions/{path.name}:{node.lineno}",
                     f"it imports {name} of the application, which will change",
                     "write what it needs into the revision itself",
                 )
@@ -1868,7 +1939,7 @@ def _scratch_faults(project: Project) -> Iterator[Fault]:
 
     from noventa import Fault, NoventaError
 
-    where = f"{_UNDER}/versions"
+    where = f"{_FOLDER}/versions"
     with _scratch(project) as connection:
         try:
             for words in (["upgrade", "head"], ["downgrade", "base"], ["upgrade", "head"]):

@@ -7,7 +7,7 @@ import secrets
 import sys
 from functools import cache
 from pathlib import Path
-from textwrap import dedent
+from textwrap import dedent, indent
 
 import pytest
 import sqlalchemy as sa
@@ -124,10 +124,11 @@ class Site:
         parts = ("import sqlalchemy as sa", "from alembic import op", f"revision = {number!r}")
         head = "\n".join([*parts, f"down_revision = {after or None!r}"])
         bodies = [
-            f"def {name}():\n" + "\n".join(f"    {line}" for line in dedent(text).strip().splitlines())
+            f"def {name}():\n" + indent(dedent(text).strip(), "    ")
             for name, text in (("upgrade", upgrade), ("downgrade", downgrade))
         ]
-        return self.write(f"migrations/versions/{number}_.py", "\n\n\n".join([head, *bodies]) + "\n")
+        text = "\n\n\n".join([head, *bodies]) + "\n"
+        return self.write(f"migrations/versions/{number}_.py", text)
 
     def revisions(self) -> list[Path]:
         return sorted((self.root / "migrations" / "versions").glob("*.py"))

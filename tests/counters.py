@@ -161,9 +161,9 @@ from models import Counter
 
 def increment(request, session, db):
     counter = db.get(Counter, 1)
-    counter.value += 1
+    counter.value = value = counter.value + 1
     db.commit()
-    return {"value": counter.value, "process": os.getpid()}
+    return {"value": value, "process": os.getpid()}
 
 def add(request, session, db):
     db.add(Counter(id=int(request.form["id"])))

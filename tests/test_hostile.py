@@ -4,9 +4,9 @@ The cases are rows of tables: a name, the request, the statuses that are right.
 """
 
 import gc
-import io
 import json
 import os
+import re
 import resource
 import select
 import socket
@@ -23,9 +23,9 @@ import sqlalchemy as sa
 import webob
 from processes import environment, stop
 from support import SECRET, make_app, make_module
-from visitors import FORM, Visitor, ask, multipart, post
+from visitors import FORM, Visitor, ask, multipart
 
-from noventa import Component, Endpoint, Mount, Page, Signer, Static, redirect
+from noventa import Component, Endpoint, Mount, Page, Static, redirect
 
 LIMITS = {"body": 200_000, "memory": 10_000, "fields": 200, "files": 20}
 SOURCE = """
@@ -174,7 +174,15 @@ def at(path, **more):
 
 # ---- Paths and queries ----
 
-BAD_BYTES = ("\xff", "\xfe\xff", "\xc3", "\xc0\xaf", "\xed\xa0\x80", "\xf8\x88\x80\x80\x80", "a\x80b")
+BAD_BYTES = (
+    "\xff",
+    "\xfe\xff",
+    "\xc3",
+    "\xc0\xaf",
+    "\xed\xa0\x80",
+    "\xf8\x88\x80\x80\x80",
+    "a\x80b",
+)
 PREFIXES = ("/", "/users/", "/any/", "/files/", "/m/", "/numbers/", "/echo")
 add(
     "undecodable-path", 400,
@@ -191,7 +199,8 @@ add(
             "", "//", "///", "/./", "/../", "/..", "/users/..", "/users/%2e", "/users/a\r\nb",
             "/users/" + "a" * 60_000, "/" + "a/" * 20_000, "/any/" + "/" * 20_000, "/m", "/m/../x",
             "/mm", "/echo/", "//evil.example/", "//evil.example", "/;a=b", "/users/\u00c3\u00a9",
-            "/users/\xe2\x80\xae", "/numbers/" + "9" * 4_000, "/numbers/-1", "/numbers/1_0", "/numbers/ 1",
+            "/users/\xe2\x80\xae", "/numbers/" + "9" * 4_000, "/numbers/-1", "/numbers/1_0",
+            "/numbers/ 1",
             "/numbers/\u00d9\u00a1", "/\\evil.example", "/users/{name}", "/{{7*7}}",
         )
     ],
@@ -199,16 +208,19 @@ add(
 add(
     "bad-query", 400,
     [(repr(q), at("/echo", query=q)) for q in
-     ("a=%ff", "%ff=a", "a=\xff", "a=%00", "%00", "a\0b", "a=%c0%af", "a=%ed%a0%80", "a=%C3", "x=1&y=%80")],
+     ("a=%ff", "%ff=a", "a=\xff", "a=%00", "%00", "a\0b", "a=%c0%af", "a=%ed%a0%80", "a=%C3",
+      "x=1&y=%80")],
 )  # fmt: skip
 add(
     "odd-query", 200,
     [(q[:20], at("/echo", query=q)) for q in
-     ("&&&&", "=", "=&=&", "a", "a=1&a=2", "%", "%zz", "a=%", "a=%2", "+", "a;b", "#", "a" * 100_000,
+     ("&&&&", "=", "=&=&", "a", "a=1&a=2", "%", "%zz", "a=%", "a=%2", "+", "a;b", "#",
+      "a" * 100_000,
       "a=" + "%41" * 30_000, "a[b][c]=d", "__proto__=1", "a=%0d%0a", "a=%E2%80%AE", "?" * 1000)],
 )  # fmt: skip
 add(
-    "query-with-too-many-fields", 414,
+    "query-with-too-many-fields",
+    414,
     [(str(n), at("/echo", query="a=1&" * n)) for n in (201, 5_000, 100_000)],
 )
 
@@ -216,7 +228,8 @@ add(
 
 add(
     "method", 405,
-    [(f"{m} {p}", at(p, method=m)) for m in ("PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "get", "post",
+    [(f"{m} {p}", at(p, method=m)) for m in ("PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "get",
+     "post",
      "PROPFIND", "X" * 5_000, "G\xcbT", "") for p in ("/", "/echo", "/files/site.css")],
 )  # fmt: skip
 add("unknown-method-elsewhere", 404, [(m, at("/no", method=m)) for m in ("PUT", "BREW", "TRACE")])
@@ -225,7 +238,22 @@ add("options", 204, [(p, at(p, method="OPTIONS")) for p in ("/", "/echo", "/file
 
 # ---- Lengths ----
 
-BAD_LENGTHS = ("-1", "+5", "1_0", "0x10", "1e3", "5.0", " 5", "5 ", "5,5", "abc", "\u0665", "\xb2", "5;", "--5")
+BAD_LENGTHS = (
+    "-1",
+    "+5",
+    "1_0",
+    "0x10",
+    "1e3",
+    "5.0",
+    " 5",
+    "5 ",
+    "5,5",
+    "abc",
+    "\u0665",
+    "\xb2",
+    "5;",
+    "--5",
+)
 TYPES = {"/form": FORM, "/json": "application/json", "/": FORM, "/body": "text/plain"}
 add(
     "bad-length", 400,
@@ -239,15 +267,21 @@ add(
 )  # fmt: skip
 add(
     "no-length", 411,
-    [(p, at(p, method="POST", CONTENT_TYPE=TYPES[p], CONTENT_LENGTH=None)) for p in ("/form", "/json", "/")],
+    [(p, at(p, method="POST", CONTENT_TYPE=TYPES[p], CONTENT_LENGTH=None)) for p in ("/form",
+     "/json", "/")],
 )  # fmt: skip
 add(
     "short-body", 400,
-    [(p, at(p, method="POST", body=b'{"a":', CONTENT_TYPE=TYPES[p], CONTENT_LENGTH="50")) for p in TYPES],
+    [(p, at(p, method="POST", body=b'{"a":', CONTENT_TYPE=TYPES[p],
+     CONTENT_LENGTH="50")) for p in TYPES],
 )  # fmt: skip
 add(
-    "length-of-a-get", {200, 400, 413},
-    [(n[:12], at("/body", body=b"abc", CONTENT_LENGTH=n)) for n in (*BAD_LENGTHS, "9" * 20, "3", "200001")],
+    "length-of-a-get",
+    {200, 400, 413},
+    [
+        (n[:12], at("/body", body=b"abc", CONTENT_LENGTH=n))
+        for n in (*BAD_LENGTHS, "9" * 20, "3", "200001")
+    ],
 )
 add(
     "chunked-over-the-limit", 413,
@@ -266,7 +300,8 @@ add(
     "content-type", 415,
     [(f"{p} {t[:24]!a}", at(p, method="POST", body=b"a=b", CONTENT_TYPE=t))
      for p in ("/form", "/json", "/")
-     for t in ("text/plain", "application/xml", "x", ";", "multipart/mixed; boundary=a", "\xff/\xfe",
+     for t in ("text/plain", "application/xml", "x", ";", "multipart/mixed; boundary=a",
+         "\xff/\xfe",
                "application/x-www-form-urlencodedx", "a" * 20_000, "; " * 5_000)],
 )  # fmt: skip
 add(
@@ -277,7 +312,8 @@ add(
 add(
     "content-type-as-the-rfc-allows", 200,
     [(t, at("/form", method="POST", body=b"a=b", CONTENT_TYPE=t)) for t in
-     (FORM.upper(), f"{FORM} ; charset=UTF-8", f'{FORM};charset="utf-8"', f" {FORM} ", f"{FORM};;;")],
+     (FORM.upper(), f"{FORM} ; charset=UTF-8", f'{FORM};charset="utf-8"', f" {FORM} ",
+      f"{FORM};;;")],
 )  # fmt: skip
 
 # ---- Urlencoded bodies ----
@@ -288,13 +324,18 @@ add(
      (b"a=%ff", b"\xff=1", b"a=%00", b"a=\0", b"a=\xc0\xaf", b"a=\xed\xa0\x80", b"%80")],
 )  # fmt: skip
 add(
-    "form-with-too-many-fields", 413,
-    [(str(n), at("/form", method="POST", body=b"a=&" * n, CONTENT_TYPE=FORM)) for n in (201, 60_000)],
+    "form-with-too-many-fields",
+    413,
+    [
+        (str(n), at("/form", method="POST", body=b"a=&" * n, CONTENT_TYPE=FORM))
+        for n in (201, 60_000)
+    ],
 )
 add(
     "odd-form", 200,
     [(repr(b)[:24], at("/form", method="POST", body=b, CONTENT_TYPE=FORM)) for b in
-     (b"&&&", b"=", b"a" * 199_000, b"a=1&a=2&a=3", b"%", b"a=%zz", b"_ticket=x", b"\n" * 199_000, b"+" * 199_000)],
+     (b"&&&", b"=", b"a" * 199_000, b"a=1&a=2&a=3", b"%", b"a=%zz", b"_ticket=x", b"\n" * 199_000,
+      b"+" * 199_000)],
 )  # fmt: skip
 
 # ---- Multipart bodies ----
@@ -314,7 +355,8 @@ FILE = NAMED + b'; filename="f"'
 add(
     "bad-multipart", 400,
     [
-        ("no-boundary", at("/form", method="POST", body=part(NAMED), CONTENT_TYPE="multipart/form-data")),
+        ("no-boundary", at("/form", method="POST", body=part(NAMED),
+         CONTENT_TYPE="multipart/form-data")),
         ("empty-boundary", upload(part(NAMED), '""')),
         ("other-boundary", upload(part(NAMED), "other")),
         ("empty", upload(b"", CONTENT_LENGTH="0")),
@@ -328,7 +370,8 @@ add(
         ("undecodable-text", upload(part(NAMED, b"\xff\xfe"))),
         ("nul-in-text", upload(part(NAMED, b"a\0b"))),
         ("nul-in-name", upload(part(b'Content-Disposition: form-data; name="a\0b"'))),
-        ("nul-in-file-name-of-field", upload(part(b'Content-Disposition: form-data; name="\0"; filename="f"'))),
+        ("nul-in-file-name-of-field",
+         upload(part(b'Content-Disposition: form-data; name="\0"; filename="f"'))),
         ("bad-part-length", upload(part(NAMED + b"\r\nContent-Length: -5"))),
         ("wrong-part-length", upload(part(NAMED + b"\r\nContent-Length: 50"))),
         ("short-part-length", upload(part(NAMED + b"\r\nContent-Length: 0"))),
@@ -352,15 +395,18 @@ add(
         ("head", upload(part(NAMED + b"\r\nX: " + b"a" * 9_000))),
         ("heads", upload(part(NAMED + b"\r\nX: a" * 100))),
         ("body", upload(b"x" * 200_001)),
-        ("chunked", upload(part(FILE, b"x" * 300_000), CONTENT_LENGTH=None, **{"wsgi.input_terminated": True})),
+        ("chunked", upload(part(FILE, b"x" * 300_000), CONTENT_LENGTH=None,
+         **{"wsgi.input_terminated": True})),
     ],
 )  # fmt: skip
 add(
     "odd-multipart", 200,
     [
         ("base64", upload(part(NAMED + b"\r\nContent-Transfer-Encoding: base64", b"eA=="))),
-        ("part-charset", upload(part(NAMED + b"\r\nContent-Type: text/plain; charset=utf-7", b"+AGE-"))),
-        ("part-type", upload(part(NAMED + b"\r\nContent-Type: multipart/mixed; boundary=b", b"--b--"))),
+        ("part-charset", upload(part(NAMED + b"\r\nContent-Type: text/plain; charset=utf-7",
+         b"+AGE-"))),
+        ("part-type", upload(part(NAMED + b"\r\nContent-Type: multipart/mixed; boundary=b",
+         b"--b--"))),
         ("type-of-junk", upload(part(FILE + b"\r\nContent-Type: \x01\x7f;;=\"", b"x"))),
         ("no-name", upload(part(b"Content-Disposition: form-data"))),
         ("quotes", upload(part(b'Content-Disposition: form-data; name="a\\"b"; filename="c\\"d"'))),
@@ -373,7 +419,8 @@ add(
         ("name-with-line-end", upload(part(NAMED + b'; filename="a%0D%0AX: b"'))),
         ("long-name", upload(part(NAMED + b'; filename="' + b"n" * 3_900 + b'"'))),
         ("file-on-disk", upload(part(FILE, b"\n" * 190_000))),
-        ("files-on-disk", upload(multipart(*[(f"f{n}", b"x" * 12_000, "f", "a/b") for n in range(15)]))),
+        ("files-on-disk", upload(multipart(*[(f"f{n}", b"x" * 12_000, "f",
+         "a/b") for n in range(15)]))),
         ("preamble", upload(b"junk\r\n" * 9_000 + part(NAMED))),
     ],
 )  # fmt: skip
@@ -383,94 +430,189 @@ add(
 add(
     "bad-json", 400,
     [(repr(b)[:32], at("/json", method="POST", body=b, CONTENT_TYPE="application/json")) for b in
-     (b"{", b"]", b"nul", b"NaN", b"-Infinity", b"[Infinity]", b"'a'", b"\xff", b"\xef\xbb\xbf{}", b"{'a':1}",
-      b"[1,]", b"9" * 5_000, b"-" + b"9" * 5_000, b"[" * 100_000, b'{"a":' * 30_000, b"[" * 5_000 + b"]" * 5_000,
-      b'"\\ud800"', b'{"\\udfff": 1}', b'["\\ud83d"]', b"1e999", b"[-1e999]", b'{"a": 1e400}', b'"\0"', b'"\n"',
+     (b"{", b"]", b"nul", b"NaN", b"-Infinity", b"[Infinity]", b"'a'", b"\xff", b"\xef\xbb\xbf{}",
+      b"{'a':1}",
+      b"[1,]", b"9" * 5_000, b"-" + b"9" * 5_000, b"[" * 100_000, b'{"a":' * 30_000,
+      b"[" * 5_000 + b"]" * 5_000,
+      b'"\\ud800"', b'{"\\udfff": 1}', b'["\\ud83d"]', b"1e999", b"[-1e999]", b'{"a": 1e400}',
+      b'"\0"', b'"\n"',
       b"{} {}", b"/**/1", b"0x10", b"\0", b"01", b" ")],
 )  # fmt: skip
 add(
     "nested-json", {200, 400},
     [(str(n), at("/json", method="POST", body=b"[" * n + b"]" * n, CONTENT_TYPE="application/json"))
-     for n in (50, 200, 400, 500, 600, 700, 800, 850, 900, 925, 950, 960, 970, 980, 990, 1_000, 1_500)],
+     for n in (50, 200, 400, 500, 600, 700, 800, 850, 900, 925, 950, 960, 970, 980, 990, 1_000,
+         1_500)],
 )  # fmt: skip
 add(
     "odd-json", 200,
-    [(repr(b)[:32], at("/json", method="POST", body=b, CONTENT_TYPE="Application/Problem+JSON ; x=y")) for b in
-     (b"null", b"1e308", b'{"a":1,"a":2}', b'"\\u0000"', b'"\\ud83d\\ude00"', b'{"":{}}', b"9" * 4_000, b'"%s"' % (b"\\n" * 9_000))],
+    [(repr(b)[:32], at("/json", method="POST", body=b,
+     CONTENT_TYPE="Application/Problem+JSON ; x=y")) for b in
+     (b"null", b"1e308", b'{"a":1,"a":2}', b'"\\u0000"', b'"\\ud83d\\ude00"', b'{"":{}}',
+      b"9" * 4_000, b'"%s"' % (b"\\n" * 9_000))],
 )  # fmt: skip
 
 # ---- Headers and cookies ----
 
 COOKIES = (
-    "\xff", "a=\xff", "a=\0", "noventa_session=\xff\xfe", "noventa_session", "=", "==", ";;;;", "a=b;" * 3_000,
-    'a="' + '\\"' * 4_000, "a={[(<>)]}; noventa_session=x.y", "noventa_session=" + "A" * 15_000, "$Version=1",
-    "noventa_session=.", "noventa_session=..", "noventa_session=eyJ9.AAAA", "noventa_session=%00", '"' * 16_000,
-    "noventa_session=a\tb", "a=b, c=d", "noventa_session=\u0142", "=" * 16_000, " " * 16_000, "a=1; a=2; A=3",
+    "\xff", "a=\xff", "a=\0", "noventa_session=\xff\xfe", "noventa_session", "=", "==", ";;;;",
+    "a=b;" * 3_000,
+    'a="' + '\\"' * 4_000, "a={[(<>)]}; noventa_session=x.y", "noventa_session=" + "A" * 15_000,
+    "$Version=1",
+    "noventa_session=.", "noventa_session=..", "noventa_session=eyJ9.AAAA", "noventa_session=%00",
+    '"' * 16_000,
+    "noventa_session=a\tb", "a=b, c=d", "noventa_session=\u0142", "=" * 16_000, " " * 16_000,
+    "a=1; a=2; A=3",
 )  # fmt: skip
 add(
-    "cookie", 200,
+    "cookie",
+    200,
     [(f"{p} {c[:24]!a}", at(p, HTTP_COOKIE=c)) for c in COOKIES for p in ("/", "/echo")],
 )
 add("cookies-too-large", 431, [(p, at(p, HTTP_COOKIE="a=b;" * 4_097)) for p in ("/", "/echo")])
-JUNK = ("\xff\xfe", "'" * 3_000, '"' * 3_001, ";,;=", "Mon, 99 Jan 99999 99:99:99 GMT", "9" * 5_000, "-1", "*", "a b", "[::1", "\x7f")
+JUNK = (
+    "\xff\xfe",
+    "'" * 3_000,
+    '"' * 3_001,
+    ";,;=",
+    "Mon, 99 Jan 99999 99:99:99 GMT",
+    "9" * 5_000,
+    "-1",
+    "*",
+    "a b",
+    "[::1",
+    "\x7f",
+)
 HEADERS = (
-    "ACCEPT", "ACCEPT_LANGUAGE", "DATE", "IF_MODIFIED_SINCE", "IF_UNMODIFIED_SINCE", "IF_NONE_MATCH", "IF_RANGE",
+    "ACCEPT", "ACCEPT_LANGUAGE", "DATE", "IF_MODIFIED_SINCE", "IF_UNMODIFIED_SINCE",
+    "IF_NONE_MATCH", "IF_RANGE",
     "RANGE", "MAX_FORWARDS", "HOST", "REFERER", "AUTHORIZATION", "X_FORWARDED_FOR", "USER_AGENT",
 )  # fmt: skip
 add(
     "header", {200, 206, 304, 416},
-    [(f"{p} {h} {v[:12]!a}", at(p, **{f"HTTP_{h}": v})) for h in HEADERS for v in JUNK for p in ("/echo", "/files/site.css")],
+    [(f"{p} {h} {v[:12]!a}",
+     at(p, **{f"HTTP_{h}": v})) for h in HEADERS for v in JUNK for p in ("/echo",
+     "/files/site.css")],
 )  # fmt: skip
 add(
     "host", 403,
-    [(f"{h!a} {o!a}", at("/same", method="POST", body=b"a=b", CONTENT_TYPE=FORM, HTTP_HOST=h, HTTP_ORIGIN=o, HTTP_X_FORWARDED_HOST="evil.example"))
-     for h, o in (("", "http://"), ("", "null"), ("null", "null"), ("a.example", "http://a.example@evil.example"),
-                  ("a.example", "http://evil.example"), ("a.example", "http://a.example.evil.example"),
-                  ("a.example", "http://a.example/"), ("a.example", "a.example"), ("a.example:80", "http://a.example:81"),
-                  ("\xff", "http://\xfe"), ("a.example", ""), ("a.example", "http://a.example http://a.example"))],
+    [(f"{h!a} {o!a}", at("/same", method="POST", body=b"a=b", CONTENT_TYPE=FORM, HTTP_HOST=h,
+     HTTP_ORIGIN=o, HTTP_X_FORWARDED_HOST="evil.example"))
+     for h, o in (("", "http://"), ("", "null"), ("null", "null"),
+         ("a.example", "http://a.example@evil.example"),
+                  ("a.example", "http://evil.example"),
+                  ("a.example", "http://a.example.evil.example"),
+                  ("a.example", "http://a.example/"), ("a.example", "a.example"),
+                  ("a.example:80", "http://a.example:81"),
+                  ("\xff", "http://\xfe"), ("a.example", ""),
+                  ("a.example", "http://a.example http://a.example"))],
 )  # fmt: skip
 add(
     "fetch-site", 403,
-    [(s, at("/same", method="POST", body=b"a=b", CONTENT_TYPE=FORM, HTTP_SEC_FETCH_SITE=s, HTTP_ORIGIN="http://127.0.0.1"))
-     for s in ("cross-site", "same-site", "", "SAME-ORIGIN", "same-origin, cross-site", "\xff", "none ")],
+    [(s, at("/same", method="POST", body=b"a=b", CONTENT_TYPE=FORM, HTTP_SEC_FETCH_SITE=s,
+     HTTP_ORIGIN="http://127.0.0.1"))
+     for s in ("cross-site", "same-site", "", "SAME-ORIGIN", "same-origin, cross-site", "\xff",
+         "none ")],
 )  # fmt: skip
 
 # ---- Values that reach a header ----
 
 ENDS = ("%0d%0aX-Evil:%201", "%0aX-Evil:1", "%0d", "%01", "%7f", "a%C2%85b")
-add("line-end-in-location", 400, [(f"{p} {e}", at(p, query=f"to=/{e}")) for e in ENDS for p in ("/go", "/raw-location")])
+add(
+    "line-end-in-location",
+    400,
+    [(f"{p} {e}", at(p, query=f"to=/{e}")) for e in ENDS for p in ("/go", "/raw-location")],
+)
 TARGETS = (
-    "//evil.example", "/\\evil.example", "\\\\evil.example", "javascript:alert(1)", "data:text/html,x", "http:evil.example",
+    "//evil.example", "/\\evil.example", "\\\\evil.example", "javascript:alert(1)",
+    "data:text/html,x", "http:evil.example",
     "///evil.example", "http://[::1", "HTTPS:/\\evil", "mailto:a@b", "/%09//x%0a", "vbscript:x",
 )  # fmt: skip
-add("target", 400, [(f"{p} {t}", at(p, query=f"to={t}{o}")) for t in TARGETS for p, o in (("/go", ""), ("/go", "&out"), ("/raw-location", ""))])
-add("target-elsewhere", 400, [(t, at("/go", query=f"to={t}")) for t in ("http://evil.example", "https://x", "evil.example", "%20//evil.example", "", "?a")])
-add("line-end-in-header", 400, [(f"{p} {e}", at(p, query=f"v=a{e}")) for e in ENDS[:5] for p in ("/header", "/download")])
-add("beyond-latin-1-in-header", 400, [(p, at(p, query="v=%E2%82%AC")) for p in ("/header", "/download")])
-add("value-in-cookie", {200, 400}, [(e, at("/cookie", query=f"v=a{e}")) for e in (*ENDS, ";%20Domain=evil", '"', "%E2%82%AC", "a" * 5_000)])
+add(
+    "target",
+    400,
+    [
+        (f"{p} {t}", at(p, query=f"to={t}{o}"))
+        for t in TARGETS
+        for p, o in (("/go", ""), ("/go", "&out"), ("/raw-location", ""))
+    ],
+)
+add(
+    "target-elsewhere",
+    400,
+    [
+        (t, at("/go", query=f"to={t}"))
+        for t in ("http://evil.example", "https://x", "evil.example", "%20//evil.example", "", "?a")
+    ],
+)
+add(
+    "line-end-in-header",
+    400,
+    [(f"{p} {e}", at(p, query=f"v=a{e}")) for e in ENDS[:5] for p in ("/header", "/download")],
+)
+add(
+    "beyond-latin-1-in-header",
+    400,
+    [(p, at(p, query="v=%E2%82%AC")) for p in ("/header", "/download")],
+)
+add(
+    "value-in-cookie",
+    {200, 400},
+    [
+        (e, at("/cookie", query=f"v=a{e}"))
+        for e in (*ENDS, ";%20Domain=evil", '"', "%E2%82%AC", "a" * 5_000)
+    ],
+)
 
 # ---- Files ----
 
 add(
     "file", 404,
     [(repr(t)[:40], at("/files" + t)) for t in
-     ("", "/", "/..", "/../secret.txt", "/../../../../etc/passwd", "/./site.css", "//site.css", "/site.css/", "/.env",
-      "/..\\secret.txt", "/\\..\\secret.txt", "/C:/x", "/site.css:stream", "/site.css::$DATA", "//etc/passwd", "/con",
-      "/NUL.txt", "/com1", "/a/../site.css", "/.well-known/x", "/" + "a" * 5_000, "/" + "a/" * 3_000, "/%2e%2e/secret.txt",
+     ("", "/", "/..", "/../secret.txt", "/../../../../etc/passwd", "/./site.css", "//site.css",
+      "/site.css/", "/.env",
+      "/..\\secret.txt", "/\\..\\secret.txt", "/C:/x", "/site.css:stream", "/site.css::$DATA",
+      "//etc/passwd", "/con",
+      "/NUL.txt", "/com1", "/a/../site.css", "/.well-known/x", "/" + "a" * 5_000,
+      "/" + "a/" * 3_000, "/%2e%2e/secret.txt",
       "/..;/secret.txt", "/...", "/~root", "/site.css ", "/site.css.", "/.../.../")],
 )  # fmt: skip
-RANGES = ("bytes=0-1,2-3", "bytes=", "bytes=-", "bytes=a-b", "bytes=5-1", "lines=0-1", "bytes=0-" + "9" * 99, "bytes=" + "0-1," * 5_000, "bytes=-0", "bytes=99999-")
+RANGES = (
+    "bytes=0-1,2-3",
+    "bytes=",
+    "bytes=-",
+    "bytes=a-b",
+    "bytes=5-1",
+    "lines=0-1",
+    "bytes=0-" + "9" * 99,
+    "bytes=" + "0-1," * 5_000,
+    "bytes=-0",
+    "bytes=99999-",
+)
 add("range", {200, 206, 416}, [(r[:20], at("/files/site.css", HTTP_RANGE=r)) for r in RANGES])
-add("query-of-a-file", 200, [(v, at("/files/site.css", query=f"v={v}")) for v in ("../x", "", "0" * 64)])
+add(
+    "query-of-a-file",
+    200,
+    [(v, at("/files/site.css", query=f"v={v}")) for v in ("../x", "", "0" * 64)],
+)
 
 # ---- Tickets, without any session; those of a session are in test_forms ----
 
 add(
     "ticket", {400, 403},
-    [(f"{t[:24]!a}", at("/", method="POST", body=b"_ticket=" + t.encode(), CONTENT_TYPE=FORM)) for t in
-     ("", "a", ".", "..", "a.b", "a.b.c", "%2e", "A" * 3_000, "eyJ9." + "A" * 43, "=.=", "%E2%82%AC.%E2%82%AC", "W10." + "A" * 43)],
+    [(f"{t[:24]!a}", at("/", method="POST", body=b"_ticket=" + t.encode(),
+     CONTENT_TYPE=FORM)) for t in
+     ("", "a", ".", "..", "a.b", "a.b.c", "%2e", "A" * 3_000, "eyJ9." + "A" * 43, "=.=",
+      "%E2%82%AC.%E2%82%AC", "W10." + "A" * 43)],
 )  # fmt: skip
-add("no-ticket", 400, [("no-body", at("/", method="POST")), ("other-field", at("/", method="POST", body=b"a=b", CONTENT_TYPE=FORM))])
+add(
+    "no-ticket",
+    400,
+    [
+        ("no-body", at("/", method="POST")),
+        ("other-field", at("/", method="POST", body=b"a=b", CONTENT_TYPE=FORM)),
+    ],
+)
 
 
 def send(app, case):
@@ -521,17 +663,14 @@ def test_a_hostile_request_leaves_no_row_no_file_and_no_memory(app, tmp_path, mo
         assert db.execute(sa.text("SELECT count(*) FROM notes")).scalar() == 0
 
 
-def open_descriptors():
-    """What is open besides the database, whose pool may grow."""
-    found = set()
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:
-            continue  # the listing's own
-        if "test.db" not in target:
-            found.add((name, target))
-    return found
+def open_descriptors(process="self"):
+    """What a process has open besides the database, whose pool may grow, and connections."""
+    links = {str(link): os.path.realpath(link) for link in Path(f"/proc/{process}/fd").iterdir()}
+    return {
+        (link, target)
+        for link, target in links.items()
+        if not re.search(r"test\.db|socket:|/proc/\d+/fd", target)
+    }
 
 
 # ---- Over real sockets ----
@@ -548,7 +687,16 @@ if __name__ == "__main__":
 """
 SERVERS = {
     "waitress": [sys.executable, "wsgi.py", "{port}"],
-    "gunicorn": [sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:{port}", "--threads", "2", "wsgi"],
+    "gunicorn": [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "-b",
+        "127.0.0.1:{port}",
+        "--threads",
+        "2",
+        "wsgi",
+    ],
 }
 
 
@@ -557,9 +705,11 @@ def raw(line, *headers, body=b""):
     return b"\r\n".join(head) + b"\r\n\r\n" + body
 
 
-def posted(body, *headers, path=b"/form", type_=FORM.encode()):
+def posted(body, *headers, path=b"/form", type_=b"application/x-www-form-urlencoded"):
     length = b"Content-Length: %d" % len(body)
-    return raw(b"POST " + path + b" HTTP/1.1", length, b"Content-Type: " + type_, *headers, body=body)
+    return raw(
+        b"POST " + path + b" HTTP/1.1", length, b"Content-Type: " + type_, *headers, body=body
+    )
 
 
 CHUNKED = (b"Transfer-Encoding: chunked", b"Content-Type: " + FORM.encode())
@@ -579,7 +729,8 @@ RAW = {
     "trace": (raw(b"TRACE / HTTP/1.1"), {405}),
     "bad-cookie": (raw(b"GET / HTTP/1.1", b"Cookie: noventa_session=\xff; a={"), {200}),
     "large-cookie": (raw(b"GET / HTTP/1.1", *[b"Cookie: " + b"a=b;" * 1_500] * 3), {400, 431}),
-    "bad-date": (raw(b"GET /files/site.css HTTP/1.1", b"If-Modified-Since: Mon, 99 Jan 99999 99:99:99 GMT"), {200}),
+    "bad-date": (raw(b"GET /files/site.css HTTP/1.1",
+    b"If-Modified-Since: Mon, 99 Jan 99999 99:99:99 GMT"), {200}),
     "bad-range": (raw(b"GET /files/site.css HTTP/1.1", b"Range: bytes=0-1,2-3"), {200}),
     "form": (posted(b"a=1&b=2"), {200}),
     "bad-form": (posted(b"a=%ff"), {400}),
@@ -589,17 +740,24 @@ RAW = {
     "type": (posted(b"a", type_=b"text/plain"), {415}),
     "negative-length": (raw(b"POST /form HTTP/1.1", b"Content-Length: -1"), {400}),
     "signed-length": (raw(b"POST /form HTTP/1.1", b"Content-Length: +5", body=b"a=b=c"), {400}),
-    "two-lengths": (raw(b"POST /form HTTP/1.1", b"Content-Length: 1", b"Content-Length: 2", body=b"ab"), {400}),
+    "two-lengths": (raw(b"POST /form HTTP/1.1", b"Content-Length: 1", b"Content-Length: 2",
+    body=b"ab"), {400}),
     "chunked": (raw(b"POST /form HTTP/1.1", *CHUNKED, body=b"3\r\na=b\r\n0\r\n\r\n"), {200}),
     "bad-chunk": (raw(b"POST /form HTTP/1.1", *CHUNKED, body=b"zz\r\na=b\r\n0\r\n\r\n"), {400}),
-    "large-chunk": (raw(b"POST /form HTTP/1.1", *CHUNKED, body=b"30d41\r\n" + b"a" * 200_001 + b"\r\n0\r\n\r\n"), {413}),
-    "cut-body": (raw(b"POST /form HTTP/1.1", b"Content-Length: 50", b"Content-Type: " + FORM.encode(), body=b"a=b"), {400, None}),
-    "cut-upload": (posted(part(FILE, b"y" * 50_000)[:-12], type_=b"multipart/form-data; boundary=limit"), {400}),
-    "many-parts": (posted(multipart(*[("a", b"")] * 300), type_=b"multipart/form-data; boundary=limit"), {413}),
-    "upload": (posted(part(FILE, b"y" * 50_000), type_=b"multipart/form-data; boundary=limit"), {200}),
+    "large-chunk": (raw(b"POST /form HTTP/1.1", *CHUNKED,
+    body=b"30d41\r\n" + b"a" * 200_001 + b"\r\n0\r\n\r\n"), {413}),
+    "cut-body": (raw(b"POST /form HTTP/1.1", b"Content-Length: 50",
+    b"Content-Type: " + FORM.encode(), body=b"a=b"), {400, None}),
+    "cut-upload": (posted(part(FILE, b"y" * 50_000)[:-12],
+    type_=b"multipart/form-data; boundary=limit"), {400}),
+    "many-parts": (posted(multipart(*[("a", b"")] * 300),
+    type_=b"multipart/form-data; boundary=limit"), {413}),
+    "upload": (posted(part(FILE, b"y" * 50_000), type_=b"multipart/form-data; boundary=limit"),
+    {200}),
     "no-type-no-length": (raw(b"POST / HTTP/1.1"), {400}),
     "other-origin": (posted(b"a=b", b"Origin: http://evil.example", path=b"/same"), {403}),
-    "forwarded-host": (posted(b"a=b", b"Origin: http://evil.example", b"X-Forwarded-Host: evil.example", path=b"/same"), {403}),
+    "forwarded-host": (posted(b"a=b", b"Origin: http://evil.example",
+    b"X-Forwarded-Host: evil.example", path=b"/same"), {403}),
     "same-origin": (posted(b"a=b", b"Origin: http://x", path=b"/same"), {200}),
     "not-http": (b"\x16\x03\x01\x00\xa5\x01\x00\x00\r\n\r\n", {400, None}),
 }  # fmt: skip
@@ -654,18 +812,17 @@ def exchange(port, data):
     return (int(received.split()[1]) if received.startswith(b"HTTP/") else None), received
 
 
-def descriptors_of(process):
-    """Those of the server's youngest child, or of itself; without the database."""
+def worker_of(process):
+    """The number of the server's youngest child, or its own where it works itself."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    links = Path(f"/proc/{children[-1] if children else process.pid}/fd").iterdir()
-    return sorted(target for link in links if "test.db" not in (target := os.readlink(link)))
+    return children[-1] if children else str(process.pid)
 
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_raw_hostile_bytes_over_a_socket_meet_the_same_answers(name, tmp_path):
     with running(name, tmp_path) as (port, process, log):
         exchange(port, RAW["sound"][0])
-        before = descriptors_of(process)
+        before = open_descriptors(worker_of(process))
         wrong = {}
         for case, (data, expected) in RAW.items():
             status, answer = exchange(port, data)
@@ -673,7 +830,5 @@ def test_raw_hostile_bytes_over_a_socket_meet_the_same_answers(name, tmp_path):
                 wrong[case] = answer[:300]
         assert wrong == {}
         assert exchange(port, RAW["sound"][0])[0] == 200
-        assert [d for d in descriptors_of(process) if "socket" not in d] == [
-            d for d in before if "socket" not in d
-        ]
+        assert open_descriptors(worker_of(process)) == before
         assert "Traceback" not in log.read_text()

@@ -23,6 +23,7 @@ from conftest import (
 )
 from processes import environment
 
+import noventa_cli
 from noventa import revision_mismatch
 from noventa_cli import load_project, migration_faults, migration_lock, project_imports
 
@@ -74,6 +75,7 @@ def test_a_revision_that_fails_leaves_nothing_and_works_when_mended(site, capsys
     message = capsys.readouterr().err
     assert "migrations/versions/b2_.py:12" in message
     assert "INSERT INTO nowhere" in message
+    assert "Nothing of this revision was kept" in message
     assert "Traceback" not in message
     assert site.tables() == {"items"}
     assert site.rows("SELECT * FROM items") == []
@@ -93,29 +95,40 @@ def test_of_several_revisions_those_before_the_failing_one_are_kept(site):
 
 
 @only_mariadb
-def test_mariadb_lists_what_was_applied_and_what_was_not(site, capsys):
-    body = (
-        MAKE_ITEMS
-        + """
-op.execute("INSERT INTO items VALUES (1, 'kept')")
-op.create_index("ix_one", "items", ["name"])
-op.execute("INSERT INTO items VALUES (2, 'lost')")
-op.execute("INSERT INTO nowhere VALUES (3)")
-op.drop_table("items")
-"""
+@pytest.mark.parametrize(
+    ("failing", "kept"),
+    [
+        ('op.execute("INSERT INTO nowhere VALUES (3)")', [1]),
+        ('op.execute("DROP TABLE nowhere")', [1, 2]),
+        ("sa.nowhere", [1]),
+    ],
+    ids=["at a row", "at DDL, which commits the rows before it", "in Python"],
+)
+def test_mariadb_lists_what_was_applied_and_what_was_not(site, capsys, failing, kept):
+    lines = (
+        "op.execute(\"INSERT INTO items VALUES (1, '<1>')\")",
+        'op.create_index("ix_one", "items", ["name"])',
+        "op.execute(\"INSERT INTO items VALUES (2, '<2>')\")",
+        failing,
+        'op.drop_table("items")',
     )
-    site.revision("a1", body)
+    site.revision("a1", MAKE_ITEMS + "\n".join(lines))
     assert site.migrate() == 1
-    message = capsys.readouterr().err
-    applied, missing = message.split("and these were not:")
-    assert [word in applied for word in ("CREATE TABLE", "'kept'", "CREATE INDEX")] == [True] * 3
-    assert "'lost'" not in applied
-    assert [word in missing for word in ("'lost'", "nowhere", "DROP TABLE")] == [True] * 3
-    assert site.rows("SELECT id FROM items") == [(1,)]
+    applied, missing = capsys.readouterr().err.split("and these were not:")
+    assert "CREATE TABLE items" in applied
+    assert "CREATE INDEX" in applied
+    for number in (1, 2):
+        assert (f"<{number}>" in applied) == (number in kept)
+        assert (f"<{number}>" in missing) == (number not in kept)
+    assert ("nowhere" in missing) == ("execute" in failing)
+    assert ("DROP TABLE items" in missing) == ("execute" in failing)  # else it cannot be known
+    assert [row[0] for row in site.rows("SELECT id FROM items")] == kept
     assert site.at() == []
 
 
-def test_exit_0_means_the_database_is_there_as_read_on_a_second_connection(site, capsys, monkeypatch):
+def test_exit_0_means_the_database_is_there_as_read_on_a_second_connection(
+    site, capsys, monkeypatch
+):
     site.revision("a1", MAKE_ITEMS)
     assert site.migrate() == 0
     site.revision("b2", "op.execute(\"INSERT INTO items VALUES (1, 'one')\")", after="a1")
@@ -177,7 +190,8 @@ def test_five_processes_migrate_and_seed_one_fresh_database_at_once(site):
         def two(db):
             db.add(User(email="b@example.com", name="B"))
     """)  # fmt: skip
-    site.register("components.user.user_models", "migrations.seed.first.one migrations.seed.first.two")
+    seeds = "migrations.seed.first.one migrations.seed.first.two"
+    site.register("components.user.user_models", seeds)
     site.autogenerate("users")
     revision = site.revisions()[0].name.split("_")[0]
     site.revision("z9", "op.execute(\"INSERT INTO users (id, email, name) VALUES (99, 'z', 'Z')\")",
@@ -192,6 +206,21 @@ def test_five_processes_migrate_and_seed_one_fresh_database_at_once(site):
     assert site.at() == ["z9"]
     assert len(site.rows("SELECT * FROM noventa_seed")) == 2
     assert not list(site.root.glob("*.lock"))
+
+
+@only_sqlite
+def test_a_lock_file_that_its_holder_has_just_removed_is_nobodys_lock(site, monkeypatch):
+    path, lock_file = site.root / "noventa.db.lock", noventa_cli._lock_file
+
+    def removed_meanwhile(handle):
+        monkeypatch.setattr(noventa_cli, "_lock_file", lock_file)
+        path.unlink()
+        return lock_file(handle)
+
+    monkeypatch.setattr(noventa_cli, "_lock_file", removed_meanwhile)
+    with migration_lock(site.config), path.open("a+") as other:
+        assert not lock_file(other)
+    assert not path.exists()
 
 
 HOLD = """\
@@ -256,7 +285,8 @@ def test_a_lock_file_where_none_can_be_made_is_one_message(site, capsys):
 
 
 def test_a_generated_revision_that_drops_is_refused_and_names_the_drops(site, capsys):
-    site.models(ITEM + "    size: Mapped[int]\n" + ITEM.replace("Item", "Old").replace("items", "old"))
+    old = ITEM.replace("Item", "Old").replace("items", "old")
+    site.models(ITEM + "    size: Mapped[int]\n" + old)
     site.autogenerate("first")
     assert site.migrate() == 0
     site.models(ITEM.replace("name: Mapped[str]", "title: Mapped[str]"))
@@ -300,7 +330,7 @@ def test_a_probable_rename_is_shown_as_a_line_that_works_as_it_stands(site, caps
     site.revision("b2", line, after=site.at()[0])
     assert site.migrate() == 0
     assert site.rows("SELECT title FROM items") == [("kept",)]
-    site.models(ITEM.replace("items", "things").replace("name", "title").replace("__tabletitle__", "__tablename__"))
+    site.models(ITEM.replace("items", "things").replace("name: Mapped[str]", "title: Mapped[str]"))
     assert site.migrate("revision", "--autogenerate", "-m", "rename") == 1
     assert "op.rename_table('items', 'things')" in capsys.readouterr().err
 
@@ -316,13 +346,30 @@ def test_a_registry_without_tables_never_makes_a_revision(site, capsys):
 
 
 def test_tables_that_no_revision_made_are_left_alone(site):
-    site.execute("CREATE TABLE legacy (id INTEGER PRIMARY KEY)", "CREATE TABLE noventa_seed (x INTEGER)")
+    site.execute("CREATE TABLE legacy (id INTEGER PRIMARY KEY)")
+    site.execute("CREATE TABLE noventa_seed (x INTEGER)")
     site.models(ITEM)
     assert "legacy" not in site.autogenerate("first")
     assert site.migrate() == 0
     assert site.migrate("revision", "--autogenerate", "-m", "again", ) == 0
     assert len(site.revisions()) == 1
     assert site.tables() == {"items", "legacy", "noventa_seed"}
+
+
+def test_the_functions_of_alembic_work_without_a_command_line(site):
+    from alembic import command
+    from alembic.config import Config as AlembicConfig
+
+    site.models(ITEM)
+    assert site.migrate("heads") == 0
+    with project_imports(site.root):
+        config = AlembicConfig(site.root / "migrations/alembic.ini", stdout=sys.stdout)
+        command.revision(config, "first", autogenerate=True)
+        command.upgrade(config, "head")
+        command.check(config)
+        command.revision(config, "nothing", autogenerate=True)
+    assert len(site.revisions()) == 1
+    assert site.tables() == {"items"}
 
 
 def test_an_empty_autogenerate_writes_no_file(site, capsys):
@@ -359,7 +406,7 @@ def test_a_batch_on_sqlite_keeps_the_rows_of_children(site):
 
 
 @only_sqlite
-def test_a_revision_that_leaves_orphans_is_taken_back_but_old_orphans_are_not_its_fault(site, capsys):
+def test_a_revision_that_leaves_orphans_is_taken_back_but_old_ones_are_not_its_fault(site, capsys):
     site.models(ITEM + CHILD)
     site.autogenerate("first")
     assert site.migrate() == 0
@@ -461,11 +508,12 @@ def test_enum_types_go_up_and_down_and_up_again(site):
     site.models(PALETTE)
     site.autogenerate("walls")
     assert site.migrate() == 0
-    site.models(PALETTE + "    second: Mapped[Color | None]\n" + "\n" + DOOR)
+    second = PALETTE + "    second: Mapped[Color | None]\n"
+    site.models(second + "\n" + DOOR)
     text = site.autogenerate("doors share the type")
     assert ".create(" not in text
-    site.models(PALETTE + "    second: Mapped[Color | None]\n"
-                "    size: Mapped[str | None] = mapped_column(sa.Enum('S', 'L', name='size'))\n" + "\n" + DOOR)  # fmt: skip
+    size = "    size: Mapped[str | None] = mapped_column(sa.Enum('S', 'L', name='size'))\n"
+    site.models(second + size + "\n" + DOOR)
     assert site.migrate() == 0
     text = site.autogenerate("a new type for a column")
     assert "sa.Enum('S', 'L', name='size').create(op.get_bind(), checkfirst=True)" in text
@@ -570,6 +618,14 @@ def test_logging_of_the_host_is_left_alone(site):
     assert site.migrate() == 0
     after = logging.root.handlers[:], logging.root.level, logging.getLogger("noventa").disabled
     assert after == before
+
+
+def test_a_folder_whose_name_alembic_cannot_read_is_one_message(tmp_path, capsys):
+    from conftest import Site
+
+    site = Site(tmp_path / "100% é", "sqlite:///./noventa.db")
+    assert site.migrate() == 1
+    assert "rename the folder" in capsys.readouterr().err
 
 
 @only_sqlite
@@ -781,14 +837,18 @@ def test_each_revision_is_one_line_with_its_time_and_a_terminal_gets_a_live_one(
     site.execute("DROP TABLE items")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert site.migrate() == 0
-    assert "\r\x1b[2K  CREATE TABLE items" in capsys.readouterr().out
+    assert "\r  CREATE TABLE items" in capsys.readouterr().out
 
 
 @only_sqlite
 def test_a_revision_that_is_no_python_is_one_message(site, capsys):
-    site.write("migrations/versions/a1_.py", "revision = 'a1'\ndef upgrade(:\n")
+    path = site.write("migrations/versions/a1_.py", "revision = 'a1'\ndef upgrade(:\n")
+    for words in ([], ["heads"]):
+        assert site.migrate(*words) == 1
+        assert "a1_.py is not Python" in capsys.readouterr().err
+    path.write_text("revision = 'a1'\ndown_revision = None\nnowhere()\n")
     assert site.migrate() == 1
-    assert "a1_.py" in capsys.readouterr().err
+    assert "migrations/versions/a1_.py:3: NameError" in capsys.readouterr().err
 
 
 def test_a_check_written_by_hand_goes_up_and_down_on_all_three_and_survives_a_batch(site):
@@ -809,3 +869,66 @@ def test_a_check_written_by_hand_goes_up_and_down_on_all_three_and_survives_a_ba
         site.execute("INSERT INTO items VALUES (1, 'no')")
     assert site.migrate("downgrade", "a1") == 0
     site.execute("INSERT INTO items VALUES (1, 'no')")
+
+
+def test_defaults_are_written_as_every_database_understands_them(site):
+    site.models(ITEM + """
+    made = mapped_column(sa.DateTime, server_default=sa.func.now())
+    on: Mapped[bool] = mapped_column(server_default=sa.true())
+    off: Mapped[bool] = mapped_column(server_default=sa.false())
+    word: Mapped[str] = mapped_column(server_default="it's")
+""")  # fmt: skip
+    text = site.autogenerate("defaults")
+    assert "server_default=sa.func.now()" in text
+    assert "server_default=sa.true()" in text
+    assert site.migrate() == 0
+    site.execute("INSERT INTO items (id, name) VALUES (1, 'x')")
+    assert site.rows("SELECT count(made), max(word) FROM items") == [(1, "it's")]
+    assert faults(site) == ""
+
+
+@only_sqlite
+def test_a_column_that_rows_would_lack_is_said_when_it_is_generated(site, capsys):
+    site.models(ITEM)
+    site.autogenerate("first")
+    assert "must have a value" not in capsys.readouterr().out
+    assert site.migrate() == 0
+    site.models(ITEM + "    size: Mapped[int]\n    color: Mapped[str | None]\n")
+    site.autogenerate("size")
+    output = capsys.readouterr().out
+    assert "items.size must have a value" in output
+    assert "items.color" not in output
+
+
+@only_sqlite
+def test_check_does_not_run_an_env_that_would_reach_the_database(site):
+    site.models(ITEM)
+    site.revision("a1", MAKE_ITEMS)
+    site.write("migrations/env.py", "raise SystemExit('this must not run')\n")
+    assert "migrations/env.py: it does not call run_migrations" in faults(site)
+
+
+CIRCLE = """
+class Team(Base):
+    __tablename__ = "teams"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    captain_id: Mapped[int | None] = mapped_column(sa.ForeignKey("players.id"))
+
+class Player(Base):
+    __tablename__ = "players"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    team_id: Mapped[int | None] = mapped_column(sa.ForeignKey("teams.id"))
+    rival_id: Mapped[int | None] = mapped_column(sa.ForeignKey("players.id"))
+"""
+
+
+def test_tables_that_refer_to_each_other_keep_their_foreign_keys(site):
+    site.models(CIRCLE)
+    site.autogenerate("teams")
+    assert site.migrate() == 0
+    found = sa.inspect(site.engine)
+    assert [len(found.get_foreign_keys(name)) for name in ("teams", "players")] == [1, 2]
+    assert site.migrate("check") == 0
+    assert site.migrate("downgrade", "base") == 0
+    assert site.migrate() == 0
+    assert faults(site) == ""

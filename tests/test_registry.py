@@ -1,6 +1,7 @@
 """Registry: what an application consists of; its faults, all at once, each with its remedy."""
 
 import functools
+import re
 
 import pytest
 import sqlalchemy as sa
@@ -295,6 +296,35 @@ def test_models_may_be_modules_classes_or_tables(tmp_path):
     assert sorted(registry.metadata.tables) == ["others", "plain", "users"]
     assert sorted(registry.tables.values()) == ["a.models.User", "b.models.User", "table plain"]
     assert registry.faults() == []
+
+
+def test_every_constraint_has_a_name_and_every_string_a_length():
+    module = make_module(
+        "shop.models",
+        """
+        import sqlalchemy as sa
+
+        colours = sa.Table(
+            "colours", sa.MetaData(),
+            sa.Column("name", sa.String, primary_key=True),
+            sa.Column("code", sa.String(6), unique=True),
+            sa.Column("note", sa.Text, index=True),
+            sa.Column("mixed_from", sa.ForeignKey("colours.name")),
+            sa.CheckConstraint("code <> name", name="other"),
+            sa.CheckConstraint("code <> note"),
+        )
+        """,
+    )
+    registry = Registry(models=[module])
+    assert registry.tables == {module.colours: "shop.models.colours"}
+    (table,) = registry.metadata.tables.values()
+    lengths = [getattr(column.type, "length", None) for column in table.columns]
+    names = {str(constraint.name) for constraint in (*table.constraints, *table.indexes)}
+    assert lengths == [255, 6, None, 255]
+    assert {re.sub("_[0-9a-f]{8}$", "_HASH", name) for name in names} == {
+        "pk_colours", "uq_colours_code", "ix_colours_note", "fk_colours_mixed_from_colours",
+        "other", "ck_colours_HASH",
+    }  # fmt: skip
 
 
 def test_a_module_listed_twice_is_one(tmp_path):

@@ -3,16 +3,16 @@
 import io
 import json
 import time
+from urllib.parse import urlencode
 
 import pytest
 import webob
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import SECRET
-from urllib.parse import urlencode
 from visitors import FORM, multipart
 
-from noventa import Config, Refusal, Request, Session, SessionCookies, SessionError, Signer, Values
+from noventa import Config, Refusal, Request, Session, SessionCookies, SessionError, Signer
 
 LIMITS = {"body": 100_000, "memory": 1_000, "fields": 50, "files": 5}
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
@@ -34,7 +34,9 @@ def make_request(body=b"", limits=LIMITS, stream=io.BytesIO, **environ):
 
 
 def make_upload(*parts, **more):
-    return make_request(multipart(*parts), CONTENT_TYPE="multipart/form-data; boundary=limit", **more)
+    return make_request(
+        multipart(*parts), CONTENT_TYPE="multipart/form-data; boundary=limit", **more
+    )
 
 
 def refusal_of(call):
@@ -115,7 +117,9 @@ def test_a_body_may_be_read_whole_before_its_form():
 
 @pytest.mark.parametrize("name", ["form", "files", "json", "POST", "body"])
 def test_a_body_over_the_limit_is_refused_before_a_byte_is_read(name):
-    request = make_request(b"x", CONTENT_LENGTH="100001", CONTENT_TYPE={"json": "application/json"}.get(name, FORM))
+    request = make_request(
+        b"x", CONTENT_LENGTH="100001", CONTENT_TYPE={"json": "application/json"}.get(name, FORM)
+    )
 
     def read():
         request.guard_body()
@@ -134,7 +138,8 @@ def test_a_stream_that_breaks_is_a_refusal():
 
 
 @pytest.mark.parametrize(("filename", "expected"), [
-    ("a.txt", "a.txt"), ("/etc/passwd", "passwd"), ("..\\..\\a.txt", "a.txt"), ("C:\\x\\a.txt", "a.txt"),
+    ("a.txt", "a.txt"), ("/etc/passwd", "passwd"), ("..\\..\\a.txt", "a.txt"),
+    ("C:\\x\\a.txt", "a.txt"),
     ("..", "file"), ("a/", "file"), ("a%0D%0Ab", "ab"), ("a\x7fb", "ab"), ("é", "é"), (" ", "file"),
 ])  # fmt: skip
 def test_an_upload_has_a_base_name_without_control_characters(filename, expected):
@@ -145,7 +150,9 @@ def test_an_upload_has_a_base_name_without_control_characters(filename, expected
 
 
 def test_an_input_without_a_chosen_file_is_no_upload():
-    assert len(make_upload(("a", b"", "", "application/octet-stream")).files) == 0
+    request = make_upload(("a", b"", "", "application/octet-stream"))
+    assert len(request.files) == 0
+    request.close_files()
 
 
 def test_an_upload_over_the_limit_of_memory_goes_to_disk_and_is_closed():
@@ -167,7 +174,8 @@ def test_a_broken_upload_is_closed_too():
 
 @pytest.mark.parametrize(("parts", "expected"), [
     ([("a", b"")] * 50, None), ([("a", b"")] * 51, (413, "too-many-fields")),
-    ([("a", b"x", "f", "a/b")] * 5, None), ([("a", b"x", "f", "a/b")] * 6, (413, "too-many-fields")),
+    ([("a", b"x", "f", "a/b")] * 5, None), ([("a", b"x", "f", "a/b")] * 6,
+     (413, "too-many-fields")),
     ([("a", b"", "", "a/b")] * 60, (413, "too-many-fields")),
 ])  # fmt: skip
 def test_fields_and_files_are_counted(parts, expected):
@@ -191,7 +199,10 @@ def test_cookies_of_equal_names_give_the_first_and_a_bad_pair_drops_itself_only(
 
 def test_cookies_are_parsed_in_linear_time_and_capped():
     assert len(make_request(HTTP_COOKIE='a="' + '\\"' * 8_000).cookies) == 1
-    assert refusal_of(lambda: make_request(HTTP_COOKIE="a" * 16_385).cookies) == (431, "cookies-too-large")
+    assert refusal_of(lambda: make_request(HTTP_COOKIE="a" * 16_385).cookies) == (
+        431,
+        "cookies-too-large",
+    )
 
 
 def test_the_clients_address_is_the_peers_whatever_is_forwarded():
@@ -200,7 +211,9 @@ def test_the_clients_address_is_the_peers_whatever_is_forwarded():
 
 
 def test_neither_repr_nor_log_shows_values_or_raw_bytes():
-    request = make_request(b"password=hunter2", PATH_INFO="/\xc3\xa9\r\n", QUERY_STRING="token=s3cret")
+    request = make_request(
+        b"password=hunter2", PATH_INFO="/\xc3\xa9\r\n", QUERY_STRING="token=s3cret"
+    )
     text = f"{request!r} {request.form!r} {request.args!r}"
     assert "%C3%A9%0D%0A" in text
     assert "hunter2" not in text
@@ -209,9 +222,13 @@ def test_neither_repr_nor_log_shows_values_or_raw_bytes():
 
 
 def test_what_webob_cannot_read_is_dropped_and_what_it_can_stays():
-    odd = make_request(HTTP_IF_MODIFIED_SINCE="Mon, 99 Jan 99999 99:99:99 GMT", HTTP_MAX_FORWARDS="x")
+    odd = make_request(
+        HTTP_IF_MODIFIED_SINCE="Mon, 99 Jan 99999 99:99:99 GMT", HTTP_MAX_FORWARDS="x"
+    )
     assert (odd.if_modified_since, odd.max_forwards) == (None, None)
-    sound = make_request(HTTP_IF_MODIFIED_SINCE="Mon, 02 Jan 2023 03:04:05 GMT", HTTP_MAX_FORWARDS="3")
+    sound = make_request(
+        HTTP_IF_MODIFIED_SINCE="Mon, 02 Jan 2023 03:04:05 GMT", HTTP_MAX_FORWARDS="3"
+    )
     assert (sound.if_modified_since.year, sound.max_forwards) == (2023, 3)
 
 
@@ -221,7 +238,9 @@ SESSION = {"session": {"max_age": 1000, "lifetime": 5000}}
 
 
 def make_cookies(tmp_path, *keys, **config):
-    return SessionCookies(Config.from_mapping({"secret_keys": keys or [SECRET], **SESSION, **config}, tmp_path))
+    return SessionCookies(
+        Config.from_mapping({"secret_keys": list(keys) or [SECRET], **SESSION, **config}, tmp_path)
+    )
 
 
 def kept(cookies, session, header=""):
@@ -232,7 +251,9 @@ def kept(cookies, session, header=""):
 
 
 def signed(state, key=SECRET, purpose="session"):
-    return Signer([key], purpose).sign(state if isinstance(state, bytes) else json.dumps(state).encode())
+    return Signer([key], purpose).sign(
+        state if isinstance(state, bytes) else json.dumps(state).encode()
+    )
 
 
 def opened(cookies, value):
@@ -246,7 +267,8 @@ def make_state(**changed):
 
 @given(value=st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner,
+        max_size=3),
     max_leaves=8,
 ))  # fmt: skip
 @settings(deadline=None)
@@ -292,8 +314,10 @@ def test_a_forged_cookie_is_an_empty_session(tmp_path):
 
 @pytest.mark.parametrize("value", [
     "", ".", "x", "x.y", signed(make_state())[:-1], signed(make_state()) + "A", "A" * 10_000,
-    signed(make_state(), key="another key, just as long as the first is"), signed(make_state(), purpose="ticket"),
-    signed(b""), signed(b"not json"), signed([]), signed(7), signed(None), signed({}), signed(make_state(extra=1)),
+    signed(make_state(), key="another key, just as long as the first is"),
+    signed(make_state(), purpose="ticket"),
+    signed(b""), signed(b"not json"), signed([]), signed(7), signed(None), signed({}),
+    signed(make_state(extra=1)),
     signed(make_state(data=[])), signed(make_state(flashes={})), signed(make_state(seen="x")),
     signed(make_state(issued=None)), signed(b"\x80\x04N."), signed(b"[" * 100_00),
 ])  # fmt: skip

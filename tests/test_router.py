@@ -100,6 +100,11 @@ def test_a_mount_takes_whole_segments_only():
     assert Router([Mount("/m", any_args)]).match("/mm/a") is None
 
 
+def test_a_page_wins_over_a_mount_of_the_same_place():
+    router = Router([Mount("/t/{tenant}", any_args), page("/t/{name}")])
+    assert found(router, "/t/acme") == ("/t/{name}", {"name": "acme"}, "")
+
+
 def test_a_mount_may_have_a_parameter():
     router = Router([Mount("/t/{tenant}", any_args)])
     assert found(router, "/t/acme/a") == ("/t/{tenant}", {"tenant": "acme"}, "/a")

@@ -17,7 +17,7 @@ import pytest
 from processes import noventa, read_url, serving, stop, write_project
 
 import noventa_cli
-from noventa import Mount, Page, Registry
+from noventa import Config, Mount, Page, Registry
 from noventa_cli import main
 
 SLOW = """\
@@ -159,7 +159,7 @@ def test_what_is_under_way_when_the_signal_comes_is_answered(tmp_path, monkeypat
         wait_for(Path("begun").exists)
 
     serve(write_project(tmp_path, {"registry.py": SLOW}), talk)
-    wait_for(lambda: received == ['{"answered": true}'])
+    assert json.loads(wait_for(lambda: received)[0]) == {"answered": True}
 
 
 def test_a_name_with_several_addresses_is_served_on_each(tmp_path, capsys):
@@ -222,18 +222,12 @@ def test_pending_migrations_are_said_in_one_line_at_the_start(tmp_path):
 
 
 def test_waitress_takes_in_no_more_than_the_largest_limit(tmp_path):
-    config = noventa_cli_config(tmp_path, "limits: {body: 1000}")
+    config = Config.from_mapping({"limits": {"body": 1000}}, tmp_path)
     pages = Page("/", "a.html"), Page("/big", "a.html", limits={"body": 5000})
     assert noventa_cli._body_limit(Registry(), config) == 1001
     assert noventa_cli._body_limit(Registry(routes=pages), config) == 5001
     mounted = Registry(routes=[*pages, Mount("/other", lambda *_: [])])
     assert noventa_cli._body_limit(mounted, config) == 2**30
-
-
-def noventa_cli_config(root, text):
-    from noventa import Config
-
-    return Config.load(write_project(root, {"config.yaml": text}))
 
 
 def test_an_ipv6_address_stands_in_brackets():

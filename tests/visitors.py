@@ -1,4 +1,4 @@
-"""What the tests of requests share: a visitor with cookies, in process, under wsgiref's validator."""
+"""What tests of requests share: a visitor with cookies, in process, under wsgiref's validator."""
 
 import io
 import re
@@ -28,7 +28,9 @@ class Answer(NamedTuple):
     @property
     def tickets(self):
         """Every ticket on the page, in order."""
-        return [unescape(value) for value in re.findall(r'name="_ticket" value="([^"]*)"', self.text)]
+        return [
+            unescape(value) for value in re.findall(r'name="_ticket" value="([^"]*)"', self.text)
+        ]
 
     def header(self, name):
         values = [value for key, value in self.headers if key.lower() == name.lower()]

@@ -1,8 +1,17 @@
 """Below a prefix in an ASGI application."""
 
+from contextlib import asynccontextmanager
+
 from a2wsgi import WSGIMiddleware
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from wsgi import application as noventa
 
-application = Starlette(routes=[Mount("/m", WSGIMiddleware(noventa))])
+
+@asynccontextmanager
+async def lifespan(application):
+    yield
+    noventa.database.engine.dispose()  # uvicorn ends by the signal, without exit handlers
+
+
+application = Starlette(routes=[Mount("/m", WSGIMiddleware(noventa))], lifespan=lifespan)

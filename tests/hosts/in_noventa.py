@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from noventa import App, Config, Mount, Registry
-from wsgi import application as inner
+from wsgi import application as guest
 
-registry = Registry(routes=[Mount("/m", inner)])
-settings = {"database": "sqlite:///./outer.db", "secret_keys": ["the outer application's own secret"]}
+from noventa import App, Config, Mount, Registry
+
+registry = Registry(routes=[Mount("/m", guest)])
+settings = {"database": "sqlite:///./outer.db", "secret_keys": ["the outer one's key " * 2]}
 application = App(registry, Config.from_mapping(settings, Path(__file__).parent))

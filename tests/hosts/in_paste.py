@@ -1,15 +1,7 @@
-"""Below a prefix by PasteDeploy's urlmap: see in_paste.ini."""
+"""Below a prefix by PasteDeploy's urlmap."""
 
 from pathlib import Path
 
 from paste.deploy import loadapp
 
-
-def make_noventa(global_config, **settings):
-    from wsgi import application
-
-    return application
-
-
-if __name__ != "__main__":
-    application = loadapp(f"config:{Path(__file__).with_suffix('.ini')}")
+application = loadapp(f"config:{Path(__file__).with_name('in_paste.ini')}")

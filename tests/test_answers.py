@@ -1,0 +1,320 @@
+"""What every answer carries and what none tells: headers, caches, errors, the debug page."""
+
+import logging
+from inspect import isfunction
+
+import pytest
+import webob
+from support import SECRET, make_app, make_module
+from visitors import Visitor, ask, post
+
+from noventa import App, Component, Config, ConfigError, Endpoint, Page, Registry, redirect
+
+DEFAULTS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "strict-origin-when-cross-origin",
+    "Content-Security-Policy": "frame-ancestors 'self'",
+}
+PASSWORD = "p@ss/word of the database"
+DATABASE = {
+    "driver": "postgresql",
+    "host": "127.0.0.1",
+    "user": "u",
+    "name": "n",
+    "password": PASSWORD,
+}
+
+
+def endpoint(handler, path="/", **more):
+    return Endpoint(path, handler, **more)
+
+
+def returning(value):
+    def handler(request, session, db):
+        return value() if isfunction(value) else value
+
+    return handler
+
+
+def raising(make):
+    def handler(request, session, db):
+        raise make(request)
+
+    return handler
+
+
+def make_app_with_password(root, *routes, **config):
+    """Its database has a password, and is never asked for anything."""
+    settings = {"secret_keys": [SECRET], "database": DATABASE, **config}
+    return App(Registry(routes=routes), Config.from_mapping(settings, root))
+
+
+# ---- Headers ----
+
+
+@pytest.mark.parametrize(("path", "method", "status"), [
+    ("/", "GET", 200), ("/no", "GET", 404), ("/", "PUT", 405), ("/break", "GET", 500),
+    ("/\xff", "GET", 400),
+    ("/go", "GET", 303), ("/empty", "GET", 204), ("/", "OPTIONS", 204),
+])  # fmt: skip
+def test_every_answer_has_the_default_headers(tmp_path, path, method, status):
+    routes = [
+        endpoint(returning({"a": 1})), endpoint(raising(lambda request: RuntimeError()), "/break"),
+        endpoint(returning(lambda: redirect("/")), "/go"),
+        endpoint(returning(lambda: webob.Response(status=204)), "/empty"),
+    ]  # fmt: skip
+    answer = ask(make_app(tmp_path, routes=routes), method, path)
+    assert answer.status == status
+    assert {name: answer.header(name) for name in DEFAULTS} == DEFAULTS
+
+
+def test_the_config_sets_and_removes_headers_and_a_handler_has_the_last_word(tmp_path):
+    config = {
+        "headers": {
+            "referrer-policy": None,
+            "Strict-Transport-Security": "max-age=9",
+            "X-A": "config",
+        }
+    }
+    routes = [
+        endpoint(
+            returning(
+                lambda: webob.Response(b"", headerlist=[("Content-Type", "a/b"), ("x-a", "own")])
+            )
+        )
+    ]
+    answer = ask(make_app(tmp_path, config=config, routes=routes))
+    assert answer.header("Referrer-Policy") is None
+    assert answer.header("Strict-Transport-Security") == "max-age=9"
+    assert answer.header("X-A") == "own"
+
+
+@pytest.mark.parametrize("headers", [{"X A": "b"}, {"X-A": "a\r\nX-B: c"}, {"X-A": "€"}])
+def test_a_header_of_the_config_that_http_does_not_allow_is_a_fault(tmp_path, headers):
+    with pytest.raises(ConfigError, match="HTTP does not allow"):
+        Config.from_mapping({"headers": headers}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["X A", "X:A", "X-A\r\nX-B", "", "X-Ä"])
+def test_a_header_name_that_http_does_not_allow_is_never_sent(tmp_path, name):
+    response = webob.Response(b"", headerlist=[("Content-Type", "a/b"), (name, "value")])
+    assert ask(make_app(tmp_path, routes=[endpoint(returning(response))])).status == 500
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\0b", "a\x7f", "€"])
+def test_a_header_value_that_http_does_not_allow_is_refused_by_name(tmp_path, value):
+    response = webob.Response(b"", headerlist=[("Content-Type", "a/b"), ("X-A", value)])
+    answer = ask(make_app(tmp_path, routes=[endpoint(returning(response))]))
+    assert (answer.status, answer.refused, answer.header("X-Evil")) == (400, "value-of-X-A", None)
+
+
+def test_a_status_line_that_http_does_not_allow_is_never_sent(tmp_path):
+    response = webob.Response(b"")
+    response.status = "200 OK\r\nX-Evil: 1"
+    answer = ask(make_app(tmp_path, routes=[endpoint(returning(response))]))
+    assert (answer.status, answer.header("X-Evil")) == (500, None)
+
+
+def test_a_response_that_is_shared_is_not_changed(tmp_path):
+    shared = webob.Response(
+        b"x", headerlist=[("Content-Type", "a/b"), ("Location", "/a b")], status=302
+    )
+
+    def handler(request, session, db):
+        session["n"] = session.get("n", 0) + 1
+        return shared
+
+    app = make_app(tmp_path, routes=[endpoint(handler)])
+    first, second = ask(app), ask(app, SCRIPT_NAME="/m", HTTP_HOST="evil.example")
+    assert first.header("Set-Cookie")
+    assert first.header("Location") == second.header("Location") == "/a%20b"
+    assert [name for name, _ in shared.headerlist] == ["Content-Type", "Location", "Content-Length"]
+    assert shared.location == "/a b"
+
+
+@pytest.mark.parametrize(("location", "expected"), [
+    ("/a", "/a"), ("a/b", "a/b"), ("?next=http://x", "?next=http://x"), ("#a:b", "#a:b"),
+    ("../x", "../x"),
+    ("https://site.example/ä", "https://site.example/%C3%A4"), ("//evil.example", None),
+    ("javascript:x", None),
+    ("\\\\evil", None), ("/\\evil", None), ("a\r\nb", None), ("http:evil", None),
+])  # fmt: skip
+def test_the_location_of_any_response_is_checked_and_never_made_from_the_host(
+    tmp_path, location, expected
+):
+    headers = [("Content-Type", "a/b"), ("Location", location)]
+    response = webob.Response(status=302, headerlist=headers)
+    answer = ask(
+        make_app(tmp_path, routes=[endpoint(returning(response))]), HTTP_HOST="evil.example"
+    )
+    assert answer.header("Location") == expected
+    assert answer.status == (302 if expected else 400)
+
+
+def test_the_other_form_of_a_path_redirects_with_its_query(tmp_path):
+    app = make_app(tmp_path, {"p.html": "x"}, routes=[Page("/é/a", "p.html")])
+    answer = ask(app, path="/\xc3\xa9/a/", query="a=%C3%A9&b=\xc3\xa9", SCRIPT_NAME="/m")
+    assert (answer.status, answer.header("Location")) == (308, "/m/%C3%A9/a?a=%C3%A9&b=%C3%A9")
+
+
+# ---- Caches ----
+
+
+def test_only_what_read_the_session_is_private(tmp_path):
+    def read(request, session, db):
+        return {"user": session.get("user")}
+
+    app = make_app(tmp_path, routes=[endpoint(returning({"a": 1})), endpoint(read, "/read")])
+    assert ask(app).header("Cache-Control") is None
+    assert ask(app).header("Vary") is None
+    answer = ask(app, path="/read")
+    assert answer.header("Cache-Control") == "private"
+    assert answer.header("Vary") == "Cookie"
+    assert answer.header("Set-Cookie") is None
+
+
+def test_a_page_with_a_form_is_private(tmp_path):
+    logic = make_module("form_logic", "def action_x(request, session, db): pass")
+    component = Component("form", "form.html", logic=logic)
+    files = {"page.html": "{{ component('form') }}", "form.html": "{{ action('x') }}"}
+    answer = ask(make_app(tmp_path, files, components=[component], routes=[Page("/", "page.html")]))
+    assert answer.header("Cache-Control") == "private"
+    assert "HttpOnly" in answer.header("Set-Cookie")
+
+
+# ---- Errors ----
+
+
+def test_an_error_page_tells_nothing_and_the_log_tells_all(tmp_path, caplog):
+    secret = raising(lambda request: RuntimeError(f"{SECRET} {PASSWORD} {request.cookies['a']}"))
+    app = make_app_with_password(tmp_path, endpoint(secret))
+    answer = ask(app, HTTP_COOKIE="a=cookie-value")
+    assert answer.status == 500
+    for word in (
+        SECRET,
+        PASSWORD,
+        "cookie-value",
+        "Traceback",
+        "RuntimeError",
+        str(tmp_path),
+        ".py",
+    ):
+        assert word not in answer.text
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert record.getMessage().startswith("500 GET / in /: RuntimeError")
+    assert record.exc_info
+
+
+@pytest.mark.parametrize("error", [
+    RuntimeError, RecursionError, MemoryError, StopIteration, UnicodeEncodeError, KeyError,
+    ConfigError, ExceptionGroup,
+])  # fmt: skip
+def test_whatever_a_handler_raises_is_a_500(tmp_path, error):
+    arguments = {
+        UnicodeEncodeError: ("utf-8", "\ud800", 0, 1, "x"),
+        ExceptionGroup: ("x", [ValueError()]),
+    }
+    handler = raising(lambda request: error(*arguments.get(error, ("x",))))
+    assert ask(make_app(tmp_path, routes=[endpoint(handler)])).status == 500
+
+
+def test_no_password_stands_in_any_repr(tmp_path):
+    app = make_app_with_password(tmp_path)
+    text = repr((app, app.database, app.config, app.config.database_url))
+    assert PASSWORD not in text
+    assert "p%40ss" not in text
+    assert SECRET not in text
+
+
+# ---- The debug page ----
+
+
+def test_the_debug_page_hides_keys_cookies_and_passwords(tmp_path):
+    def handler(request, session, db):
+        values = (SECRET, PASSWORD, "p%40ss%2Fword%20of%20the%20database", request.cookies["a"])
+        raise RuntimeError(f"seen: {values} {request.form['new_password']} {request.form['name']}")
+
+    route = endpoint(handler, methods=["POST"], cross_origin=True)
+    app = make_app_with_password(tmp_path, route, debug=True)
+    answer = post(
+        app,
+        fields={"new_password": "hunter2 & co", "name": "ann"},
+        HTTP_COOKIE="a=cookie-value; b=x; t=dark",
+    )
+    assert answer.status == 500
+    assert "seen: " in answer.text
+    assert "ann" in answer.text
+    for secret in (SECRET, PASSWORD, "p%40ss", "cookie-value", "hunter2"):
+        assert secret not in answer.text
+
+
+def test_the_debug_page_hides_a_secret_in_the_source_too(tmp_path):
+    handler = make_module(
+        "with_password", "def handler(request, session, db): raise RuntimeError  # hunter22"
+    )
+    (tmp_path / "with_password.py").write_text(
+        "def handler(request, session, db): raise RuntimeError  # hunter22"
+    )
+    code = compile(
+        (tmp_path / "with_password.py").read_text(), str(tmp_path / "with_password.py"), "exec"
+    )
+    exec(code, handler.__dict__)
+    database = {**DATABASE, "password": "hunter22"}
+    app = make_app_with_password(tmp_path, endpoint(handler.handler), database=database, debug=True)
+    answer = ask(app)
+    assert "raise RuntimeError" in answer.text
+    assert "hunter22" not in answer.text
+
+
+def test_a_short_cookie_spoils_no_debug_page(tmp_path):
+    routes = [endpoint(raising(lambda request: RuntimeError("kept")))]
+    app = make_app(tmp_path, config={"debug": True}, routes=routes)
+    answer = ask(app, HTTP_COOKIE="a=e; b=<; c=html; d=; e")
+    assert "<!doctype html>" in answer.text
+    assert "RuntimeError: kept" in answer.text
+
+
+@pytest.mark.parametrize(("address", "status"), [
+    ("127.0.0.1", 200), ("::1", 200), ("", 200), ("192.0.2.1", 403), ("10.0.0.1", 403),
+    ("fe80::1%eth0", 403), ("junk", 403),
+])  # fmt: skip
+def test_in_debug_nobody_from_afar_gets_an_answer(tmp_path, address, status):
+    app = make_app(tmp_path, config={"debug": True}, routes=[endpoint(returning({}))])
+    answer = ask(app, REMOTE_ADDR=address, HTTP_X_FORWARDED_FOR="127.0.0.1")
+    assert answer.status == status
+    assert answer.refused == (None if status == 200 else "debug-from-afar")
+
+
+def test_without_debug_everybody_gets_an_answer(tmp_path):
+    app = make_app(tmp_path, routes=[endpoint(returning({}))])
+    assert ask(app, REMOTE_ADDR="192.0.2.1").status == 200
+
+
+# ---- Cookies ----
+
+
+def test_the_cookie_is_kept_from_scripts_and_other_sites(tmp_path):
+    def touch(request, session, db):
+        session["a"] = 1
+        return {}
+
+    config = {"session": {"secure": True, "cookie_name": "__Host-id"}}
+    visitor = Visitor(make_app(tmp_path, config=config, routes=[endpoint(touch)]))
+    header = visitor.get(SCRIPT_NAME="/m").header("Set-Cookie").lower()
+    assert all(flag in header for flag in ("secure", "httponly", "samesite=lax", "path=/;"))
+    assert visitor.get().header("Set-Cookie") is None
+
+
+def test_without_a_secret_key_a_session_is_an_error_that_says_what_to_write(tmp_path, caplog):
+    def touch(request, session, db):
+        session["a"] = 1
+        return {}
+
+    app = make_app(
+        tmp_path,
+        config={"secret_keys": []},
+        routes=[endpoint(touch), endpoint(returning({}), "/plain")],
+    )
+    assert ask(app, path="/plain").status == 200
+    assert ask(app).status == 500
+    assert "openssl rand -hex 32" in caplog.text

@@ -1,0 +1,202 @@
+"""Static files: what is sent, what is not, and what caches are told."""
+
+import gc
+import os
+from pathlib import Path
+
+import pytest
+from support import make_app
+from visitors import ask
+
+from noventa import NoventaError, Page, Static
+
+CSS = "body { color: teal }\n"
+
+
+@pytest.fixture
+def app(tmp_path):
+    """Files in `public`; beside it and in it what must never be sent."""
+    public = tmp_path / "public"
+    (public / "deep" / ".hidden").mkdir(parents=True)
+    (public / ".well-known").mkdir()
+    files = {
+        "public/site.css": CSS, "public/deep/a b.txt": "deep", "public/.env": "SECRET",
+        "public/empty": "",
+        "public/deep/.hidden/x": "SECRET", "public/.well-known/security.txt": "well known",
+        "secret.txt": "SECRET",
+        "public/data.unknown-type": "?", "publicity/x": "SECRET",
+        "page.html": "{{ static('site.css') }}",
+    }  # fmt: skip
+    (public / "out").symlink_to(tmp_path)
+    (public / "out.txt").symlink_to(tmp_path / "secret.txt")
+    (public / "in.css").symlink_to(public / "site.css")
+    (public / "circle").symlink_to(public / "circle")
+    (public / "broken").symlink_to(public / "nowhere")
+    os.mkfifo(public / "pipe")
+    routes = [Page("/", "page.html"), Static("/files", "public")]
+    return make_app(tmp_path, files, routes=routes)
+
+
+def get(app, tail, **environ):
+    return ask(app, path=f"/files{tail}", **environ)
+
+
+@pytest.mark.parametrize(("tail", "content"), [
+    ("/site.css", CSS), ("/deep/a b.txt", "deep"), ("/in.css", CSS), ("/empty", ""),
+    ("/.well-known/security.txt", "well known"), ("/data.unknown-type", "?"),
+])  # fmt: skip
+def test_a_file_is_sent_whole(app, tail, content):
+    answer = get(app, tail)
+    assert (answer.status, answer.text) == (200, content)
+    assert answer.header("Content-Length") == str(len(content))
+    assert answer.header("X-Content-Type-Options") == "nosniff"
+
+
+def test_the_type_comes_from_the_name_and_is_octet_stream_where_unknown(app):
+    assert get(app, "/site.css").header("Content-Type").startswith("text/css")
+    assert get(app, "/data.unknown-type").header("Content-Type") == "application/octet-stream"
+
+
+@pytest.mark.parametrize("tail", [
+    "", "/", "/deep", "/deep/", "/no", "/.env", "/deep/.hidden/x", "/.well-known",
+    "/out/secret.txt", "/out.txt",
+    "/circle", "/broken", "/pipe", "/../secret.txt", "/deep/../../secret.txt", "/deep/../site.css",
+    "/./site.css",
+    "//site.css", "/site.css/", "/site.css/x", "/..\\secret.txt", "/deep\\a b.txt", "/C:\\x",
+    "/site.css:x", "/con",
+    "/Com1.txt", "/lpt9", "/nul .css", "/aux.tar.gz", "/../publicity/x", "icity/x", "/" + "x" * 300,
+    "/" + "x/" * 3000,
+])  # fmt: skip
+def test_what_is_no_file_inside_the_folder_is_not_there(app, tail):
+    answer = get(app, tail)
+    assert answer.status == 404
+    assert "SECRET" not in answer.text
+    assert str(app.config.root) not in answer.text
+
+
+def test_a_nul_in_the_path_is_refused(app):
+    assert get(app, "/site.css\0.txt").status == 400
+
+
+def test_an_unreadable_file_is_not_there(app, monkeypatch):
+    (app.config.root / "public" / "gone.css").write_text("x")
+
+    def fail(*_):
+        raise PermissionError
+
+    monkeypatch.setattr("pathlib.Path.open", fail)
+    assert get(app, "/gone.css").status == 404
+
+
+@pytest.mark.parametrize(("asked", "status", "content", "said"), [
+    ("bytes=0-3", 206, "body", "bytes 0-3/21"), ("bytes=-5", 206, "al }\n", "bytes 16-20/21"),
+    ("bytes=15-", 206, "eal }\n", "bytes 15-20/21"), ("bytes=0-999", 206, CSS, "bytes 0-20/21"),
+    ("bytes=0-0,2-3", 200, CSS, None), ("bytes=x", 200, CSS, None), ("items=0-1", 200, CSS, None),
+    ("bytes=5-1", 200, CSS, None),
+])  # fmt: skip
+def test_a_single_range_is_sent_and_anything_else_is_ignored(app, asked, status, content, said):
+    answer = get(app, "/site.css", HTTP_RANGE=asked)
+    assert (answer.status, answer.text, answer.header("Content-Range")) == (status, content, said)
+    assert answer.header("Content-Length") == str(len(content))
+
+
+def test_a_range_behind_the_end_is_416(app):
+    answer = get(app, "/site.css", HTTP_RANGE="bytes=21-")
+    assert (answer.status, answer.header("Content-Range")) == (416, "bytes */21")
+
+
+def test_a_known_file_is_not_sent_again(app):
+    first = get(app, "/site.css")
+    for name, key in (("ETag", "HTTP_IF_NONE_MATCH"), ("Last-Modified", "HTTP_IF_MODIFIED_SINCE")):
+        answer = get(app, "/site.css", **{key: first.header(name)})
+        assert (answer.status, answer.body) == (304, b"")
+    assert get(app, "/site.css", HTTP_IF_NONE_MATCH='"other"').status == 200
+
+
+def test_a_changed_file_is_sent_whole_instead_of_a_range(app):
+    tag = get(app, "/site.css").header("ETag")
+    assert get(app, "/site.css", HTTP_RANGE="bytes=0-3", HTTP_IF_RANGE=tag).status == 206
+    assert get(app, "/site.css", HTTP_RANGE="bytes=0-3", HTTP_IF_RANGE='"old"').status == 200
+
+
+def test_head_has_the_headers_and_no_body(app):
+    got, head = get(app, "/site.css"), get(app, "/site.css", method="HEAD", HTTP_RANGE="bytes=0-3")
+    assert head.body == b""
+    assert (head.status, head.headers) == (200, got.headers)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_other_methods_are_refused(app, method):
+    answer = get(app, "/site.css", method=method)
+    assert (answer.status, answer.refused) == (405, "method")
+    assert answer.header("Allow") == "GET, HEAD, OPTIONS"
+
+
+def test_a_file_that_grows_while_it_is_sent_keeps_its_length(app):
+    started = []
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/files/site.css"}
+    body = app(environ, lambda status, headers: started.append(dict(headers)))
+    with (app.config.root / "public" / "site.css").open("a") as file:
+        file.write("more" * 100)
+    assert len(b"".join(body)) == int(started[0]["Content-Length"]) == len(CSS)
+    body.close()
+
+
+@pytest.mark.parametrize("environ", [
+    {}, {"method": "HEAD"}, {"HTTP_RANGE": "bytes=0-3"}, {"HTTP_RANGE": "bytes=99-"},
+    {"HTTP_IF_NONE_MATCH": "*"},
+])  # fmt: skip
+def test_the_file_is_closed_whatever_is_sent_of_it(app, environ):
+    get(app, "/site.css", **environ)
+    gc.collect()  # an unclosed one would warn, and warnings are errors
+    targets = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    assert not [target for target in targets if target.endswith("site.css")]
+
+
+def test_a_file_that_nobody_reads_is_closed(app):
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/files/site.css", "HTTP_RANGE": "bytes=0-3"}
+    body = app(environ, lambda status, headers: None)
+    body.close()
+    gc.collect()
+
+
+def test_the_url_changes_with_the_file_and_only_the_right_one_is_cached_for_ever(app):
+    url = ask(app).text
+    path, _, query = url.partition("?")
+    assert path == "/files/site.css"
+    assert "immutable" in ask(app, path=path, query=query).header("Cache-Control")
+    assert ask(app, path=path).header("Cache-Control") is None
+    assert ask(app, path=path, query="v=other").header("Cache-Control") is None
+    (app.config.root / "public" / "site.css").write_text("changed")
+    assert ask(app).text != url
+    assert ask(app, path=path, query=query).header("Cache-Control") is None
+
+
+def test_the_url_has_the_prefix_and_is_encoded(app):
+    assert ask(app, SCRIPT_NAME="/m").text.startswith("/m/files/site.css?v=")
+    assert app.components.static.url("deep/a b.txt").startswith("/files/deep/a%20b.txt?v=")
+
+
+@pytest.mark.parametrize("name", ["no.css", "../secret.txt", ".env", "out.txt", "/"])
+def test_the_url_of_a_file_that_is_not_there_is_an_error(app, name):
+    with pytest.raises(NoventaError, match="no such file"):
+        app.components.static.url(name)
+
+
+def test_a_guard_stands_before_files_and_keeps_them_out_of_shared_caches(tmp_path):
+    def signed_in(request, session, db):
+        return None if session.get("user") or "user" in request.args else {"_status": 403}
+
+    routes = [Static("/files", "public", guards=[signed_in])]
+    app = make_app(tmp_path, {"public/a.css": CSS}, routes=routes)
+    assert ask(app, path="/files/a.css").status == 403
+    version = app.components.static.url("a.css").partition("v=")[2]
+    answer = ask(app, path="/files/a.css", query=f"user=1&v={version}")
+    assert answer.status == 200
+    assert answer.header("Cache-Control").startswith("private")
+    assert "public" not in answer.header("Cache-Control")
+
+
+def test_a_folder_that_is_not_there_is_a_fault(tmp_path):
+    with pytest.raises(NoventaError, match="folder 'no' does not exist"):
+        make_app(tmp_path, routes=[Static("/files", "no")])
