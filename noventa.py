@@ -222,6 +222,10 @@ SETTINGS = (
     Setting("limits.files", _NUMBER, 100, "files of a form"),
     Setting("trusted_origins", _TEXTS, (), "origins that may post, like `https://example.com`"),
     Setting("headers", _MAPPING, {}, "added to every answer; null removes a default one"),
+    Setting(
+        "migrations.portable_to", _TEXTS, ("sqlite", "postgresql", "mysql"),
+        "on which of these `check` tries the models",
+    ),
     Setting("migrations.lock", _FLAG, True, "one process migrates, the others wait"),
     Setting("migrations.lock_timeout", _NUMBER, 60, "seconds that they wait"),
     Setting(
@@ -932,6 +936,7 @@ READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _COOKIE_HEADER_LIMIT = 16_384  # bytes
 _COOKIE_LIMIT = 4_000  # bytes of name and value; browsers drop a cookie of more than 4,096
 _CONTENT_TYPE_LIMIT = 1_024
+_AUTHORIZATION_LIMIT = 1_024
 _REFRESH = 10  # a session's last-seen time is renewed after this fraction of max_age
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DROPPED_IF_ODD = (  # a date that is none is to be ignored (RFC 9110, 13.1.3); WebOb raises
@@ -1036,11 +1041,13 @@ class Request(webob.request.BaseRequest):
     def __repr__(self) -> str:
         return f"<Request {described(self.environ)}>"
 
-    def check(self) -> None:
-        """Decodes path and query once, so that nothing raises later. Raises Refusal."""
+    def check(self) -> str:
+        """The path, decoded; so is the query, so that nothing raises later. Raises Refusal."""
         for name in ("SCRIPT_NAME", "PATH_INFO"):
             try:
-                text = self.environ.setdefault(name, "").encode("latin-1").decode("utf-8")
+                text = self.environ.setdefault(name, "")
+                if not text.isascii():
+                    text = text.encode("latin-1").decode("utf-8")
             except UnicodeError:
                 raise Refusal(400, "undecodable-path") from None
             if "\0" in text:
@@ -1056,6 +1063,7 @@ class Request(webob.request.BaseRequest):
         for name in _DROPPED_IF_ODD:
             if name in self.environ and not _is_sound(name, self.environ[name]):
                 del self.environ[name]
+        return text or "/"
 
     @property
     def prefix(self) -> str:
@@ -1123,6 +1131,14 @@ class Request(webob.request.BaseRequest):
     def client_addr(self) -> str | None:
         """The peer's address; WebOb's own believes what a client says in X-Forwarded-For."""
         return cast("str | None", self.environ.get("REMOTE_ADDR"))
+
+    @property
+    def authorization(self) -> Any:  # type: ignore[override]
+        """WebOb's, whose time for a Digest or Basic header grows with the square of its length."""
+        header = self.environ.get("HTTP_AUTHORIZATION", "")
+        if len(header) > _AUTHORIZATION_LIMIT and not header.startswith("Bearer "):
+            raise Refusal(431, "authorization-too-large")
+        return super().authorization
 
     @property
     def GET(self) -> Any:  # noqa: N802 - WebOb's name
@@ -1831,7 +1847,7 @@ def make_engine(config: Config, **options: Any) -> sa.Engine:
         if url.get_driver_name() == "pymysql" and url.password:  # it would encode it as latin-1
             defaults["connect_args"]["password"] = url.password.encode()
     if "connect_timeout" in url.query:
-        del defaults["connect_args"]["connect_timeout"]
+        defaults["connect_args"].pop("connect_timeout", None)
     engine = sa.create_engine(url, **(defaults | options))
     _check_isolation_level(config, engine.dialect)
     if backend == "sqlite":
@@ -2056,9 +2072,8 @@ class Database:
     def _forget_connection(self, session: orm.Session, transaction: orm.SessionTransaction) -> None:
         if transaction.parent is not None:
             return
-        connection = session.info.pop("connection", None)
-        if connection is not None and not connection.closed and not connection.invalidated:
-            connection.info.pop("writes", None)
+        session.info.pop("connection", None)
+        session.info.pop("writes", None)
         if self._sandbox is not None and session is not self._sandbox[1]:
             self._sandbox[1].expire_all()
 
@@ -2112,8 +2127,7 @@ class AutocommitReads:
         idle = driver.autocommit and driver.info.transaction_status == 0
         streamed = context is not None and context.execution_options.get("stream_results")
         if idle and (streamed or not self._is_plain(statement)):
-            with contextlib.suppress(context.dialect.loaded_dbapi.OperationalError):
-                driver.execute("BEGIN")  # on a dead connection the statement itself will tell
+            driver.execute("BEGIN")
 
     def _abort(self, context: sa.engine.ExceptionContext) -> None:
         """After an error nothing goes until a rollback, as it is within a transaction."""
@@ -2166,9 +2180,7 @@ def uncommitted(session: orm.Session) -> list[str]:
             if kind == "deleted" or session.is_modified(row):
                 identity = sa.inspect(row, raiseerr=True).identity
                 rows.append(f"{kind} {type(row).__name__} {identity}")
-    connection = session.info.get("connection")
-    if connection is not None and not connection.closed and not connection.invalidated:
-        rows += connection.info.get("writes", ())
+    rows += session.info.get("writes", ())
     return rows if len(rows) < _TOLD else [*rows[:_TOLD], "…"]
 
 
@@ -2280,7 +2292,8 @@ def _survive_fork(engine: sa.Engine) -> None:
 
 def _no_open_results(state: orm.ORMExecuteState) -> None:
     """No server-side cursor in a request: a stream gives its connection back between chunks."""
-    if "in_request" in state.session.info:
+    streamed = not state.execution_options.keys().isdisjoint(("yield_per", "stream_results"))
+    if streamed and "in_request" in state.session.info:
         state.update_execution_options(yield_per=None, stream_results=False)
 
 
@@ -2289,7 +2302,7 @@ def _remember_connection(
 ) -> None:
     session.info["connection"] = connection
     if not transaction.nested:  # what was written before is not this session's
-        connection.info.pop("writes", None)
+        session.info["writes"] = connection.info["writes"] = []
 
 
 def _note_commit(session: orm.Session) -> None:
@@ -2298,9 +2311,10 @@ def _note_commit(session: orm.Session) -> None:
 
 
 def _note_write(connection: sa.Connection, _: object, statement: str, *__: object) -> None:
-    writes = connection.info.setdefault("writes", [])
-    if len(writes) < _TOLD and _WRITE.match(statement):
-        writes.append(" ".join(statement.split())[:60])
+    if _WRITE.match(statement):
+        writes = connection.info.setdefault("writes", [])
+        if len(writes) < _TOLD:
+            writes.append(" ".join(statement.split())[:60])
 
 
 class RevisionFile(NamedTuple):
@@ -2426,6 +2440,10 @@ class Answered(Exception):  # noqa: N818
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
+
+
+class Fresh(webob.Response):
+    """A response made here for this one request; a handler's own may be shared."""
 
 
 class Redirect(webob.Response):
@@ -2635,8 +2653,6 @@ class Rendering:
     ) -> None:
         self.components, self.database = components, database
         self.exchange, self.posted = exchange, posted
-        self.prefix = exchange.request.prefix
-        self.path: str = exchange.request.script_name + exchange.request.path_info
         self.twins: dict[str, int] = {}
         self.functions: dict[str, Any] = {
             **components.jinja.globals,
@@ -2660,7 +2676,7 @@ class Rendering:
             raise NoventaError(
                 f"{_calling_line()}: url({path!r}): expected a path of this application, like '/x'."
             )
-        return self.prefix + quote(path, safe=_URL_SAFE)
+        return self.exchange.request.prefix + quote(path, safe=_URL_SAFE)
 
     def show(
         self, parent: Instance, name: str, key: Any, caller: Any, props: dict[str, Any]
@@ -2763,8 +2779,9 @@ class Instance:
             )
         self.compiled.check_props(self.props, name)
         rendering = self.rendering
-        nonce = rendering.exchange.session.nonce
-        ticket = Ticket(nonce, rendering.path, self.compiled.name, self.id, name, self.props)
+        request, nonce = rendering.exchange.request, rendering.exchange.session.nonce
+        path = request.script_name + request.path_info
+        ticket = Ticket(nonce, path, self.compiled.name, self.id, name, self.props)
         return rendering.components.tickets.issue(ticket)
 
 
@@ -2982,7 +2999,7 @@ _MESSAGES = {
     411: "The length of the request is missing.",
     413: "What was sent is too large.",
     415: "What was sent is of a type that is not read here.",
-    431: "The cookies are too large. Delete those of this site and retry.",
+    431: "A header is too large. Delete the cookies of this site and retry.",
     500: "Something went wrong. It has been noted.",
     503: "The service is not available right now. Please try again in a moment.",
 }
@@ -3016,6 +3033,7 @@ class App:
         self._compare_revisions()
         self.sessions = SessionCookies(config)
         self._limits = {name: config[f"limits.{name}"] for name in _DEFAULT_LIMITS}
+        self._methods = {r: _methods(r) for r in registry.routes if not isinstance(r, Mount)}
         self._headers = _chosen_headers(config["headers"])
         self._pages = jinja2.Environment(
             loader=jinja2.FileSystemLoader(data_folder("templates")), autoescape=True
@@ -3072,8 +3090,7 @@ class App:
     def _publish(self, exchange: Exchange) -> webob.Response:
         request = exchange.request
         self._check_visitor(request)
-        request.check()
-        path = request.path_info
+        path = request.check()
         match = self.router.match(path)
         if match is None:
             return self._other_form(request, path)
@@ -3127,7 +3144,7 @@ class App:
 
     def _options(self, request: Request, route: Route) -> webob.Response | None:
         """Refuses a method that the route does not have; answers OPTIONS for it."""
-        if isinstance(route, Mount) or request.method in (methods := _methods(route)):
+        if isinstance(route, Mount) or request.method in (methods := self._methods[route]):
             return None
         allow = {"Allow": ", ".join(sorted({*methods, "OPTIONS"}))}
         if request.method == "OPTIONS":
@@ -3195,7 +3212,7 @@ class App:
             return result
         if isinstance(result, dict | list):
             body = json.dumps(result, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-            return webob.Response(body.encode("utf-8"), content_type="application/json")
+            return Fresh(body.encode("utf-8"), content_type="application/json")
         raise NoventaError(
             f"{place_of(route.handler)}: {name_of(route.handler)} returned a"
             f" {type(result).__name__}; expected a Response, or a dict or list for JSON."
@@ -3297,7 +3314,7 @@ class App:
     ) -> webob.Response:
         rendering = Rendering(self.components, self.database, exchange, posted)
         html = rendering.page(page.template)
-        response = webob.Response(html.encode("utf-8"), status=status)
+        response = Fresh(html.encode("utf-8"), status=status)
         if self.config["debug"]:
             notice = self._pages.get_template("uncommitted.html")
             for handler, rows in exchange.reports:
@@ -3327,11 +3344,7 @@ class App:
         request, session = exchange.request, exchange.session
         if response.conditional_response:
             response = _conditional(request, response)
-        finished = webob.Response(
-            status=response.status,
-            headerlist=list(response.headerlist),
-            app_iter=response.app_iter,
-        )
+        finished = response if isinstance(response, Fresh) else _copied(response)
         if "Location" in finished.headers and not exchange.mounted:
             location = finished.headers["Location"]
             if isinstance(response, Redirect) and location.startswith("/"):
@@ -3347,9 +3360,9 @@ class App:
 
     def _complete(self, response: webob.Response) -> None:
         """Adds the default headers, and the length of a body that is whole."""
-        for name, value in self._headers.items():
-            response.headers.setdefault(name, value)
-        if response.status_int in (204, 304):
+        given = {name.title() for name, _ in response.headerlist}
+        response.headerlist += [pair for pair in self._headers.items() if pair[0] not in given]
+        if response.status[:3] in ("204", "304"):
             response.content_type = response.content_length = None
             if hasattr(response.app_iter, "close"):
                 response.app_iter.close()
@@ -3359,8 +3372,9 @@ class App:
 
     def _failure(self, exchange: Exchange, error: BaseException) -> webob.Response:
         what, trail = described(exchange.request.environ), " > ".join(exchange.trail)
-        if isinstance(error, sa.exc.DataError):  # a value that the database cannot take
-            said = _CONTROLS.sub(" ", str(error.orig))[:200]
+        large = isinstance(error, OverflowError) and "SQLite" in str(error)  # no error of DB-API
+        if large or isinstance(error, sa.exc.DataError):  # a value that the database cannot take
+            said = _CONTROLS.sub(" ", str(getattr(error, "orig", error)))[:200]
             log.warning("in %s: %s", trail, said)
             error = Refusal(400, "bad-value")
         if isinstance(error, Refusal):
@@ -3493,6 +3507,11 @@ def _insert(response: webob.Response, html: str) -> None:
     """Puts a notice at the end of a page."""
     before, end, after = response.text.rpartition("</body>")
     response.text = before + html + end + after if end else response.text + html
+
+
+def _copied(response: webob.Response) -> webob.Response:
+    headers = list(response.headerlist)
+    return webob.Response(status=response.status, headerlist=headers, app_iter=response.app_iter)
 
 
 def _conditional(request: Request, response: webob.Response) -> webob.Response:

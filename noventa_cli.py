@@ -1,11 +1,11 @@
 """Noventa's command line. Each command is a function; its docstring is its help.
 
-    Entry                 `main(argv) -> int`: the parser only translates
-    Output                what is printed, and how a fault is shown
-    Projects              finding and importing a project, making a new one
-    Server                waitress, reloading, stopping
-    Migrations and seeds  what env.py runs, and the commands around Alembic
-    Inspection            check, routes, shell
+Entry                 `main(argv) -> int`: the parser only translates
+Output                what is printed, and how a fault is shown
+Projects              finding and importing a project, making a new one
+Server                waitress, reloading, stopping
+Migrations and seeds  what env.py runs, and the commands around Alembic
+Inspection            check, routes, shell
 """
 
 from __future__ import annotations
@@ -193,13 +193,6 @@ class Project:
     registry: Registry
 
 
-def data_folder(name: str) -> Path:
-    """A folder that is shipped with Noventa: beside the installed module, or in the sources."""
-    beside = Path(__file__).resolve().parent
-    packed = beside / "noventa_data" / name
-    return packed if packed.is_dir() else beside / name
-
-
 @contextmanager
 def project_imports(root: Path) -> Iterator[None]:
     """Lets `registry`, `components.…` and the like mean those of `root`, and forgets them after.
@@ -318,6 +311,8 @@ def _refuse_folder(folder: Path) -> None:
 def _write_starter(folder: Path) -> None:
     import jinja2
 
+    from noventa import data_folder
+
     environment = jinja2.Environment(autoescape=True, keep_trailing_newline=True)
     values = {"name": folder.name, "secret_key": STARTER_KEY + secrets.token_hex(32)}
     sources = {
@@ -371,26 +366,27 @@ def _project_modules() -> dict[str, Path]:
     Judged by the module's own name and file: a .venv inside a project is not part of it.
     """
     found: dict[str, Path] = {}
-    known: dict[Path, bool] = {}
+    known: dict[str, bool] = {}
     for name, module in list(sys.modules.items()):
         folder = _import_root(name, module)
         if folder and folder not in known:
-            known[folder] = _is_project(folder)
+            known[folder] = _is_project(Path(folder))
         if folder and known[folder]:
-            found[name] = folder
-    for name, folder in list(found.items()):  # `components` itself has no file to judge by
+            found[name] = Path(folder)
+    for name, place in list(found.items()):  # `components` itself has no file to judge by
         while (name := name.rpartition(".")[0]) in sys.modules:
-            found.setdefault(name, folder)
+            found.setdefault(name, place)
     return found
 
 
-def _import_root(name: str, module: Any) -> Path | None:
+def _import_root(name: str, module: Any) -> str | None:
     """The folder on `sys.path` that a module was found in."""
     file = getattr(module, "__dict__", {}).get("__file__")
     if not file or name.partition(".")[0] in ("__main__", "noventa", "noventa_cli"):
         return None
-    parents, depth = Path(file).parents, name.count(".") + file.endswith("__init__.py")
-    return parents[depth] if depth < len(parents) else None
+    for _ in range(name.count(".") + 1 + file.endswith("__init__.py")):
+        file = os.path.dirname(file)  # noqa: PTH120 - of thousands of modules: Path is slow
+    return str(file)
 
 
 def _origin(error: BaseException, root: Path) -> str | None:
@@ -692,10 +688,9 @@ def migrate(project: Project, arguments: Sequence[str]) -> int:
     _complete_folder(project.root)
     words = [word for word in arguments if word not in ("--allow-drop", "--adopt")]
     drops = ["-x", "allow_drop=1"] if "--allow-drop" in arguments else []
-    with project_imports(project.root):  # also takes back what Alembic adds to sys.path
-        if "--adopt" in arguments:
-            return _adopt(project)
-        return _alembic(project.root, [*drops, *(words or ["upgrade", "head"])])
+    if "--adopt" in arguments:
+        return _adopt(project)
+    return _alembic(project.root, [*drops, *(words or ["upgrade", "head"])])
 
 
 def run_migrations(registry: Registry, config: Config, **options: Any) -> None:
@@ -723,6 +718,8 @@ def run_migrations(registry: Registry, config: Config, **options: Any) -> None:
 
 def _complete_folder(root: Path) -> None:
     """Makes what migrations/ lacks; what is there stays as it is."""
+    from noventa import data_folder
+
     (root / _FOLDER / "versions").mkdir(parents=True, exist_ok=True)
     for name in ("alembic.ini", "env.py", "script.py.mako"):
         target = root / _FOLDER / name
@@ -752,10 +749,13 @@ def _alembic(root: Path, words: Sequence[str], **attributes: Any) -> int:
     options.raiseerr = True  # else it would print and leave the process
     file = options.config[0] if options.config else root / _FOLDER / "alembic.ini"
     config = AlembicConfig(file, stdout=sys.stdout, cmd_opts=options, attributes=attributes)
+    path = sys.path[:]
     try:
         line.run_cmd(config, options)
     except CommandError as error:
         raise NoventaError(_alembic_message(error, root / _FOLDER / "versions")) from error
+    finally:
+        sys.path[:] = path  # Alembic puts the project before it, once more each time
     return 0
 
 
@@ -1628,7 +1628,7 @@ def seed(project: Project, *, again: str | None = None, show_list: bool = False)
         return _list_seeds(project.config, seeds)
     chosen = _seed_called(again, seeds) if again else None
     engine = make_engine(project.config, poolclass=sa.NullPool)
-    with project_imports(project.root), _reached(project.config), migration_lock(project.config):
+    with _reached(project.config), migration_lock(project.config):
         with engine.begin() as connection:
             _ledger().create(connection, checkfirst=True)
         before = _applied_seeds(engine)
@@ -1805,12 +1805,15 @@ def _portability_faults(project: Project) -> Iterator[Fault]:
 
     from noventa import Fault
 
+    wanted = project.config["migrations.portable_to"]
+    dialects = {name: dialect for name, dialect in _dialects().items() if name in wanted}
     owners = {table.key: owner for table, owner in project.registry.tables.items()}
     for table in _plain_metadata(project.registry).tables.values():
         owner = _owner(owners[table.key], project.root)
-        faults = [*_column_faults(table, owner), *_key_faults(table, owner)]
+        faults = [*_column_faults(table, owner, dialects)]
+        faults += _key_faults(table, owner) if "mysql" in dialects else ()
         yield from faults
-        for name, dialect in _dialects().items() if not faults else ():
+        for name, dialect in dialects.items() if not faults else ():
             try:
                 CreateTable(table).compile(dialect=dialect)
                 for index in table.indexes:
@@ -1827,13 +1830,13 @@ def _owner(owner: str, root: Path) -> str:
     return f"{os.path.relpath(Path(file).resolve(), root)}: {name}" if file else owner
 
 
-def _column_faults(table: Any, owner: str) -> Iterator[Fault]:
+def _column_faults(table: Any, owner: str, dialects: Mapping[str, Any]) -> Iterator[Fault]:
     from sqlalchemy import exc
 
     from noventa import Fault
 
     for column in table.columns:
-        for name, dialect in _dialects().items():
+        for name, dialect in dialects.items():
             try:
                 dialect.type_compiler_instance.process(column.type, type_expression=column)
             except exc.CompileError as error:

@@ -205,6 +205,17 @@ def test_an_error_page_tells_nothing_and_the_log_tells_all(tmp_path, caplog):
     assert record.exc_info
 
 
+@pytest.mark.parametrize("path", ["/no", "/raised", "/sound"])
+def test_head_has_the_headers_of_get_and_no_body(tmp_path, path):
+    raised = raising(lambda request: webob.exc.HTTPGone("it was here"))
+    app = make_app(
+        tmp_path, routes=[endpoint(raised, "/raised"), endpoint(returning({}), "/sound")]
+    )
+    got, head = ask(app, path=path), ask(app, "HEAD", path)
+    assert (head.status, head.headers, head.body) == (got.status, got.headers, b"")
+    assert got.header("Content-Length") == str(len(got.body))
+
+
 @pytest.mark.parametrize("error", [
     RuntimeError, RecursionError, MemoryError, StopIteration, UnicodeEncodeError, KeyError,
     ConfigError, ExceptionGroup,

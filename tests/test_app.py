@@ -331,6 +331,19 @@ def test_an_http_exception_keeps_its_headers_and_its_own_body(tmp_path):
     assert json.loads(ask(app, query="body=1").body) == {"error": "x"}
 
 
+def test_a_route_may_raise_the_limits(tmp_path):
+    def handler(request, session, db):
+        return {"length": len(request.body)}
+
+    routes = [
+        Endpoint("/small", handler, methods=["POST"], cross_origin=True),
+        Endpoint("/large", handler, methods=["POST"], cross_origin=True, limits={"body": 99}),
+    ]
+    app = app_of(tmp_path, *routes, config={"limits": {"body": 9}})
+    assert ask(app, "POST", "/small", body=b"x" * 50).status == 413
+    assert json.loads(ask(app, "POST", "/large", body=b"x" * 50).body) == {"length": 50}
+
+
 def test_an_unsafe_endpoint_needs_evidence_of_the_same_origin(tmp_path):
     app = endpoint_of(tmp_path, {"ok": 1}, methods=["POST"])
     assert post(app).status == 403
@@ -766,7 +779,9 @@ def test_a_handlers_own_header_wins_over_the_default(tmp_path):
 
 
 def test_an_answer_without_content_has_no_type_and_no_length(tmp_path):
-    answer = ask(endpoint_of(tmp_path, webob.Response(status=204)))
+    made = webob.Response("gone", content_type="text/plain")
+    made.status = 204
+    answer = ask(endpoint_of(tmp_path, made))
     assert (answer.status, answer.header("Content-Type"), answer.body) == (204, None, b"")
 
 

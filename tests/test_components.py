@@ -1,5 +1,6 @@
 """Components: templates with a logic module, shown in pages, each instance for itself."""
 
+import re
 import shutil
 
 import pytest
@@ -97,10 +98,10 @@ def test_a_handler_may_return_none(tmp_path):
 
 @pytest.mark.parametrize("name", ["page.html", "page.txt", "page.svg", "page.j2"])
 def test_every_template_is_escaped(tmp_path, name):
-    files = {name: "{{ component('c', a='<b>') }}"}
-    routes = [Page("/", name)]
+    files = {name: "{{ place }}{{ component('c', a=place) }}"}
+    routes = [Page("/{place}", name)]
     app = shown(tmp_path, "", {"c": ("<i>{{ a }}</i>", None)}, files, routes=routes)
-    assert ask(app).text == "<i>&lt;b&gt;</i>"
+    assert ask(app, path="/<b>").text == "&lt;b&gt;<i>&lt;b&gt;</i>"
 
 
 def test_the_filters_of_the_registry_are_added_to_those_of_jinja(tmp_path):
@@ -272,9 +273,30 @@ def test_an_actions_dict_reaches_only_the_instance_that_was_posted(tmp_path, cal
     assert (answer.status, parts) == (200, expected)
 
 
+@pytest.mark.parametrize("call", ["component('box', key=id)", "component('box', id=id)"])
+def test_an_instance_is_found_again_when_those_before_it_are_gone(tmp_path, call):
+    source = """
+        def load_template_context(request, session, db): return {"ids": session.get("ids", "123")}
+    """
+    saving = """
+        def action_save(request, session, db):
+            session["ids"] = "23"
+            return {"message": "saved"}
+    """
+    components = {
+        "list": ("{% for id in ids %}{{ id }}{{ " + call + " }}{% endfor %}", source),
+        "box": ("{{ component('c') }}", None),
+        "c": ("{{ message }},<form>{{ action('save') }}</form>", saving),
+    }
+    visitor = Visitor(shown(tmp_path, "{{ component('list') }}", components))
+    text = visitor.post("/", visitor.get().tickets[1]).text
+    assert re.sub("<form>.*?</form>", "", text) == "2saved,3,"
+
+
 def test_props_that_are_no_scalars_tell_nothing_apart_but_may_be_anything(tmp_path):
     page = "{{ component('c', a={1: 2, 'x': 3}) }}{{ component('c', a={(1, 2): [range(3)]}) }}"
-    assert ask(shown(tmp_path, page, {"c": ("{{ a | length }}", None)})).text == "21"
+    source = "def action_save(request, session, db, **props): ..."
+    assert ask(shown(tmp_path, page, {"c": ("{{ a | length }}", source)})).text == "21"
 
 
 def test_every_component_is_loaded_after_the_action(tmp_path):

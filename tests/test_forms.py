@@ -849,6 +849,16 @@ def test_an_endpoint_may_raise_a_limit(tmp_path):
 # ---- Values that the database cannot take ----
 
 
+@pytest.mark.parametrize(("number", "status"), [(2**63 - 1, 200), (2**63, 400), (10**300, 400)])
+def test_a_number_too_large_for_sqlite_is_a_bad_request(tmp_path, number, status):
+    def load(request, session, db):
+        number = request.args.get("number", type=int)
+        return {"same": db.execute(sa.select(sa.literal(number))).scalar() == number}
+
+    answer = ask(make_app(tmp_path, routes=[Endpoint("/", load)]), query=f"number={number}")
+    assert (answer.status, answer.refused) == (status, None if status == 200 else "bad-value")
+
+
 def test_a_value_that_the_database_cannot_take_is_a_bad_request(tmp_path, caplog):
     def load(request, session, db):
         raise sa.exc.DataError("SELECT", {}, Exception("invalid input\x1b[31m\nsyntax"))

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from webtest import TestApp
+
 import noventa
 import noventa_cli
-from webtest import TestApp
 
 README = Path(__file__).parents[1].joinpath("README.md").read_text("utf-8")
 
@@ -27,7 +28,7 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, tuple):
-        return "`[]`"
+        return f"`[{', '.join(value)}]`"
     return "–" if value is None else f"`{value}`"
 
 

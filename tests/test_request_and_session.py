@@ -210,6 +210,14 @@ def test_the_clients_address_is_the_peers_whatever_is_forwarded():
     assert request.client_addr == "192.0.2.1"
 
 
+def test_a_long_authorization_is_refused_unless_it_is_a_bearers():
+    assert make_request(HTTP_AUTHORIZATION="Basic dTpw").authorization == ("Basic", "dTpw")
+    token = "x" * 5_000
+    assert make_request(HTTP_AUTHORIZATION=f"Bearer {token}").authorization.params == token
+    long = make_request(HTTP_AUTHORIZATION="Digest " + token)
+    assert refusal_of(lambda: long.authorization) == (431, "authorization-too-large")
+
+
 def test_neither_repr_nor_log_shows_values_or_raw_bytes():
     request = make_request(
         b"password=hunter2", PATH_INFO="/\xc3\xa9\r\n", QUERY_STRING="token=s3cret"

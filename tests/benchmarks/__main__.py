@@ -82,9 +82,7 @@ def _race(job: Job, url: str, rounds: int, seconds: float) -> Results:
 
 
 def _ratios(results: Mapping[Job, Results]) -> report.Table:
-    rows = [
-        (job.title, _cells(times, "cpu")) for job, times in results.items() if not job.extra
-    ]
+    rows = [(job.title, _cells(times, "cpu")) for job, times in results.items() if not job.extra]
     note = "CPU time of a request: microseconds of the floor, and how many times that."
     return report.Table("In one process, SQLite", note, PEERS, rows)
 
@@ -147,7 +145,7 @@ def _memory(url: str) -> report.Table:
 
 def _gunicorn(url: str) -> report.Table:
     jobs = [PLAIN, *(job for job in JOBS if job.database and job.method == "GET")]
-    speeds = measure.under_gunicorn(PEERS, url, jobs, rounds=3, seconds=2)
+    speeds = measure.under_gunicorn(PEERS, url, jobs, rounds=2, seconds=2)
     rows = [(title, {n: f"{s:,.0f}" for n, s in row.items()}) for title, row in speeds.items()]
     backend = "PostgreSQL" if url.startswith("postgresql") else "SQLite"
     note = "Requests a second: one worker of four threads, eight connections of wrk."

@@ -6,8 +6,8 @@
     POST /edit/7        ticket, update, redirect      /r3/7           one of `extra` routes
 
 Each is written as its manual shows, with the parts that it brings. What one lacks (a database,
-templates, tickets) is the same SQLAlchemy session, Jinja template and HMAC as on the floor, a
-WSGI function written by hand. A framework is imported only when its application is made.
+templates, sessions, tickets) is that of the floor, a WSGI function written by hand: the same
+SQLAlchemy session, Jinja template and HMAC. A framework is imported when its site is made.
 """
 
 from __future__ import annotations
@@ -19,103 +19,73 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
-import jinja2
 import sqlalchemy as sa
-from sqlalchemy import orm
 
 from . import work
-from .work import MESSAGE, SECRET, SITE, Fortune, StartResponse, User, WSGIApp
+from .work import MESSAGE, SECRET, SITE, Fortune, Site, StartResponse, User, WSGIApp
 
 
 def make(name: str, url: str, extra: int = 0) -> WSGIApp:
-    """The application `name` on the database at `url`, with `extra` more routes."""
+    """The site in the framework `name`, on the database at `url`, with `extra` more routes."""
     return MAKERS[name](url, extra)
 
 
-def _templates() -> jinja2.Environment:
-    loader = jinja2.FileSystemLoader(SITE)
-    return jinja2.Environment(loader=loader, autoescape=True, auto_reload=False)
-
-
-def _pages() -> list[Callable[..., str]]:
-    jinja = _templates()
-    return [jinja.get_template(f"{name}.html").render for name in ("plain", "user", "fortunes")]
-
-
-def _cookie(environ: dict[str, Any], name: str) -> str:
-    for pair in environ.get("HTTP_COOKIE", "").split("; "):
-        key, _, value = pair.partition("=")
-        if key == name:
-            return str(value)
-    return ""
-
-
 def make_floor(url: str, extra: int) -> WSGIApp:
-    engine, (plain, user, fortunes) = sa.create_engine(url), _pages()
-    Answer = tuple[bytes, str]  # body and type
-    html = "text/html; charset=utf-8"
-
-    def show_plain(environ: dict[str, Any], rest: str) -> Answer:
-        return plain().encode(), html
-
-    def show_user(environ: dict[str, Any], rest: str) -> Answer:
-        with orm.Session(engine) as db:
-            return user(user=db.get(User, int(rest))).encode(), html
-
-    def show_fortunes(environ: dict[str, Any], rest: str) -> Answer:
-        with orm.Session(engine) as db:
-            return fortunes(fortunes=work.all_fortunes(db)).encode(), html
-
-    def show_message(environ: dict[str, Any], rest: str) -> Answer:
-        return json.dumps(MESSAGE).encode(), "application/json"
+    site = Site(url)
+    Answer = tuple[str, str, bytes]  # status, one more header, body
+    html = "Content-Type: text/html; charset=utf-8"
 
     def show_file(environ: dict[str, Any], rest: str) -> Answer:
         path = (SITE / "static" / rest).resolve()
         if not path.is_relative_to(SITE / "static"):
             raise PermissionError(rest)
-        return path.read_bytes(), mimetypes.guess_type(path.name)[0] or "text/plain"
+        kind = mimetypes.guess_type(path.name)[0] or "text/plain"
+        return "200 OK", f"Content-Type: {kind}", path.read_bytes()
 
-    def show_route(environ: dict[str, Any], rest: str) -> Answer:
-        return rest.encode(), "text/plain"
+    def count_visits(environ: dict[str, Any], rest: str) -> Answer:
+        session = work.counted(_cookies(environ).get("session"))
+        kept = f"Set-Cookie: session={work.sign(session)}; Path=/; HttpOnly; SameSite=Lax"
+        return "200 OK", kept, json.dumps(session).encode()
 
-    def count_visits(environ: dict[str, Any], start: StartResponse) -> list[bytes]:
-        cookie = _cookie(environ, "session")
-        session = work.verify(cookie) if cookie else {"visits": 0}
-        session["visits"] += 1
-        kept = f"session={work.sign(session)}; Path=/; HttpOnly; SameSite=Lax"
-        start("200 OK", [("Content-Type", "application/json"), ("Set-Cookie", kept)])
-        return [json.dumps(session).encode()]
-
-    def edit(environ: dict[str, Any], start: StartResponse, rest: str) -> list[bytes]:
+    def edit(environ: dict[str, Any], rest: str) -> Answer:
         body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
         form = parse_qs(body.decode())
-        work.check_ticket(_cookie(environ, "session"), form["_ticket"][0])
-        with orm.Session(engine) as db:
-            work.rename(db, int(rest), form["name"][0])
-        start("303 See Other", [("Location", f"/users/{rest}"), ("Content-Length", "0")])
-        return [b""]
+        cookie = _cookies(environ)["session"]
+        site.edit(int(rest), cookie, form["_ticket"][0], form["name"][0])
+        return "303 See Other", f"Location: /users/{rest}", b""
+
+    def show_route(environ: dict[str, Any], rest: str) -> Answer:
+        return "200 OK", "Content-Type: text/plain", rest.encode()
 
     handlers: dict[str, Callable[[dict[str, Any], str], Answer]] = {
-        "plain": show_plain, "users": show_user, "fortunes": show_fortunes,
-        "message.json": show_message, "static": show_file,
+        "plain": lambda environ, rest: ("200 OK", html, site.plain().encode()),
+        "users": lambda environ, rest: ("200 OK", html, site.user(int(rest)).encode()),
+        "fortunes": lambda environ, rest: ("200 OK", html, site.fortunes().encode()),
+        "message.json": lambda environ, rest: (
+            "200 OK", "Content-Type: application/json", json.dumps(MESSAGE).encode(),
+        ),
+        "static": show_file, "visits": count_visits, "edit": edit,
         **{f"r{n}": show_route for n in range(extra)},
     }  # fmt: skip
 
     def application(environ: dict[str, Any], start: StartResponse) -> list[bytes]:
         first, _, rest = environ["PATH_INFO"][1:].partition("/")
-        if first == "edit":
-            return edit(environ, start, rest)
-        if first == "visits":
-            return count_visits(environ, start)
-        body, kind = handlers[first](environ, rest)
-        start("200 OK", [("Content-Type", kind), ("Content-Length", str(len(body)))])
+        status, header, body = handlers[first](environ, rest)
+        name, _, value = header.partition(": ")
+        start(status, [(name, value), ("Content-Length", str(len(body)))])
         return [body]
 
     return application
 
 
+def _cookies(environ: dict[str, Any]) -> dict[str, str]:
+    pairs = environ.get("HTTP_COOKIE", "").split("; ")
+    return dict(pair.split("=", 1) for pair in pairs if pair)
+
+
 def make_noventa(url: str, extra: int) -> WSGIApp:
     import webob
+
     from noventa import App, Component, Config, Endpoint, Page, Registry, Static
 
     from .logic import editor_logic, fortunes_logic, user_logic
@@ -158,32 +128,17 @@ def make_noventa(url: str, extra: int) -> WSGIApp:
 def make_bottle(url: str, extra: int) -> WSGIApp:
     from bottle import Bottle, redirect, request, response, static_file
 
-    engine, (plain, user, fortunes), app = sa.create_engine(url), _pages(), Bottle()
-
-    @app.get("/plain")
-    def show_plain() -> Any:
-        return plain()
-
-    @app.get("/users/<id:int>")
-    def show_user(id: int) -> Any:
-        with orm.Session(engine) as db:
-            return user(user=db.get(User, id))
-
-    @app.get("/fortunes")
-    def show_fortunes() -> Any:
-        with orm.Session(engine) as db:
-            return fortunes(fortunes=work.all_fortunes(db))
+    site, app = Site(url), Bottle()
+    app.get("/plain")(site.plain)
+    app.get("/users/<id:int>")(site.user)
+    app.get("/fortunes")(site.fortunes)
+    app.get("/message.json")(lambda: MESSAGE)
 
     @app.post("/edit/<id:int>")
-    def edit(id: int) -> Any:
-        work.check_ticket(request.get_cookie("session"), request.forms["_ticket"])
-        with orm.Session(engine) as db:
-            work.rename(db, id, request.forms["name"])
+    def edit(id: int) -> None:
+        form = request.forms
+        site.edit(id, request.get_cookie("session"), form["_ticket"], form["name"])
         redirect(f"/users/{id}", 303)
-
-    @app.get("/message.json")
-    def show_message() -> Any:
-        return MESSAGE
 
     @app.get("/visits")
     def count_visits() -> Any:
@@ -195,7 +150,7 @@ def make_bottle(url: str, extra: int) -> WSGIApp:
     def show_file(name: str) -> Any:
         return static_file(name, root=SITE / "static")
 
-    def show_route(id: str) -> Any:
+    def show_route(id: str) -> str:
         response.content_type = "text/plain"
         return id
 
@@ -207,31 +162,20 @@ def make_bottle(url: str, extra: int) -> WSGIApp:
 def make_falcon(url: str, extra: int) -> WSGIApp:
     import falcon
 
-    engine, (plain, user, fortunes) = sa.create_engine(url), _pages()
+    site = Site(url)
 
-    class Plain:
-        def on_get(self, request: Any, response: Any) -> None:
-            response.content_type = falcon.MEDIA_HTML
-            response.text = plain()
+    class Text:
+        def __init__(self, show: Callable[..., str], kind: str = falcon.MEDIA_HTML) -> None:
+            self.show, self.kind = show, kind
 
-    class ShowUser:
-        def on_get(self, request: Any, response: Any, id: int) -> None:
-            response.content_type = falcon.MEDIA_HTML
-            with orm.Session(engine) as db:
-                response.text = user(user=db.get(User, id))
-
-    class Fortunes:
-        def on_get(self, request: Any, response: Any) -> None:
-            response.content_type = falcon.MEDIA_HTML
-            with orm.Session(engine) as db:
-                response.text = fortunes(fortunes=work.all_fortunes(db))
+        def on_get(self, request: Any, response: Any, **arguments: Any) -> None:
+            response.content_type = self.kind
+            response.text = self.show(**arguments)
 
     class Edit:
         def on_post(self, request: Any, response: Any, id: int) -> None:
             form = request.get_media()
-            work.check_ticket(request.cookies["session"], form["_ticket"])
-            with orm.Session(engine) as db:
-                work.rename(db, id, form["name"])
+            site.edit(id, request.cookies["session"], form["_ticket"], form["name"])
             raise falcon.HTTPSeeOther(f"/users/{id}")
 
     class Message:
@@ -240,21 +184,14 @@ def make_falcon(url: str, extra: int) -> WSGIApp:
 
     class Visits:
         def on_get(self, request: Any, response: Any) -> None:
-            cookie = request.cookies.get("session")
-            session = work.verify(cookie) if cookie else {"visits": 0}
-            session["visits"] += 1
+            session = work.counted(request.cookies.get("session"))
             response.set_cookie("session", work.sign(session), path="/", secure=False)
             response.media = session
 
-    class Route:
-        def on_get(self, request: Any, response: Any, id: str) -> None:
-            response.content_type = falcon.MEDIA_TEXT
-            response.text = id
-
-    app, route = falcon.App(), Route()
-    app.add_route("/plain", Plain())
-    app.add_route("/users/{id:int}", ShowUser())
-    app.add_route("/fortunes", Fortunes())
+    app, route = falcon.App(), Text(lambda id: id, falcon.MEDIA_TEXT)
+    app.add_route("/plain", Text(site.plain))
+    app.add_route("/users/{id:int}", Text(site.user))
+    app.add_route("/fortunes", Text(site.fortunes))
     app.add_route("/edit/{id:int}", Edit())
     app.add_route("/message.json", Message())
     app.add_route("/visits", Visits())
@@ -268,8 +205,7 @@ def make_flask(url: str, extra: int) -> WSGIApp:
     from flask import Flask, redirect, render_template, request, session
     from flask_sqlalchemy import SQLAlchemy
 
-    folders = {"template_folder": str(SITE), "static_folder": str(SITE / "static")}
-    app = Flask(__name__, static_url_path="/static", **folders)
+    app = Flask(__name__, template_folder=str(SITE), static_folder=str(SITE / "static"))
     app.config.update(SECRET_KEY=SECRET, SQLALCHEMY_DATABASE_URI=url)
     db = SQLAlchemy(app)
 
@@ -314,28 +250,12 @@ def make_pyramid(url: str, extra: int) -> WSGIApp:
     from pyramid.response import Response
     from pyramid.session import SignedCookieSessionFactory
 
-    engine, (plain, user, fortunes) = sa.create_engine(url), _pages()
-
-    def show_plain(request: Any) -> Any:
-        return Response(plain())
-
-    def show_user(request: Any) -> Any:
-        with orm.Session(engine) as db:
-            return Response(user(user=db.get(User, int(request.matchdict["id"]))))
-
-    def show_fortunes(request: Any) -> Any:
-        with orm.Session(engine) as db:
-            return Response(fortunes(fortunes=work.all_fortunes(db)))
+    site = Site(url)
 
     def edit(request: Any) -> Any:
-        id = int(request.matchdict["id"])
-        work.check_ticket(request.cookies["session"], request.POST["_ticket"])
-        with orm.Session(engine) as db:
-            work.rename(db, id, request.POST["name"])
+        id, form = int(request.matchdict["id"]), request.POST
+        site.edit(id, request.cookies["session"], form["_ticket"], form["name"])
         return HTTPSeeOther(f"/users/{id}")
-
-    def show_message(request: Any) -> Any:
-        return MESSAGE
 
     def count_visits(request: Any) -> Any:
         request.session["visits"] = request.session.get("visits", 0) + 1
@@ -350,11 +270,11 @@ def make_pyramid(url: str, extra: int) -> WSGIApp:
             config.add_route(path, path)
             config.add_view(view, route_name=path, renderer=renderer)
 
-        add("/plain", show_plain)
-        add("/users/{id}", show_user)
-        add("/fortunes", show_fortunes)
+        add("/plain", lambda request: Response(site.plain()))
+        add("/users/{id}", lambda request: Response(site.user(int(request.matchdict["id"]))))
+        add("/fortunes", lambda request: Response(site.fortunes()))
         add("/edit/{id}", edit)
-        add("/message.json", show_message, "json")
+        add("/message.json", lambda request: MESSAGE, "json")
         add("/visits", count_visits, "json")
         config.add_static_view("static", str(SITE / "static"))
         for n in range(extra):
@@ -362,47 +282,58 @@ def make_pyramid(url: str, extra: int) -> WSGIApp:
         return config.make_wsgi_app()  # type: ignore[no-any-return]
 
 
-def make_django(url: str, extra: int, *, own_orm: bool = False) -> WSGIApp:
-    from django.core.handlers.wsgi import WSGIHandler
-    from django.http import HttpResponse, HttpResponseRedirect, JsonResponse
+def make_django(url: str, extra: int) -> WSGIApp:
+    """Django with SQLAlchemy and Jinja, as the others."""
+    from django.http import HttpResponse, HttpResponseRedirect
+
+    _configure_django(url)
+    site = Site(url)
+
+    def edit(request: Any, id: int) -> Any:
+        form = request.POST
+        site.edit(id, request.COOKIES["session"], form["_ticket"], form["name"])
+        return HttpResponseRedirect(f"/users/{id}", status=303)
+
+    return _django_site(
+        lambda request: HttpResponse(site.plain()),
+        lambda request, id: HttpResponse(site.user(id)),
+        lambda request: HttpResponse(site.fortunes()),
+        edit, extra,
+    )  # fmt: skip
+
+
+def make_django_orm(url: str, extra: int) -> WSGIApp:
+    """Django with its own ORM, and Jinja by its own backend."""
+    from django.http import HttpResponseRedirect
     from django.shortcuts import render
+
+    alias = _configure_django(url)
+    users, fortunes = (model.objects.using(alias) for model in _django_models())
+
+    def show_fortunes(request: Any) -> Any:
+        rows = sorted(fortunes.all(), key=lambda fortune: fortune.message)
+        return render(request, "fortunes.html", {"fortunes": rows})
+
+    def edit(request: Any, id: int) -> Any:
+        work.check_ticket(request.COOKIES["session"], request.POST["_ticket"])
+        user = users.get(id=id)
+        user.name = request.POST["name"]
+        user.save()
+        return HttpResponseRedirect(f"/users/{id}", status=303)
+
+    return _django_site(
+        lambda request: render(request, "plain.html"),
+        lambda request, id: render(request, "user.html", {"user": users.get(id=id)}),
+        show_fortunes, edit, extra,
+    )  # fmt: skip
+
+
+def _django_site(plain: Any, user: Any, fortunes: Any, edit: Any, extra: int) -> WSGIApp:
+    from django.core.handlers.wsgi import WSGIHandler
+    from django.http import HttpResponse, JsonResponse
     from django.urls import path
     from django.views.decorators.csrf import csrf_exempt
     from django.views.static import serve
-
-    alias = _configure_django(url)
-    engine = sa.create_engine(url)
-
-    def show_plain(request: Any) -> Any:
-        return render(request, "plain.html")
-
-    def show_user(request: Any, id: int) -> Any:
-        if own_orm:
-            return render(request, "user.html", {"user": users.get(id=id)})
-        with orm.Session(engine) as db:
-            return render(request, "user.html", {"user": db.get(User, id)})
-
-    def show_fortunes(request: Any) -> Any:
-        if own_orm:
-            rows = sorted(fortunes.all(), key=lambda fortune: fortune.message)
-            return render(request, "fortunes.html", {"fortunes": rows})
-        with orm.Session(engine) as db:
-            return render(request, "fortunes.html", {"fortunes": work.all_fortunes(db)})
-
-    @csrf_exempt
-    def edit(request: Any, id: int) -> Any:
-        work.check_ticket(request.COOKIES["session"], request.POST["_ticket"])
-        if own_orm:
-            user = users.get(id=id)
-            user.name = request.POST["name"]
-            user.save()
-        else:
-            with orm.Session(engine) as db:
-                work.rename(db, id, request.POST["name"])
-        return HttpResponseRedirect(f"/users/{id}", status=303)
-
-    def show_message(request: Any) -> Any:
-        return JsonResponse(MESSAGE)
 
     def count_visits(request: Any) -> Any:
         request.session["visits"] = request.session.get("visits", 0) + 1
@@ -411,14 +342,12 @@ def make_django(url: str, extra: int, *, own_orm: bool = False) -> WSGIApp:
     def show_route(request: Any, id: str) -> Any:
         return HttpResponse(id, content_type="text/plain")
 
-    if own_orm:
-        users, fortunes = (model.objects.using(alias) for model in _django_models())
     urls = (
-        path("plain", show_plain),
-        path("users/<int:id>", show_user),
-        path("fortunes", show_fortunes),
-        path("edit/<int:id>", edit),
-        path("message.json", show_message),
+        path("plain", plain),
+        path("users/<int:id>", user),
+        path("fortunes", fortunes),
+        path("edit/<int:id>", csrf_exempt(edit)),
+        path("message.json", lambda request: JsonResponse(MESSAGE)),
         path("visits", count_visits),
         path("static/<path:path>", serve, {"document_root": SITE / "static"}),
         *(path(f"r{n}/<id>", show_route) for n in range(extra)),
@@ -433,40 +362,35 @@ def make_django(url: str, extra: int, *, own_orm: bool = False) -> WSGIApp:
 
 
 def _configure_django(url: str) -> str:
-    """Django's settings, made once for all its applications; the database's alias."""
+    """Django's settings, made once for all its sites; the alias of the database at `url`."""
     import django
     from django.conf import settings
     from django.db import connections
 
     if not settings.configured:
-        settings.configure(
-            ALLOWED_HOSTS=["*"],
-            SECRET_KEY=SECRET,
-            USE_TZ=True,
-            ROOT_URLCONF="tests.benchmarks.apps",
-            DATABASES={"default": {}},
-            SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
-            MIDDLEWARE=[  # of `startproject`, without those of the admin
-                "django.middleware.security.SecurityMiddleware",
-                "django.contrib.sessions.middleware.SessionMiddleware",
-                "django.middleware.common.CommonMiddleware",
-                "django.middleware.csrf.CsrfViewMiddleware",
-                "django.middleware.clickjacking.XFrameOptionsMiddleware",
-            ],
-            TEMPLATES=[
-                {"BACKEND": "django.template.backends.jinja2.Jinja2", "DIRS": [SITE]},
-            ],
+        middleware = (  # of `startproject`, without those of the admin
+            "django.middleware.security.SecurityMiddleware",
+            "django.contrib.sessions.middleware.SessionMiddleware",
+            "django.middleware.common.CommonMiddleware",
+            "django.middleware.csrf.CsrfViewMiddleware",
+            "django.middleware.clickjacking.XFrameOptionsMiddleware",
         )
+        settings.configure(
+            ALLOWED_HOSTS=["*"], SECRET_KEY=SECRET, USE_TZ=True, MIDDLEWARE=middleware,
+            ROOT_URLCONF=__name__, DATABASES={"default": {}},
+            SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
+            TEMPLATES=[{"BACKEND": "django.template.backends.jinja2.Jinja2", "DIRS": [SITE]}],
+        )  # fmt: skip
         django.setup()
     parts = sa.make_url(url)
     alias = parts.get_backend_name()
-    connections.settings[alias] = connections.configure_settings(
-        {"default": {}, alias: {
-            "ENGINE": f"django.db.backends.{'sqlite3' if alias == 'sqlite' else alias}",
-            "NAME": parts.database, "USER": parts.username or "", "HOST": parts.host or "",
-            "PASSWORD": parts.password or "", "PORT": parts.port or "", "CONN_MAX_AGE": None,
-        }}
-    )[alias]  # fmt: skip
+    database = {
+        "ENGINE": f"django.db.backends.{'sqlite3' if alias == 'sqlite' else alias}",
+        "NAME": parts.database, "USER": parts.username or "", "HOST": parts.host or "",
+        "PASSWORD": parts.password or "", "PORT": parts.port or "", "CONN_MAX_AGE": None,
+    }  # fmt: skip
+    made = connections.configure_settings({"default": {}, alias: database})
+    connections.settings[alias] = made[alias]
     return alias
 
 
@@ -490,18 +414,15 @@ def _django_models() -> tuple[Any, Any]:
     return DjangoUser, DjangoFortune
 
 
-def make_django_orm(url: str, extra: int) -> WSGIApp:
-    return make_django(url, extra, own_orm=True)
-
-
 def make_inline(url: str, extra: int) -> WSGIApp:
-    """Components: what one costs is measured against its text written into the page."""
-    return _component_pages(*_rendered("inline"))
+    """The text of components written into the page: what one costs is measured against it."""
+    return _component_pages(*work.renderers("components/cards_inline", "components/nested_inline"))
 
 
 def make_include(url: str, extra: int) -> WSGIApp:
     """Components as Jinja's own `include`."""
-    return _component_pages(*_rendered("include"))
+    pages = ("components/cards_include", "components/nested_include")
+    return _component_pages(*work.renderers(*pages))
 
 
 def make_jinjax(url: str, extra: int) -> WSGIApp:
@@ -512,12 +433,6 @@ def make_jinjax(url: str, extra: int) -> WSGIApp:
     catalog.jinja_env.autoescape = True
     catalog.add_folder(SITE / "jinjax")
     return _component_pages(lambda: catalog.render("Cards"), lambda: catalog.render("Nested"))
-
-
-def _rendered(kind: str) -> list[Callable[[], str]]:
-    jinja = _templates()
-    names = (f"components/{page}_{kind}.html" for page in ("cards", "nested"))
-    return [jinja.get_template(name).render for name in names]
 
 
 def _component_pages(cards: Callable[[], str], nested: Callable[[], str]) -> WSGIApp:
@@ -531,15 +446,8 @@ def _component_pages(cards: Callable[[], str], nested: Callable[[], str]) -> WSG
 
 
 MAKERS: dict[str, Callable[[str, int], WSGIApp]] = {
-    "floor": make_floor,
-    "noventa": make_noventa,
-    "bottle": make_bottle,
-    "falcon": make_falcon,
-    "flask": make_flask,
-    "pyramid": make_pyramid,
-    "django": make_django,
-    "django_orm": make_django_orm,
-    "inline": make_inline,
-    "include": make_include,
+    "floor": make_floor, "noventa": make_noventa, "bottle": make_bottle, "falcon": make_falcon,
+    "flask": make_flask, "pyramid": make_pyramid, "django": make_django,
+    "django_orm": make_django_orm, "inline": make_inline, "include": make_include,
     "jinjax": make_jinjax,
-}
+}  # fmt: skip

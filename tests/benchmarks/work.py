@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import sqlalchemy as sa
 from sqlalchemy import orm
 
@@ -95,6 +96,40 @@ def check_ticket(cookie: str, ticket: str) -> None:
     """Both are signed, and the ticket was made for the visitor who holds the cookie."""
     if verify(cookie)["nonce"] != verify(ticket)["nonce"]:
         raise ValueError("ticket of another session")
+
+
+def counted(cookie: str | None) -> dict[str, int]:
+    """The session in a signed cookie, with one more visit."""
+    session: dict[str, int] = verify(cookie) if cookie else {"visits": 0}
+    return {"visits": session["visits"] + 1}
+
+
+class Site:
+    """The pages by plain SQLAlchemy and Jinja, for those that bring no database of their own."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = sa.create_engine(url)
+        self.plain, self._user, self._fortunes = renderers("plain", "user", "fortunes")
+
+    def user(self, id: int) -> str:
+        with orm.Session(self._engine) as db:
+            return self._user(user=db.get(User, id))
+
+    def fortunes(self) -> str:
+        with orm.Session(self._engine) as db:
+            return self._fortunes(fortunes=all_fortunes(db))
+
+    def edit(self, id: int, cookie: str, ticket: str, name: str) -> None:
+        check_ticket(cookie, ticket)
+        with orm.Session(self._engine) as db:
+            rename(db, id, name)
+
+
+def renderers(*names: str) -> list[Callable[..., str]]:
+    """Functions that render the templates of these names."""
+    loader = jinja2.FileSystemLoader(SITE)
+    jinja = jinja2.Environment(loader=loader, autoescape=True, auto_reload=False)
+    return [jinja.get_template(f"{name}.html").render for name in names]
 
 
 def _signature(text: str) -> str:
