@@ -1174,6 +1174,7 @@ class Request(webob.request.BaseRequest):
         if "_body" not in self.__dict__:
             self._body = _Body(self.environ, length, self.limits["body"])
             self.environ["wsgi.input"] = io.BufferedReader(self._body, 65_536)
+            self.environ["webob.is_body_seekable"] = False
 
     def make_tempfile(self) -> tempfile.SpooledTemporaryFile[bytes]:  # type: ignore[override]
         """A file that goes to disk over `limits.memory`; for uploads, and for WebOb's `body`."""
@@ -1423,7 +1424,7 @@ class SessionCookies:
 
     def open(self, request: Request) -> Session:
         """The visitor's session; nothing is read before it is touched."""
-        return Session(lambda: self._read(request.cookies.get(self.name)))
+        return Session(lambda: self._read(request))
 
     def save(self, session: Session, request: Request, response: webob.Response) -> None:
         """Sets the cookie if the session changed. Raises SessionError if it cannot be kept."""
@@ -1446,10 +1447,10 @@ class SessionCookies:
             raise SessionError(_too_large(state))
         response.set_cookie(self.name, value, max_age=self.config["session.max_age"], **options)
 
-    def _read(self, cookie: str | None) -> dict[str, Any]:
-        now = int(time.time())
+    def _read(self, request: Request) -> dict[str, Any]:
+        now, cookie = int(time.time()), request.cookies.get(self.name)
         empty: dict[str, Any] = {"data": {}, "flashes": [], "nonce": None}
-        empty |= {"issued": now, "seen": now}
+        empty |= {"issued": now, "seen": now, "prefix": request.prefix}
         if cookie is None:
             return empty
         try:
@@ -1459,6 +1460,8 @@ class SessionCookies:
         if not isinstance(state, dict) or state.keys() != empty.keys():
             return empty
         if any(not isinstance(state[key], type(empty[key])) for key in empty if key != "nonce"):
+            return empty
+        if state["prefix"] != request.prefix:  # of another application, mounted above this one
             return empty
         idle, age = now - state["seen"], now - state["issued"]
         if idle > self.config["session.max_age"] or age > self.config["session.lifetime"]:
@@ -1943,6 +1946,7 @@ class Database:
         event.listen(self._factory, "after_transaction_end", self._forget_connection)
         event.listen(self.engine, "after_cursor_execute", _note_write)
         _survive_fork(self.engine)
+        weakref.finalize(self, self.engine.dispose)  # also where the process ends
 
     def __repr__(self) -> str:
         return f"<Database {shown_url(self.engine.url)}>"

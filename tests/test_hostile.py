@@ -212,7 +212,8 @@ add(
       "x=1&y=%80")],
 )  # fmt: skip
 add(
-    "bad-query-that-nobody-reads", 400,
+    "bad-query-that-nobody-reads",
+    400,
     [(p, at(p, query="a=%ff")) for p in ("/", "/users/a", "/files/site.css", "/m/x", "/no")],
 )
 add(
@@ -305,8 +306,8 @@ add(
     [(f"{p} {t[:24]!a}", at(p, method="POST", body=b"a=b", CONTENT_TYPE=t))
      for p in ("/form", "/json", "/")
      for t in ("text/plain", "application/xml", "x", ";", "multipart/mixed; boundary=a",
-         "\xff/\xfe",
-               "application/x-www-form-urlencodedx", "a" * 20_000, "; " * 5_000)],
+               "\xff/\xfe", "application/x-www-form-urlencodedx", "a" * 20_000, "; " * 5_000,
+               FORM + "; a=b" * 300)],
 )  # fmt: skip
 add(
     "charset", 415,

@@ -27,6 +27,16 @@ def app(tmp_path):
         "public/data.unknown-type": "?", "publicity/x": "SECRET",
         "page.html": "{{ static('site.css') }}",
     }  # fmt: skip
+    for name in (
+        "con",
+        "Com1.txt",
+        "lpt9",
+        "nul .css",
+        "aux.tar.gz",
+        "site.css:x",
+        "deep\\a b.txt",
+    ):
+        files[f"public/{name}"] = "SECRET"  # sound names here, and something else elsewhere
     (public / "out").symlink_to(tmp_path)
     (public / "out.txt").symlink_to(tmp_path / "secret.txt")
     (public / "in.css").symlink_to(public / "site.css")
