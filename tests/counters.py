@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from processes import KEY, environment, write_files
 from sqlalchemy import event, orm
 from support import make_app
+from webob import Request
 
 from noventa import App, Endpoint
 
@@ -63,6 +64,13 @@ def increment(request: Any, session: Any, db: Any) -> dict[str, int]:
 
 def value(request: Any, session: Any, db: Any) -> dict[str, int]:
     return {"value": db.get(Counter, 1).value}
+
+
+def answered(app: App, method: str, path: str) -> int:
+    """The status of an answer; fit for threads, unlike `ask`, which changes warning filters."""
+    response = Request.blank(path, method=method).get_response(app)
+    assert response.body is not None  # read to its end, and closed
+    return int(response.status_int)
 
 
 def stored(app: App, number: int = 1) -> int | None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,7 @@ from counters import (
     Counter,
     PrivatePostgres,
     action,
+    answered,
     checked_out,
     counting_app,
     events,
@@ -981,16 +983,9 @@ def test_a_database_in_memory_is_for_tests_and_debug(tmp_path: Path, url: str) -
     with pytest.raises(ConfigError, match="set debug: true"):
         Database(Config.from_mapping({"database": url}, tmp_path))
     app = counting_app(tmp_path, url, action("/add", increment), Endpoint("/", value), debug=True)
-    in_threads(4, lambda: ask(app, "POST", "/add"))
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: answered(app, "POST", "/add"), range(4)))
     assert ask(app).text == '{"value":4}'
-
-
-def in_threads(count: int, work: Any) -> None:
-    threads = [threading.Thread(target=work) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 @pytest.mark.parametrize(("size", "warned"), [(5, True), (6, False), (None, False)])

@@ -22,6 +22,7 @@ from counters import (
     Counter,
     PrivatePostgres,
     action,
+    answered,
     checked_out,
     counting_app,
     fetch,
@@ -288,7 +289,7 @@ def test_after_a_failure_nothing_is_checked_out(
 def test_system_exit_in_a_worker_thread_is_answered(tmp_path: Path) -> None:
     app = failing_app(tmp_path, "sqlite:///./a.db", system_exit)
     with ThreadPoolExecutor(1) as threads:
-        assert threads.submit(ask, app, "POST", "/system_exit").result().status == 500
+        assert threads.submit(answered, app, "POST", "/system_exit").result() == 500
     with pytest.raises(SystemExit):
         ask(app, "POST", "/system_exit")
 
@@ -341,7 +342,7 @@ def test_the_request_after_an_integrity_error_works(tmp_path: Path, database: st
 def test_eight_threads_lose_no_update(tmp_path: Path, database: str) -> None:
     app = counting_app(tmp_path, database, action("/add", increment))
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda _: ask(app, "POST", "/add").status, range(400)))
+        answers = list(threads.map(lambda _: answered(app, "POST", "/add"), range(400)))
     assert answers == [200] * 400
     assert stored(app) == 400
     assert checked_out(app) == 0
@@ -364,7 +365,7 @@ def test_four_threads_share_two_connections(tmp_path: Path, database: str) -> No
     )  # fmt: skip
     asked = [("GET", "/"), ("POST", "/a"), ("GET", "/stream"), ("GET", "/none")] * 50
     with ThreadPoolExecutor(4) as threads:
-        answers = list(threads.map(lambda one: ask(app, *one).status, asked))
+        answers = list(threads.map(lambda one: answered(app, *one), asked))
     assert answers == [200, 200, 200, 404] * 50
     assert app.database.engine.pool.checkedin() <= 2
     assert checked_out(app) == 0
@@ -386,7 +387,7 @@ def test_a_database_restarted_between_two_requests_is_not_noticed(
 ) -> None:
     app = counting_app(tmp_path, cluster.url, action("/add", increment))
     with ThreadPoolExecutor(4) as threads:
-        assert set(threads.map(lambda _: ask(app, "POST", "/add").status, range(8))) == {200}
+        assert set(threads.map(lambda _: answered(app, "POST", "/add"), range(8))) == {200}
     cluster.restart()
     time.sleep(0.2)  # a connection that was in use just now is not pinged
     for _ in range(4):

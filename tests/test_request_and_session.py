@@ -270,7 +270,8 @@ def opened(cookies, value):
 
 def make_state(**changed):
     now = int(time.time())
-    return {"data": {"user": 7}, "flashes": [], "nonce": "n", "issued": now, "seen": now, **changed}
+    times = {"issued": now, "seen": now}
+    return {"data": {"user": 7}, "flashes": [], "nonce": "n", **times, "prefix": "", **changed}
 
 
 @given(value=st.recursive(
@@ -446,3 +447,8 @@ def test_the_session_shows_no_value_in_its_repr(tmp_path):
     session = opened(make_cookies(tmp_path), signed(make_state(data={"token": "s3cret"})))
     assert session["token"] == "s3cret"
     assert "s3cret" not in repr(session)
+
+
+def test_a_session_of_another_mounted_application_is_an_empty_one(tmp_path):
+    session = opened(make_cookies(tmp_path), signed(make_state(prefix="/other")))
+    assert dict(session) == {}

@@ -43,8 +43,10 @@ def app(tmp_path):
     (public / "circle").symlink_to(public / "circle")
     (public / "broken").symlink_to(public / "nowhere")
     os.mkfifo(public / "pipe")
+    pipe = os.open(public / "pipe", os.O_RDWR)  # with an end open, nobody waits for the other
     routes = [Page("/", "page.html"), Static("/files", "public")]
-    return make_app(tmp_path, files, routes=routes)
+    yield make_app(tmp_path, files, routes=routes)
+    os.close(pipe)
 
 
 def get(app, tail, **environ):

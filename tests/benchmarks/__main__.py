@@ -3,7 +3,7 @@
     pip install -e ".[benchmark,postgres]"
     python -m tests.benchmarks [--short] [--output DIR] [--postgres URL]
 
-writes benchmark.md and benchmark.svg. `--short` only shows, in some 20 s, that all of it runs.
+writes benchmark.md and benchmark.svg to build/, or DIR. `--short` only shows, in some 20 s, that all of it runs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints the tables and writes them."""
     parser = argparse.ArgumentParser("python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--short", action="store_true", help="some 20 s, in one process, SQLite")
-    parser.add_argument("--output", type=Path, default=Path(), help="folder of the two files")
+    parser.add_argument("--output", type=Path, default=Path("build"), help="folder for both files")
     parser.add_argument("--postgres", default="postgresql+psycopg://postgres@127.0.0.1/postgres")
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
