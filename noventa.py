@@ -842,6 +842,12 @@ def _accepted_props(handler: Handler) -> tuple[frozenset[str] | None, frozenset[
     return frozenset(p.name for p in named), needed
 
 
+def _default_props(handler: Handler) -> dict[str, Any]:
+    """The props that a handler declares with a default; its template sees them too."""
+    parameters = _parameters(handler)[3:]
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
 def _tables_of(model: Any) -> Iterator[tuple[sa.Table, str]]:
     """The tables of a models module, a mapped class or a table, each with its owner's name."""
     if isinstance(model, sa.Table):
@@ -1451,22 +1457,18 @@ class SessionCookies:
         now, cookie = int(time.time()), request.cookies.get(self.name)
         empty: dict[str, Any] = {"data": {}, "flashes": [], "nonce": None}
         empty |= {"issued": now, "seen": now, "prefix": request.prefix}
-        if cookie is None:
-            return empty
         try:
-            state = json.loads(self.signer.verify(cookie))
+            state = json.loads(self.signer.verify(cookie or ""))
         except (BadTicket, ValueError, RecursionError):
             return empty
         if not isinstance(state, dict) or state.keys() != empty.keys():
             return empty
         if any(not isinstance(state[key], type(empty[key])) for key in empty if key != "nonce"):
             return empty
-        if state["prefix"] != request.prefix:  # of another application, mounted above this one
-            return empty
         idle, age = now - state["seen"], now - state["issued"]
-        if idle > self.config["session.max_age"] or age > self.config["session.lifetime"]:
-            return empty
-        return cast(dict[str, Any], state)
+        alive = idle <= self.config["session.max_age"] and age <= self.config["session.lifetime"]
+        ours = state["prefix"] == request.prefix  # else of an application mounted above this one
+        return state if alive and ours else empty
 
     def _dumped(self, state: dict[str, Any]) -> str:
         try:
@@ -2488,6 +2490,7 @@ class CompiledComponent:
         self.actions = actions_of(component)
         self._accepted = _accepted_props(self.load) if self.load else (None, frozenset[str]())
         self._accepted_by = {name: _accepted_props(act) for name, act in self.actions.items()}
+        self.defaults = _default_props(self.load) if self.load else {}
         self.guard_taken = _accepted_props(component.guard)[0] if component.guard else None
         self.may_act = True  # a form may be inside: its instances must be told apart
 
@@ -2710,7 +2713,7 @@ class Rendering:
 
     def _context(self, instance: Instance) -> dict[str, Any]:
         compiled = cast(CompiledComponent, instance.compiled)
-        context: dict[str, Any] = dict(instance.props)
+        context: dict[str, Any] = {**compiled.defaults, **instance.props}
         if compiled.load:
             exchange = self.exchange
             loaded = compiled.load(

@@ -523,3 +523,20 @@ def test_a_props_error_is_one_that_the_user_can_mend(tmp_path):
     app = shown(tmp_path, "", {"c": ("", DECLARED)})
     with pytest.raises(PropsError, match="outside a template: component 'c' needs the prop 'id'"):
         app.components.find("c").check_props({})
+
+
+def test_the_template_sees_the_default_of_a_declared_prop(tmp_path):
+    logic = make_module(
+        "default_props",
+        "def load_template_context(request, session, db, *, mode='view'):\n    return {}\n",
+    )
+    app = make_app(
+        tmp_path,
+        {
+            "page.html": "{{ component('a') }} {{ component('a', mode='edit') }}",
+            "a.html": "{{ mode }}",
+        },
+        components=[Component("a", "a.html", logic=logic)],
+        routes=[Page("/", "page.html")],
+    )
+    assert ask(app, "/").text == "view edit"

@@ -613,6 +613,21 @@ def test_in_production_the_page_says_nothing(tmp_path: Path) -> None:
     assert "changed" not in visitor.post(ticket=visitor.get().tickets[0]).text
 
 
+@pytest.mark.parametrize("answer", [None, {"_redirect": "/elsewhere"}])
+def test_a_guard_of_a_component_that_forgets_to_commit_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, answer: Any
+) -> None:
+    def guard(request, session, db):
+        change(db)
+        return answer
+
+    def act(request, session, db):
+        return {}
+
+    ask(forms(tmp_path, act, guard=guard))
+    assert "page.html > counter > guard changed rows" in caplog.messages[0]
+
+
 @pytest.mark.parametrize("status", [302, 303])
 def test_a_redirect_that_is_raised_does_not_hide_a_forgotten_commit(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int
@@ -684,6 +699,20 @@ def test_what_only_reads_and_what_committed_is_not_reported(
     caplog.clear()
     assert ask(app, "POST", "/").text == '{"locked":1}'
     assert caplog.records == []
+
+
+def test_a_commit_as_the_last_thing_is_not_reported(
+    tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def commits(request, session, db):
+        core_dml(db)
+        db.commit()
+        return {}
+
+    app = counting_app(tmp_path, database, action("/", commits))
+    caplog.clear()
+    ask(app, "POST", "/")
+    assert (stored(app), caplog.records) == (9, [])
 
 
 @only_sqlite
