@@ -310,8 +310,9 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(tmp_path):
         return {}
 
     config = {"session": {"secure": True, "cookie_name": "__Host-id"}}
-    visitor = Visitor(make_app(tmp_path, config=config, routes=[endpoint(touch)]))
-    header = visitor.get(SCRIPT_NAME="/m").header("Set-Cookie").lower()
+    app = make_app(tmp_path, config=config, routes=[endpoint(touch)])
+    visitor = Visitor(app, SCRIPT_NAME="/m")
+    header = visitor.get().header("Set-Cookie").lower()
     assert all(flag in header for flag in ("secure", "httponly", "samesite=lax", "path=/;"))
     assert visitor.get().header("Set-Cookie") is None
 

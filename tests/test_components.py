@@ -539,4 +539,4 @@ def test_the_template_sees_the_default_of_a_declared_prop(tmp_path):
         components=[Component("a", "a.html", logic=logic)],
         routes=[Page("/", "page.html")],
     )
-    assert ask(app, "/").text == "view edit"
+    assert ask(app).text == "view edit"

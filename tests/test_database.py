@@ -1182,10 +1182,12 @@ def test_a_sandbox_undoes_what_it_and_what_requests_commit(tmp_path: Path, datab
         Endpoint("/stream", counting_stream),
     )  # fmt: skip
     with app.database.sandbox() as db:
-        db.get(Counter, 1).value = 10
+        counter = db.get(Counter, 1)
+        counter.value = 10
         db.commit()
+        assert counter.value == 10
         assert ask(app, "POST", "/add").text == '{"value":11}'
-        assert db.get(Counter, 1).value == 11
+        assert counter.value == 11
         assert ask(app).text == '{"value":11}'
         assert list(start(app)) == [b"11\n"] * 3
     assert ask(app).text == '{"value":0}'

@@ -206,6 +206,17 @@ def test_only_the_posted_one_of_three_twins_shows_the_result(tmp_path, page, num
     ]
 
 
+def test_the_result_follows_its_row_when_the_rows_before_it_are_gone(tmp_path):
+    page = "{% for id in ids %}{{ component('note', id=id) }}{% endfor %}"
+    app = make_forms(tmp_path, {"page.html": page})
+    app.jinja.globals["ids"] = ids = [1, 2, 3]
+    visitor = Visitor(app)
+    ticket = ticket_for(visitor.get(), "remove", 1)
+    ids.remove(1)
+    parts = visitor.post(ticket=ticket).text.split("</section>")[:2]
+    assert ["removed" in part for part in parts] == [True, False]
+
+
 def test_the_pressed_one_of_several_buttons_decides(tmp_path):
     button = '<button name="_ticket" value="{{ action_ticket(name) }}">'
     note = (

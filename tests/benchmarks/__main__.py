@@ -1,9 +1,10 @@
 """What a request costs in Noventa, beside a hand-written WSGI function and other frameworks.
 
-    pip install -e ".[benchmark,postgres]"
+    pip install -e ".[benchmark]"  and  apt-get install wrk
     python -m tests.benchmarks [--short] [--output DIR] [--postgres URL]
 
-writes benchmark.md and benchmark.svg to build/, or DIR. `--short` only shows, in some 20 s, that all of it runs.
+writes benchmark.md and benchmark.svg to build/ or DIR, in some 15 minutes. `--short` only shows
+that it runs, in 20 seconds: in one process, on SQLite.
 """
 
 from __future__ import annotations
