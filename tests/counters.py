@@ -182,9 +182,9 @@ def count(request, session, db):
     return {"count": db.query(Counter).count(), "process": os.getpid()}
 
 def slow(request, session, db):
-    before = db.query(Counter).count()
+    db.query(Counter).first()
     time.sleep(0.8)
-    return {"count": before + db.query(Counter).count()}
+    return {"count": db.query(Counter).count(), "process": os.getpid()}
 """,
     "registry.py": """\
 import handlers
@@ -230,7 +230,7 @@ def gunicorn(root: Path, url: str, *options: str) -> Iterator[subprocess.Popen[s
             cwd=root, env=environment(), stdout=log, stderr=log, text=True,
         )  # fmt: skip
         try:
-            server.port = _port(server, root / "gunicorn.log")
+            server.port = _port(server, root / "gunicorn.log", 2 if "--workers" in options else 1)
             yield server
         finally:
             if server.poll() is None:
@@ -253,11 +253,12 @@ def fetch(port: int, method: str, path: str, body: str = "") -> Any:
         return json.loads(text)
 
 
-def _port(server: subprocess.Popen[str], log: Path) -> int:
+def _port(server: subprocess.Popen[str], log: Path, workers: int) -> int:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and server.poll() is None:
-        found = re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", log.read_text("utf-8"))
-        if found:
+        text = log.read_text("utf-8")
+        found = re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", text)
+        if found and text.count("Booting worker") >= workers:
             with closing(socket.create_connection(("127.0.0.1", int(found[1])), 20)):
                 return int(found[1])
         time.sleep(0.05)

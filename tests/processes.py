@@ -63,8 +63,12 @@ def serving(root, *arguments, python=sys.executable, env=None, log=None):
     """`python -m noventa serve` in a process of its own: yields it, with its `url`."""
     command = [python, "-m", "noventa", "--project", str(root), "serve", "--port", "0"]
     process = subprocess.Popen(
-        [*command, *arguments], stdout=subprocess.PIPE, stderr=log, text=True,
-        env=environment() if env is None else env, cwd=root,
+        [*command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        env=environment() if env is None else env,
+        cwd=root,
     )
     try:
         process.url = read_url(process)

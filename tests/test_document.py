@@ -100,8 +100,13 @@ def run(command, project):
     """Runs a command of the document as a process, from the project's root, as it says."""
     scripts = Path(sys.executable).parent
     ended = subprocess.run(
-        [scripts / command[0], *command[1:]], cwd=project, env=environment(),
-        capture_output=True, text=True, check=False, timeout=60,
+        [scripts / command[0], *command[1:]],
+        cwd=project,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
 

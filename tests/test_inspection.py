@@ -100,9 +100,7 @@ def test_routes_is_a_table_with_straight_columns(tmp_path, capsys):
     assert run(write_project(tmp_path, USER), "routes") == 0
     head, page, endpoint, *_ = capsys.readouterr().out.splitlines()
     assert head.split()[:3] == ["URL", "KIND", "METHODS"]
-    assert {line.index("registry.everybody") for line in (page, endpoint)} == {
-        head.index("GUARDS")
-    }
+    assert {line.index("registry.everybody") for line in (page, endpoint)} == {head.index("GUARDS")}
     assert page.endswith("  user card   user.rename  users")
 
 

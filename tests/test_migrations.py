@@ -351,7 +351,15 @@ def test_tables_that_no_revision_made_are_left_alone(site):
     site.models(ITEM)
     assert "legacy" not in site.autogenerate("first")
     assert site.migrate() == 0
-    assert site.migrate("revision", "--autogenerate", "-m", "again", ) == 0
+    assert (
+        site.migrate(
+            "revision",
+            "--autogenerate",
+            "-m",
+            "again",
+        )
+        == 0
+    )
     assert len(site.revisions()) == 1
     assert site.tables() == {"items", "legacy", "noventa_seed"}
 
@@ -420,7 +428,7 @@ def test_a_revision_that_leaves_orphans_is_taken_back_but_old_ones_are_not_its_f
         raw = connection.connection.driver_connection
         raw.execute("PRAGMA foreign_keys=OFF")
         raw.execute("INSERT INTO children VALUES (3, 77)")
-    site.revision("b2", 'op.execute("UPDATE items SET name = \'three\'")', after=site.at()[0])
+    site.revision("b2", "op.execute(\"UPDATE items SET name = 'three'\")", after=site.at()[0])
     assert site.migrate() == 0
 
 

@@ -31,8 +31,13 @@ def clean_environment():
 
 def run(*command, cwd):
     ended = subprocess.run(
-        list(map(str, command)), cwd=cwd, env=clean_environment(), timeout=300,
-        capture_output=True, text=True, check=False,
+        list(map(str, command)),
+        cwd=cwd,
+        env=clean_environment(),
+        timeout=300,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout

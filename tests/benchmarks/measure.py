@@ -176,9 +176,10 @@ def _hold(name: str, url: str, count: int) -> None:
     app = make(name, url)
     clients = [Client(name, app, job) for job in JOBS[:7]]
     sizes = []
-    for _ in range(10):
-        for client in clients:
-            client.run(count // 10 // len(clients))
+    for _tenth in range(10):
+        for _ in range(count // 1_000):  # a run holds its requests until its end
+            for client in clients:
+                client.run(100 // len(clients))
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         sizes.append(pages * 4096 / 1e6)
     print(json.dumps([sizes[0], sizes[-1]]))
