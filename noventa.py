@@ -1179,7 +1179,7 @@ class Request(webob.request.BaseRequest):
         length = self._length()
         if "_body" not in self.__dict__:
             self._body = _Body(self.environ, length, self.limits["body"])
-            self.environ["wsgi.input"] = io.BufferedReader(self._body, 65_536)
+            self.environ["wsgi.input"] = io.BufferedReader(self._body)
             self.environ["webob.is_body_seekable"] = False
 
     def make_tempfile(self) -> tempfile.SpooledTemporaryFile[bytes]:  # type: ignore[override]
@@ -1947,6 +1947,8 @@ class Database:
         event.listen(self._factory, "after_commit", _note_commit)
         event.listen(self._factory, "after_transaction_end", self._forget_connection)
         event.listen(self.engine, "after_cursor_execute", _note_write)
+        event.listen(self.engine, "savepoint", _note_savepoint)
+        event.listen(self.engine, "rollback_savepoint", _forget_since_savepoint)
         _survive_fork(self.engine)
         weakref.finalize(self, self.engine.dispose)  # also where the process ends
 
@@ -2190,6 +2192,9 @@ def uncommitted(session: orm.Session) -> list[str]:
     return rows if len(rows) < _TOLD else [*rows[:_TOLD], "…"]
 
 
+_MYSQL_CONFLICTS = (1213, 1205, 1020)  # deadlock, lock wait timeout, MariaDB's stale snapshot
+
+
 def is_conflict(error: sa.exc.DBAPIError) -> bool:
     """Whether two transactions met, so that the same work may succeed when done again."""
     original = error.orig
@@ -2198,7 +2203,7 @@ def is_conflict(error: sa.exc.DBAPIError) -> bool:
     if getattr(original, "sqlite_errorcode", 0) & 0xFF == 5:  # SQLITE_BUSY and its kinds
         return True
     arguments = getattr(original, "args", ())
-    return bool(arguments and arguments[0] in (1213, 1205))  # MySQL: deadlock, lock wait timeout
+    return bool(arguments and arguments[0] in _MYSQL_CONFLICTS)
 
 
 def is_unavailable(error: BaseException) -> bool:
@@ -2314,6 +2319,14 @@ def _remember_connection(
 def _note_commit(session: orm.Session) -> None:
     if not session.in_nested_transaction():
         session.info["committed"] = True
+
+
+def _note_savepoint(connection: sa.Connection, name: str) -> None:
+    connection.info[f"writes before {name}"] = len(connection.info.get("writes", ()))
+
+
+def _forget_since_savepoint(connection: sa.Connection, name: str, _: object) -> None:
+    del connection.info.get("writes", [])[connection.info.get(f"writes before {name}", 0) :]
 
 
 def _note_write(connection: sa.Connection, _: object, statement: str, *__: object) -> None:
@@ -3418,7 +3431,7 @@ class App:
         page = self._pages.get_template("debug.html").render(
             status=500,
             title="Internal Server Error",
-            exception=hide(f"{type(error).__name__}: {error}"),
+            exception=hide(traceback.format_exception_only(error)[-1].strip()),
             request_line=described(exchange.request.environ),
             component_path=exchange.trail,
             template=in_templates[-1] if in_templates else None,

@@ -183,6 +183,7 @@ def count(request, session, db):
 
 def slow(request, session, db):
     db.query(Counter).first()
+    open(f"slow.{os.getpid()}", "w").close()
     time.sleep(0.8)
     return {"count": db.query(Counter).count(), "process": os.getpid()}
 """,

@@ -310,7 +310,7 @@ def deadlocked(db: Any, app: App) -> None:
         other.commit()
     db.execute(sa.update(Counter).where(Counter.id == 1).values(value=Counter.value + 1))
     if app.database.engine.dialect.name == "postgresql":
-        db.execute(sa.text("SET LOCAL deadlock_timeout = '50ms'"))
+        db.execute(sa.text("SET LOCAL deadlock_timeout = '400ms'"))
     locked = threading.Event()
     thread = threading.Thread(target=lock_the_other_way_round, args=(app, locked))
     thread.start()
@@ -713,6 +713,21 @@ def test_a_commit_as_the_last_thing_is_not_reported(
     caplog.clear()
     ask(app, "POST", "/")
     assert (stored(app), caplog.records) == (9, [])
+
+
+def test_what_a_savepoint_took_back_is_not_reported(
+    tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def tries(request, session, db):
+        with db.begin_nested() as nested:
+            core_dml(db)
+            nested.rollback()
+        return {}
+
+    app = counting_app(tmp_path, database, action("/", tries))
+    caplog.clear()
+    ask(app, "POST", "/")
+    assert (stored(app), caplog.records) == (0, [])
 
 
 @only_sqlite

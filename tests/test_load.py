@@ -427,7 +427,9 @@ def test_sigterm_lets_requests_under_way_finish(tmp_path: Path, database: str, k
     with gunicorn(tmp_path, database, "--worker-class", kind, "--threads", "2") as server:
         with ThreadPoolExecutor(1) as threads:
             under_way = threads.submit(fetch, server.port, "GET", "/slow")
-            time.sleep(0.4)
+            deadline = time.monotonic() + 20
+            while not list(tmp_path.glob("slow.*")) and time.monotonic() < deadline:
+                time.sleep(0.05)
             server.send_signal(signal.SIGTERM)
             assert under_way.result()["count"] == 1
         assert server.wait(20) == 0

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def measured(sqlite: str, postgres: str | None, short: bool) -> tuple[list[report.Table], str]:
     """The tables and the chart."""
-    rounds, seconds = (3, 0.005) if short else (21, 0.03)
+    rounds, seconds = (3, 0.005) if short else (21, 0.02)
     on_sqlite = {job: _race(job, sqlite, rounds, seconds) for job in _jobs(short)}
     parts = {job: _race(job, sqlite, rounds, seconds) for job in COMPONENTS}
     floor = median(on_sqlite[PLAIN]["floor"]).cpu
