@@ -1,5 +1,6 @@
 """Projects: found, imported and forgotten again; and made."""
 
+import importlib.util
 import re
 import sys
 
@@ -88,11 +89,11 @@ def test_one_process_may_use_several_projects_one_after_the_other(tmp_path):
 
 
 def test_afterwards_the_imports_are_as_they_were(tmp_path):
-    path, modules = sys.path[:], set(sys.modules)
+    path, modules = sys.path[:], dict(sys.modules)
     load(write_named(tmp_path, "one"))
     assert sys.path == path
-    assert {name for name in set(sys.modules) - modules if "models" in name} == set()
-    assert "registry" not in sys.modules
+    assert {name for name in set(sys.modules) - set(modules) if "models" in name} == set()
+    assert sys.modules.get("registry") is modules.get("registry")
 
 
 def test_a_project_inside_the_use_of_another_does_not_see_it(tmp_path):
@@ -194,8 +195,10 @@ def test_new_may_serve_at_once(quick_new, monkeypatch):
 
 
 def test_tests_that_cannot_run_are_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name != "webtest")
-    project = load(write_project(tmp_path))
+    project, found = load(write_project(tmp_path)), importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "webtest" else found(name)
+    )
     assert noventa_cli._run_tests(project) == 0
     assert "not run: pip install webtest" in capsys.readouterr().out
 
