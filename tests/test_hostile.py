@@ -438,7 +438,6 @@ add(
      (b"{", b"]", b"nul", b"NaN", b"-Infinity", b"[Infinity]", b"'a'", b"\xff", b"\xef\xbb\xbf{}",
       b"{'a':1}",
       b"[1,]", b"9" * 5_000, b"-" + b"9" * 5_000, b"[" * 100_000, b'{"a":' * 30_000,
-      b"[" * 5_000 + b"]" * 5_000,
       b'"\\ud800"', b'{"\\udfff": 1}', b'["\\ud83d"]', b"1e999", b"[-1e999]", b'{"a": 1e400}',
       b'"\0"', b'"\n"',
       b"{} {}", b"/**/1", b"0x10", b"\0", b"01", b" ")],
@@ -447,7 +446,7 @@ add(
     "nested-json", {200, 400},
     [(str(n), at("/json", method="POST", body=b"[" * n + b"]" * n, CONTENT_TYPE="application/json"))
      for n in (50, 200, 400, 500, 600, 700, 800, 850, 900, 925, 950, 960, 970, 980, 990, 1_000,
-         1_500)],
+         1_500, 5_000, 20_000, 100_000)],  # the limit is another for each Python
 )  # fmt: skip
 add(
     "odd-json", 200,
