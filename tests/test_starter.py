@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from processes import ROOT, serving
+from processes import ROOT, read_url, serving, stop
 
 PASSWORD = "a password for the browser"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -75,6 +76,31 @@ def made(place, python):
 def server(place, python, made):
     with serving(place / "hello", python=str(python), env=clean_environment()) as server:
         yield server
+
+
+def test_the_first_command_of_the_readme_serves_a_new_project_as_it_is_written(tmp_path):
+    copy = tmp_path / "noventa"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "build"))
+    shutil.copy(ROOT / ".gitignore", copy)
+    venv.create(tmp_path / "venv", with_pip=True)
+    found = re.search(
+        r"^\$ (pip install \. && .+ --serve)$", (copy / "README.md").read_text(), re.M
+    )
+    path = f"{tmp_path / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    shell = subprocess.Popen(
+        ["bash", "-c", found[1].replace("&& ", "&& exec ")],  # so that the signal meets the server
+        cwd=copy,
+        env={**clean_environment(), "PATH": path, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        with urlopen(read_url(shell), timeout=10) as page:
+            assert "Ada Lovelace" in page.read().decode()
+        assert stop(shell) == 0
+    finally:
+        stop(shell)
 
 
 def test_new_says_each_step_and_what_comes_next(made, place):
