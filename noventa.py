@@ -3499,11 +3499,13 @@ def send(
     body = response.app_iter
     if hasattr(body, "close"):
         scope.closers.append(body.close)
-    scope.database.release()
+    whole = isinstance(body, list | tuple)
+    if not whole:
+        scope.database.release()
     start_response(response.status, response.headerlist)
     if environ["REQUEST_METHOD"] == "HEAD":
         return []
-    if isinstance(body, list | tuple):
+    if whole:
         return body
     scope.handed_over = True
     return Stream(body, scope)

@@ -273,8 +273,17 @@ def test_an_actions_dict_reaches_only_the_instance_that_was_posted(tmp_path, cal
     assert (answer.status, parts) == (200, expected)
 
 
+@pytest.mark.parametrize(
+    "inner",
+    [
+        "{{ component('c') }}",
+        "{% set name = 'c' %}{{ component(name) }}",
+        "{% set show = component %}{{ show('c') }}",
+        "{% set file = 'part.html' %}{% include file %}",
+    ],
+)
 @pytest.mark.parametrize("call", ["component('box', key=id)", "component('box', id=id)"])
-def test_an_instance_is_found_again_when_those_before_it_are_gone(tmp_path, call):
+def test_an_instance_is_found_again_when_those_before_it_are_gone(tmp_path, call, inner):
     source = """
         def load_template_context(request, session, db): return {"ids": session.get("ids", "123")}
     """
@@ -285,10 +294,11 @@ def test_an_instance_is_found_again_when_those_before_it_are_gone(tmp_path, call
     """
     components = {
         "list": ("{% for id in ids %}{{ id }}{{ " + call + " }}{% endfor %}", source),
-        "box": ("{{ component('c') }}", None),
+        "box": (inner, None),
         "c": ("{{ message }},<form>{{ action('save') }}</form>", saving),
     }
-    visitor = Visitor(shown(tmp_path, "{{ component('list') }}", components))
+    part = {"part.html": "{{ component('c') }}"}
+    visitor = Visitor(shown(tmp_path, "{{ component('list') }}", components, part))
     text = visitor.post("/", visitor.get().tickets[1]).text
     assert re.sub("<form>.*?</form>", "", text) == "2saved,3,"
 

@@ -232,7 +232,11 @@ def test_a_page_with_one_query_sends_one_statement(url: str, tmp_path: Path) -> 
     assert sent == {True: ["idle"], False: ["idle in transaction"]}
 
 
-def test_a_connection_in_constant_use_is_not_pinged(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("fresh", "expected"), [(60.0, 0), (-1.0, 3)])
+def test_a_connection_in_constant_use_is_not_pinged(
+    fresh: float, expected: int, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noventa._FRESH", fresh)  # seconds
     database = open_database(url, tmp_path, autocommit=True)
     pings: list[Any] = []
     original = database.engine.dialect.do_ping
@@ -243,5 +247,5 @@ def test_a_connection_in_constant_use_is_not_pinged(url: str, tmp_path: Path) ->
         with database.scope(writes=False):
             database.scoped.get(Account, 1)
     assert len(checkouts) == 3
-    assert pings == []
+    assert len(pings) == expected
     database.engine.dispose()
