@@ -3037,6 +3037,7 @@ _DEFAULT_HEADERS = {
 }
 _SINGLE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 _RETRY_AFTER = 5  # seconds
+_WHOLE = (list, tuple)  # a body that is there at once, not made as it is sent
 
 
 class App:
@@ -3061,7 +3062,9 @@ class App:
         self.sessions = SessionCookies(config)
         self._limits = {name: config[f"limits.{name}"] for name in _DEFAULT_LIMITS}
         self._methods = {r: _methods(r) for r in registry.routes if not isinstance(r, Mount)}
-        self._headers = _chosen_headers(config["headers"])
+        self._headers = [*_chosen_headers(config["headers"]).items()]
+        self._header_names = {name for name, _ in self._headers}
+        self._debug: bool = config["debug"]
         self._pages = jinja2.Environment(
             loader=jinja2.FileSystemLoader(data_folder("templates")), autoescape=True
         )
@@ -3152,7 +3155,7 @@ class App:
     def _check_visitor(self, request: Request) -> None:
         """Debug pages show source code: nobody but this machine gets any."""
         address = request.environ.get("REMOTE_ADDR")
-        if not self.config["debug"] or not address:
+        if not self._debug or not address:
             return
         try:
             local = ipaddress.ip_address(address.partition("%")[0]).is_loopback
@@ -3342,7 +3345,7 @@ class App:
         rendering = Rendering(self.components, self.database, exchange, posted)
         html = rendering.page(page.template)
         response = Fresh(html.encode("utf-8"), status=status)
-        if self.config["debug"]:
+        if self._debug:
             notice = self._pages.get_template("uncommitted.html")
             for handler, rows in exchange.reports:
                 _insert(response, notice.render(handler=handler, rows=rows))
@@ -3372,11 +3375,8 @@ class App:
         if response.conditional_response:
             response = _conditional(request, response)
         finished = response if isinstance(response, Fresh) else _copied(response)
-        if "Location" in finished.headers and not exchange.mounted:
-            location = finished.headers["Location"]
-            if isinstance(response, Redirect) and location.startswith("/"):
-                location = request.prefix + location
-            finished.headers["Location"] = _checked_location(location)
+        if not isinstance(response, Fresh) and not exchange.mounted:
+            self._place_location(request, response, finished)
         if session.shown and request.method != "HEAD":
             del session.state["flashes"][: session.shown]
         self.sessions.save(session, request, finished)
@@ -3385,16 +3385,29 @@ class App:
             self._complete(finished)  # its headers were checked with the configuration
         return finished
 
+    def _place_location(
+        self, request: Request, response: webob.Response, finished: webob.Response
+    ) -> None:
+        if location := finished.headers.get("Location"):
+            if isinstance(response, Redirect) and location.startswith("/"):
+                location = request.prefix + location
+            finished.headers["Location"] = _checked_location(location)
+
     def _complete(self, response: webob.Response) -> None:
         """Adds the default headers, and the length of a body that is whole."""
-        given = {name.title() for name, _ in response.headerlist}
-        response.headerlist += [pair for pair in self._headers.items() if pair[0] not in given]
+        headers = response.headerlist
+        given = {name.title() for name, _ in headers}
+        headers += (
+            self._headers
+            if given.isdisjoint(self._header_names)
+            else [pair for pair in self._headers if pair[0] not in given]
+        )
         if response.status[:3] in ("204", "304"):
             response.content_type = response.content_length = None
             if hasattr(response.app_iter, "close"):
                 response.app_iter.close()
             response.app_iter = []
-        elif isinstance(response.app_iter, list | tuple) and response.content_length is None:
+        elif "Content-Length" not in given and isinstance(response.app_iter, _WHOLE):
             response.content_length = sum(map(len, response.app_iter))
 
     def _failure(self, exchange: Exchange, error: BaseException) -> webob.Response:
@@ -3499,7 +3512,7 @@ def send(
     body = response.app_iter
     if hasattr(body, "close"):
         scope.closers.append(body.close)
-    whole = isinstance(body, list | tuple)
+    whole = isinstance(body, _WHOLE)
     if not whole:
         scope.database.release()
     start_response(response.status, response.headerlist)
