@@ -1972,8 +1972,9 @@ def check(root: Path, *, deploy: bool = False) -> int:
     matters in production only, and advice, which is no fault.
     """
     config, faults = _settings_faults(root)
-    deploy = deploy and not faults  # of defaults that stand in for them it would say nothing
-    faults += _registry_faults(root, config)
+    sound = not faults  # env.py reads the settings itself
+    deploy = deploy and sound  # of defaults that stand in for them it would say nothing
+    faults += _registry_faults(root, config, migrations=sound)
     if deploy:
         faults += _deploy_faults(config)
         for line in _deploy_advice(config):
@@ -1997,7 +1998,7 @@ def _settings_faults(root: Path) -> tuple[Config, list[str]]:
         return Config.from_mapping({}, root), str(error).splitlines()
 
 
-def _registry_faults(root: Path, config: Config) -> list[str]:
+def _registry_faults(root: Path, config: Config, *, migrations: bool) -> list[str]:
     from noventa import NoventaError
 
     try:
@@ -2005,7 +2006,7 @@ def _registry_faults(root: Path, config: Config) -> list[str]:
     except NoventaError as error:
         return str(error).splitlines()
     faults = [*registry.faults(), *_page_faults(registry, config)]
-    if not registry.faults():  # migrations can be judged only by models that are whole
+    if migrations and not registry.faults():  # judged only by models that are whole
         faults += migration_faults(Project(root, config, registry))
     return [str(fault) for fault in faults]
 

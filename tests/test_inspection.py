@@ -267,3 +267,9 @@ def test_a_model_may_be_listed_by_itself(tmp_path):
     with noventa_cli.project_imports(root):
         found = noventa_cli._model_classes(noventa_cli.load_registry(root))
     assert list(found) == ["User"]
+
+
+def test_a_fault_of_the_settings_is_told_once(tmp_path, capsys):
+    write_project(tmp_path, {"config.yaml": "sesion: 1\n", "migrations/versions/.keep": ""})
+    assert main(["--project", str(tmp_path), "check"]) == 1
+    assert capsys.readouterr().err.count("sesion") == 1
