@@ -3049,13 +3049,7 @@ class App:
 
     def __init__(self, registry: Registry, config: Config) -> None:
         self.registry, self.config = registry, config
-        if wrong := registry.wrong_types():
-            raise RegistryError(wrong)
-        self.router = Router(registry.routes)
-        self.components = Components(registry, config)
-        faults = [*registry.faults(), *self.router.faults, *self.components.faults]
-        if faults:
-            raise RegistryError([*dict.fromkeys(faults)])
+        self.router, self.components = compile_registry(registry, config)
         self.jinja = self.components.jinja
         self.database = Database(config)
         self._compare_revisions()
@@ -3063,7 +3057,6 @@ class App:
         self._limits = {name: config[f"limits.{name}"] for name in _DEFAULT_LIMITS}
         self._methods = {r: _methods(r) for r in registry.routes if not isinstance(r, Mount)}
         self._headers = [*_chosen_headers(config["headers"]).items()]
-        self._header_names = {name for name, _ in self._headers}
         self._debug: bool = config["debug"]
         self._pages = jinja2.Environment(
             loader=jinja2.FileSystemLoader(data_folder("templates")), autoescape=True
@@ -3375,7 +3368,7 @@ class App:
         if response.conditional_response:
             response = _conditional(request, response)
         finished = response if isinstance(response, Fresh) else _copied(response)
-        if not isinstance(response, Fresh) and not exchange.mounted:
+        if finished is not response and not exchange.mounted:
             self._place_location(request, response, finished)
         if session.shown and request.method != "HEAD":
             del session.state["flashes"][: session.shown]
@@ -3388,6 +3381,7 @@ class App:
     def _place_location(
         self, request: Request, response: webob.Response, finished: webob.Response
     ) -> None:
+        """Checks where `finished` leads; a Redirect of ours leads below the mount's prefix."""
         if location := finished.headers.get("Location"):
             if isinstance(response, Redirect) and location.startswith("/"):
                 location = request.prefix + location
@@ -3395,13 +3389,8 @@ class App:
 
     def _complete(self, response: webob.Response) -> None:
         """Adds the default headers, and the length of a body that is whole."""
-        headers = response.headerlist
-        given = {name.title() for name, _ in headers}
-        headers += (
-            self._headers
-            if given.isdisjoint(self._header_names)
-            else [pair for pair in self._headers if pair[0] not in given]
-        )
+        given = {name.title() for name, _ in response.headerlist}
+        response.headerlist += [pair for pair in self._headers if pair[0] not in given]
         if response.status[:3] in ("204", "304"):
             response.content_type = response.content_length = None
             if hasattr(response.app_iter, "close"):
@@ -3428,9 +3417,7 @@ class App:
             response.headers["Retry-After"] = str(_RETRY_AFTER)
         else:
             log.error("500 %s in %s: %s", what, trail or "?", type(error).__name__, exc_info=error)
-            response = (
-                self._debug_page(exchange, error) if self.config["debug"] else self._error(500)
-            )
+            response = self._debug_page(exchange, error) if self._debug else self._error(500)
         self._complete(response)
         return response
 
@@ -3461,6 +3448,16 @@ class App:
                 yield value
         fields, _ = request.__dict__.get("_posted", (Values[str](), None))
         yield from (value for name, value in fields.pairs() if "password" in name.lower())
+
+
+def compile_registry(registry: Registry, config: Config) -> tuple[Router, Components]:
+    """The routes and templates of a registry. Raises RegistryError with every fault of it."""
+    if wrong := registry.wrong_types():  # nothing else can be judged by them
+        raise RegistryError(wrong)
+    router, components = Router(registry.routes), Components(registry, config)
+    if faults := [*registry.faults(), *router.faults, *components.faults]:
+        raise RegistryError([*dict.fromkeys(faults)])
+    return router, components
 
 
 class Stream:

@@ -1999,23 +1999,20 @@ def _settings_faults(root: Path) -> tuple[Config, list[str]]:
 
 
 def _registry_faults(root: Path, config: Config, *, migrations: bool) -> list[str]:
-    from noventa import NoventaError
+    from noventa import NoventaError, RegistryError, compile_registry
 
     try:
         registry = load_registry(root)
     except NoventaError as error:
         return str(error).splitlines()
-    faults = [*registry.faults(), *_page_faults(registry, config)]
+    faults: list[Fault] = []
+    try:
+        compile_registry(registry, config)  # not an App, which looks at the database
+    except RegistryError as error:
+        faults += error.faults
     if migrations and not registry.faults():  # judged only by models that are whole
         faults += migration_faults(Project(root, config, registry))
     return [str(fault) for fault in faults]
-
-
-def _page_faults(registry: Registry, config: Config) -> list[Fault]:
-    """Those of routes and templates, found without an App, which looks at the database."""
-    from noventa import Components, Router
-
-    return [*Router(registry.routes).faults, *Components(registry, config).faults]
 
 
 def _deploy_faults(config: Config) -> Iterator[str]:
@@ -2077,12 +2074,10 @@ def _deploy_advice(config: Config) -> Iterator[str]:
 
 def routes(project: Project, *, as_json: bool = False) -> int:
     """Prints each URL with what it is made of: page, guards, components, actions, tables."""
-    from noventa import Components, RegistryError
+    from noventa import compile_registry
 
-    registry, config = project.registry, project.config
-    if faults := [*registry.faults(), *_page_faults(registry, config)]:
-        raise RegistryError(faults)
-    components = Components(registry, config)
+    registry = project.registry
+    _, components = compile_registry(registry, project.config)
     rows = [_route_row(route, registry, components) for route in registry.routes]
     if as_json:
         say(json.dumps(rows, indent=2, ensure_ascii=False))

@@ -273,3 +273,11 @@ def test_a_fault_of_the_settings_is_told_once(tmp_path, capsys):
     write_project(tmp_path, {"config.yaml": "sesion: 1\n", "migrations/versions/.keep": ""})
     assert main(["--project", str(tmp_path), "check"]) == 1
     assert capsys.readouterr().err.count("sesion") == 1
+
+
+@pytest.mark.parametrize("command", ["check", "routes"])
+def test_an_entry_of_a_wrong_type_is_a_fault_and_no_traceback(command, tmp_path, capsys):
+    text = 'from noventa import Registry\n\nregistry = Registry(routes=["x"])\n'
+    write_project(tmp_path, {"registry.py": text})
+    assert main(["--project", str(tmp_path), command]) == 1
+    assert "routes[0]: 'x' is a str" in capsys.readouterr().err
