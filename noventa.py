@@ -2030,18 +2030,18 @@ class Database:
 
     def replay(self, attempt: Callable[[], T], retries: int) -> T:
         """Calls `attempt`, again after a conflict between transactions if nothing was committed."""
-        for left in range(retries, -1, -1):
+        while True:
             if self.scoped.registry.has():  # what a guard committed is not done again
                 self.scoped().info.pop("committed", None)
             try:
                 return attempt()
             except sa.exc.DBAPIError as error:
                 committed = self.scoped.registry.has() and self.scoped().info.get("committed")
-                if left == 0 or committed or not is_conflict(error):
+                if retries <= 0 or committed or not is_conflict(error):
                     raise
+                retries -= 1
                 log.info("replayed after a conflict: %s", type(error.orig).__name__)
                 self.remove()
-        raise NoventaError("retries is negative; expected 0 or more.")
 
     def report_unavailable(self, error: BaseException) -> None:
         """One log line a second at most that the database does not answer."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from textwrap import dedent, indent
 
 import pytest
 import sqlalchemy as sa
+from counters import PrivatePostgres
 from processes import write_files
 
 from noventa import Config, make_engine
@@ -169,3 +171,12 @@ only_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=T
 only_mariadb = pytest.mark.parametrize("database", ["mariadb"], indirect=True)
 transactional = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 servers = pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[PrivatePostgres]:
+    """A PostgreSQL of the tests' own, which they may stop and start."""
+    postgres = PrivatePostgres()
+    postgres.start()
+    yield postgres
+    postgres.remove()

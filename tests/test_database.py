@@ -1053,14 +1053,6 @@ def test_an_exhausted_pool_is_a_503_and_no_hang(
     assert "timeout 1.00" in caplog.text
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[PrivatePostgres]:
-    postgres = PrivatePostgres()
-    postgres.start()
-    yield postgres
-    postgres.remove()
-
-
 def test_a_database_that_is_down_is_a_503_and_heals_by_itself(
     tmp_path: Path, cluster: PrivatePostgres, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -372,14 +372,6 @@ def test_four_threads_share_two_connections(tmp_path: Path, database: str) -> No
 
 
 # ---- Servers that go away -------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[PrivatePostgres]:
-    postgres = PrivatePostgres()
-    postgres.start()
-    yield postgres
-    postgres.remove()
 
 
 def test_a_database_restarted_between_two_requests_is_not_noticed(
