@@ -24,7 +24,6 @@ if __name__ == "__main__":  # `python -m noventa`: run once, not a second copy o
 
 import ast
 import base64
-import binascii
 import contextlib
 import copy
 import dataclasses
@@ -44,6 +43,7 @@ import mimetypes
 import os
 import re
 import secrets
+import stat
 import sys
 import tempfile
 import threading
@@ -66,9 +66,10 @@ import jinja2.nodes
 import multipart
 import sqlalchemy as sa
 import yaml
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from sqlalchemy import event, orm
 from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
+from sqlalchemy.util import ScopedRegistry
 
 with warnings.catch_warnings():  # WebOb imports `cgi`, deprecated from Python 3.11 on
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -76,7 +77,9 @@ with warnings.catch_warnings():  # WebOb imports `cgi`, deprecated from Python 3
     import webob.exc
     import webob.multidict
     import webob.request
-    from webob.datetime_utils import parse_date
+    from webob.cookies import make_cookie
+    from webob.datetime_utils import parse_date, serialize_date
+    from webob.headers import ResponseHeaders
 
 __all__ = [
     "App",
@@ -246,6 +249,7 @@ _RANGES = (("server.port", 0, 65_535), ("server.threads", 1, 10_000))
 _URL_PARTS = [f"database.{p}" for p in ("host", "port", "user", "password", "name", "options")]
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_DOMAIN = re.compile(r"[\w.-]*", re.ASCII)
 _DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}  # the ones of our extras
 
 
@@ -334,6 +338,8 @@ class Config:
         if not _HEADER_NAME.fullmatch(self["session.cookie_name"]):
             shown = _shown(self["session.cookie_name"])
             yield f"session.cookie_name is {shown}; expected letters, digits, - and _."
+        if not _DOMAIN.fullmatch(domain := self["session.domain"] or ""):
+            yield f"session.domain is {_shown(domain)}; expected a name like example.com."
         if self["session.cookie_name"].startswith("__Host-") and (
             self["session.domain"] or not self["session.secure"]
         ):
@@ -1038,10 +1044,14 @@ class Request(webob.request.BaseRequest):
     Anything malformed is refused with a 4xx when it is read, the path and query at once.
     """
 
-    def __init__(self, environ: dict[str, Any], limits: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, environ: dict[str, Any], limits: Mapping[str, int] | None = None,
+        closers: list[Callable[[], Any]] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(environ)
         self.limits = limits or _DEFAULT_LIMITS
         self.view_args: dict[str, Any] = {}
+        self._closers = [] if closers is None else closers  # called at the end of the request
         self._open_files: list[tempfile.SpooledTemporaryFile[bytes]] = []
 
     def __repr__(self) -> str:
@@ -1049,27 +1059,22 @@ class Request(webob.request.BaseRequest):
 
     def check(self) -> str:
         """The path, decoded; so is the query, so that nothing raises later. Raises Refusal."""
-        for name in ("SCRIPT_NAME", "PATH_INFO"):
-            try:
-                text = self.environ.setdefault(name, "")
-                if not text.isascii():
-                    text = text.encode("latin-1").decode("utf-8")
-            except UnicodeError:
-                raise Refusal(400, "undecodable-path") from None
-            if "\0" in text:
-                raise Refusal(400, "nul-in-path")
+        environ = self.environ
         # Hosts differ in where the slash between the two goes; "//" would name another host.
-        prefix = self.environ["SCRIPT_NAME"].strip("/")
-        self.environ["SCRIPT_NAME"] = f"/{prefix}" if prefix else ""
-        self.environ["PATH_INFO"] = self.environ["PATH_INFO"] or "/"
-        if not self.environ["PATH_INFO"].startswith("/"):  # routes are matched from the slash on
+        prefix = environ.get("SCRIPT_NAME", "").strip("/")
+        environ["SCRIPT_NAME"] = f"/{prefix}" if prefix else ""
+        environ["PATH_INFO"] = environ.get("PATH_INFO") or "/"
+        if prefix:
+            _decoded(prefix)
+        path = _decoded(environ["PATH_INFO"])
+        if path[0] != "/":  # routes are matched from the slash on
             raise Refusal(400, "relative-path")
-        if self.environ.setdefault("QUERY_STRING", ""):
+        if environ.setdefault("QUERY_STRING", ""):
             _ = self.args
         for name in _DROPPED_IF_ODD:
-            if name in self.environ and not _is_sound(name, self.environ[name]):
-                del self.environ[name]
-        return text or "/"
+            if name in environ and not _is_sound(name, environ[name]):
+                del environ[name]
+        return path
 
     @property
     def prefix(self) -> str:
@@ -1185,6 +1190,8 @@ class Request(webob.request.BaseRequest):
     def make_tempfile(self) -> tempfile.SpooledTemporaryFile[bytes]:  # type: ignore[override]
         """A file that goes to disk over `limits.memory`; for uploads, and for WebOb's `body`."""
         file = tempfile.SpooledTemporaryFile[bytes](self.limits["memory"])
+        if not self._open_files:
+            self._closers.append(self.close_files)
         self._open_files.append(file)
         return file
 
@@ -1302,6 +1309,22 @@ class _Body(io.RawIOBase):
         return len(data)
 
 
+class Answer:
+    """What is sent, by WebOb's names: made for one request, while a handler's may be shared."""
+
+    __slots__ = ("app_iter", "headerlist", "status")
+
+    def __init__(
+        self, status: str, headerlist: list[tuple[str, str]], app_iter: Iterable[bytes]
+    ) -> None:
+        self.status, self.headerlist, self.app_iter = status, headerlist, app_iter
+
+    @property
+    def headers(self) -> ResponseHeaders:
+        """The headers by their names, in upper or lower case."""
+        return ResponseHeaders.view_list(self.headerlist)
+
+
 class Flash(NamedTuple):
     """A message for the next page that is shown. `kind` is the application's own word."""
 
@@ -1312,15 +1335,14 @@ class Flash(NamedTuple):
 class Session(MutableMapping[str, Any]):
     """A dict of JSON values kept in a signed cookie: read when touched, sent when changed."""
 
-    def __init__(self, load: Callable[[], dict[str, Any]]) -> None:
-        self._load = load
+    def __init__(self, load: Callable[[], tuple[dict[str, Any], str]]) -> None:
+        self._load = load  # gives the state, and the same as JSON
         self.shown = 0  # how many flashes a page has taken
 
     @lazy
     def state(self) -> dict[str, Any]:
         """What the cookie holds: data, flashes, nonce, and the times issued and seen."""
-        state = self._load()
-        self.loaded = json.dumps(state)
+        state, self.loaded = self._load()
         return state
 
     @property
@@ -1382,6 +1404,9 @@ class Session(MutableMapping[str, Any]):
         self.state.update(data={}, flashes=[], nonce=None)
 
 
+_SIGNED = re.compile(r"[\w-]+\.[\w-]{43}", re.ASCII)  # the 32 bytes of SHA-256 in base64url
+
+
 class Signer:
     """Signs bytes for one purpose: HMAC-SHA256 under a key derived from each secret.
 
@@ -1403,21 +1428,25 @@ class Signer:
                 " the output of `openssl rand -hex 32` there, or ${NOVENTA_SECRET_KEY}."
             )
         text = _encode(payload)
-        return f"{text}.{_encode(self._signature(self._keys[0], text))}"
+        return f"{text}.{self._signature(self._keys[0], text)}"
 
     def verify(self, signed: str) -> bytes:
         """The payload. Raises BadTicket if a byte of it or of the signature was altered."""
-        text, dot, signature = signed.partition(".")
-        if not dot:
+        if not _SIGNED.fullmatch(signed):
             raise BadTicket("malformed-ticket")
-        given = _decode(signature)
-        matches = [hmac.compare_digest(self._signature(key, text), given) for key in self._keys]
+        text, _, signature = signed.partition(".")
+        matches = [hmac.compare_digest(self._signature(key, text), signature) for key in self._keys]
         if not any(matches):
             raise BadTicket("bad-signature")
-        return _decode(text)
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
-    def _signature(self, key: bytes, text: str) -> bytes:
-        return hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256")
+    def _signature(self, key: bytes, text: str) -> str:
+        return _encode(hmac.digest(key, text.encode(), "sha256"))
+
+
+_STATE = {  # what a session's cookie holds, and of which types
+    "data": dict, "flashes": list, "nonce": str | None, "issued": int, "seen": int, "prefix": str,
+}  # fmt: skip
 
 
 class SessionCookies:
@@ -1426,49 +1455,60 @@ class SessionCookies:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.name: str = config["session.cookie_name"]
+        self._max_age: int = config["session.max_age"]
+        self._lifetime: int = config["session.lifetime"]
         self.signer = Signer(config["secret_keys"], "session")
+        self._attributes = functools.lru_cache(maxsize=100)(self._cookie_attributes)
 
     def open(self, request: Request) -> Session:
         """The visitor's session; nothing is read before it is touched."""
-        return Session(lambda: self._read(request))
+        return Session(functools.partial(self._read, request))
 
-    def save(self, session: Session, request: Request, response: webob.Response) -> None:
-        """Sets the cookie if the session changed. Raises SessionError if it cannot be kept."""
-        if not session.touched:
-            return
-        _make_private(response)
+    def save(self, session: Session, request: Request, answer: Answer) -> None:
+        """Sets the cookie if the session, which was touched, changed. Raises SessionError if it
+        cannot be kept."""
+        _make_private(answer)
         state, now = session.state, int(time.time())
-        if self._dumped(state) == session.loaded:
-            if now - state["seen"] < self.config["session.max_age"] / _REFRESH:
+        text = self._dumped(state)
+        if text == session.loaded:
+            if now - state["seen"] < self._max_age / _REFRESH:
                 return
             if not (state["data"] or state["nonce"]):
                 return
-        options = self._cookie_options(request)
         if not (state["data"] or state["flashes"] or state["nonce"]):
             if self.name in request.cookies:
-                response.set_cookie(self.name, "", max_age=0, **options)
+                answer.headerlist.append(("Set-Cookie", self._cookie(request, "", max_age=0)))
             return
-        value = self.signer.sign(self._dumped({**state, "seen": now}).encode())
+        if state["seen"] != now:
+            text = self._dumped({**state, "seen": now})
+        value = self.signer.sign(text.encode())
         if len(self.name) + len(value) > _COOKIE_LIMIT:
             raise SessionError(_too_large(state))
-        response.set_cookie(self.name, value, max_age=self.config["session.max_age"], **options)
+        cookie = self._cookie(request, value, max_age=self._max_age)
+        answer.headerlist.append(("Set-Cookie", cookie))
 
-    def _read(self, request: Request) -> dict[str, Any]:
+    def _read(self, request: Request) -> tuple[dict[str, Any], str]:
         now, cookie = int(time.time()), request.cookies.get(self.name)
+        if cookie and (read := self._verified(cookie)):
+            state, _ = read
+            idle, age = now - state["seen"], now - state["issued"]
+            alive = idle <= self._max_age and age <= self._lifetime
+            if alive and state["prefix"] == request.prefix:  # else of an application above this one
+                return read
         empty: dict[str, Any] = {"data": {}, "flashes": [], "nonce": None}
         empty |= {"issued": now, "seen": now, "prefix": request.prefix}
+        return empty, json.dumps(empty)
+
+    def _verified(self, cookie: str) -> tuple[dict[str, Any], str] | None:
         try:
-            state = json.loads(self.signer.verify(cookie or ""))
+            text = self.signer.verify(cookie).decode()
+            state = json.loads(text)
         except (BadTicket, ValueError, RecursionError):
-            return empty
-        if not isinstance(state, dict) or state.keys() != empty.keys():
-            return empty
-        if any(not isinstance(state[key], type(empty[key])) for key in empty if key != "nonce"):
-            return empty
-        idle, age = now - state["seen"], now - state["issued"]
-        alive = idle <= self.config["session.max_age"] and age <= self.config["session.lifetime"]
-        ours = state["prefix"] == request.prefix  # else of an application mounted above this one
-        return state if alive and ours else empty
+            return None
+        if not isinstance(state, dict) or state.keys() != _STATE.keys():
+            return None
+        sound = all(isinstance(state[name], kind) for name, kind in _STATE.items())
+        return (state, text) if sound else None
 
     def _dumped(self, state: dict[str, Any]) -> str:
         try:
@@ -1476,14 +1516,28 @@ class SessionCookies:
         except (TypeError, ValueError, RecursionError) as error:
             raise SessionError(f"The session holds what JSON cannot: {error}.") from None
 
-    def _cookie_options(self, request: Request) -> dict[str, Any]:
-        return {
-            "path": "/" if self.name.startswith("__Host-") else request.prefix or "/",
-            "domain": self.config["session.domain"],
-            "secure": self.config["session.secure"],
-            "httponly": True,
-            "samesite": self.config["session.same_site"],
-        }
+    def _cookie(self, request: Request, value: str, *, max_age: int) -> str:
+        path = "/" if self.name.startswith("__Host-") else request.prefix or "/"
+        # WebOb's own Max-Age brings an `expires`, which says the same again.
+        return f"{self.name}={value};{self._attributes(path)}; Max-Age={max_age}"
+
+    def _cookie_attributes(self, path: str) -> str:
+        cookie = make_cookie(
+            self.name, "", path=path, domain=self.config["session.domain"], httponly=True,
+            secure=self.config["session.secure"], samesite=self.config["session.same_site"],
+        )  # fmt: skip
+        return cookie.partition(";")[2]
+
+
+def _decoded(path: str) -> str:
+    """A path as WSGI gives it (PEP 3333: bytes as latin-1) in UTF-8. Raises Refusal."""
+    try:
+        text = path if path.isascii() else path.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        raise Refusal(400, "undecodable-path") from None
+    if "\0" in text:
+        raise Refusal(400, "nul-in-path")
+    return text
 
 
 def described(environ: Mapping[str, Any]) -> str:
@@ -1543,15 +1597,24 @@ def _finite(text: str) -> float:
     return number
 
 
-def _make_private(response: webob.Response) -> None:
+def _make_private(answer: Answer) -> None:
     """Caches must not show one visitor's page to another (RFC 9111, 5.2.2.7)."""
-    said = [word.strip() for word in response.headers.get("Cache-Control", "").split(",")]
-    kept = [word for word in said if word and word.lower() != "public"]
+    given = {name.lower() for name, _ in answer.headerlist}
+    if given.isdisjoint(("cache-control", "vary")):
+        answer.headerlist += [("Cache-Control", "private"), ("Vary", "Cookie")]
+        return
+    headers = answer.headers
+    kept = [word for word in _words(headers.get("Cache-Control")) if word.lower() != "public"]
     if not any(word.lower() in ("private", "no-store") for word in kept):
         kept.insert(0, "private")
-    response.headers["Cache-Control"] = ", ".join(kept)
-    if "cookie" not in (name.lower() for name in response.vary or ()):
-        response.vary = (*(response.vary or ()), "Cookie")
+    headers["Cache-Control"] = ", ".join(kept)
+    varying = _words(headers.get("Vary"))
+    if "cookie" not in (name.lower() for name in varying):
+        headers["Vary"] = ", ".join([*varying, "Cookie"])
+
+
+def _words(header: str | None) -> list[str]:
+    return [word for part in (header or "").split(",") if (word := part.strip())]
 
 
 def _too_large(state: dict[str, Any]) -> str:
@@ -1567,17 +1630,6 @@ def _too_large(state: dict[str, Any]) -> str:
 
 def _encode(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
-
-
-def _decode(text: str) -> bytes:
-    """Canonical base64url only: no other spelling of the same bytes. Raises BadTicket."""
-    try:
-        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raise BadTicket("malformed-ticket") from None
-    if _encode(data) != text:
-        raise BadTicket("malformed-ticket")
-    return data
 
 
 # ---- Router ---------------------------------------------------------------------------------
@@ -1742,7 +1794,7 @@ def _find(
     segment = segments[position]
     if (child := node.literals.get(segment)) and (found := _find(child, segments, position + 1)):
         return found
-    for converter, convert in _CONVERTERS.items():
+    for converter, convert in _CONVERTERS.items() if node.parameters else ():
         child, value = node.parameters.get(converter), convert(segment)
         if child and value is not None and (found := _find(child, segments, position + 1)):
             leaf, values, tail = found
@@ -1817,7 +1869,7 @@ class Tickets:
 
 # ---- Database -------------------------------------------------------------------------------
 
-_READS = "noventa_reads"  # execution option of the engine for READ_METHODS
+_READS = "noventa_reads"  # execution option of a connection that only reads
 _BUSY_TIMEOUT = 30  # seconds that SQLite waits for another writer
 _CONNECT_TIMEOUT = 10  # seconds; libpq has none of its own
 _TOLD = 20  # rows that the report of a forgotten commit lists
@@ -1830,11 +1882,11 @@ _WRITE = re.compile(
 )
 
 
-def make_engine(config: Config, **options: Any) -> sa.Engine:
+def make_engine(config: Config, works: Works | None = None, **options: Any) -> sa.Engine:
     """An engine for the project's database, which connects at its first use.
 
-    SQLite gets WAL, foreign keys, a busy timeout and BEGIN IMMEDIATE (but for connections with
-    the execution option `noventa_reads`). `options` go to `sqlalchemy.create_engine`.
+    SQLite gets WAL, foreign keys, a busy timeout and BEGIN IMMEDIATE (but for work that only
+    reads). `works` are the transactions of sessions; `options` go to `sqlalchemy.create_engine`.
     """
     url = config.database_url
     backend = url.get_backend_name()
@@ -1857,8 +1909,8 @@ def make_engine(config: Config, **options: Any) -> sa.Engine:
     _check_isolation_level(config, engine.dialect)
     if backend == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-        event.listen(engine, "after_cursor_execute", _read_whole)
+        watch_statements(engine, {} if works is None else works, _begin_sqlite)
+        engine.dialect.do_rollback = _rollback_sqlite  # type: ignore[method-assign,assignment]
     else:
         event.listen(engine, "checkin", _note_use)
         event.listen(engine, "checkout", functools.partial(_ping_if_idle, engine.dialect))
@@ -1870,15 +1922,68 @@ def shown_url(url: sa.URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
-class Scope:
-    """What one request holds: its session, and what is to be closed at its end.
+@dataclass(slots=True)
+class Work:
+    """One transaction of a session: whether it only reads, and what it has written so far."""
 
-    It is the key under which `scoped_session` finds the session: an object of its own, so
-    neither a thread nor a reused `id()` can be taken for it.
+    connection: sa.Connection
+    reads: bool
+    in_request: bool
+    writes: list[str] = field(default_factory=list)
+    savepoints: dict[str, int] = field(default_factory=dict)  # how many writes came before each
+
+    def note(self, statement: str) -> None:
+        """Keeps a statement that writes; forgets those that a savepoint takes back."""
+        if _WRITE.match(statement):
+            if len(self.writes) < _TOLD:
+                self.writes.append(" ".join(statement.split())[:60])
+        elif statement.startswith("SAVEPOINT "):
+            self.savepoints[statement.removeprefix("SAVEPOINT ")] = len(self.writes)
+        elif statement.startswith("ROLLBACK TO SAVEPOINT "):
+            name = statement.removeprefix("ROLLBACK TO SAVEPOINT ")
+            del self.writes[self.savepoints.get(name, 0) :]
+
+
+Works = MutableMapping[sa.Connection, Work]
+Begin = Callable[[Any, str, Any, bool], None]  # cursor, statement, its context, whether it reads
+
+
+def watch_statements(engine: sa.Engine, works: Works, begin: Begin) -> None:
+    """Has `begin` called before each statement, what it writes noted, and its result read.
+
+    These are events of the dialect: one listener on the engine costs each statement 15 µs.
     """
+    dialect, is_sqlite = engine.dialect, engine.dialect.name == "sqlite"
 
-    def __init__(self, database: Database, writes: bool) -> None:
+    def send(by: Callable[..., Any], cursor: Any, statement: str, *arguments: Any) -> bool:
+        context = arguments[-1]
+        options, work = context.execution_options, works.get(context.root_connection)
+        begin(cursor, statement, context, work.reads if work else _READS in options)
+        by(cursor, statement, *arguments)
+        if work and not statement.startswith("SELECT"):
+            work.note(statement)
+        streamed = options.get("stream_results", False)
+        if (work and work.in_request) if streamed else is_sqlite:
+            _read_whole(cursor, context, streamed)
+        return True  # it is sent
+
+    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+        event.listen(engine, name, functools.partial(send, getattr(dialect, name)))
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A connection for reading, for which SQLite takes no lock that others wait for."""
+    with engine.connect() as connection:
+        yield connection.execution_options(**{_READS: True})
+
+
+class Scope:
+    """What one request holds: its session, and what is to be closed at its end."""
+
+    def __init__(self, database: Database, *, writes: bool) -> None:
         self.database, self.writes = database, writes
+        self.session: orm.Session | None = None  # made when `db` is first used
         self.closers: list[Callable[[], Any]] = []
         self.handed_over = False  # to a stream, which then closes it
 
@@ -1899,7 +2004,52 @@ class Scope:
             while self.closers:
                 self._call(self.closers.pop(0))
         finally:
-            self.database.remove()
+            self.remove()
+
+    def uncommitted(self) -> list[str]:
+        """What the session changed and did not commit, for people to read."""
+        return uncommitted(self.session) if self.session is not None else []
+
+    def rollback(self) -> None:
+        """Rolls back what the session did, if it did anything."""
+        if self.session is not None:
+            self.session.rollback()
+
+    def release(self) -> None:
+        """Gives the connection back to the pool; loaded objects stay readable as they are."""
+        if self.session is None:
+            return
+        if uncommitted(self.session):
+            _clean(self.session, self.session.rollback)
+        elif transaction := self.session.get_transaction():
+            _clean(self.session, transaction.close)
+
+    def read_from_now(self) -> None:
+        """What follows only reads, as after an action: no more BEGIN IMMEDIATE."""
+        self.writes = False
+        if self.session is not None:
+            self.session.rollback()
+
+    def remove(self) -> None:
+        """Ends the session; a connection that cannot be cleaned is dropped."""
+        session, self.session = self.session, None
+        if session is not None:
+            _clean(session, session.close)
+
+    def replay(self, attempt: Callable[[], T], retries: int) -> T:
+        """Calls `attempt`, again after a conflict between transactions if nothing was committed."""
+        while True:
+            if self.session is not None:  # what a guard committed is not done again
+                self.session.info.pop("committed", None)
+            try:
+                return attempt()
+            except sa.exc.DBAPIError as error:
+                committed = self.session is not None and self.session.info.get("committed")
+                if retries <= 0 or committed or not is_conflict(error):
+                    raise
+                retries -= 1
+                log.info("replayed after a conflict: %s", type(error.orig).__name__)
+                self.remove()
 
     def _call(self, closer: Callable[[], Any]) -> None:
         try:
@@ -1931,24 +2081,23 @@ class Database:
                 " not shared with others; name a file, or set debug: true for a test."
             )
         self.config = config
-        self.engine = make_engine(config)
-        self._read_engine = self.engine.execution_options(**{_READS: True})
+        self._works: Works = {}
+        self.engine = make_engine(config, self._works)
         self._autocommit: AutocommitReads | None = None
         if config["database.autocommit_reads"] and self.engine.driver == "psycopg":
-            self._autocommit = AutocommitReads(self.engine)
+            self._autocommit = AutocommitReads(self.engine, self._works)
+        elif self.engine.dialect.name != "sqlite":
+            watch_statements(self.engine, self._works, lambda *_: None)
         self.current_scope: ContextVar[Scope] = ContextVar("noventa_scope")
-        self._factory = orm.sessionmaker(class_=orm.Session)
-        make = cast("orm.sessionmaker[orm.Session]", self._scoped_session)
-        self.scoped: orm.scoped_session[orm.Session] = orm.scoped_session(make, self._scope_key)
+        maker = orm.sessionmaker(self.engine)
+        self._class = maker.class_  # of its own, for its listeners
+        self.scoped: orm.scoped_session[orm.Session] = orm.scoped_session(maker)
+        self.scoped.registry = _SessionOfScope(self)
         self._sandbox: tuple[sa.Connection, orm.Session] | None = None
         self._last_report = 0.0
-        event.listen(self._factory, "do_orm_execute", _no_open_results)
-        event.listen(self._factory, "after_begin", _remember_connection)
-        event.listen(self._factory, "after_commit", _note_commit)
-        event.listen(self._factory, "after_transaction_end", self._forget_connection)
-        event.listen(self.engine, "after_cursor_execute", _note_write)
-        event.listen(self.engine, "savepoint", _note_savepoint)
-        event.listen(self.engine, "rollback_savepoint", _forget_since_savepoint)
+        event.listen(self._class, "after_begin", self._begin_work)
+        event.listen(self._class, "after_commit", _note_commit)
+        event.listen(self._class, "after_transaction_end", self._end_work)
         _survive_fork(self.engine)
         weakref.finalize(self, self.engine.dispose)  # also where the process ends
 
@@ -1958,7 +2107,7 @@ class Database:
     @contextmanager
     def session(self) -> Iterator[orm.Session]:
         """A session outside a request: commit yourself; what is not committed is rolled back."""
-        session = self._new_session(writes=True)
+        session = self.new_session()
         try:
             yield session
             if rows := uncommitted(session):
@@ -1976,7 +2125,7 @@ class Database:
         if self._sandbox is not None:
             raise NoventaError("A sandbox is open already; leave it before the next.")
         with self.engine.connect() as connection, connection.begin() as transaction:
-            session = self._factory(bind=connection, join_transaction_mode="create_savepoint")
+            session = self._class(bind=connection, join_transaction_mode="create_savepoint")
             self._sandbox = connection, session
             try:
                 yield session
@@ -1988,60 +2137,7 @@ class Database:
 
     def scope(self, *, writes: bool) -> Scope:
         """The scope of one request: `with database.scope(writes=True): …`."""
-        return Scope(self, writes)
-
-    def uncommitted(self) -> list[str]:
-        """What the current scope's session changed and did not commit, for people to read."""
-        return uncommitted(self.scoped()) if self.scoped.registry.has() else []
-
-    def rollback(self) -> None:
-        """Rolls back what the current scope's session did, if it did anything."""
-        if self.scoped.registry.has():
-            self.scoped.rollback()
-
-    def release(self) -> None:
-        """Gives the connection back to the pool; loaded objects stay readable as they are."""
-        if not self.scoped.registry.has():
-            return
-        session = self.scoped()
-        with _dropping_what_fails(session):
-            if uncommitted(session):
-                session.rollback()
-            elif transaction := session.get_transaction():
-                transaction.close()
-
-    def read_from_now(self) -> None:
-        """What follows only reads, as after an action: no more BEGIN IMMEDIATE."""
-        self._scope_key().writes = False
-        if self.scoped.registry.has() and self._sandbox is None:
-            self.scoped.rollback()
-            self.scoped().bind = self._reader
-
-    def remove(self) -> None:
-        """Ends the current scope's session; a connection that cannot be cleaned is dropped."""
-        if not self.scoped.registry.has():
-            return
-        session = self.scoped()
-        try:
-            with _dropping_what_fails(session):
-                session.close()
-        finally:
-            self.scoped.registry.clear()
-
-    def replay(self, attempt: Callable[[], T], retries: int) -> T:
-        """Calls `attempt`, again after a conflict between transactions if nothing was committed."""
-        while True:
-            if self.scoped.registry.has():  # what a guard committed is not done again
-                self.scoped().info.pop("committed", None)
-            try:
-                return attempt()
-            except sa.exc.DBAPIError as error:
-                committed = self.scoped.registry.has() and self.scoped().info.get("committed")
-                if retries <= 0 or committed or not is_conflict(error):
-                    raise
-                retries -= 1
-                log.info("replayed after a conflict: %s", type(error.orig).__name__)
-                self.remove()
+        return Scope(self, writes=writes)
 
     def report_unavailable(self, error: BaseException) -> None:
         """One log line a second at most that the database does not answer."""
@@ -2051,39 +2147,66 @@ class Database:
             reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
             log.error("database %s: %s", shown_url(self.engine.url), reason)
 
-    def _scope_key(self) -> Scope:
+    def new_session(self, scope: Scope | None = None) -> orm.Session:
+        """A session for a request, or for work outside one."""
+        if self._sandbox is not None:
+            connection, _ = self._sandbox
+            session = self._class(bind=connection, join_transaction_mode="create_savepoint")
+        else:
+            session = self._class(self.engine)
+        session.info["scope"] = scope
+        return session
+
+    def _begin_work(
+        self, session: orm.Session, transaction: orm.SessionTransaction, connection: sa.Connection
+    ) -> None:
+        if transaction.nested:
+            return
+        scope: Scope | None = session.info.get("scope")
+        reads = scope is not None and not scope.writes and self._sandbox is None
+        if reads and self._autocommit is not None:
+            reads = self._autocommit.prepare(connection)
+        work = Work(connection, reads, in_request=scope is not None)
+        session.info["work"] = self._works[connection] = work
+
+    def _end_work(self, session: orm.Session, transaction: orm.SessionTransaction) -> None:
+        if transaction.parent is not None:
+            return
+        if (work := session.info.pop("work", None)) is not None:
+            self._works.pop(work.connection, None)
+        if self._sandbox is not None and session is not self._sandbox[1]:
+            self._sandbox[1].expire_all()
+
+
+class _SessionOfScope(ScopedRegistry[orm.Session]):
+    """Where `scoped_session` keeps its session: in the scope, the request's or a stream's own."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def __call__(self) -> orm.Session:
+        scope = self._scope()
+        if scope.session is None:
+            scope.session = self.database.new_session(scope)
+        return scope.session
+
+    def has(self) -> bool:
+        return self._scope().session is not None
+
+    def set(self, obj: orm.Session) -> None:
+        self._scope().session = obj
+
+    def clear(self) -> None:
+        self._scope().session = None
+
+    def _scope(self) -> Scope:
         try:
-            return self.current_scope.get()
+            return self.database.current_scope.get()
         except LookupError:
             raise NoventaError(
                 "db was used outside its request; in a thread or a task of your own write"
                 " `with app.database.session() as db:`."
             ) from None
-
-    def _scoped_session(self) -> orm.Session:
-        session = self._new_session(writes=self._scope_key().writes)
-        session.info["in_request"] = True
-        return session
-
-    def _new_session(self, *, writes: bool) -> orm.Session:
-        if self._sandbox is not None:
-            connection, _ = self._sandbox
-            return self._factory(bind=connection, join_transaction_mode="create_savepoint")
-        return self._factory(bind=self.engine if writes else self._reader)
-
-    @property
-    def _reader(self) -> sa.Engine:
-        if self._autocommit and self._autocommit.usable:
-            return self._autocommit.engine
-        return self._read_engine
-
-    def _forget_connection(self, session: orm.Session, transaction: orm.SessionTransaction) -> None:
-        if transaction.parent is not None:
-            return
-        session.info.pop("connection", None)
-        session.info.pop("writes", None)
-        if self._sandbox is not None and session is not self._sandbox[1]:
-            self._sandbox[1].expire_all()
 
 
 class AutocommitReads:
@@ -2095,19 +2218,24 @@ class AutocommitReads:
     views and of tables with rules or row security, which may hide a function.
     """
 
-    def __init__(self, engine: sa.Engine) -> None:
-        self.engine = engine.execution_options(isolation_level="AUTOCOMMIT", **{_READS: True})
+    def __init__(self, engine: sa.Engine, works: Works) -> None:
+        self._works = works
         self._suspect: frozenset[str] = frozenset()
         self._is_plain = functools.lru_cache(maxsize=1_000)(self._judge)
         event.listen(engine, "first_connect", self._learn_relations)
+        event.listen(engine, "checkin", _end_autocommit)
         event.listen(engine, "handle_error", self._abort)
-        event.listen(self.engine, "before_cursor_execute", self._begin_unless_plain)
+        watch_statements(engine, works, self._begin_unless_plain)
 
-    @property
-    def usable(self) -> bool:
-        """Whether transactions are READ COMMITTED; known after the first connection."""
-        dialect = self.engine.dialect
-        return getattr(dialect, "default_isolation_level", None) == "READ COMMITTED"
+    def prepare(self, connection: sa.Connection) -> bool:
+        """Has the driver begin nothing by itself; False where that would change what is read."""
+        driver: Any = connection.connection.dbapi_connection
+        level = getattr(connection.dialect, "default_isolation_level", None)
+        chosen = "isolation_level" in connection.get_execution_options()
+        usable = level == "READ COMMITTED" and not chosen and not driver.closed
+        if usable:
+            driver.autocommit = True
+        return usable
 
     def _learn_relations(self, connection: Any, _: object) -> None:
         query = (
@@ -2128,28 +2256,35 @@ class AutocommitReads:
             and words.isdisjoint(self._suspect)
         )
 
-    def _begin_unless_plain(
-        self, _: sa.Connection, cursor: Any, statement: str, __: Any, context: Any, ___: bool
-    ) -> None:
+    def _begin_unless_plain(self, cursor: Any, statement: str, context: Any, reads: bool) -> None:
         driver = cursor.connection
-        idle = driver.autocommit and driver.info.transaction_status == 0
-        streamed = context is not None and context.execution_options.get("stream_results")
-        if idle and (streamed or not self._is_plain(statement)):
+        if not reads or driver.pgconn.transaction_status != _IDLE:
+            return
+        if context.execution_options.get("stream_results") or not self._is_plain(statement):
             driver.execute("BEGIN")
 
     def _abort(self, context: sa.engine.ExceptionContext) -> None:
         """After an error nothing goes until a rollback, as it is within a transaction."""
-        if context.is_disconnect or context.connection is None:
+        connection = context.connection
+        if context.is_disconnect or connection is None:
             return
-        driver: Any = context.connection.connection.dbapi_connection
-        if not driver.autocommit:
-            return
-        if driver.info.transaction_status == 0:
+        work, driver = (
+            self._works.get(connection),
+            cast(Any, connection.connection.driver_connection),
+        )
+        if work and work.reads and driver.pgconn.transaction_status == _IDLE:
             driver.execute("BEGIN")
             with contextlib.suppress(context.dialect.loaded_dbapi.Error):
                 driver.execute("SELECT 1 / 0")
 
 
+def _end_autocommit(driver: Any, _: object) -> None:
+    """The pool's connections are as SQLAlchemy knows them; `driver` is None where it is dropped."""
+    if driver is not None and not driver.closed and driver.autocommit:
+        driver.autocommit = False
+
+
+_IDLE = 0  # libpq's PQTRANS_IDLE
 _WORD = re.compile(r"\w+")
 _CALLED = re.compile(r'([\w"]+)\s*\(')
 _IMPURE = re.compile(
@@ -2166,29 +2301,30 @@ _PURE = frozenset(  # keywords, types and functions that may stand before a pare
 )  # fmt: skip
 
 
-@contextmanager
-def _dropping_what_fails(session: orm.Session) -> Iterator[None]:
+def _clean(session: orm.Session, clean: Callable[[], None]) -> None:
     """A connection that cannot be cleaned is dropped, and spoils no answer."""
-    connection = session.info.get("connection")
+    work: Work | None = session.info.get("work")
     try:
-        yield
+        clean()
     except (sa.exc.SQLAlchemyError, OSError) as error:
         reason = getattr(error, "orig", error)
         log.warning("a session could not be cleaned; its connection is dropped: %s", reason)
-        if connection is not None and not connection.closed:
-            connection.invalidate()
-            connection.close()
+        if work is not None and not work.connection.closed:
+            work.connection.invalidate()
+            work.connection.close()
 
 
 def uncommitted(session: orm.Session) -> list[str]:
     """What `session` changed and did not commit: `new User`, `UPDATE users SET …`."""
     rows = [f"new {type(row).__name__}" for row in session.new]
-    for kind, changed in (("changed", session.dirty), ("deleted", session.deleted)):
+    modified = session.dirty if session.identity_map.check_modified() else ()
+    for kind, changed in (("changed", modified), ("deleted", session.deleted)):
         for row in changed:
             if kind == "deleted" or session.is_modified(row):
                 identity = sa.inspect(row, raiseerr=True).identity
                 rows.append(f"{kind} {type(row).__name__} {identity}")
-    rows += session.info.get("writes", ())
+    if work := session.info.get("work"):
+        rows += work.writes
     return rows if len(rows) < _TOLD else [*rows[:_TOLD], "…"]
 
 
@@ -2274,18 +2410,29 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
             raise
 
 
-def _begin_sqlite(connection: sa.Connection) -> None:
-    reads = connection.get_execution_options().get(_READS)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+def _begin_sqlite(cursor: Any, _: str, context: Any, reads: bool) -> None:
+    level = context.execution_options.get("isolation_level")
+    if not cursor.connection.in_transaction and level != "AUTOCOMMIT":  # VACUUM needs none
+        cursor.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
-def _read_whole(_: sa.Connection, cursor: Any, *arguments: Any) -> None:
-    """Reads a result at once, as the drivers of servers do: a cursor left open would keep its
-    snapshot, and the next transaction on that connection would find the database locked."""
-    context = arguments[2]
-    streamed = context.execution_options.get("stream_results")
-    if cursor.description and not context.is_crud and not streamed:
-        context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(cursor)
+def _rollback_sqlite(connection: Any) -> None:
+    """The driver's own `rollback()` compiles the statement anew each time (4 µs)."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+def _read_whole(cursor: Any, context: Any, streamed: bool) -> None:
+    """Reads a result at once where its cursor may not stay open.
+
+    SQLite's would keep its snapshot, and the next transaction on that connection would find the
+    database locked; a server's is gone when a stream gives its connection back between chunks.
+    """
+    description = cursor.description
+    if description and not context.is_crud:
+        context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(cursor, description)
+        if streamed:
+            cursor.close()
 
 
 def _survive_fork(engine: sa.Engine) -> None:
@@ -2301,39 +2448,9 @@ def _survive_fork(engine: sa.Engine) -> None:
     os.register_at_fork(after_in_child=start_anew)
 
 
-def _no_open_results(state: orm.ORMExecuteState) -> None:
-    """No server-side cursor in a request: a stream gives its connection back between chunks."""
-    streamed = not state.execution_options.keys().isdisjoint(("yield_per", "stream_results"))
-    if streamed and "in_request" in state.session.info:
-        state.update_execution_options(yield_per=None, stream_results=False)
-
-
-def _remember_connection(
-    session: orm.Session, transaction: orm.SessionTransaction, connection: sa.Connection
-) -> None:
-    session.info["connection"] = connection
-    if not transaction.nested:  # what was written before is not this session's
-        session.info["writes"] = connection.info["writes"] = []
-
-
 def _note_commit(session: orm.Session) -> None:
     if not session.in_nested_transaction():
         session.info["committed"] = True
-
-
-def _note_savepoint(connection: sa.Connection, name: str) -> None:
-    connection.info[f"writes before {name}"] = len(connection.info.get("writes", ()))
-
-
-def _forget_since_savepoint(connection: sa.Connection, name: str, _: object) -> None:
-    del connection.info.get("writes", [])[connection.info.get(f"writes before {name}", 0) :]
-
-
-def _note_write(connection: sa.Connection, _: object, statement: str, *__: object) -> None:
-    if _WRITE.match(statement):
-        writes = connection.info.setdefault("writes", [])
-        if len(writes) < _TOLD:
-            writes.append(" ".join(statement.split())[:60])
 
 
 class RevisionFile(NamedTuple):
@@ -2397,7 +2514,7 @@ def _current_revisions(engine: sa.Engine) -> set[str]:
     file = engine.url.database or ""
     if engine.dialect.name == "sqlite" and not file.startswith("file:") and not Path(file).exists():
         return set()  # connecting would make the file
-    with engine.connect().execution_options(**{_READS: True}) as connection:
+    with reading(engine) as connection:
         if not sa.inspect(connection).has_table("alembic_version"):
             return set()
         return set(connection.scalars(sa.text("SELECT version_num FROM alembic_version")))
@@ -2436,15 +2553,30 @@ class Fields(dict[str, Any]):
         return ""
 
 
-@dataclass
+@dataclass(slots=True)
 class Exchange:
-    """One request on its way to its response: what handlers get, and where it has come to."""
+    """One request on its way to its answer: what handlers get, and where it has come to."""
 
     request: Request
     session: Session
+    scope: Scope
+    reads: bool  # by its method (RFC 9110, 9.2.1)
     trail: list[str] = field(default_factory=list)  # page, then components, outermost first
     reports: list[tuple[str, list[str]]] = field(default_factory=list)  # forgotten commits
     mounted: bool = False  # another application answered
+
+    @property
+    def db(self) -> orm.scoped_session[orm.Session]:
+        """The `db` of handlers."""
+        return self.scope.database.scoped
+
+    def url(self, path: str) -> str:
+        """`path` of this application as a URL: with the mount's prefix, percent-encoded."""
+        if not path.startswith("/") or path.startswith("//"):
+            raise NoventaError(
+                f"{_calling_line()}: url({path!r}): expected a path of this application, like '/x'."
+            )
+        return self.request.prefix + quote(path, safe=_URL_SAFE)
 
 
 class Posted(NamedTuple):
@@ -2459,10 +2591,6 @@ class Answered(Exception):  # noqa: N818
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
-
-
-class Fresh(webob.Response):
-    """A response made here for this one request; a handler's own may be shared."""
 
 
 class Redirect(webob.Response):
@@ -2503,17 +2631,23 @@ class CompiledComponent:
         self.actions = actions_of(component)
         self._accepted = _accepted_props(self.load) if self.load else (None, frozenset[str]())
         self._accepted_by = {name: _accepted_props(act) for name, act in self.actions.items()}
+        self._fits = functools.lru_cache(maxsize=100)(self._judge)
         self.defaults = _default_props(self.load) if self.load else {}
         self.guard_taken = _accepted_props(component.guard)[0] if component.guard else None
         self.may_act = True  # a form may be inside: its instances must be told apart
 
+    def _judge(self, names: tuple[str, ...], action: str | None) -> bool:
+        """Whether props of these names may be given to it, or to an action."""
+        taken, needed = self._accepted_by[action] if action else self._accepted
+        known = taken is None or taken.issuperset(names)
+        return known and needed.issubset(names) and _NO_PROPS.isdisjoint(names)
+
     def check_props(self, props: Mapping[str, Any], action: str | None = None) -> None:
         """Raises PropsError for a missing, unknown or reserved prop, naming the template line."""
+        if self._fits(tuple(props), action):
+            return
         taken, needed = self._accepted_by[action] if action else self._accepted
         given = props.keys()
-        fits = needed <= given and (taken is None or given <= taken)
-        if fits and _NO_PROPS.isdisjoint(given):
-            return
         where = f"{_calling_line()}: component {self.name!r}"
         whose = f"{where}: its action {action!r}" if action else where
         for name in sorted(_NO_PROPS & given):
@@ -2528,14 +2662,14 @@ class CompiledComponent:
         for name in sorted(given - (taken or frozenset())):
             raise PropsError(f"{whose} takes no prop {name!r}; {did_you_mean(name, taken or ())}")
 
-    def guard_answer(self, exchange: Exchange, database: Database, props: Mapping[str, Any]) -> Any:
+    def guard_answer(self, exchange: Exchange, props: Mapping[str, Any]) -> Any:
         """What the component's guard answers; it gets those props that it declares."""
         guard, taken = self.component.guard, self.guard_taken
         if guard is None:
             return None
         chosen = {name: props[name] for name in props if taken is None or name in taken}
-        answer = guard(exchange.request, exchange.session, database.scoped, **chosen)
-        report_forgotten_commit(exchange, database, guard)
+        answer = guard(exchange.request, exchange.session, exchange.db, **chosen)
+        report_forgotten_commit(exchange, guard)
         return answer
 
 
@@ -2668,89 +2802,70 @@ _CHECKED_CALLS = ("component", "action", "action_ticket")
 class Rendering:
     """One page being rendered for one exchange."""
 
-    def __init__(
-        self, components: Components, database: Database, exchange: Exchange, posted: Posted | None
-    ) -> None:
-        self.components, self.database = components, database
-        self.exchange, self.posted = exchange, posted
+    __slots__ = ("components", "exchange", "functions", "posted", "twins")
+
+    def __init__(self, components: Components, exchange: Exchange, posted: Posted | None) -> None:
+        self.components, self.exchange, self.posted = components, exchange, posted
         self.twins: dict[str, int] = {}
         self.functions: dict[str, Any] = {
             **components.jinja.globals,
-            "url": self.url,
-            "static": lambda name: self.url(components.static.url(name)),
+            "url": exchange.url,
+            "static": functools.partial(components.static.link, exchange),
             "flashes": exchange.session.flashes,
         }
 
     def page(self, template: str) -> str:
         """The page's HTML. Raises Answered if a component's guard answers instead."""
-        root = Instance(self, None, "", {})
-        context = {**self.functions, **root.functions(), **self.exchange.request.view_args}
+        context = self.context(Place(self, None, "", {}), self.exchange.request.view_args)
         try:
-            return self._text(template, context)
+            return self.text(template, context)
         except Exception:
             self.components.jinja.handle_exception()  # gives the traceback the templates' lines
 
-    def url(self, path: str) -> str:
-        """`path` of this application as a URL: with the mount's prefix, percent-encoded."""
-        if not path.startswith("/") or path.startswith("//"):
-            raise NoventaError(
-                f"{_calling_line()}: url({path!r}): expected a path of this application, like '/x'."
-            )
-        return self.exchange.request.prefix + quote(path, safe=_URL_SAFE)
-
-    def show(
-        self, parent: Instance, name: str, key: Any, caller: Any, props: dict[str, Any]
-    ) -> Markup:
-        """The HTML of a component inside `parent`."""
-        compiled = self.components.find(name)
-        compiled.check_props(props)
-        trail = self.exchange.trail
-        if len(trail) > _DEPTH:
-            raise PropsError(f"components are nested over {_DEPTH} deep: {' > '.join(trail[-3:])}.")
-        trail.append(name)
-        place = self._instance_id(parent, name, key, props) if compiled.may_act else ""
-        instance = Instance(self, compiled, place, props)
-        answer = compiled.guard_answer(self.exchange, self.database, props)
-        if answer is not None:
-            raise Answered(answer)
-        context = self._context(instance)
-        context["children"] = caller() if caller else ""
-        html = self._text(compiled.component.template, context)
-        trail.pop()
-        return Markup(html)  # noqa: S704
-
-    def _text(self, name: str, context: dict[str, Any]) -> str:
+    def text(self, name: str, context: dict[str, Any]) -> str:
         """`Template.render` without its copies of the context and of Jinja's globals."""
         template = self.components.template(name)
-        return "".join(template.root_render_func(template.new_context(context, shared=True)))
-
-    def _context(self, instance: Instance) -> dict[str, Any]:
-        compiled = cast(CompiledComponent, instance.compiled)
-        context: dict[str, Any] = {**compiled.defaults, **instance.props}
-        if compiled.load:
-            exchange = self.exchange
-            loaded = compiled.load(
-                exchange.request, exchange.session, self.database.scoped, **instance.props
+        return "".join(
+            template.root_render_func(
+                _Context(template.environment, context, template.name, template.blocks)
             )
-            context.update(result_dict(loaded, compiled.load))
-            report_forgotten_commit(exchange, self.database, compiled.load)
-        if self.posted and self.posted.instance == instance.id:
-            context.update(self.posted.result)
-        if not RESERVED.isdisjoint(context):
-            name = sorted(RESERVED & context.keys())[0]
+        )
+
+    def context(self, place: Place, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What the template at a place sees, beside Jinja's own functions."""
+        return {
+            **self.functions,
+            **values,
+            "component": place.component,
+            "action": place.action,
+            "action_ticket": place.action_ticket,
+        }
+
+    def values(self, place: Place, compiled: CompiledComponent) -> dict[str, Any]:
+        """What a component shows: its props, what its handlers returned, `errors` and `values`."""
+        values, exchange = {**compiled.defaults, **place.props}, self.exchange
+        if (load := compiled.load) is not None:
+            loaded = load(exchange.request, exchange.session, exchange.db, **place.props)
+            values.update(result_dict(loaded, load))
+            if exchange.scope.session is not None:
+                report_forgotten_commit(exchange, load)
+        if self.posted and self.posted.instance == place.id:
+            values.update(self.posted.result)
+        if not RESERVED.isdisjoint(values):
+            name = sorted(RESERVED & values.keys())[0]
             raise PropsError(
                 f"component {compiled.name!r}: {name!r} is a function of every template;"
                 " give the result another name."
             )
         for name in ("errors", "values"):
-            said = context.get(name)
+            said = values.get(name)
             if said and not isinstance(said, Mapping):
                 problem = f"{name} is a {type(said).__name__}; expected a dict."
                 raise PropsError(f"component {compiled.name!r}: {problem}")
-            context[name] = Fields(said or ())
-        return {**self.functions, **context, **instance.functions()}
+            values[name] = Fields(said) if said else Fields()
+        return values
 
-    def _instance_id(self, parent: Instance, name: str, key: Any, props: dict[str, Any]) -> str:
+    def instance_id(self, parent: Place, name: str, key: Any, props: dict[str, Any]) -> str:
         """parent / name / key or hash of the props; equal ones are numbered."""
         plain = f"{parent.id}/{name}"
         if key is not None:
@@ -2763,8 +2878,10 @@ class Rendering:
         return plain if number == 1 else f"{plain}#{number}"
 
 
-class Instance:
-    """One place where a component is shown; its methods are functions of its template."""
+class Place:
+    """A place where a component is shown; its methods are functions of the template there."""
+
+    __slots__ = ("compiled", "id", "props", "rendering")
 
     def __init__(
         self, rendering: Rendering, compiled: CompiledComponent | None, id: str,
@@ -2772,17 +2889,28 @@ class Instance:
     ) -> None:  # fmt: skip
         self.rendering, self.compiled, self.id, self.props = rendering, compiled, id, props
 
-    def functions(self) -> dict[str, Any]:
-        """The template functions that depend on the place."""
-        return {
-            "component": self.component,
-            "action": self.action,
-            "action_ticket": self.action_ticket,
-        }
-
     def component(self, name: str, /, key: Any = None, caller: Any = None, **props: Any) -> Markup:
         """Shows a component here; `key` tells apart what has the same name and props."""
-        return self.rendering.show(self, name, key, caller, props)
+        rendering = self.rendering
+        compiled = rendering.components.find(name)
+        compiled.check_props(props)
+        exchange = rendering.exchange
+        trail = exchange.trail
+        if len(trail) > _DEPTH:
+            raise PropsError(f"components are nested over {_DEPTH} deep: {' > '.join(trail[-3:])}.")
+        trail.append(name)
+        instance = rendering.instance_id(self, name, key, props) if compiled.may_act else ""
+        place = Place(rendering, compiled, instance, props)
+        if compiled.component.guard is not None:
+            answer = compiled.guard_answer(exchange, props)
+            if answer is not None:
+                raise Answered(answer)
+        values = rendering.values(place, compiled)
+        values["children"] = caller() if caller else ""
+        context = rendering.context(place, values)
+        html = rendering.text(compiled.component.template, context)
+        trail.pop()
+        return Markup(html)  # noqa: S704
 
     def action(self, name: str) -> Markup:
         """A hidden field for a `<form method="post">` that calls `action_<name>`."""
@@ -2810,16 +2938,16 @@ class StaticFiles:
 
     def __init__(self, registry: Registry, config: Config) -> None:
         self.routes = {
-            route: (config.root / route.folder).resolve()
+            route: os.path.realpath(config.root / route.folder)
             for route in registry.routes
             if isinstance(route, Static)
         }
-        self._fingerprints: dict[Path, tuple[int, int, str]] = {}
+        self._fingerprints: dict[str, tuple[int, int, str]] = {}
 
     def faults(self) -> Iterator[Fault]:
         """The routes whose folder does not exist."""
         for route, folder in self.routes.items():
-            if not folder.is_dir():
+            if not Path(folder).is_dir():
                 yield Fault(route.where, f"folder {route.folder!r} does not exist", "make it")
 
     def url(self, name: str) -> str:
@@ -2828,50 +2956,54 @@ class StaticFiles:
             file = _file_below(folder, "/" + name.lstrip("/"))
             if file is not None:
                 path = f"{route.path.rstrip('/')}/{name.lstrip('/')}"
-                return f"{quote(path, safe='/')}?v={self._fingerprint(file)}"
+                return f"{quote(path, safe='/')}?v={self._fingerprint(file, Path(file).stat())}"
         folders = ", ".join(route.folder for route in self.routes) or "no Static route"
         raise NoventaError(f"{_calling_line()}: static({name!r}): no such file in {folders}.")
 
-    def respond(self, request: Request, route: Route, tail: str) -> webob.Response:
+    def link(self, exchange: Exchange, name: str) -> str:
+        """The same as browsers write it; `static()` of the templates."""
+        return exchange.url(self.url(name))
+
+    def respond(self, request: Request, route: Route, tail: str) -> Answer | webob.Response:
         """The file at `tail`, with Last-Modified, ETag and ranges. Raises HTTPNotFound."""
-        file = _file_below(self.routes[cast(Static, route)], tail)
-        if file is None:
+        path = _file_below(self.routes[cast(Static, route)], tail)
+        if path is None:
             raise webob.exc.HTTPNotFound
         try:
-            opened = file.open("rb")
+            file = open(path, "rb")  # noqa: PTH123, SIM115
         except OSError:
             raise webob.exc.HTTPNotFound from None
-        status = os.fstat(opened.fileno())
-        response = webob.Response(
-            app_iter=_OpenFile(opened, status.st_size),
-            content_type=mimetypes.guess_type(file.name)[0] or "application/octet-stream",
-            conditional_response=True,
-        )
-        response.content_length = status.st_size
-        response.last_modified = status.st_mtime
-        response.etag = f"{status.st_mtime_ns:x}-{status.st_size:x}"
-        response.accept_ranges = "bytes"
-        fingerprint = request.args.get("v")
-        if fingerprint and fingerprint == self._fingerprint(file):
-            response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
-        return response
+        status = os.fstat(file.fileno())
+        headers = [
+            ("Content-Type", _media_type(path)),
+            ("Last-Modified", _http_date(int(status.st_mtime))),
+            ("ETag", f'"{status.st_mtime_ns:x}-{status.st_size:x}"'),
+            ("Accept-Ranges", "bytes"),
+        ]
+        fingerprint = request.args.get("v") if request.environ["QUERY_STRING"] else None
+        if fingerprint and fingerprint == self._fingerprint(path, status):
+            headers.append(("Cache-Control", "public, max-age=31536000, immutable"))
+        if status.st_size <= _BLOCK and _CONDITIONAL.isdisjoint(request.environ):
+            with file:
+                data = file.read(status.st_size)
+            return Answer("200 OK", [*headers, ("Content-Length", str(len(data)))], [data])
+        headers.append(("Content-Length", str(status.st_size)))
+        body = _OpenFile(file, status.st_size)
+        return webob.Response(headerlist=headers, app_iter=body, conditional_response=True)
 
-    def _fingerprint(self, file: Path) -> str:
-        status = file.stat()
-        known = self._fingerprints.get(file)
+    def _fingerprint(self, path: str, status: os.stat_result) -> str:
+        known = self._fingerprints.get(path)
         if known is None or known[:2] != (status.st_mtime_ns, status.st_size):
-            with file.open("rb") as opened:
+            with Path(path).open("rb") as opened:
                 digest = hashlib.file_digest(opened, "sha256").hexdigest()[:12]
-            known = self._fingerprints[file] = (status.st_mtime_ns, status.st_size, digest)
+            known = self._fingerprints[path] = (status.st_mtime_ns, status.st_size, digest)
         return known[2]
 
 
-def report_forgotten_commit(
-    exchange: Exchange, database: Database, handler: Handler | None
-) -> None:
+def report_forgotten_commit(exchange: Exchange, handler: Handler | None) -> None:
     """Rolls back what `handler` (None: it raised) changed and did not commit, and says so."""
-    if rows := database.uncommitted():
-        database.rollback()
+    if rows := exchange.scope.uncommitted():
+        exchange.scope.rollback()
         names = [] if handler is None else [name_of(handler)]
         name = " > ".join((*exchange.trail, *names))
         exchange.reports.append((name, rows))
@@ -2890,8 +3022,23 @@ def result_dict(result: Any, handler: Handler) -> Mapping[str, Any]:
     return result
 
 
+class _Context(jinja2.runtime.Context):
+    """Calls `component()` and its like directly; Jinja first looks how a callable wants to be
+    called, which costs half as much as a component."""
+
+    @jinja2.utils.internalcode
+    def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if type(getattr(function, "__self__", None)) is not Place:
+            return super().call(function, *args, **kwargs)
+        kwargs.pop("_loop_vars", None)
+        kwargs.pop("_block_vars", None)
+        return function(*args, **kwargs)
+
+
 class _Environment(jinja2.Environment):
     """Every template has the same globals: Jinja's layer over them costs as much as a component."""
+
+    context_class = _Context
 
     def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:
         return super().make_globals(d) if d else self.globals
@@ -2987,7 +3134,7 @@ class _OpenFile:
         return self
 
     def __next__(self) -> bytes:
-        block = self.file.read(min(65_536, self.left))
+        block = self.file.read(min(_BLOCK, self.left))
         if not block:
             raise StopIteration
         self.left -= len(block)
@@ -2998,21 +3145,43 @@ class _OpenFile:
         self.file.close()
 
 
-_DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d) *(?:\..*)?", re.IGNORECASE)
+_BLOCK = 65_536  # bytes of a file that are read at once
+_CONDITIONAL = {
+    "HTTP_IF_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_IF_RANGE",
+    "HTTP_IF_UNMODIFIED_SINCE", "HTTP_RANGE",
+}  # fmt: skip
+_UNSAFE_SEGMENT = re.compile(
+    r"\.(?!well-known$)|(?:con|prn|aux|nul|com\d|lpt\d) *(?:\..*)?$|.*[\\:\0]|$",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
-def _file_below(folder: Path, tail: str) -> Path | None:
-    """The regular file that `tail` (`/a/b.css`) names inside `folder`, or None."""
-    segments = tail.split("/")[1:]
-    for segment in segments:
-        hidden = segment.startswith(".") and segment != ".well-known"
-        if not segment or hidden or _DEVICES.fullmatch(segment) or set(segment) & set("\\:\0"):
-            return None
+_http_date = functools.lru_cache(maxsize=1_000)(serialize_date)
+
+
+@functools.lru_cache(maxsize=1_000)
+def _media_type(path: str) -> str:
+    kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    return f"{kind}; charset=UTF-8" if kind.startswith("text/") else kind
+
+
+def _file_below(folder: str, tail: str) -> str | None:
+    """The regular file that `tail` (`/a/b.css`) names inside `folder`, a real path, or None."""
+    path, mode = folder, 0
     try:
-        file = folder.joinpath(*segments).resolve(strict=True)
-        return file if file.is_file() and file.is_relative_to(folder) else None
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: links in a circle
+        for segment in tail.split("/")[1:]:
+            if _UNSAFE_SEGMENT.match(segment):
+                return None
+            path = f"{path}{os.sep}{segment}"
+            mode = os.lstat(path).st_mode
+            if stat.S_ISLNK(mode):
+                path = os.path.realpath(path, strict=True)
+                mode = os.lstat(path).st_mode
+                if not path.startswith(f"{folder}{os.sep}"):
+                    return None
+    except (OSError, ValueError):
         return None
+    return path if stat.S_ISREG(mode) else None
 
 
 # ---- App ------------------------------------------------------------------------------------
@@ -3056,7 +3225,7 @@ class App:
         self.sessions = SessionCookies(config)
         self._limits = {name: config[f"limits.{name}"] for name in _DEFAULT_LIMITS}
         self._methods = {r: _methods(r) for r in registry.routes if not isinstance(r, Mount)}
-        self._headers = [*_chosen_headers(config["headers"]).items()]
+        self._headers = _chosen_headers(config["headers"])
         self._debug: bool = config["debug"]
         self._pages = jinja2.Environment(
             loader=jinja2.FileSystemLoader(data_folder("templates")), autoescape=True
@@ -3067,15 +3236,14 @@ class App:
         return f"<App {self.config.root.name}, {self.database!r}>"
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        with self.database.scope(writes=environ["REQUEST_METHOD"] not in READ_METHODS) as scope:
-            response = self.respond(environ, scope)
-            return send(response, environ, start_response, scope)
+        with Scope(self.database, writes=environ["REQUEST_METHOD"] not in READ_METHODS) as scope:
+            answer = self.respond(environ, scope)
+            return send(answer, environ, start_response, scope)
 
-    def respond(self, environ: dict[str, Any], scope: Scope) -> webob.Response:
-        """The response to a request, whatever happens on the way."""
-        request = Request(environ, self._limits)
-        scope.closers.append(request.close_files)
-        exchange = Exchange(request, self.sessions.open(request))
+    def respond(self, environ: dict[str, Any], scope: Scope) -> Answer:
+        """The answer to a request, whatever happens on the way."""
+        request = Request(environ, self._limits, scope.closers)
+        exchange = Exchange(request, self.sessions.open(request), scope, not scope.writes)
         try:
             return self._finish(exchange, self._answer(exchange))
         except (Exception, SystemExit) as error:
@@ -3097,22 +3265,25 @@ class App:
 
     # The steps, in the order in which a request takes them.
 
-    def _answer(self, exchange: Exchange) -> webob.Response:
+    def _answer(self, exchange: Exchange) -> Answer | webob.Response:
+        response: Answer | webob.Response
         try:
             response = self._publish(exchange)
         except Answered as answered:
             exchange.session.shown = 0  # the page that showed them is not sent
-            response = self._guard_response(answered.answer)
+            response = self._guard_response(exchange, answered.answer)
         except webob.exc.HTTPException as error:
             exchange.session.shown = 0
             response = error.wsgi_response
             self._settle(exchange, None, response.status_int)
-        is_error = isinstance(response, webob.exc.HTTPException)  # raised or returned
-        return self._http_error(response) if is_error else response
+        if isinstance(response, webob.exc.WSGIHTTPException):  # raised or returned
+            return self._http_error(response)
+        return response
 
-    def _publish(self, exchange: Exchange) -> webob.Response:
+    def _publish(self, exchange: Exchange) -> Answer | webob.Response:
         request = exchange.request
-        self._check_visitor(request)
+        if self._debug:
+            self._check_visitor(request)
         path = request.check()
         match = self.router.match(path)
         if match is None:
@@ -3121,24 +3292,27 @@ class App:
         exchange.trail.append(getattr(route, "template", route.path))
         if (answer := self._options(request, route)) is not None:
             return answer
-        self._check_origin(request, route)
+        if not exchange.reads:
+            self._check_origin(request, route)
         for guard in (*self.registry.guards, *route.guards):
-            answer = guard(request, exchange.session, self.database.scoped)
-            report_forgotten_commit(exchange, self.database, guard)
+            answer = guard(request, exchange.session, exchange.db)
+            report_forgotten_commit(exchange, guard)
             if answer is not None:
-                return self._guard_response(answer)
+                return self._guard_response(exchange, answer)
         return self._dispatch(exchange, route, tail)
 
-    def _dispatch(self, exchange: Exchange, route: Route, tail: str) -> webob.Response:
+    def _dispatch(self, exchange: Exchange, route: Route, tail: str) -> Answer | webob.Response:
         request = exchange.request
         if isinstance(route, Mount):
             return self._mounted(exchange, route, tail)
         if isinstance(route, Static):
-            return self.components.static.respond(request, route, tail)
-        posted = request.method not in READ_METHODS
-        if posted or request.environ.get("CONTENT_LENGTH"):
+            answer = self.components.static.respond(request, route, tail)
+            if isinstance(answer, Answer):
+                self._complete(answer)
+            return answer
+        if not exchange.reads or request.environ.get("CONTENT_LENGTH"):
             request.limits = {**self._limits, **route.limits}
-            if posted and request.media_type and isinstance(route, Page):
+            if not exchange.reads and request.media_type and isinstance(route, Page):
                 _ = request.form_type
             request.guard_body()
         if isinstance(route, Endpoint):
@@ -3148,7 +3322,7 @@ class App:
     def _check_visitor(self, request: Request) -> None:
         """Debug pages show source code: nobody but this machine gets any."""
         address = request.environ.get("REMOTE_ADDR")
-        if not self._debug or not address:
+        if not address:
             return
         try:
             local = ipaddress.ip_address(address.partition("%")[0]).is_loopback
@@ -3165,17 +3339,18 @@ class App:
         target = quote(other, safe="/~!$&'()*+,=:@;")
         return Redirect(f"{target}?{query}" if query else target, status=308)
 
-    def _options(self, request: Request, route: Route) -> webob.Response | None:
+    def _options(self, request: Request, route: Route) -> Answer | None:
         """Refuses a method that the route does not have; answers OPTIONS for it."""
-        if isinstance(route, Mount) or request.method in (methods := self._methods[route]):
+        method = request.environ["REQUEST_METHOD"]
+        if isinstance(route, Mount) or method in (methods := self._methods[route]):
             return None
-        allow = {"Allow": ", ".join(sorted({*methods, "OPTIONS"}))}
-        if request.method == "OPTIONS":
-            return webob.Response(status=204, headerlist=list(allow.items()))
-        raise Refusal(405, "method", allow)
+        allow = ("Allow", ", ".join(sorted({*methods, "OPTIONS"})))
+        if method == "OPTIONS":
+            return Answer("204 No Content", [*self._headers, allow], [])
+        raise Refusal(405, "method", dict([allow]))
 
     def _check_origin(self, request: Request, route: Route) -> None:
-        if request.method in READ_METHODS or isinstance(route, Mount):
+        if isinstance(route, Mount):
             return
         evidence = self._same_origin(request)
         if isinstance(route, Endpoint):
@@ -3199,11 +3374,11 @@ class App:
         _, _, origin_host = origin.lower().partition("://")
         return origin in self.config["trusted_origins"] or (bool(host) and origin_host == host)
 
-    def _guard_response(self, answer: Any) -> webob.Response:
+    def _guard_response(self, exchange: Exchange, answer: Any) -> Answer | webob.Response:
         if isinstance(answer, webob.Response):
             return answer
         if isinstance(answer, Mapping) and "_redirect" in answer:
-            return Redirect(answer["_redirect"])
+            return self._redirect(exchange, answer["_redirect"])
         if isinstance(answer, Mapping) and _is_status(answer.get("_status")):
             return self._error(answer["_status"], answer.get("message"))
         raise NoventaError(
@@ -3211,9 +3386,15 @@ class App:
             " _status (200 to 599), or a Response."
         )
 
+    def _redirect(self, exchange: Exchange, target: str) -> Answer:
+        location = exchange.request.prefix + safe_target(target, external=False)
+        answer = self._whole("text/html; charset=UTF-8", b"", 303)
+        answer.headerlist.append(("Location", location))
+        return answer
+
     def _mounted(self, exchange: Exchange, route: Mount, tail: str) -> webob.Response:
         exchange.mounted = True
-        self.database.release()
+        exchange.scope.release()
         environ = exchange.request.environ.copy()
         path, tail = environ["PATH_INFO"], tail.encode("utf-8").decode("latin-1")
         environ["SCRIPT_NAME"] += path[: len(path) - len(tail)]
@@ -3221,29 +3402,23 @@ class App:
         # PEP 3333 lets it replace an answer of which nothing was sent; WebOb would raise instead.
         return webob.request.BaseRequest(environ).send(route.application, catch_exc_info=True)
 
-    def _endpoint(self, exchange: Exchange, route: Endpoint) -> webob.Response:
-        request = exchange.request
-
-        def call() -> Any:
-            return route.handler(
-                request, exchange.session, self.database.scoped, **request.view_args
-            )
-
-        result = self._replayed(exchange, call, route.retries)
+    def _endpoint(self, exchange: Exchange, route: Endpoint) -> Answer | webob.Response:
+        arguments = exchange.request, exchange.session, exchange.db
+        call = functools.partial(route.handler, *arguments, **exchange.request.view_args)
+        result = self._replayed(exchange, call, route.retries) if route.retries else call()
         self._settle(exchange, route.handler, getattr(result, "status_int", 200))
         if isinstance(result, webob.Response):
             return result
         if isinstance(result, dict | list):
-            body = json.dumps(result, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-            return Fresh(body.encode("utf-8"), content_type="application/json")
+            return self._whole("application/json", _JSON.encode(result).encode("utf-8"))
         raise NoventaError(
             f"{place_of(route.handler)}: {name_of(route.handler)} returned a"
             f" {type(result).__name__}; expected a Response, or a dict or list for JSON."
         )
 
-    def _page(self, exchange: Exchange, page: Page) -> webob.Response:
-        if exchange.request.method in READ_METHODS:
-            return self._render(exchange, page)
+    def _page(self, exchange: Exchange, page: Page) -> Answer | webob.Response:
+        if exchange.reads:
+            return self._html(self._render(exchange, page))
         ticket = self._ticket(exchange.request)
         compiled = self.components.by_name.get(ticket.component)
         if compiled is None or ticket.action not in compiled.actions:
@@ -3251,9 +3426,9 @@ class App:
         if ticket.nonce != exchange.session.state["nonce"]:
             return self._ask_again(exchange, page, ticket)
         exchange.trail.append(compiled.name)
-        answer = compiled.guard_answer(exchange, self.database, ticket.props)
+        answer = compiled.guard_answer(exchange, ticket.props)
         if answer is not None:
-            return self._guard_response(answer)
+            return self._guard_response(exchange, answer)
         return self._act(exchange, page, ticket, compiled)
 
     def _ticket(self, request: Request) -> Ticket:
@@ -3267,7 +3442,7 @@ class App:
             raise Refusal(403, "other-page")
         return ticket
 
-    def _ask_again(self, exchange: Exchange, page: Page, ticket: Ticket) -> webob.Response:
+    def _ask_again(self, exchange: Exchange, page: Page, ticket: Ticket) -> Answer:
         """The session changed since the form was shown, say by a login in another tab."""
         request, session = exchange.request, exchange.session
         if not self._same_origin(request):
@@ -3276,23 +3451,22 @@ class App:
         text = "Your session has changed: please send the form again."
         session.flash(text, "warning")
         typed = Posted(ticket.instance, {"values": dict(request.form), "errors": {"form": text}})
-        self.database.read_from_now()
-        response = self._render(exchange, page, typed, status=403)
+        exchange.scope.read_from_now()
+        html = self._render(exchange, page, typed)
         if not session.shown:  # the page shows no messages: say it all the same
             session.state["flashes"].pop()
-            _insert(response, str(Markup('<p role="status">{}</p>').format(text)))
-        response.headers["X-Noventa-Refused"] = "other-session"
-        return response
+            html = _inserted(html, f'<p role="status">{escape(text)}</p>')
+        answer = self._html(html, 403)
+        answer.headers["X-Noventa-Refused"] = "other-session"
+        return answer
 
     def _act(
         self, exchange: Exchange, page: Page, ticket: Ticket, compiled: CompiledComponent
-    ) -> webob.Response:
-        request, action = exchange.request, compiled.actions[ticket.action]
-
-        def call() -> Any:
-            return action(request, exchange.session, self.database.scoped, **ticket.props)
-
-        result = self._replayed(exchange, call, compiled.component.retries)
+    ) -> Answer | webob.Response:
+        action, retries = compiled.actions[ticket.action], compiled.component.retries
+        arguments = exchange.request, exchange.session, exchange.db
+        call = functools.partial(action, *arguments, **ticket.props)
+        result = self._replayed(exchange, call, retries) if retries else call()
         if isinstance(result, webob.Response):
             self._settle(exchange, action, result.status_int)
             return result
@@ -3306,16 +3480,15 @@ class App:
             raise NoventaError(f"{said}; expected a number from 200 to 599.")
         self._settle(exchange, action, status)
         if "_redirect" in result:
-            return Redirect(result["_redirect"])
+            return self._redirect(exchange, result["_redirect"])
         exchange.trail.pop()
-        self.database.read_from_now()
+        exchange.scope.read_from_now()
         shown = {name: value for name, value in result.items() if name not in _RESULT_KEYS}
-        return self._render(exchange, page, Posted(ticket.instance, shown), status=status)
+        html = self._render(exchange, page, Posted(ticket.instance, shown))
+        return self._html(html, status)
 
     def _replayed(self, exchange: Exchange, call: Callable[[], Any], retries: int) -> Any:
         """What `call` returns; after a conflict it finds everything as it was before."""
-        if not retries:
-            return call()
         restore = exchange.session.checkpoint()
 
         def attempt() -> Any:
@@ -3323,83 +3496,96 @@ class App:
             restore()
             return call()
 
-        return self.database.replay(attempt, retries)
+        return exchange.scope.replay(attempt, retries)
 
     def _settle(self, exchange: Exchange, handler: Handler | None, status: int) -> None:
         """After a handler: an answer of 400 and above undoes, any other should have committed."""
+        if exchange.scope.session is None:
+            return
         if status >= 400:
-            self.database.rollback()
+            exchange.scope.rollback()
         else:
-            report_forgotten_commit(exchange, self.database, handler)
+            report_forgotten_commit(exchange, handler)
 
-    def _render(
-        self, exchange: Exchange, page: Page, posted: Posted | None = None, status: int = 200
-    ) -> webob.Response:
-        rendering = Rendering(self.components, self.database, exchange, posted)
+    def _render(self, exchange: Exchange, page: Page, posted: Posted | None = None) -> str:
+        rendering = Rendering(self.components, exchange, posted)
         html = rendering.page(page.template)
-        response = Fresh(html.encode("utf-8"), status=status)
         if self._debug:
             notice = self._pages.get_template("uncommitted.html")
             for handler, rows in exchange.reports:
-                _insert(response, notice.render(handler=handler, rows=rows))
-        return response
+                html = _inserted(html, notice.render(handler=handler, rows=rows))
+        return html
+
+    def _html(self, html: str, status: int = 200) -> Answer:
+        return self._whole("text/html; charset=UTF-8", html.encode("utf-8"), status)
+
+    def _whole(self, content_type: str, body: bytes, status: int = 200) -> Answer:
+        """An answer of ours: every header of it was made here, or checked with the settings."""
+        headers = [
+            ("Content-Type", content_type),
+            ("Content-Length", str(len(body))),
+            *self._headers,
+        ]
+        return Answer(_status_line(status), headers, [body])
 
     def _http_error(self, error: webob.Response) -> webob.Response:
         """An error page for what a handler raised; what has a body of its own stays as it is."""
         if error.has_body or error.status_int < 400:
             return error
-        response = self._error(error.status_int, getattr(error, "detail", None))
+        page = self._error_html(error.status_int, getattr(error, "detail", None))
         kept = [(n, v) for n, v in error.headerlist if not n.lower().startswith("content-")]
+        response = webob.Response(page.encode("utf-8"), status=error.status)
         response.headerlist.extend(kept)
         return response
 
-    def _error(self, status: int, message: str | None = None) -> webob.Response:
-        try:
-            title = http.HTTPStatus(status).phrase
-        except ValueError:
-            title = "Error"
-        text = message or _MESSAGES.get(status, title)
-        page = self._error_page.render(status=status, title=title, message=text)
-        return webob.Response(page.encode("utf-8"), status=status)
+    def _error(self, status: int, message: str | None = None) -> Answer:
+        return self._html(self._error_html(status, message), status)
 
-    def _finish(self, exchange: Exchange, response: webob.Response) -> webob.Response:
-        """A copy, as what a handler returned may be shared, with session, headers and checks."""
-        request, session = exchange.request, exchange.session
+    def _error_html(self, status: int, message: str | None) -> str:
+        title = _status_line(status)[4:]
+        text = message or _MESSAGES.get(status, title)
+        return self._error_page.render(status=status, title=title, message=text)
+
+    def _finish(self, exchange: Exchange, response: Answer | webob.Response) -> Answer:
+        """With the session's cookie; what a handler returned is copied and checked."""
+        session, request = exchange.session, exchange.request
+        answer = response if isinstance(response, Answer) else self._copied(exchange, response)
+        if session.touched:
+            if session.shown and request.method != "HEAD":
+                del session.state["flashes"][: session.shown]
+            self.sessions.save(session, request, answer)
+        return answer
+
+    def _copied(self, exchange: Exchange, response: webob.Response) -> Answer:
+        """A copy, as it may be shared, whose headers are checked and complete."""
+        request = exchange.request
         if response.conditional_response:
             response = _conditional(request, response)
-        finished = response if isinstance(response, Fresh) else _copied(response)
-        if finished is not response and not exchange.mounted:
-            self._place_location(request, response, finished)
-        if session.shown and request.method != "HEAD":
-            del session.state["flashes"][: session.shown]
-        self.sessions.save(session, request, finished)
-        _check_headers(finished)
-        if not exchange.mounted:
-            self._complete(finished)  # its headers were checked with the configuration
-        return finished
-
-    def _place_location(
-        self, request: Request, response: webob.Response, finished: webob.Response
-    ) -> None:
-        """Checks where `finished` leads; a Redirect of ours leads below the mount's prefix."""
-        if location := finished.headers.get("Location"):
+        answer = Answer(response.status, [*response.headerlist], response.app_iter)
+        if location := None if exchange.mounted else answer.headers.get("Location"):
             if isinstance(response, Redirect) and location.startswith("/"):
-                location = request.prefix + location
-            finished.headers["Location"] = _checked_location(location)
+                location = request.prefix + location  # of ours: it leads below the mount's prefix
+            answer.headers["Location"] = _checked_location(location)
+        _check_headers(answer)
+        if not exchange.mounted:
+            self._complete(answer)
+        return answer
 
-    def _complete(self, response: webob.Response) -> None:
+    def _complete(self, answer: Answer) -> None:
         """Adds the default headers, and the length of a body that is whole."""
-        given = {name.title() for name, _ in response.headerlist}
-        response.headerlist += [pair for pair in self._headers if pair[0] not in given]
-        if response.status[:3] in ("204", "304"):
-            response.content_type = response.content_length = None
-            if hasattr(response.app_iter, "close"):
-                response.app_iter.close()
-            response.app_iter = []
-        elif "Content-Length" not in given and isinstance(response.app_iter, _WHOLE):
-            response.content_length = sum(map(len, response.app_iter))
+        given = {name.title() for name, _ in answer.headerlist}
+        answer.headerlist += [pair for pair in self._headers if pair[0] not in given]
+        if answer.status[:3] in ("204", "304"):
+            for name in ("Content-Type", "Content-Length"):
+                answer.headers.pop(name, None)
+            if hasattr(answer.app_iter, "close"):
+                answer.app_iter.close()
+            answer.app_iter = []
+        elif "Content-Length" not in given and isinstance(answer.app_iter, _WHOLE):
+            length = sum(map(len, answer.app_iter))
+            answer.headerlist.append(("Content-Length", str(length)))
 
-    def _failure(self, exchange: Exchange, error: BaseException) -> webob.Response:
+    def _failure(self, exchange: Exchange, error: BaseException) -> Answer:
         what, trail = described(exchange.request.environ), " > ".join(exchange.trail)
         large = isinstance(error, OverflowError) and "SQLite" in str(error)  # no error of DB-API
         if large or isinstance(error, sa.exc.DataError):  # a value that the database cannot take
@@ -3408,20 +3594,19 @@ class App:
             error = Refusal(400, "bad-value")
         if isinstance(error, Refusal):
             log.warning("refused %s: %s (%d)", what, error.reason, error.status)
-            response = self._error(error.status)
+            answer = self._error(error.status)
             for name, value in {**error.headers, "X-Noventa-Refused": error.reason}.items():
-                response.headers[name] = value
+                answer.headers[name] = value
         elif is_unavailable(error):
             self.database.report_unavailable(error)
-            response = self._error(503)
-            response.headers["Retry-After"] = str(_RETRY_AFTER)
+            answer = self._error(503)
+            answer.headers["Retry-After"] = str(_RETRY_AFTER)
         else:
             log.error("500 %s in %s: %s", what, trail or "?", type(error).__name__, exc_info=error)
-            response = self._debug_page(exchange, error) if self._debug else self._error(500)
-        self._complete(response)
-        return response
+            answer = self._debug_page(exchange, error) if self._debug else self._error(500)
+        return answer
 
-    def _debug_page(self, exchange: Exchange, error: BaseException) -> webob.Response:
+    def _debug_page(self, exchange: Exchange, error: BaseException) -> Answer:
         hide = functools.partial(_without, sorted(self._secrets(exchange.request), key=len))
         frames = [
             _shown_frame(frame, line, hide)
@@ -3437,7 +3622,7 @@ class App:
             template=in_templates[-1] if in_templates else None,
             frames=frames,
         )
-        return webob.Response(page.encode("utf-8", "replace"), status=500)
+        return self._html(page.encode("utf-8", "replace").decode(), 500)
 
     def _secrets(self, request: Request) -> Iterator[str]:
         yield from self.config["secret_keys"]
@@ -3485,10 +3670,9 @@ class Stream:
                 self._release()
 
     def _release(self) -> None:
-        database = self._scope.database
-        if rows := database.uncommitted():
+        if rows := self._scope.uncommitted():
             log.warning("a streamed body changed rows without db.commit(): %s", ", ".join(rows))
-        database.release()
+        self._scope.release()
 
     def close(self) -> None:
         """Ends the body and its session; WSGI servers call it, whatever happened."""
@@ -3502,17 +3686,16 @@ class Stream:
 
 
 def send(
-    response: webob.Response, environ: Mapping[str, Any], start_response: StartResponse,
-    scope: Scope,
-) -> Iterable[bytes]:  # fmt: skip
+    answer: Answer, environ: Mapping[str, Any], start_response: StartResponse, scope: Scope
+) -> Iterable[bytes]:
     """Answers by the WSGI protocol (PEP 3333); a body that is made as it goes takes the scope."""
-    body = response.app_iter
+    body = answer.app_iter
     if hasattr(body, "close"):
         scope.closers.append(body.close)
     whole = isinstance(body, _WHOLE)
     if not whole:
-        scope.database.release()
-    start_response(response.status, response.headerlist)
+        scope.release()
+    start_response(answer.status, answer.headerlist)
     if environ["REQUEST_METHOD"] == "HEAD":
         return []
     if whole:
@@ -3542,15 +3725,21 @@ def _methods(route: Route) -> set[str]:
     return methods | {"HEAD"} if "GET" in methods else methods
 
 
-def _insert(response: webob.Response, html: str) -> None:
-    """Puts a notice at the end of a page."""
-    before, end, after = response.text.rpartition("</body>")
-    response.text = before + html + end + after if end else response.text + html
+def _inserted(page: str, notice: str) -> str:
+    """A page with a notice at its end."""
+    before, end, after = page.rpartition("</body>")
+    return before + notice + end + after if end else page + notice
 
 
-def _copied(response: webob.Response) -> webob.Response:
-    headers = list(response.headerlist)
-    return webob.Response(status=response.status, headerlist=headers, app_iter=response.app_iter)
+@functools.lru_cache(maxsize=600)
+def _status_line(status: int) -> str:
+    try:
+        return f"{status} {http.HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"{status} Error"
+
+
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _conditional(request: Request, response: webob.Response) -> webob.Response:
@@ -3569,21 +3758,22 @@ def _checked_location(value: str) -> str:
     return quote(value, safe=_URL_SAFE)
 
 
-def _check_headers(response: webob.Response) -> None:
+def _check_headers(answer: Answer) -> None:
     """Raises for a header that a server would split, drop or choke on."""
-    if not _HEADER_VALUE.fullmatch(response.status):
+    if not _HEADER_VALUE.fullmatch(answer.status):
         raise NoventaError("The status holds characters that HTTP does not allow.")
-    for name, value in response.headerlist:
+    for name, value in answer.headerlist:
         if not _HEADER_NAME.fullmatch(name):
             raise NoventaError(f"The header {name!r} has a name that HTTP does not allow.")
         if not _HEADER_VALUE.fullmatch(value):  # most likely the visitor's own
             raise Refusal(400, f"value-of-{name}")
 
 
-def _chosen_headers(configured: Mapping[str, Any]) -> dict[str, str]:
+def _chosen_headers(configured: Mapping[str, Any]) -> list[tuple[str, str]]:
     chosen = {name.title(): value for name, value in _DEFAULT_HEADERS.items()}
     chosen |= {name.title(): value for name, value in configured.items()}
-    return {name: str(value) for name, value in chosen.items() if value is not None}
+    own = ("Content-Type", "Content-Length")  # of each body
+    return [(n, str(value)) for n, value in chosen.items() if value is not None and n not in own]
 
 
 def _without(secrets_: Sequence[str], text: str) -> str:

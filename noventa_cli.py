@@ -1183,7 +1183,9 @@ class _Journal:
 
     def count_orphans(self, engine: Any) -> None:
         """Rows without parent that are there already are no revision's fault."""
-        with engine.connect().execution_options(noventa_reads=True) as connection:
+        from noventa import reading
+
+        with reading(engine) as connection:
             self.orphans = _orphans(connection)
 
     def applied(self, *, ctx: Any, step: Any, heads: Iterable[str], **_: Any) -> None:
@@ -1316,12 +1318,12 @@ def _read_back(engine: Any, running: Any, expected: set[str]) -> None:
     """Reads the revision on a second connection: what another process sees is the truth."""
     import sqlalchemy as sa
 
-    from noventa import NoventaError
+    from noventa import NoventaError, reading
 
     version = sa.table(
         running.version_table, sa.column("version_num"), schema=running.version_table_schema
     )
-    with engine.connect().execution_options(noventa_reads=True) as connection:
+    with reading(engine) as connection:
         if not sa.inspect(connection).has_table(version.name, schema=version.schema):
             found = set()
         else:
@@ -1718,9 +1720,11 @@ def _applied_seeds(engine: Any) -> dict[str, Any]:
     """The rows of the ledger by name; none where there is no ledger, which is not made here."""
     import sqlalchemy as sa
 
+    from noventa import reading
+
     if engine.dialect.name == "sqlite" and not Path(engine.url.database).exists():
         return {}
-    with engine.connect().execution_options(noventa_reads=True) as connection:
+    with reading(engine) as connection:
         if not sa.inspect(connection).has_table(_LEDGER):
             return {}
         return {row.name: row for row in connection.execute(sa.select(_ledger()))}

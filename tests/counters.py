@@ -85,15 +85,24 @@ def checked_out(app: App) -> int:
 
 @contextmanager
 def statements(app: App) -> Iterator[list[str]]:
-    """What is sent to the database meanwhile."""
+    """What is sent to the database meanwhile; of SQLite also BEGIN and ROLLBACK."""
     sent: list[str] = []
 
     def note(_: Any, __: Any, statement: str, *___: Any) -> None:
         sent.append(statement)
 
-    event.listen(app.database.engine, "before_cursor_execute", note)
+    def trace(driver: Any, *_: Any) -> None:
+        driver.set_trace_callback(sent.append)
+
+    is_sqlite = app.database.engine.dialect.name == "sqlite"
+    target, name, listener = (
+        (app.database.engine.pool, "checkout", trace)
+        if is_sqlite
+        else (app.database.engine, "before_cursor_execute", note)
+    )
+    event.listen(target, name, listener)
     yield sent
-    event.remove(app.database.engine, "before_cursor_execute", note)
+    event.remove(target, name, listener)
 
 
 @contextmanager

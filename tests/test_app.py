@@ -1,6 +1,7 @@
 """App: from a request to its response; what actions, guards and endpoints may answer."""
 
 import functools
+import gc
 import json
 import logging
 import re
@@ -835,3 +836,18 @@ assert [answer.status for answer in answers] == [200, 200, 404, 405], answers
 assert not seen, seen
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=60)
+
+
+def test_a_request_leaves_nothing_for_the_garbage_collector(tmp_path):
+    """Circular references of every request cost each of them time, and hold what it loaded."""
+    app, html, garbage = form_app(tmp_path, "return {}"), [], []
+    requests = ("GET", "/"), ("HEAD", "/"), ("GET", "/no-such-page"), ("POST", "/")
+    for method, path in requests * 2:
+        gc.collect()
+        gc.disable()
+        environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "SERVER_NAME": "a"}
+        html += app(environ, lambda *_: None)
+        garbage.append(gc.collect())
+        gc.enable()
+    assert "[Ada|" in html[0].decode()
+    assert garbage[len(requests) :] == [0, 0, 0, 0]  # the first ones fill caches

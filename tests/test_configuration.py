@@ -127,6 +127,13 @@ def test_settings_that_cannot_work_are_refused_at_the_start(document, problem):
     assert f"config.yaml: {problem}" in problems_of(document)
 
 
+def test_the_domain_of_a_cookie_is_a_name():
+    for domain in ("example.com; Path=/x", "a b", "x\r\ny"):
+        with pytest.raises(ConfigError, match=r"session\.domain is .*; expected a name"):
+            Config.from_mapping({"session": {"domain": domain}}, ".")
+    assert Config.from_mapping({"session": {"domain": ".example.com"}}, ".")["session.domain"]
+
+
 def test_a_host_cookie_that_is_secure_and_of_no_domain_is_accepted():
     session = {"cookie_name": "__Host-s", "secure": True, "same_site": "none"}
     assert Config.from_mapping({"session": session}, ".")["session.secure"] is True
@@ -210,8 +217,8 @@ def test_a_variable_that_is_set_to_nothing_is_not_missing(monkeypatch):
 
 
 def test_two_dollars_are_a_plain_one():
-    document = {"session": {"domain": "$${X} and $$ and $X and ${X"}}
-    assert Config.from_mapping(document, ".")["session.domain"] == "${X} and $$ and $X and ${X"
+    document = {"server": {"host": "$${X} and $$ and $X and ${X"}}
+    assert Config.from_mapping(document, ".")["server.host"] == "${X} and $$ and $X and ${X"
 
 
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
@@ -224,8 +231,8 @@ words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 )
 def test_what_a_variable_holds_is_never_read_again(monkeypatch, before, value, after):
     monkeypatch.setenv("X", value)
-    config = Config.from_mapping({"session": {"domain": before + "${X}" + after}}, ".")
-    assert config["session.domain"] == before + value + after
+    config = Config.from_mapping({"server": {"host": before + "${X}" + after}}, ".")
+    assert config["server.host"] == before + value + after
 
 
 # The database

@@ -219,6 +219,40 @@ def test_sqlite_begins_by_method(tmp_path: Path, method: str, begin: str) -> Non
     assert [text for text in sent if text.startswith("BEGIN")] == [begin]
 
 
+def test_sqlite_begins_once_before_the_first_statement(tmp_path: Path) -> None:
+    def twice(request, session, db):
+        return {"sum": sum(db.scalars(sa.select(Counter.value)).one() for _ in range(2))}
+
+    app = counting_app(tmp_path, "sqlite:///./a.db", Endpoint("/", twice))
+    with statements(app) as sent:
+        assert ask(app).text == '{"sum":0}'
+    assert [text.split()[0] for text in sent] == ["BEGIN", "SELECT", "SELECT", "ROLLBACK"]
+
+
+def test_a_savepoint_of_sqlite_is_inside_a_transaction(tmp_path: Path) -> None:
+    def nested_only(request, session, db):
+        with db.begin_nested():
+            db.execute(sa.insert(Counter).values(id=2, value=5))
+        db.rollback()
+        return {}
+
+    routes = [Endpoint("/", nested_only), action("/post", nested_only)]
+    app = counting_app(tmp_path, "sqlite:///./a.db", *routes)
+    assert ask(app).status == ask(app, "POST", "/post").status == 200
+    assert stored(app, 2) is None
+
+
+def test_sqlite_may_be_asked_for_no_transaction(tmp_path: Path) -> None:
+    app = counting_app(tmp_path, "sqlite:///./a.db", action("/", increment), pool_size=1)
+    for _ in range(2):
+        with app.database.engine.connect() as connection:
+            options = connection.execution_options(isolation_level="AUTOCOMMIT")
+            options.exec_driver_sql("VACUUM")
+        with statements(app) as sent:
+            assert ask(app, "POST").status == 200
+        assert [text.split()[0] for text in sent[:4]] == ["BEGIN", "SELECT", "UPDATE", "COMMIT"]
+
+
 @only_sqlite
 def test_a_get_may_write(tmp_path: Path, database: str) -> None:
     app = counting_app(tmp_path, database, Endpoint("/", increment))
@@ -568,6 +602,19 @@ def test_in_debug_the_page_shows_what_was_forgotten(tmp_path: Path, forget: Any)
     assert "value 0" in shown
 
 
+def test_a_statement_that_failed_is_not_reported(
+    tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def handler(request, session, db):
+        with pytest.raises(sa.exc.DBAPIError), db.begin_nested():
+            db.execute(sa.insert(Counter).values(id=1))
+        return {}
+
+    app = counting_app(tmp_path, database, action("/", handler))
+    assert ask(app, "POST").status == 200
+    assert "without db.commit()" not in caplog.text
+
+
 def test_of_many_forgotten_rows_some_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -577,7 +624,8 @@ def test_of_many_forgotten_rows_some_are_told(
                 db.add(Counter(id=number))
             else:
                 db.execute(sa.insert(Counter).values(id=number))
-        return {"kept": len(db.connection().info.get("writes", ""))}
+        db.connection()
+        return {"kept": len(db().info["work"].writes)}
 
     both = Endpoint("/", forgetful, methods=["GET", "POST"], cross_origin=True)
     app = counting_app(tmp_path, "sqlite:///./a.db", both)
@@ -813,13 +861,13 @@ def test_a_stream_that_nobody_closes_leaves_nothing_checked_out(streaming: App) 
     del body
     gc.collect()
     assert checked_out(streaming) == 0
-    assert len(streaming.database.scoped.registry.registry) == 0
+    assert streaming.database._works == {}
 
 
 def test_a_stream_that_was_never_begun_leaves_nothing(streaming: App) -> None:
     start(streaming).close()
     assert checked_out(streaming) == 0
-    assert len(streaming.database.scoped.registry.registry) == 0
+    assert streaming.database._works == {}
 
 
 def result_of_core(db: Any) -> Any:
@@ -969,9 +1017,9 @@ def test_a_body_that_cannot_be_closed_is_logged(
 
 
 def test_what_was_loaded_before_a_chunk_is_still_readable_after_it(streaming: App) -> None:
-    with streaming.database.scope(writes=False):
+    with streaming.database.scope(writes=False) as scope:
         counter = streaming.database.scoped.get(Counter, 1)
-        streaming.database.release()
+        scope.release()
         with statements(streaming) as sent:
             assert counter.value == 0
         assert sent == []

@@ -66,7 +66,11 @@ def open_database(url: str, root: Path, *, autocommit: bool) -> Database:
 
 
 def in_transaction(database: Database) -> bool:
-    driver: Any = database.scoped.connection().connection.dbapi_connection
+    return in_transaction_of(database.scoped())
+
+
+def in_transaction_of(db: orm.Session) -> bool:
+    driver: Any = db.connection().connection.dbapi_connection
     return driver.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
 
 
@@ -79,9 +83,6 @@ PLAIN = {
     "count": lambda db: db.scalar(sa.select(sa.func.count()).select_from(Account)),
     "in": lambda db: db.query(Account.owner).filter(Account.id.in_([1, 2])).count(),
     "exists": lambda db: db.scalar(sa.select(sa.exists().where(Account.owner == "Ada"))),
-    "row by row": lambda db: [  # read at once in a request, as a stream may follow
-        row.id for row in db.scalars(sa.select(Account).execution_options(yield_per=1))
-    ],
     "union": lambda db: len(
         db.execute(sa.union_all(sa.select(Account.id), sa.select(Account.balance))).all()
     ),
@@ -108,6 +109,9 @@ NOT_PLAIN = {
     "server-side cursor": lambda db: (
         db.connection().execution_options(stream_results=True).execute(sa.select(Account.id)).all()
     ),
+    "row by row": lambda db: [  # by a server-side cursor, which is read at once in a request
+        row.id for row in db.scalars(sa.select(Account).execution_options(yield_per=1))
+    ],
     "driver's sql": lambda db: db.connection().exec_driver_sql("SET LOCAL x.y = 'z'").rowcount,
 }
 
@@ -135,10 +139,10 @@ def test_both_modes_answer_the_same_and_leave_the_same(name: str, url: str, tmp_
     answers = []
     for autocommit in (True, False):
         database = open_database(url, tmp_path, autocommit=autocommit)
-        with database.scope(writes=False):
+        with database.scope(writes=False) as scope:
             first = (PLAIN | NOT_PLAIN)[name](database.scoped)
             seen = database.scoped.query(Account.owner, Account.balance).order_by("owner").all()
-            noted = bool(database.uncommitted())
+            noted = bool(scope.uncommitted())
             database.scoped.rollback()
             after = database.scoped.query(Account.owner, Account.balance).order_by("owner").all()
         answers.append((first, seen, noted, after))
@@ -211,6 +215,50 @@ def test_a_default_isolation_level_of_the_database_keeps_its_transactions(
     with database.scope(writes=False):
         database.scoped.get(Account, 1)
         assert in_transaction(database)
+    database.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"), [("REPEATABLE READ", "repeatable read"), ("AUTOCOMMIT", "read committed")]
+)
+def test_a_level_that_a_handler_chooses_is_kept(
+    level: str, shown: str, url: str, tmp_path: Path
+) -> None:
+    database = open_database(url, tmp_path, autocommit=True)
+    for _ in range(2):
+        with database.scope(writes=False):
+            database.scoped.connection(execution_options={"isolation_level": level})
+            assert database.scoped.scalar(sa.text("SHOW transaction_isolation")) == shown
+            assert in_transaction(database) == (level != "AUTOCOMMIT")
+        with database.scope(writes=False):
+            database.scoped.get(Account, 1)
+            assert not in_transaction(database)
+    database.engine.dispose()
+
+
+def test_what_reads_plainly_leaves_the_connection_as_it_was(url: str, tmp_path: Path) -> None:
+    database = open_database(url, tmp_path, autocommit=True)
+    for handle in (PLAIN["by key"], NOT_PLAIN["update"]):
+        with database.scope(writes=False):
+            handle(database.scoped)
+        with database.engine.connect() as connection:
+            driver: Any = connection.connection.dbapi_connection
+            assert not driver.autocommit
+            connection.execute(sa.update(Account).values(balance=0))
+        with database.session() as db:
+            assert db.scalars(sa.select(Account.balance).order_by("id")).all() == [10, 20]
+            assert in_transaction_of(db)
+    database.engine.dispose()
+
+
+def test_a_post_has_its_transaction_from_the_first_read(url: str, tmp_path: Path) -> None:
+    database = open_database(url, tmp_path, autocommit=True)
+    with database.scope(writes=True) as scope:
+        database.scoped.get(Account, 1)
+        assert in_transaction(database)
+        scope.read_from_now()  # as after an action
+        database.scoped.get(Account, 1)
+        assert not in_transaction(database)
     database.engine.dispose()
 
 

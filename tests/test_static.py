@@ -40,6 +40,7 @@ def app(tmp_path):
     (public / "out").symlink_to(tmp_path)
     (public / "out.txt").symlink_to(tmp_path / "secret.txt")
     (public / "in.css").symlink_to(public / "site.css")
+    (public / "inside").symlink_to(public / "deep")
     (public / "circle").symlink_to(public / "circle")
     (public / "broken").symlink_to(public / "nowhere")
     os.mkfifo(public / "pipe")
@@ -55,6 +56,7 @@ def get(app, tail, **environ):
 
 @pytest.mark.parametrize(("tail", "content"), [
     ("/site.css", CSS), ("/deep/a b.txt", "deep"), ("/in.css", CSS), ("/empty", ""),
+    ("/inside/a b.txt", "deep"),
     ("/.well-known/security.txt", "well known"), ("/data.unknown-type", "?"),
 ])  # fmt: skip
 def test_a_file_is_sent_whole(app, tail, content):
@@ -71,7 +73,7 @@ def test_the_type_comes_from_the_name_and_is_octet_stream_where_unknown(app):
 
 @pytest.mark.parametrize("tail", [
     "", "/", "/deep", "/deep/", "/no", "/.env", "/deep/.hidden/x", "/.well-known",
-    "/out/secret.txt", "/out.txt",
+    "/out/secret.txt", "/out.txt", "/out/public/site.css", "/inside", "/inside/.hidden/x",
     "/circle", "/broken", "/pipe", "/../secret.txt", "/deep/../../secret.txt", "/deep/../site.css",
     "/./site.css",
     "//site.css", "/site.css/", "/site.css/x", "/..\\secret.txt", "/deep\\a b.txt", "/C:\\x",
@@ -96,7 +98,7 @@ def test_an_unreadable_file_is_not_there(app, monkeypatch):
     def fail(*_):
         raise PermissionError
 
-    monkeypatch.setattr("pathlib.Path.open", fail)
+    monkeypatch.setattr("builtins.open", fail)
     assert get(app, "/gone.css").status == 404
 
 
@@ -145,13 +147,26 @@ def test_other_methods_are_refused(app, method):
 
 
 def test_a_file_that_grows_while_it_is_sent_keeps_its_length(app):
-    started = []
-    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/files/site.css"}
+    started, large = [], app.config.root / "public" / "large.css"
+    large.write_text(CSS * 10_000)
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/files/large.css"}
     body = app(environ, lambda status, headers: started.append(dict(headers)))
-    with (app.config.root / "public" / "site.css").open("a") as file:
+    with large.open("a") as file:
         file.write("more" * 100)
-    assert len(b"".join(body)) == int(started[0]["Content-Length"]) == len(CSS)
+    assert len(b"".join(body)) == int(started[0]["Content-Length"]) == len(CSS) * 10_000
     body.close()
+
+
+@pytest.mark.parametrize("size", [1, 65_535, 65_536, 65_537, 200_000])
+def test_small_and_large_files_are_sent_alike(app, size):
+    (app.config.root / "public" / "x.bin").write_bytes(b"x" * size)
+    whole, part = get(app, "/x.bin"), get(app, "/x.bin", HTTP_RANGE=f"bytes=0-{size}")
+    assert whole.body == part.body == b"x" * size
+    assert whole.header("Content-Length") == str(size)
+    assert {name for name, _ in whole.headers} == {
+        "Accept-Ranges", "Content-Length", "Content-Security-Policy", "Content-Type", "ETag",
+        "Last-Modified", "Referrer-Policy", "X-Content-Type-Options",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("environ", [
