@@ -3274,7 +3274,7 @@ class App:
             response = self._guard_response(exchange, answered.answer)
         except webob.exc.HTTPException as error:
             exchange.session.shown = 0
-            response = error.wsgi_response
+            response = error.with_traceback(None).wsgi_response  # itself: else a circle
             self._settle(exchange, None, response.status_int)
         if isinstance(response, webob.exc.WSGIHTTPException):  # raised or returned
             return self._http_error(response)

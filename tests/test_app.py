@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import io
 import json
 import logging
 import re
@@ -845,7 +846,7 @@ def test_a_request_leaves_nothing_for_the_garbage_collector(tmp_path):
     for method, path in requests * 2:
         gc.collect()
         gc.disable()
-        environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "SERVER_NAME": "a"}
+        environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "wsgi.input": io.BytesIO()}
         html += app(environ, lambda *_: None)
         garbage.append(gc.collect())
         gc.enable()
