@@ -1076,10 +1076,11 @@ class Request(webob.request.BaseRequest):
                 del environ[name]
         return path
 
-    @property
+    @lazy
     def prefix(self) -> str:
         """Where the host has put this application, as browsers write it: "" or `/m`."""
-        return quote(self.script_name, safe="/~!$&'()*+,=:@")
+        script_name = self.environ.get("SCRIPT_NAME")
+        return quote(self.script_name, safe="/~!$&'()*+,=:@") if script_name else ""
 
     @lazy
     def args(self) -> Values[str]:
@@ -1761,7 +1762,8 @@ class Router:
     def _check_endpoint(
         self, route: Endpoint, names: list[str], fault: Callable[[str, str], None]
     ) -> None:
-        if isinstance(route.methods, str) or not route.methods:
+        names_only = all(_HEADER_NAME.fullmatch(str(method)) for method in route.methods or ())
+        if isinstance(route.methods, str) or not route.methods or not names_only:
             fault(f"methods is {route.methods!r}", 'expected a list like ["GET", "POST"]')
         if not callable(route.handler):
             return  # a fault of the registry
@@ -2692,6 +2694,10 @@ class Components:
         components = registry.components
         self.by_name = {component.name: CompiledComponent(component) for component in components}
         self._templates: dict[str, jinja2.Template] = {}
+        # In debug a template is compiled again when its file has changed.
+        self.template: Callable[[str], jinja2.Template] = (
+            self.jinja.get_template if self.debug else self._templates.__getitem__
+        )
         self._calls: dict[str, dict[str, set[str]]] = {}
         for component in components:
             if component.template in self._analysed(component.template, component.where):
@@ -2702,10 +2708,6 @@ class Components:
             self._check_parameters(page)
         for compiled in self.by_name.values():
             compiled.may_act = self.debug or self._may_act(compiled)
-
-    def template(self, name: str) -> jinja2.Template:
-        """A compiled template; in debug it is compiled again when its file changed."""
-        return self.jinja.get_template(name) if self.debug else self._templates[name]
 
     def find(self, name: str) -> CompiledComponent:
         """The component of that name. Raises PropsError, naming the template line."""
@@ -2846,17 +2848,11 @@ class Rendering:
         values, exchange = {**compiled.defaults, **place.props}, self.exchange
         if (load := compiled.load) is not None:
             loaded = load(exchange.request, exchange.session, exchange.db, **place.props)
-            values.update(result_dict(loaded, load))
+            self._add(values, result_dict(loaded, load), compiled)
             if exchange.scope.session is not None:
                 report_forgotten_commit(exchange, load)
         if self.posted and self.posted.instance == place.id:
-            values.update(self.posted.result)
-        if not RESERVED.isdisjoint(values):
-            name = sorted(RESERVED & values.keys())[0]
-            raise PropsError(
-                f"component {compiled.name!r}: {name!r} is a function of every template;"
-                " give the result another name."
-            )
+            self._add(values, self.posted.result, compiled)
         for name in ("errors", "values"):
             said = values.get(name)
             if said and not isinstance(said, Mapping):
@@ -2864,6 +2860,17 @@ class Rendering:
                 raise PropsError(f"component {compiled.name!r}: {problem}")
             values[name] = Fields(said) if said else Fields()
         return values
+
+    def _add(
+        self, values: dict[str, Any], result: Mapping[str, Any], compiled: CompiledComponent
+    ) -> None:
+        if not RESERVED.isdisjoint(result):
+            name = sorted(RESERVED & result.keys())[0]
+            raise PropsError(
+                f"component {compiled.name!r}: {name!r} is a function of every template;"
+                " give the result another name."
+            )
+        values.update(result)
 
     def instance_id(self, parent: Place, name: str, key: Any, props: dict[str, Any]) -> str:
         """parent / name / key or hash of the props; equal ones are numbered."""
@@ -3289,7 +3296,7 @@ class App:
         if match is None:
             return self._other_form(request, path)
         route, request.view_args, tail = match
-        exchange.trail.append(getattr(route, "template", route.path))
+        exchange.trail.append(route.template if isinstance(route, Page) else route.path)
         if (answer := self._options(request, route)) is not None:
             return answer
         if not exchange.reads:
@@ -3406,10 +3413,11 @@ class App:
         arguments = exchange.request, exchange.session, exchange.db
         call = functools.partial(route.handler, *arguments, **exchange.request.view_args)
         result = self._replayed(exchange, call, route.retries) if route.retries else call()
-        self._settle(exchange, route.handler, getattr(result, "status_int", 200))
         if isinstance(result, webob.Response):
+            self._settle(exchange, route.handler, result.status_int)
             return result
-        if isinstance(result, dict | list):
+        self._settle(exchange, route.handler, 200)
+        if isinstance(result, (dict, list)):
             return self._whole("application/json", _JSON.encode(result).encode("utf-8"))
         raise NoventaError(
             f"{place_of(route.handler)}: {name_of(route.handler)} returned a"
@@ -3690,10 +3698,10 @@ def send(
 ) -> Iterable[bytes]:
     """Answers by the WSGI protocol (PEP 3333); a body that is made as it goes takes the scope."""
     body = answer.app_iter
-    if hasattr(body, "close"):
-        scope.closers.append(body.close)
     whole = isinstance(body, _WHOLE)
     if not whole:
+        if hasattr(body, "close"):
+            scope.closers.append(body.close)
         scope.release()
     start_response(answer.status, answer.headerlist)
     if environ["REQUEST_METHOD"] == "HEAD":

@@ -606,7 +606,7 @@ def test_a_statement_that_failed_is_not_reported(
     tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def handler(request, session, db):
-        with pytest.raises(sa.exc.DBAPIError), db.begin_nested():
+        with pytest.raises(sa.exc.IntegrityError):
             db.execute(sa.insert(Counter).values(id=1))
         return {}
 
@@ -1023,6 +1023,23 @@ def test_what_was_loaded_before_a_chunk_is_still_readable_after_it(streaming: Ap
         with statements(streaming) as sent:
             assert counter.value == 0
         assert sent == []
+
+
+def test_a_result_that_outlives_its_connection_does_not_touch_it_again(streaming: App) -> None:
+    with streaming.database.session() as db:
+        db.add_all(Counter(id=number) for number in range(2, 30))
+        db.commit()
+    with streaming.database.scope(writes=False) as scope:
+        query = sa.select(Counter.id).order_by(Counter.id).execution_options(yield_per=2)
+        rows = iter(streaming.database.scoped.scalars(query))
+        assert next(rows) == 1
+        scope.release()
+        with streaming.database.session() as other:  # on the same connection, the only one
+            other.get(Counter, 1).value = 5
+            other.flush()
+            assert list(rows) == list(range(2, 30))
+            other.commit()
+    assert stored(streaming) == 5
 
 
 # ---- Pools ----------------------------------------------------------------------------------

@@ -287,6 +287,8 @@ def test_two_mounts_of_one_place_are_a_fault():
         (Mount("/{a:path}", any_args), "{a:path} is not the last segment"),
         (endpoint("/a", methods="GET"), "methods is 'GET'; expected a list like"),
         (endpoint("/a", methods=[]), "methods is []; expected a list like"),
+        (endpoint("/a", methods=["GET POST"]), "methods is ['GET POST']; expected a list like"),
+        (endpoint("/a", methods=["GET\r\nX: y"]), "expected a list like"),
         (
             Endpoint("/a", lambda request, session, db, id: {}),
             "its handler needs 'id'; add {id} to",
