@@ -89,6 +89,15 @@ def test_the_config_sets_and_removes_headers_and_a_handler_has_the_last_word(tmp
     assert answer.header("X-A") == "own"
 
 
+def test_the_config_does_not_say_of_which_type_and_length_a_body_is(tmp_path):
+    config = {"headers": {"content-type": "a/b", "Content-Length": "1"}}
+    files = {"page.html": "page"}
+    answer = ask(make_app(tmp_path, files, config, routes=[Page("/", "page.html")]))
+    assert [value for name, value in answer.headers if name == "Content-Length"] == ["4"]
+    types = [value for name, value in answer.headers if name == "Content-Type"]
+    assert types == ["text/html; charset=UTF-8"]
+
+
 @pytest.mark.parametrize("headers", [{"X A": "b"}, {"X-A": "a\r\nX-B: c"}, {"X-A": "€"}])
 def test_a_header_of_the_config_that_http_does_not_allow_is_a_fault(tmp_path, headers):
     with pytest.raises(ConfigError, match="HTTP does not allow"):

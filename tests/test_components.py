@@ -57,6 +57,27 @@ USER_LOGIC = """
 # What a template sees
 
 
+@pytest.mark.parametrize("page", [
+    "{% for n in range(2) %}{% set text = n ~ '!' %}{{ component('c', text=text) }}{% endfor %}",
+    "{% block main %}{% set text = '0!' %}{{ component('c', text=text) }}"
+    "{{ component('c', text='1!') }}{% endblock %}",
+    "{% set text = '0!' %}{{ component('c', text=text) }}"
+    "{% call component('c', text='1!') %}ignored{% endcall %}",
+    "{% macro twice(one) %}{{ component('c', text=one) }}{% endmacro %}"
+    "{{ twice('0!') }}{{ twice('1!') }}",
+    "{% from 'macros.html' import one with context %}{{ one('0!') }}{{ one('1!') }}",
+    "{% include 'part.html' %}{% set show = component %}{{ show('c', text='1!') }}",
+])  # fmt: skip
+def test_a_component_is_shown_wherever_jinja_allows_a_call(tmp_path, page):
+    files = {
+        "macros.html": "{% macro one(text) %}{{ component('c', text=text) }}{% endmacro %}",
+        "part.html": "{{ component('c', text='0!') }}",
+    }
+    source = "def load_template_context(request, session, db, *, text): return {}"
+    app = shown(tmp_path, page, {"c": ("[{{ text }}]", source)}, files)
+    assert ask(app).text.strip() == "[0!][1!]"
+
+
 def test_a_component_sees_its_props_and_what_its_handler_returned(tmp_path):
     source = (
         "def load_template_context(request, session, db, **props): return {'b': props['a'] * 2}"

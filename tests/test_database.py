@@ -52,6 +52,7 @@ from noventa import (
     NoventaError,
     Page,
     make_engine,
+    reading,
 )
 
 TEMPLATES = {
@@ -251,6 +252,40 @@ def test_sqlite_may_be_asked_for_no_transaction(tmp_path: Path) -> None:
         with statements(app) as sent:
             assert ask(app, "POST").status == 200
         assert [text.split()[0] for text in sent[:4]] == ["BEGIN", "SELECT", "UPDATE", "COMMIT"]
+
+
+def test_who_only_reads_takes_no_lock_of_sqlite(tmp_path: Path) -> None:
+    app = counting_app(tmp_path, "sqlite:///./a.db")
+    with statements(app) as sent, reading(app.database.engine) as connection:
+        assert connection.scalar(sa.select(Counter.value)) == 0
+    assert sent[0] == "BEGIN"
+
+
+SENT_OTHERWISE = {
+    "several rows": lambda db: db.execute(sa.insert(Counter), [{"id": 2}, {"id": 3}]),
+    "several rows of text": lambda db: db.execute(
+        sa.text("INSERT INTO counters (id, value) VALUES (:id, 0)"), [{"id": 2}, {"id": 3}]
+    ),
+    "without parameters": lambda db: db.connection(
+        execution_options={"no_parameters": True}
+    ).exec_driver_sql("INSERT INTO counters (id, value) VALUES (2, 0)"),
+}
+
+
+@pytest.mark.parametrize("write", SENT_OTHERWISE.values(), ids=SENT_OTHERWISE)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_whatever_way_a_statement_is_sent_it_is_undone_and_reported(
+    tmp_path: Path, database: str, write: Any, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def forgets(request, session, db):
+        write(db)
+        return {}
+
+    both = Endpoint("/", forgets, methods=["GET", "POST"], cross_origin=True)
+    app = counting_app(tmp_path, database, both)
+    assert ask(app, method, "/").status == 200
+    assert "changed rows without db.commit(), rolled back: INSERT INTO counters" in caplog.text
+    assert stored(app, 2) is None
 
 
 @only_sqlite
