@@ -2849,8 +2849,7 @@ class Rendering:
         if (load := compiled.load) is not None:
             loaded = load(exchange.request, exchange.session, exchange.db, **place.props)
             self._add(values, result_dict(loaded, load), compiled)
-            if exchange.scope.session is not None:
-                report_forgotten_commit(exchange, load)
+            report_forgotten_commit(exchange, load)
         if self.posted and self.posted.instance == place.id:
             self._add(values, self.posted.result, compiled)
         for name in ("errors", "values"):
@@ -3009,8 +3008,9 @@ class StaticFiles:
 
 def report_forgotten_commit(exchange: Exchange, handler: Handler | None) -> None:
     """Rolls back what `handler` (None: it raised) changed and did not commit, and says so."""
-    if rows := exchange.scope.uncommitted():
-        exchange.scope.rollback()
+    session = exchange.scope.session
+    if session is not None and (rows := uncommitted(session)):
+        session.rollback()
         names = [] if handler is None else [name_of(handler)]
         name = " > ".join((*exchange.trail, *names))
         exchange.reports.append((name, rows))
@@ -3508,8 +3508,6 @@ class App:
 
     def _settle(self, exchange: Exchange, handler: Handler | None, status: int) -> None:
         """After a handler: an answer of 400 and above undoes, any other should have committed."""
-        if exchange.scope.session is None:
-            return
         if status >= 400:
             exchange.scope.rollback()
         else:

@@ -59,12 +59,12 @@ USER_LOGIC = """
 
 @pytest.mark.parametrize("page", [
     "{% for n in range(2) %}{% set text = n ~ '!' %}{{ component('c', text=text) }}{% endfor %}",
-    "{% block main %}{% set text = '0!' %}{{ component('c', text=text) }}"
-    "{{ component('c', text='1!') }}{% endblock %}",
-    "{% set text = '0!' %}{{ component('c', text=text) }}"
-    "{% call component('c', text='1!') %}ignored{% endcall %}",
-    "{% macro twice(one) %}{{ component('c', text=one) }}{% endmacro %}"
-    "{{ twice('0!') }}{{ twice('1!') }}",
+    ("{% block main %}{% set text = '0!' %}{{ component('c', text=text) }}"
+    "{{ component('c', text='1!') }}{% endblock %}"),
+    ("{% set text = '0!' %}{{ component('c', text=text) }}"
+    "{% call component('c', text='1!') %}ignored{% endcall %}"),
+    ("{% macro twice(one) %}{{ component('c', text=one) }}{% endmacro %}"
+    "{{ twice('0!') }}{{ twice('1!') }}"),
     "{% from 'macros.html' import one with context %}{{ one('0!') }}{{ one('1!') }}",
     "{% include 'part.html' %}{% set show = component %}{{ show('c', text='1!') }}",
 ])  # fmt: skip
