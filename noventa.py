@@ -1762,8 +1762,8 @@ class Router:
     def _check_endpoint(
         self, route: Endpoint, names: list[str], fault: Callable[[str, str], None]
     ) -> None:
-        names_only = all(_HEADER_NAME.fullmatch(str(method)) for method in route.methods or ())
-        if isinstance(route.methods, str) or not route.methods or not names_only:
+        listed = isinstance(route.methods, list | tuple | set | frozenset) and route.methods
+        if not listed or not all(_HEADER_NAME.fullmatch(str(method)) for method in route.methods):
             fault(f"methods is {route.methods!r}", 'expected a list like ["GET", "POST"]')
         if not callable(route.handler):
             return  # a fault of the registry
@@ -2270,10 +2270,8 @@ class AutocommitReads:
         connection = context.connection
         if context.is_disconnect or connection is None:
             return
-        work, driver = (
-            self._works.get(connection),
-            cast(Any, connection.connection.driver_connection),
-        )
+        driver: Any = connection.connection.dbapi_connection
+        work = self._works.get(connection)
         if work and work.reads and driver.pgconn.transaction_status == _IDLE:
             driver.execute("BEGIN")
             with contextlib.suppress(context.dialect.loaded_dbapi.Error):
@@ -2827,11 +2825,8 @@ class Rendering:
     def text(self, name: str, context: dict[str, Any]) -> str:
         """`Template.render` without its copies of the context and of Jinja's globals."""
         template = self.components.template(name)
-        return "".join(
-            template.root_render_func(
-                _Context(template.environment, context, template.name, template.blocks)
-            )
-        )
+        seen = _Context(template.environment, context, template.name, template.blocks)
+        return "".join(template.root_render_func(seen))
 
     def context(self, place: Place, values: Mapping[str, Any]) -> dict[str, Any]:
         """What the template at a place sees, beside Jinja's own functions."""
@@ -3410,9 +3405,7 @@ class App:
         return webob.request.BaseRequest(environ).send(route.application, catch_exc_info=True)
 
     def _endpoint(self, exchange: Exchange, route: Endpoint) -> Answer | webob.Response:
-        arguments = exchange.request, exchange.session, exchange.db
-        call = functools.partial(route.handler, *arguments, **exchange.request.view_args)
-        result = self._replayed(exchange, call, route.retries) if route.retries else call()
+        result = self._call(exchange, route.handler, exchange.request.view_args, route.retries)
         if isinstance(result, webob.Response):
             self._settle(exchange, route.handler, result.status_int)
             return result
@@ -3471,10 +3464,8 @@ class App:
     def _act(
         self, exchange: Exchange, page: Page, ticket: Ticket, compiled: CompiledComponent
     ) -> Answer | webob.Response:
-        action, retries = compiled.actions[ticket.action], compiled.component.retries
-        arguments = exchange.request, exchange.session, exchange.db
-        call = functools.partial(action, *arguments, **ticket.props)
-        result = self._replayed(exchange, call, retries) if retries else call()
+        action = compiled.actions[ticket.action]
+        result = self._call(exchange, action, ticket.props, compiled.component.retries)
         if isinstance(result, webob.Response):
             self._settle(exchange, action, result.status_int)
             return result
@@ -3495,14 +3486,19 @@ class App:
         html = self._render(exchange, page, Posted(ticket.instance, shown))
         return self._html(html, status)
 
-    def _replayed(self, exchange: Exchange, call: Callable[[], Any], retries: int) -> Any:
-        """What `call` returns; after a conflict it finds everything as it was before."""
+    def _call(
+        self, exchange: Exchange, handler: Handler, arguments: Mapping[str, Any], retries: int
+    ) -> Any:
+        """What a handler returns; after a conflict it finds everything as it was before."""
+        given = exchange.request, exchange.session, exchange.db
+        if not retries:
+            return handler(*given, **arguments)
         restore = exchange.session.checkpoint()
 
         def attempt() -> Any:
             exchange.request.rewind()
             restore()
-            return call()
+            return handler(*given, **arguments)
 
         return exchange.scope.replay(attempt, retries)
 
@@ -3568,17 +3564,20 @@ class App:
         if response.conditional_response:
             response = _conditional(request, response)
         answer = Answer(response.status, [*response.headerlist], response.app_iter)
-        if location := None if exchange.mounted else answer.headers.get("Location"):
+        if exchange.mounted:
+            _check_headers(answer)
+            return answer
+        given = self._complete(answer)
+        if "Location" in given:
+            location = answer.headers["Location"]
             if isinstance(response, Redirect) and location.startswith("/"):
                 location = request.prefix + location  # of ours: it leads below the mount's prefix
             answer.headers["Location"] = _checked_location(location)
         _check_headers(answer)
-        if not exchange.mounted:
-            self._complete(answer)
         return answer
 
-    def _complete(self, answer: Answer) -> None:
-        """Adds the default headers, and the length of a body that is whole."""
+    def _complete(self, answer: Answer) -> set[str]:
+        """Adds the default headers, and the length of a body that is whole; the names given."""
         given = {name.title() for name, _ in answer.headerlist}
         answer.headerlist += [pair for pair in self._headers if pair[0] not in given]
         if answer.status[:3] in ("204", "304"):
@@ -3590,6 +3589,7 @@ class App:
         elif "Content-Length" not in given and isinstance(answer.app_iter, _WHOLE):
             length = sum(map(len, answer.app_iter))
             answer.headerlist.append(("Content-Length", str(length)))
+        return given
 
     def _failure(self, exchange: Exchange, error: BaseException) -> Answer:
         what, trail = described(exchange.request.environ), " > ".join(exchange.trail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -262,7 +263,37 @@ def test_a_post_has_its_transaction_from_the_first_read(url: str, tmp_path: Path
     database.engine.dispose()
 
 
-def test_a_page_with_one_query_sends_one_statement(url: str, tmp_path: Path) -> None:
+def on_the_wire(database: Database, handle: Any, log: Path) -> tuple[list[str], int]:
+    """The statements that libpq sends for one request, by its own log, and the round trips."""
+    connection = database.engine.raw_connection()  # the one that the pool gives out next
+    pgconn = connection.dbapi_connection.pgconn  # type: ignore[union-attr]
+    connection.close()
+    with log.open("w+") as file:
+        pgconn.trace(file.fileno())
+        with database.scope(writes=False):
+            handle(database.scoped)
+        pgconn.untrace()
+        text = log.read_text("utf-8")
+    statements = re.findall(r'\tF\t\d+\t(?:Query|Parse)\t (?:"" )?"(\w+)', text)
+    return statements, text.count("ReadyForQuery")
+
+
+def test_a_plain_read_is_one_round_trip(url: str, tmp_path: Path) -> None:
+    logs = []
+    for autocommit in (True, False):
+        database = open_database(url, tmp_path, autocommit=autocommit)
+        for handle in (PLAIN["by key"], NOT_PLAIN["update"]):
+            logs.append(on_the_wire(database, handle, tmp_path / "wire.log"))
+        database.engine.dispose()
+    assert logs == [
+        (["SELECT"], 1),
+        (["BEGIN", "UPDATE", "ROLLBACK"], 3),
+        (["BEGIN", "SELECT", "ROLLBACK"], 3),
+        (["BEGIN", "UPDATE", "ROLLBACK"], 3),
+    ]
+
+
+def test_between_plain_reads_no_session_is_idle_in_transaction(url: str, tmp_path: Path) -> None:
     sent = {}
     for autocommit in (True, False):
         database = open_database(url, tmp_path, autocommit=autocommit)

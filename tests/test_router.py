@@ -287,6 +287,7 @@ def test_two_mounts_of_one_place_are_a_fault():
         (Mount("/{a:path}", any_args), "{a:path} is not the last segment"),
         (endpoint("/a", methods="GET"), "methods is 'GET'; expected a list like"),
         (endpoint("/a", methods=[]), "methods is []; expected a list like"),
+        (endpoint("/a", methods=5), "methods is 5; expected a list like"),
         (endpoint("/a", methods=["GET POST"]), "methods is ['GET POST']; expected a list like"),
         (endpoint("/a", methods=["GET\r\nX: y"]), "expected a list like"),
         (
