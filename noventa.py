@@ -2679,8 +2679,9 @@ class Components:
     def __init__(self, registry: Registry, config: Config) -> None:
         self.faults: list[Fault] = []
         self.debug: bool = config["debug"]
+        self._loader = _Loader(config.root)
         self.jinja = _Environment(
-            loader=_Loader(config.root),
+            loader=self._loader,
             autoescape=True,
             auto_reload=self.debug,
             cache_size=-1,
@@ -2691,11 +2692,6 @@ class Components:
         self.tickets = Tickets(config["secret_keys"])
         components = registry.components
         self.by_name = {component.name: CompiledComponent(component) for component in components}
-        self._templates: dict[str, jinja2.Template] = {}
-        # In debug a template is compiled again when its file has changed.
-        self.template: Callable[[str], jinja2.Template] = (
-            self.jinja.get_template if self.debug else self._templates.__getitem__
-        )
         self._calls: dict[str, dict[str, set[str]]] = {}
         for component in components:
             if component.template in self._analysed(component.template, component.where):
@@ -2746,11 +2742,12 @@ class Components:
         if name in self._calls:
             return self._calls
         try:
-            source = self.jinja.loader.get_source(self.jinja, name)[0]  # type: ignore[union-attr]
-            tree = self.jinja.parse(source, name)
-            self._templates[name] = self.jinja.get_template(name)
+            source, filename, is_current = self._loader.get_source(self.jinja, name)
+            tree = self.jinja.parse(source, name, filename)
+            calls = _uses(tree)
+            code = self.jinja.compile(tree, name, filename)
         except jinja2.TemplateNotFound:
-            known = _siblings(Path(cast(_Loader, self.jinja.loader).root), name)
+            known = _siblings(self._loader.root, name)
             problem = f"template {name!r} does not exist"
             if where:
                 self.faults.append(Fault(where, problem, did_you_mean(name, known)))
@@ -2759,15 +2756,13 @@ class Components:
             problem = str(problem).rstrip(".")
             self.faults.append(Fault(f"{name}:{line}", problem, "mend the template"))
         else:
-            calls = self._calls[name] = {
-                function: _constant_arguments(tree, function) for function in _CHECKED_CALLS
-            }
-            included = {n for n in jinja2.meta.find_referenced_templates(tree) if n is not None}
-            calls["include"] = included
-            calls["open"] = _open_uses(tree)
-            optional = _optional_templates(tree)
-            for other in sorted(included):
-                self._analysed(other, None if other in optional else name)
+            self._calls[name] = calls
+            if not self.debug:  # there it is compiled again when its file has changed
+                globals_ = self.jinja.globals
+                template = jinja2.Template.from_code(self.jinja, code, globals_, is_current)
+                self.jinja.compiled[name] = template
+            for other in sorted(calls["include"]):
+                self._analysed(other, None if other in calls["optional"] else name)
         return self._calls
 
     def _may_act(self, compiled: CompiledComponent) -> bool:
@@ -2824,7 +2819,7 @@ class Rendering:
 
     def text(self, name: str, context: dict[str, Any]) -> str:
         """`Template.render` without its copies of the context and of Jinja's globals."""
-        template = self.components.template(name)
+        template = self.components.jinja.get_template(name)
         seen = _Context(template.environment, context, template.name, template.blocks)
         return "".join(template.root_render_func(seen))
 
@@ -3038,9 +3033,22 @@ class _Context(jinja2.runtime.Context):
 
 
 class _Environment(jinja2.Environment):
-    """Every template has the same globals: Jinja's layer over them costs as much as a component."""
+    """Looks first among the templates that were compiled at the start.
+
+    All have the same globals: Jinja's layer over them costs as much as a component.
+    """
 
     context_class = _Context
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.compiled: dict[str, jinja2.Template] = {}
+
+    def get_template(
+        self, name: str | jinja2.Template, parent: str | None = None,
+        globals: MutableMapping[str, Any] | None = None,
+    ) -> jinja2.Template:  # fmt: skip
+        return self.compiled.get(cast(str, name)) or super().get_template(name, parent, globals)
 
     def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:
         return super().make_globals(d) if d else self.globals
@@ -3069,6 +3077,15 @@ def _siblings(root: Path, name: str) -> list[str]:
     folder = folder if folder.is_dir() else folder.parent
     found = [*folder.glob("*.html"), *folder.glob("*/*.html")]
     return [path.relative_to(root).as_posix() for path in found if path.is_relative_to(root)]
+
+
+def _uses(tree: jinja2.nodes.Template) -> dict[str, set[str]]:
+    """What a template calls by name, what it includes, and what only a request decides."""
+    uses = {function: _constant_arguments(tree, function) for function in _CHECKED_CALLS}
+    included = {name for name in jinja2.meta.find_referenced_templates(tree) if name is not None}
+    return uses | {
+        "include": included, "optional": _optional_templates(tree), "open": _open_uses(tree)
+    }  # fmt: skip
 
 
 def _constant_arguments(tree: jinja2.nodes.Template, function: str) -> set[str]:
