@@ -1650,7 +1650,7 @@ class Match(NamedTuple):
 @dataclass
 class _Node:
     literals: dict[str, _Node] = field(default_factory=dict)
-    parameters: dict[str, _Node] = field(default_factory=dict)  # by converter
+    parameters: dict[str, _Node] = field(default_factory=dict)  # by converter, in their order
     end: _Leaf | None = None  # a Page or an Endpoint
     rest: _Leaf | None = None  # {name:path}
     below: _Leaf | None = None  # a Mount or a Static
@@ -1708,7 +1708,9 @@ class Router:
             if segment in ("{path}", "*"):
                 break
             if segment in _CONVERTERS:
-                node = node.parameters.setdefault(segment, _Node())
+                children = {**node.parameters, segment: node.parameters.get(segment, _Node())}
+                node.parameters = {c: children[c] for c in _CONVERTERS if c in children}
+                node = children[segment]
             else:
                 node = node.literals.setdefault(segment, _Node())
         leaf = _Leaf(route, names)
@@ -1796,11 +1798,13 @@ def _find(
     segment = segments[position]
     if (child := node.literals.get(segment)) and (found := _find(child, segments, position + 1)):
         return found
-    for converter, convert in _CONVERTERS.items() if node.parameters else ():
-        child, value = node.parameters.get(converter), convert(segment)
-        if child and value is not None and (found := _find(child, segments, position + 1)):
+    for converter, child in node.parameters.items():
+        value = _CONVERTERS[converter](segment)
+        if value is not None and (found := _find(child, segments, position + 1)):
             leaf, values, tail = found
             return leaf, (value, *values), tail
+    if node.rest is None and node.below is None:
+        return None
     rest = "/".join(segments[position:])
     if node.rest and rest:
         return node.rest, (rest,), ""
@@ -2317,15 +2321,16 @@ def _clean(session: orm.Session, clean: Callable[[], None]) -> None:
 def uncommitted(session: orm.Session) -> list[str]:
     """What `session` changed and did not commit: `new User`, `UPDATE users SET …`."""
     rows = [f"new {type(row).__name__}" for row in session.new]
-    modified = session.dirty if session.identity_map.check_modified() else ()
-    for kind, changed in (("changed", modified), ("deleted", session.deleted)):
-        for row in changed:
-            if kind == "deleted" or session.is_modified(row):
-                identity = sa.inspect(row, raiseerr=True).identity
-                rows.append(f"{kind} {type(row).__name__} {identity}")
+    if session.identity_map.check_modified():
+        rows += [f"changed {_row(row)}" for row in session.dirty if session.is_modified(row)]
+    rows += [f"deleted {_row(row)}" for row in session.deleted]
     if work := session.info.get("work"):
         rows += work.writes
     return rows if len(rows) < _TOLD else [*rows[:_TOLD], "…"]
+
+
+def _row(row: Any) -> str:
+    return f"{type(row).__name__} {sa.inspect(row, raiseerr=True).identity}"
 
 
 _MYSQL_CONFLICTS = (1213, 1205, 1020)  # deadlock, lock wait timeout, MariaDB's stale snapshot
