@@ -2095,9 +2095,9 @@ class Database:
         elif self.engine.dialect.name != "sqlite":
             watch_statements(self.engine, self._works, lambda *_: None)
         self.current_scope: ContextVar[Scope] = ContextVar("noventa_scope")
-        maker = orm.sessionmaker(self.engine)
-        self._class = maker.class_  # of its own, for its listeners
-        self.scoped: orm.scoped_session[orm.Session] = orm.scoped_session(maker)
+        self._class = orm.sessionmaker().class_  # of its own, for its listeners
+        make = cast("orm.sessionmaker[orm.Session]", self.new_session)
+        self.scoped: orm.scoped_session[orm.Session] = orm.scoped_session(make)
         self.scoped.registry = _SessionOfScope(self)
         self._sandbox: tuple[sa.Connection, orm.Session] | None = None
         self._last_report = 0.0
@@ -2153,13 +2153,13 @@ class Database:
             reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
             log.error("database %s: %s", shown_url(self.engine.url), reason)
 
-    def new_session(self, scope: Scope | None = None) -> orm.Session:
-        """A session for a request, or for work outside one."""
+    def new_session(self, scope: Scope | None = None, **options: Any) -> orm.Session:
+        """A session for a request, or for work outside one. `options` are those of `Session`."""
         if self._sandbox is not None:
             connection, _ = self._sandbox
-            session = self._class(bind=connection, join_transaction_mode="create_savepoint")
+            session = self._class(connection, join_transaction_mode="create_savepoint", **options)
         else:
-            session = self._class(self.engine)
+            session = self._class(self.engine, **options)
         session.info["scope"] = scope
         return session
 
@@ -2200,7 +2200,8 @@ class _SessionOfScope(ScopedRegistry[orm.Session]):
         return self._scope().session is not None
 
     def set(self, obj: orm.Session) -> None:
-        self._scope().session = obj
+        obj.info["scope"] = scope = self._scope()
+        scope.session = obj
 
     def clear(self) -> None:
         self._scope().session = None

@@ -115,6 +115,37 @@ def test_one_request_has_one_session_and_the_next_another(tmp_path: Path) -> Non
     assert seen[0] is not seen[2]
 
 
+def test_a_handler_may_remove_its_session_and_gets_another(tmp_path: Path) -> None:
+    seen: list[orm.Session] = []
+
+    def handler(request, session, db):
+        seen.append(db())
+        db.get(Counter, 1).value = 5
+        db.remove()
+        seen.append(db())
+        return value(request, session, db)
+
+    app = counting_app(tmp_path, "sqlite:///./a.db", action("/", handler))
+    assert ask(app, "POST", "/").text == '{"value":0}'
+    assert seen[0] is not seen[1]
+    assert checked_out(app) == 0
+
+
+def test_a_session_may_be_made_with_options_of_ones_own(tmp_path: Path) -> None:
+    def handler(request, session, db):
+        own = db(autoflush=False)
+        assert own is db()
+        own.add(Counter(id=2))
+        return {"count": db.query(Counter).count()}
+
+    app = counting_app(tmp_path, "sqlite:///./a.db", Endpoint("/", handler))
+    with statements(app) as sent:
+        assert ask(app).text == '{"count":1}'
+    assert sent[0] == "BEGIN"
+    assert checked_out(app) == 0
+    assert stored(app, 2) is None
+
+
 def test_an_app_that_calls_itself_has_two_sessions(tmp_path: Path) -> None:
     sessions = []
 
@@ -1301,6 +1332,19 @@ def test_a_sandbox_undoes_what_it_and_what_requests_commit(tmp_path: Path, datab
         assert list(start(app)) == [b"11\n"] * 3
     assert ask(app).text == '{"value":0}'
     assert checked_out(app) == 0
+
+
+def test_a_sandbox_covers_a_session_with_options_of_ones_own(tmp_path: Path, database: str) -> None:
+    def handler(request, session, db):
+        db(expire_on_commit=False).add(Counter(id=2))
+        db.commit()
+        return {}
+
+    app = counting_app(tmp_path, database, action("/", handler))
+    with app.database.sandbox() as db:
+        assert ask(app, "POST", "/").status == 200
+        assert db.get(Counter, 2) is not None
+    assert stored(app, 2) is None
 
 
 def test_in_a_sandbox_a_request_that_fails_undoes_its_own_part_only(
