@@ -1888,11 +1888,14 @@ _WRITE = re.compile(
 )
 
 
-def make_engine(config: Config, works: Works | None = None, **options: Any) -> sa.Engine:
+def make_engine(
+    config: Config, *, reads: Callable[[], bool] | None = None, **options: Any
+) -> sa.Engine:
     """An engine for the project's database, which connects at its first use.
 
-    SQLite gets WAL, foreign keys, a busy timeout and BEGIN IMMEDIATE (but for work that only
-    reads). `works` are the transactions of sessions; `options` go to `sqlalchemy.create_engine`.
+    SQLite gets WAL, foreign keys, a busy timeout and BEGIN IMMEDIATE, but for connections with
+    the execution option `noventa_reads` and where `reads` says so. `options` go to
+    `sqlalchemy.create_engine`.
     """
     url = config.database_url
     backend = url.get_backend_name()
@@ -1915,7 +1918,7 @@ def make_engine(config: Config, works: Works | None = None, **options: Any) -> s
     _check_isolation_level(config, engine.dialect)
     if backend == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
-        watch_statements(engine, {} if works is None else works, _begin_sqlite)
+        watch_statements(engine, functools.partial(_begin_sqlite_before, reads or bool))
         engine.dialect.do_rollback = _rollback_sqlite  # type: ignore[method-assign,assignment]
     else:
         event.listen(engine, "checkin", _note_use)
@@ -1928,15 +1931,26 @@ def shown_url(url: sa.URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
-@dataclass(slots=True)
 class Work:
     """One transaction of a session: whether it only reads, and what it has written so far."""
 
-    connection: sa.Connection
-    reads: bool
-    in_request: bool
-    writes: list[str] = field(default_factory=list)
-    savepoints: dict[str, int] = field(default_factory=dict)  # how many writes came before each
+    __slots__ = ("connection", "in_request", "reads", "savepoints", "writes")
+
+    def __init__(self, connection: sa.Connection, *, reads: bool, in_request: bool) -> None:
+        self.connection = weakref.ref(connection)  # one that is forgotten goes back to the pool
+        self.reads, self.in_request = reads, in_request
+        self.writes: list[str] = []
+        self.savepoints: dict[str, int] = {}  # how many writes came before each
+        connection.info["work"] = self
+
+    @staticmethod
+    def on(connection: sa.Connection) -> Work | None:
+        """The work under way on `connection`, not of an earlier use of its driver's."""
+        try:
+            work: Work | None = connection.info.get("work")
+        except (NotImplementedError, sa.exc.SQLAlchemyError):  # the first connect's; a broken one
+            return None
+        return work if work is not None and work.connection() is connection else None
 
     def note(self, statement: str) -> None:
         """Keeps a statement that writes; forgets those that a savepoint takes back."""
@@ -1950,11 +1964,10 @@ class Work:
             del self.writes[self.savepoints.get(name, 0) :]
 
 
-Works = MutableMapping[sa.Connection, Work]
-Begin = Callable[[Any, str, Any, bool], None]  # cursor, statement, its context, whether it reads
+Begin = Callable[[Any, str, Any, Work | None], None]  # cursor, statement, its context, the work
 
 
-def watch_statements(engine: sa.Engine, works: Works, begin: Begin) -> None:
+def watch_statements(engine: sa.Engine, begin: Begin) -> None:
     """Has `begin` called before each statement, what it writes noted, and its result read.
 
     These are events of the dialect: one listener on the engine costs each statement 15 µs.
@@ -1963,12 +1976,12 @@ def watch_statements(engine: sa.Engine, works: Works, begin: Begin) -> None:
 
     def send(by: Callable[..., Any], cursor: Any, statement: str, *arguments: Any) -> bool:
         context = arguments[-1]
-        options, work = context.execution_options, works.get(context.root_connection)
-        begin(cursor, statement, context, work.reads if work else _READS in options)
+        work = Work.on(context.root_connection)
+        begin(cursor, statement, context, work)
         by(cursor, statement, *arguments)
         if work and not statement.startswith("SELECT"):
             work.note(statement)
-        streamed = options.get("stream_results", False)
+        streamed = context.execution_options.get("stream_results", False)
         if (work and work.in_request) if streamed else is_sqlite:
             _read_whole(cursor, context, streamed)
         return True  # it is sent
@@ -2087,16 +2100,15 @@ class Database:
                 " not shared with others; name a file, or set debug: true for a test."
             )
         self.config = config
-        self._works: Works = {}
-        self.engine = make_engine(config, self._works)
+        self.current_scope: ContextVar[Scope] = ContextVar("noventa_scope")
+        self.engine = make_engine(config, reads=self._in_reading_scope)
         self._autocommit: AutocommitReads | None = None
         if config["database.autocommit_reads"] and self.engine.driver == "psycopg":
-            self._autocommit = AutocommitReads(self.engine, self._works)
+            self._autocommit = AutocommitReads(self.engine)
         elif self.engine.dialect.name != "sqlite":
-            watch_statements(self.engine, self._works, lambda *_: None)
-        self.current_scope: ContextVar[Scope] = ContextVar("noventa_scope")
+            watch_statements(self.engine, lambda *_: None)
         self._class = orm.sessionmaker().class_  # of its own, for its listeners
-        make = cast("orm.sessionmaker[orm.Session]", self.new_session)
+        make = cast("orm.sessionmaker[orm.Session]", self._session_of_scope)
         self.scoped: orm.scoped_session[orm.Session] = orm.scoped_session(make)
         self.scoped.registry = _SessionOfScope(self)
         self._sandbox: tuple[sa.Connection, orm.Session] | None = None
@@ -2153,6 +2165,16 @@ class Database:
             reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
             log.error("database %s: %s", shown_url(self.engine.url), reason)
 
+    def scope_now(self) -> Scope:
+        """The scope of the request under way. Raises NoventaError outside one."""
+        try:
+            return self.current_scope.get()
+        except LookupError:
+            raise NoventaError(
+                "db was used outside its request; in a thread or a task of your own write"
+                " `with app.database.session() as db:`."
+            ) from None
+
     def new_session(self, scope: Scope | None = None, **options: Any) -> orm.Session:
         """A session for a request, or for work outside one. `options` are those of `Session`."""
         if self._sandbox is not None:
@@ -2163,23 +2185,30 @@ class Database:
         session.info["scope"] = scope
         return session
 
+    def _in_reading_scope(self) -> bool:
+        scope = self.current_scope.get(None)
+        return scope is not None and not scope.writes
+
+    def _session_of_scope(self, **options: Any) -> orm.Session:
+        return self.new_session(self.scope_now(), **options)
+
     def _begin_work(
         self, session: orm.Session, transaction: orm.SessionTransaction, connection: sa.Connection
     ) -> None:
-        if transaction.nested:
+        if transaction.nested or connection.engine.pool is not self.engine.pool:
             return
         scope: Scope | None = session.info.get("scope")
         reads = scope is not None and not scope.writes and self._sandbox is None
-        if reads and self._autocommit is not None:
-            reads = self._autocommit.prepare(connection)
-        work = Work(connection, reads, in_request=scope is not None)
-        session.info["work"] = self._works[connection] = work
+        if self.engine.dialect.name == "sqlite":
+            _begin_sqlite_at_once(connection, reads=reads)
+        elif self._autocommit is not None:
+            reads = reads and self._autocommit.prepare(connection)
+        session.info["work"] = Work(connection, reads=reads, in_request=scope is not None)
 
     def _end_work(self, session: orm.Session, transaction: orm.SessionTransaction) -> None:
         if transaction.parent is not None:
             return
-        if (work := session.info.pop("work", None)) is not None:
-            self._works.pop(work.connection, None)
+        session.info.pop("work", None)
         if self._sandbox is not None and session is not self._sandbox[1]:
             self._sandbox[1].expire_all()
 
@@ -2191,29 +2220,19 @@ class _SessionOfScope(ScopedRegistry[orm.Session]):
         self.database = database
 
     def __call__(self) -> orm.Session:
-        scope = self._scope()
+        scope = self.database.scope_now()
         if scope.session is None:
             scope.session = self.database.new_session(scope)
         return scope.session
 
     def has(self) -> bool:
-        return self._scope().session is not None
+        return self.database.scope_now().session is not None
 
     def set(self, obj: orm.Session) -> None:
-        obj.info["scope"] = scope = self._scope()
-        scope.session = obj
+        self.database.scope_now().session = obj
 
     def clear(self) -> None:
-        self._scope().session = None
-
-    def _scope(self) -> Scope:
-        try:
-            return self.database.current_scope.get()
-        except LookupError:
-            raise NoventaError(
-                "db was used outside its request; in a thread or a task of your own write"
-                " `with app.database.session() as db:`."
-            ) from None
+        self.database.scope_now().session = None
 
 
 class AutocommitReads:
@@ -2225,23 +2244,22 @@ class AutocommitReads:
     views and of tables with rules or row security, which may hide a function.
     """
 
-    def __init__(self, engine: sa.Engine, works: Works) -> None:
-        self._works = works
+    def __init__(self, engine: sa.Engine) -> None:
         self._suspect: frozenset[str] = frozenset()
         self._is_plain = functools.lru_cache(maxsize=1_000)(self._judge)
         event.listen(engine, "first_connect", self._learn_relations)
         event.listen(engine, "checkin", _end_autocommit)
         event.listen(engine, "handle_error", self._abort)
-        watch_statements(engine, works, self._begin_unless_plain)
+        watch_statements(engine, self._begin_unless_plain)
 
     def prepare(self, connection: sa.Connection) -> bool:
         """Has the driver begin nothing by itself; False where that would change what is read."""
         driver: Any = connection.connection.dbapi_connection
         level = getattr(connection.dialect, "default_isolation_level", None)
         chosen = "isolation_level" in connection.get_execution_options()
-        usable = level == "READ COMMITTED" and not chosen and not driver.closed
-        if usable:
-            driver.autocommit = True
+        usable = level == "READ COMMITTED" and not chosen and not driver.autocommit
+        if usable := usable and driver.pgconn.transaction_status == _IDLE:  # no closed one is
+            driver.autocommit = connection.info["autocommit"] = True
         return usable
 
     def _learn_relations(self, connection: Any, _: object) -> None:
@@ -2263,9 +2281,11 @@ class AutocommitReads:
             and words.isdisjoint(self._suspect)
         )
 
-    def _begin_unless_plain(self, cursor: Any, statement: str, context: Any, reads: bool) -> None:
+    def _begin_unless_plain(
+        self, cursor: Any, statement: str, context: Any, work: Work | None
+    ) -> None:
         driver = cursor.connection
-        if not reads or driver.pgconn.transaction_status != _IDLE:
+        if work is None or not work.reads or driver.pgconn.transaction_status != _IDLE:
             return
         if context.execution_options.get("stream_results") or not self._is_plain(statement):
             driver.execute("BEGIN")
@@ -2275,17 +2295,19 @@ class AutocommitReads:
         connection = context.connection
         if context.is_disconnect or connection is None:
             return
+        work = Work.on(connection)
+        if work is None or not work.reads:
+            return
         driver: Any = connection.connection.dbapi_connection
-        work = self._works.get(connection)
-        if work and work.reads and driver.pgconn.transaction_status == _IDLE:
+        if driver.pgconn.transaction_status == _IDLE:
             driver.execute("BEGIN")
             with contextlib.suppress(context.dialect.loaded_dbapi.Error):
                 driver.execute("SELECT 1 / 0")
 
 
-def _end_autocommit(driver: Any, _: object) -> None:
+def _end_autocommit(driver: Any, record: Any) -> None:
     """The pool's connections are as SQLAlchemy knows them; `driver` is None where it is dropped."""
-    if driver is not None and not driver.closed and driver.autocommit:
+    if record.info.pop("autocommit", False) and driver is not None and not driver.closed:
         driver.autocommit = False
 
 
@@ -2314,9 +2336,10 @@ def _clean(session: orm.Session, clean: Callable[[], None]) -> None:
     except (sa.exc.SQLAlchemyError, OSError) as error:
         reason = getattr(error, "orig", error)
         log.warning("a session could not be cleaned; its connection is dropped: %s", reason)
-        if work is not None and not work.connection.closed:
-            work.connection.invalidate()
-            work.connection.close()
+        connection = work.connection() if work is not None else None
+        if connection is not None and not connection.closed:
+            connection.invalidate()
+            connection.close()
 
 
 def uncommitted(session: orm.Session) -> list[str]:
@@ -2416,10 +2439,25 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
             raise
 
 
-def _begin_sqlite(cursor: Any, _: str, context: Any, reads: bool) -> None:
-    level = context.execution_options.get("isolation_level")
-    if not cursor.connection.in_transaction and level != "AUTOCOMMIT":  # VACUUM needs none
-        cursor.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
+def _begin_sqlite_before(
+    reads: Callable[[], bool], cursor: Any, _: str, context: Any, __: Work | None
+) -> None:
+    driver, options = cursor.connection, context.execution_options
+    if not driver.in_transaction and options.get("isolation_level") != "AUTOCOMMIT":  # for VACUUM
+        driver.execute("BEGIN" if _READS in options or reads() else "BEGIN IMMEDIATE")
+
+
+def _begin_sqlite_at_once(connection: sa.Connection, *, reads: bool) -> None:
+    """Before a session's first statement, so that what the driver is sent by hand is inside."""
+    driver: Any = connection.connection.dbapi_connection
+    level = connection.get_execution_options().get("isolation_level")
+    if driver.in_transaction or level == "AUTOCOMMIT":
+        return
+    begin, base = "BEGIN" if reads else "BEGIN IMMEDIATE", connection.dialect.loaded_dbapi.Error
+    try:
+        driver.execute(begin)
+    except base as error:
+        raise sa.exc.DBAPIError.instance(begin, (), error, base) from error
 
 
 def _rollback_sqlite(connection: Any) -> None:
@@ -2700,6 +2738,7 @@ class Components:
         self.by_name = {component.name: CompiledComponent(component) for component in components}
         self._calls: dict[str, dict[str, set[str]]] = {}
         for component in components:
+            self._check_declared(self.by_name[component.name])
             if component.template in self._analysed(component.template, component.where):
                 self._check_calls(component.template, self.by_name[component.name])
         for page in (route for route in registry.routes if isinstance(route, Page)):
@@ -2789,6 +2828,14 @@ class Components:
             whose = f"component {owner.name!r}" if owner else "a page"
             problem = f"{whose} has no action {name!r}"
             self.faults.append(Fault(template, problem, did_you_mean(name, actions)))
+
+    def _check_declared(self, compiled: CompiledComponent) -> None:
+        load = compiled.load
+        declared = {parameter.name for parameter in _parameters(load)[3:]} if load else set()
+        for name in sorted(_NO_PROPS & declared):
+            problem = f"prop {name!r} of component {compiled.name!r} is the name of a template"
+            problem += " function or an argument of every handler"
+            self.faults.append(Fault(place_of(load), problem, "rename it"))
 
     def _check_parameters(self, page: Page) -> None:
         names = {match[1] for match in _PARAMETER.finditer(str(page.path))}
@@ -3176,7 +3223,7 @@ _CONDITIONAL = {
     "HTTP_IF_UNMODIFIED_SINCE", "HTTP_RANGE",
 }  # fmt: skip
 _UNSAFE_SEGMENT = re.compile(
-    r"\.(?!well-known$)|(?:con|prn|aux|nul|com\d|lpt\d) *(?:\..*)?$|.*[\\:\0]|$",
+    r"\.(?!(?-i:well-known)$)|(?:con|prn|aux|nul|com\d|lpt\d) *(?:\..*)?$|.*[\\:\0]|$",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -3187,7 +3234,8 @@ _http_date = functools.lru_cache(maxsize=1_000)(serialize_date)
 @functools.lru_cache(maxsize=1_000)
 def _media_type(path: str) -> str:
     kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
-    return f"{kind}; charset=UTF-8" if kind.startswith("text/") else kind
+    text = kind.startswith("text/") or kind.endswith("xml")
+    return f"{kind}; charset=UTF-8" if text else kind
 
 
 def _file_below(folder: str, tail: str) -> str | None:
@@ -3202,7 +3250,7 @@ def _file_below(folder: str, tail: str) -> str | None:
             if stat.S_ISLNK(mode):
                 path = os.path.realpath(path, strict=True)
                 mode = os.lstat(path).st_mode
-                if not path.startswith(f"{folder}{os.sep}"):
+                if path != folder and not path.startswith(f"{folder}{os.sep}"):
                     return None
     except (OSError, ValueError):
         return None
@@ -3546,6 +3594,9 @@ class App:
 
     def _whole(self, content_type: str, body: bytes, status: int = 200) -> Answer:
         """An answer of ours: every header of it was made here, or checked with the settings."""
+        if status in (204, 304):  # they have no body (RFC 9110, 15.3.5 and 15.4.5)
+            return Answer(_status_line(status), [*self._headers], [])
+        body = b"" if status == 205 else body
         headers = [
             ("Content-Type", content_type),
             ("Content-Length", str(len(body))),

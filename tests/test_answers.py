@@ -89,6 +89,29 @@ def test_the_config_sets_and_removes_headers_and_a_handler_has_the_last_word(tmp
     assert answer.header("X-A") == "own"
 
 
+@pytest.mark.parametrize(("status", "length"), [(204, None), (205, "0"), (304, None)])
+@pytest.mark.parametrize("by", ["guard", "action"])
+def test_an_answer_that_may_have_no_body_has_none(tmp_path, by, status, length):
+    def guard(request, session, db):
+        return {"_status": status} if by == "guard" else None
+
+    logic = make_module(
+        "nobody.nobody_logic",
+        f"def action_go(request, session, db): return {{'_status': {status}}}",
+    )
+    files = {"page.html": "{{ component('nobody') }}", "nobody.html": "{{ action('go') }}"}
+    components = [Component("nobody", "nobody.html", logic=logic)]
+    routes = [Page("/", "page.html"), Page("/guarded", "page.html", guards=[guard])]
+    visitor = Visitor(make_app(tmp_path, files, components=components, routes=routes))
+    if by == "guard":
+        answer = visitor.get("/guarded")
+    else:
+        answer = visitor.post(ticket=visitor.get().tickets[0])
+    assert (answer.status, answer.body) == (status, b"")
+    assert answer.header("Content-Length") == length
+    assert answer.header("X-Content-Type-Options") == "nosniff"
+
+
 def test_the_config_does_not_say_of_which_type_and_length_a_body_is(tmp_path):
     config = {"headers": {"content-type": "a/b", "Content-Length": "1"}}
     files = {"page.html": "page"}

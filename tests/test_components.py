@@ -8,7 +8,7 @@ from jinja2 import StrictUndefined
 from support import make_app, make_module
 from visitors import Visitor, ask
 
-from noventa import Component, Page, PropsError, Static
+from noventa import Component, Page, PropsError, RegistryError, Static
 
 
 def shown(root, page, components=(), files=(), config=None, **registry):
@@ -55,6 +55,14 @@ USER_LOGIC = """
 
 
 # What a template sees
+
+
+@pytest.mark.parametrize("name", ["url", "children", "key", "caller"])
+@pytest.mark.parametrize("default", ["", "=None"])
+def test_a_prop_that_is_declared_with_a_name_of_ours_is_a_fault(tmp_path, name, default):
+    source = f"def load_template_context(request, session, db, *, {name}{default}): return {{}}"
+    with pytest.raises(RegistryError, match=r"prop '\w+' of component 'c' is the name of a"):
+        shown(tmp_path, "{{ component('c') }}", {"c": ("", source)})
 
 
 @pytest.mark.parametrize("page", [

@@ -274,6 +274,55 @@ def test_a_savepoint_of_sqlite_is_inside_a_transaction(tmp_path: Path) -> None:
     assert stored(app, 2) is None
 
 
+RAW = {
+    "rows": "INSERT INTO counters (id, value) VALUES (2, 5)",
+    "a table": "CREATE TABLE made (id INTEGER)",
+}
+
+
+@pytest.mark.parametrize("sql", RAW.values(), ids=RAW)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_the_driver_is_sent_by_hand_is_inside_the_transaction(
+    tmp_path: Path, sql: str, method: str
+) -> None:
+    def by_hand(request, session, db):
+        db.connection().connection.cursor().execute(sql)
+        raise RuntimeError
+
+    both = Endpoint("/", by_hand, methods=["GET", "POST"], cross_origin=True)
+    app = counting_app(tmp_path, "sqlite:///./a.db", both)
+    assert ask(app, method, "/").status == 500
+    assert stored(app, 2) is None
+    assert not sa.inspect(app.database.engine).has_table("made")
+
+
+def test_a_get_takes_no_lock_of_sqlite_whatever_way_it_connects(tmp_path: Path) -> None:
+    def connects(request, session, db):
+        with db.get_bind().connect() as connection:
+            return {"value": connection.scalar(sa.select(Counter.value))}
+
+    both = Endpoint("/", connects, methods=["GET", "POST"], cross_origin=True)
+    app = counting_app(tmp_path, "sqlite:///./a.db", both)
+    begun = []
+    for method in ("GET", "POST"):
+        with statements(app) as sent:
+            assert ask(app, method, "/").text == '{"value":0}'
+        begun.append(sent[0])
+    assert begun == ["BEGIN", "BEGIN IMMEDIATE"]
+
+
+def test_a_session_that_is_forgotten_gives_its_connection_back(
+    tmp_path: Path, database: str
+) -> None:
+    app = counting_app(tmp_path, database)
+    session = app.database.new_session()
+    session.get(Counter, 1)
+    assert checked_out(app) == 1
+    del session
+    gc.collect()
+    assert checked_out(app) == 0
+
+
 def test_sqlite_may_be_asked_for_no_transaction(tmp_path: Path) -> None:
     app = counting_app(tmp_path, "sqlite:///./a.db", action("/", increment), pool_size=1)
     for _ in range(2):
@@ -927,13 +976,11 @@ def test_a_stream_that_nobody_closes_leaves_nothing_checked_out(streaming: App) 
     del body
     gc.collect()
     assert checked_out(streaming) == 0
-    assert streaming.database._works == {}
 
 
 def test_a_stream_that_was_never_begun_leaves_nothing(streaming: App) -> None:
     start(streaming).close()
     assert checked_out(streaming) == 0
-    assert streaming.database._works == {}
 
 
 def result_of_core(db: Any) -> Any:

@@ -237,6 +237,44 @@ def test_a_level_that_a_handler_chooses_is_kept(
     database.engine.dispose()
 
 
+def test_autocommit_that_is_configured_stays(url: str, tmp_path: Path) -> None:
+    settings = {"database": {"url": url, "isolation_level": "AUTOCOMMIT"}}
+    database = Database(Config.from_mapping(settings, tmp_path))
+    for writes in (False, True, False):
+        with database.scope(writes=writes):
+            database.scoped.get(Account, 1)
+            driver: Any = database.scoped.connection().connection.dbapi_connection
+            assert driver.autocommit
+            assert not in_transaction(database)
+    database.engine.dispose()
+
+
+def test_another_engine_of_the_application_is_left_alone(url: str, tmp_path: Path) -> None:
+    database, other = open_database(url, tmp_path, autocommit=True), sa.create_engine(url)
+    on_other = {"bind_arguments": {"bind": other}}
+    with database.scope(writes=False):
+        database.scoped.get(Account, 1)
+        database.scoped.scalars(sa.select(Account.id), **on_other).all()
+        assert not in_transaction(database)
+    with database.scope(writes=True):
+        database.scoped.execute(sa.update(Account).values(balance=0), **on_other)
+    with other.connect() as connection:
+        assert connection.scalars(sa.select(Account.balance).order_by("id")).all() == [10, 20]
+    other.dispose()
+    database.engine.dispose()
+
+
+@pytest.mark.parametrize("name", ["begin", "engine_connect"])
+def test_what_a_listener_has_begun_stays_a_transaction(name: str, url: str, tmp_path: Path) -> None:
+    database = open_database(url, tmp_path, autocommit=True)
+    event.listen(database.engine, name, lambda connection: connection.scalar(sa.text("SELECT 1")))
+    for _ in range(2):
+        with database.scope(writes=False):
+            database.scoped.get(Account, 1)
+            assert in_transaction(database)
+    database.engine.dispose()
+
+
 def test_what_reads_plainly_leaves_the_connection_as_it_was(url: str, tmp_path: Path) -> None:
     database = open_database(url, tmp_path, autocommit=True)
     for handle in (PLAIN["by key"], NOT_PLAIN["update"]):

@@ -41,6 +41,7 @@ def app(tmp_path):
     (public / "out.txt").symlink_to(tmp_path / "secret.txt")
     (public / "in.css").symlink_to(public / "site.css")
     (public / "inside").symlink_to(public / "deep")
+    (public / "v1").symlink_to(public)
     (public / "circle").symlink_to(public / "circle")
     (public / "broken").symlink_to(public / "nowhere")
     os.mkfifo(public / "pipe")
@@ -56,7 +57,7 @@ def get(app, tail, **environ):
 
 @pytest.mark.parametrize(("tail", "content"), [
     ("/site.css", CSS), ("/deep/a b.txt", "deep"), ("/in.css", CSS), ("/empty", ""),
-    ("/inside/a b.txt", "deep"),
+    ("/inside/a b.txt", "deep"), ("/v1/site.css", CSS), ("/v1/v1/deep/a b.txt", "deep"),
     ("/.well-known/security.txt", "well known"), ("/data.unknown-type", "?"),
 ])  # fmt: skip
 def test_a_file_is_sent_whole(app, tail, content):
@@ -73,7 +74,8 @@ def test_the_type_comes_from_the_name_and_is_octet_stream_where_unknown(app):
 
 @pytest.mark.parametrize("tail", [
     "", "/", "/deep", "/deep/", "/no", "/.env", "/deep/.hidden/x", "/.well-known",
-    "/out/secret.txt", "/out.txt", "/out/public/site.css", "/inside", "/inside/.hidden/x",
+    "/out/secret.txt", "/out.txt", "/out/public/site.css", "/inside", "/inside/.hidden/x", "/v1",
+    "/v1/", "/.Well-Known/security.txt",
     "/circle", "/broken", "/pipe", "/../secret.txt", "/deep/../../secret.txt", "/deep/../site.css",
     "/./site.css",
     "//site.css", "/site.css/", "/site.css/x", "/..\\secret.txt", "/deep\\a b.txt", "/C:\\x",
