@@ -51,6 +51,7 @@ from noventa import (
     Endpoint,
     NoventaError,
     Page,
+    Work,
     make_engine,
     reading,
 )
@@ -309,6 +310,29 @@ def test_a_get_takes_no_lock_of_sqlite_whatever_way_it_connects(tmp_path: Path) 
             assert ask(app, method, "/").text == '{"value":0}'
         begun.append(sent[0])
     assert begun == ["BEGIN", "BEGIN IMMEDIATE"]
+
+
+def test_who_waits_too_long_for_the_writer_of_sqlite_is_to_try_again(tmp_path: Path) -> None:
+    app = counting_app(tmp_path, "sqlite:///./a.db", action("/", increment))
+    app.database.engine.dispose()
+    event.listen(
+        app.database.engine, "connect", lambda driver, _: driver.execute("PRAGMA busy_timeout=50")
+    )
+    with app.database.session() as db:
+        db.get(Counter, 1)
+        answer = ask(app, "POST", "/")
+    assert (answer.status, answer.header("Retry-After")) == (503, "5")
+    assert checked_out(app) == 0
+    assert ask(app, "POST", "/").text == '{"value":1}'
+
+
+def test_a_connection_has_nothing_of_the_work_before_it(tmp_path: Path, database: str) -> None:
+    app = counting_app(tmp_path, database, pool_size=1, max_overflow=0)
+    with app.database.scope(writes=False):
+        app.database.scoped.get(Counter, 1)
+        assert Work.on(app.database.scoped.connection()) is not None
+    with app.database.engine.connect() as connection:
+        assert Work.on(connection) is None
 
 
 def test_a_session_that_is_forgotten_gives_its_connection_back(

@@ -23,6 +23,7 @@ def app(tmp_path):
         "public/site.css": CSS, "public/deep/a b.txt": "deep", "public/.env": "SECRET",
         "public/empty": "",
         "public/deep/.hidden/x": "SECRET", "public/.well-known/security.txt": "well known",
+        "public/.Well-Known/x": "SECRET",
         "secret.txt": "SECRET",
         "public/data.unknown-type": "?", "publicity/x": "SECRET",
         "page.html": "{{ static('site.css') }}",
@@ -75,7 +76,7 @@ def test_the_type_comes_from_the_name_and_is_octet_stream_where_unknown(app):
 @pytest.mark.parametrize("tail", [
     "", "/", "/deep", "/deep/", "/no", "/.env", "/deep/.hidden/x", "/.well-known",
     "/out/secret.txt", "/out.txt", "/out/public/site.css", "/inside", "/inside/.hidden/x", "/v1",
-    "/v1/", "/.Well-Known/security.txt",
+    "/v1/", "/.Well-Known/x",
     "/circle", "/broken", "/pipe", "/../secret.txt", "/deep/../../secret.txt", "/deep/../site.css",
     "/./site.css",
     "//site.css", "/site.css/", "/site.css/x", "/..\\secret.txt", "/deep\\a b.txt", "/C:\\x",
