@@ -1889,7 +1889,7 @@ _WRITE = re.compile(
 
 
 def make_engine(
-    config: Config, *, reads: Callable[[], bool] | None = None, **options: Any
+    config: Config, *, reads: Callable[[], bool] = lambda: False, **options: Any
 ) -> sa.Engine:
     """An engine for the project's database, which connects at its first use.
 
@@ -1918,7 +1918,7 @@ def make_engine(
     _check_isolation_level(config, engine.dialect)
     if backend == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
-        watch_statements(engine, functools.partial(_begin_sqlite_before, reads or bool))
+        watch_statements(engine, functools.partial(_begin_sqlite_before, reads))
         engine.dialect.do_rollback = _rollback_sqlite  # type: ignore[method-assign,assignment]
     else:
         event.listen(engine, "checkin", _note_use)
@@ -2257,8 +2257,9 @@ class AutocommitReads:
         driver: Any = connection.connection.dbapi_connection
         level = getattr(connection.dialect, "default_isolation_level", None)
         chosen = "isolation_level" in connection.get_execution_options()
-        usable = level == "READ COMMITTED" and not chosen and not driver.autocommit
-        if usable := usable and driver.pgconn.transaction_status == _IDLE:  # no closed one is
+        idle = driver.pgconn.transaction_status == _IDLE  # a closed one is not
+        usable = level == "READ COMMITTED" and not chosen and idle and not driver.autocommit
+        if usable:
             driver.autocommit = connection.info["autocommit"] = True
         return usable
 
@@ -2442,22 +2443,26 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
 def _begin_sqlite_before(
     reads: Callable[[], bool], cursor: Any, _: str, context: Any, __: Work | None
 ) -> None:
-    driver, options = cursor.connection, context.execution_options
-    if not driver.in_transaction and options.get("isolation_level") != "AUTOCOMMIT":  # for VACUUM
-        driver.execute("BEGIN" if _READS in options or reads() else "BEGIN IMMEDIATE")
+    if _is_to_begin(cursor.connection, options := context.execution_options):
+        begin = "BEGIN" if _READS in options or reads() else "BEGIN IMMEDIATE"
+        cursor.connection.execute(begin)
 
 
 def _begin_sqlite_at_once(connection: sa.Connection, *, reads: bool) -> None:
     """Before a session's first statement, so that what the driver is sent by hand is inside."""
     driver: Any = connection.connection.dbapi_connection
-    level = connection.get_execution_options().get("isolation_level")
-    if driver.in_transaction or level == "AUTOCOMMIT":
+    if not _is_to_begin(driver, connection.get_execution_options()):
         return
     begin, base = "BEGIN" if reads else "BEGIN IMMEDIATE", connection.dialect.loaded_dbapi.Error
     try:
         driver.execute(begin)
     except base as error:
         raise sa.exc.DBAPIError.instance(begin, (), error, base) from error
+
+
+def _is_to_begin(driver: Any, options: Mapping[str, Any]) -> bool:
+    """Whether no transaction is under way, and one is wanted: VACUUM, say, needs none."""
+    return not driver.in_transaction and options.get("isolation_level") != "AUTOCOMMIT"
 
 
 def _rollback_sqlite(connection: Any) -> None:
@@ -2950,10 +2955,9 @@ class Place:
         trail.append(name)
         instance = rendering.instance_id(self, name, key, props) if compiled.may_act else ""
         place = Place(rendering, compiled, instance, props)
-        if compiled.component.guard is not None:
-            answer = compiled.guard_answer(exchange, props)
-            if answer is not None:
-                raise Answered(answer)
+        answer = compiled.guard_answer(exchange, props)
+        if answer is not None:
+            raise Answered(answer)
         values = rendering.values(place, compiled)
         values["children"] = caller() if caller else ""
         context = rendering.context(place, values)
@@ -3051,9 +3055,8 @@ class StaticFiles:
 
 def report_forgotten_commit(exchange: Exchange, handler: Handler | None) -> None:
     """Rolls back what `handler` (None: it raised) changed and did not commit, and says so."""
-    session = exchange.scope.session
-    if session is not None and (rows := uncommitted(session)):
-        session.rollback()
+    if rows := exchange.scope.uncommitted():
+        exchange.scope.rollback()
         names = [] if handler is None else [name_of(handler)]
         name = " > ".join((*exchange.trail, *names))
         exchange.reports.append((name, rows))
@@ -3309,7 +3312,7 @@ class App:
         return f"<App {self.config.root.name}, {self.database!r}>"
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        with Scope(self.database, writes=environ["REQUEST_METHOD"] not in READ_METHODS) as scope:
+        with self.database.scope(writes=environ["REQUEST_METHOD"] not in READ_METHODS) as scope:
             answer = self.respond(environ, scope)
             return send(answer, environ, start_response, scope)
 
@@ -3417,10 +3420,12 @@ class App:
         method = request.environ["REQUEST_METHOD"]
         if isinstance(route, Mount) or method in (methods := self._methods[route]):
             return None
-        allow = ("Allow", ", ".join(sorted({*methods, "OPTIONS"})))
-        if method == "OPTIONS":
-            return Answer("204 No Content", [*self._headers, allow], [])
-        raise Refusal(405, "method", dict([allow]))
+        allow = ", ".join(sorted({*methods, "OPTIONS"}))
+        if method != "OPTIONS":
+            raise Refusal(405, "method", {"Allow": allow})
+        answer = self._html("", 204)
+        answer.headers["Allow"] = allow
+        return answer
 
     def _check_origin(self, request: Request, route: Route) -> None:
         if isinstance(route, Mount):
