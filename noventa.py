@@ -242,8 +242,11 @@ SETTINGS = (
 )  # fmt: skip
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
-_VARIABLE = re.compile(r"\$(?P<escape>\$)?\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
-_SECRET_LENGTH = 32
+_VARIABLE = re.compile(
+    r"\$(?P<escape>\$)?\{(?:file:(?P<file>[^}]+?)|(?P<name>\w+))(?::-(?P<default>[^}]*))?\}"
+)
+_SECRET_LENGTH, _SECRET_VARIETY = 32, 8  # characters, and different ones
+STARTER_KEY = "starter-"  # how a secret key begins that `new` wrote: good for debug only
 _SECRET = ("secret_keys", "database.url", "database.password", "database.options")
 _RANGES = (("server.port", 0, 65_535), ("server.threads", 1, 10_000))
 _URL_PARTS = [f"database.{p}" for p in ("host", "port", "user", "password", "name", "options")]
@@ -261,13 +264,16 @@ class Config:
     root: Path
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Config:
-        """Reads `config.yaml` of `folder`. Raises ConfigError with every fault of it."""
+    def load(cls, folder: str | os.PathLike[str], **instead: Any) -> Config:
+        """Reads `config.yaml` of `folder`, with `instead` of its entries of these names.
+
+        Raises ConfigError with every fault of it.
+        """
         path = Path(folder).resolve() / "config.yaml"
-        config = cls.from_mapping(_read_yaml(path), path.parent)
+        config = cls.from_mapping({**_read_yaml(path), **instead}, path.parent)
         if said := os.environ.get("NOVENTA_DEBUG"):
             setting = _BY_NAME["debug"]._replace(name="NOVENTA_DEBUG")
-            debug = _typed(setting, said, from_variable=True)
+            debug = _typed(setting, said, from_text=True)
             return dataclasses.replace(config, values={**config.values, "debug": debug})
         return config
 
@@ -275,13 +281,16 @@ class Config:
     def from_mapping(cls, document: Mapping[str, Any], root: str | os.PathLike[str]) -> Config:
         """The settings of `document`, nested as in config.yaml. Raises ConfigError."""
         values = {setting.name: setting.default for setting in SETTINGS}
+        folder = Path(root).resolve()
         problems: list[str] = []
         for name, raw in _flatten(document, problems):
             try:
-                values[name] = _read_value(_BY_NAME[name], raw)
+                value = _expand(name, raw, folder)
+                from_text = isinstance(raw, str) and value != raw
+                values[name] = _typed(_BY_NAME[name], value, from_text=from_text)
             except ConfigError as error:
                 problems.append(str(error))
-        config = cls(values, Path(root).resolve())
+        config = cls(values, folder)
         problems += config._inconsistencies()
         if problems:
             raise ConfigError("\n".join(f"config.yaml: {problem}" for problem in problems))
@@ -309,6 +318,15 @@ class Config:
         url = self.database_url
         return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
 
+    def starter_keys(self) -> list[str]:
+        """A fault for each secret key that `new` wrote, which only `debug: true` accepts."""
+        return [
+            f"config.yaml: secret_keys[{number}] is the starter's; write one of your own,"
+            " as `openssl rand -hex 32 > secret.key` does."
+            for number, key in enumerate(self["secret_keys"])
+            if key.startswith(STARTER_KEY)
+        ]
+
     def _url_of_parts(self) -> sa.URL:
         options = {name: str(value) for name, value in self["database.options"].items()}
         return sa.URL.create(
@@ -334,6 +352,11 @@ class Config:
                 yield (
                     f"secret_keys[{number}] has {len(key)} characters; expected at least"
                     f" {_SECRET_LENGTH}: write the output of `openssl rand -hex 32`."
+                )
+            elif len(set(key)) < _SECRET_VARIETY:
+                yield (
+                    f"secret_keys[{number}] has {len(set(key))} different characters, so it can be"
+                    f" guessed; write the output of `openssl rand -hex 32`."
                 )
         if not _HEADER_NAME.fullmatch(self["session.cookie_name"]):
             shown = _shown(self["session.cookie_name"])
@@ -443,22 +466,21 @@ def _flatten(
             problems.append(f"{name} is {_shown(value)}; expected {_MAPPING}.")
 
 
-def _read_value(setting: Setting, raw: Any) -> Any:
+def _expand(name: str, raw: Any, root: Path) -> Any:
+    """`${VAR}` from the environment, `${file:PATH}` from a file; `$${` is a plain `${`.
+
+    `${VAR:-default}` stands for what is missing. A relative path starts at `root`.
+    """
     if isinstance(raw, list):
-        expanded: Any = [_expand(setting.name, item) for item in raw]
-    elif isinstance(raw, dict):
-        expanded = {key: _expand(setting.name, item) for key, item in raw.items()}
-    else:
-        expanded = _expand(setting.name, raw)
-    return _typed(setting, expanded, from_variable=isinstance(raw, str) and expanded != raw)
-
-
-def _expand(name: str, raw: Any) -> Any:
-    """`${VAR}` and `${VAR:-default}` from the environment; `$${` is a plain `${`."""
+        return [_expand(name, item, root) for item in raw]
+    if isinstance(raw, dict):
+        return {key: _expand(f"{name}.{key}", item, root) for key, item in raw.items()}
 
     def value_of(match: re.Match[str]) -> str:
         if match["escape"]:
             return match[0][1:]
+        if match["file"]:
+            return _file_value(name, root / match["file"], match["default"])
         value = os.environ.get(match["name"])
         if not value and match["default"] is not None:
             return match["default"]
@@ -472,13 +494,28 @@ def _expand(name: str, raw: Any) -> Any:
     return _VARIABLE.sub(value_of, raw) if isinstance(raw, str) else raw
 
 
-def _typed(setting: Setting, value: Any, *, from_variable: bool) -> Any:
+def _file_value(name: str, path: Path, default: str | None) -> str:
+    try:
+        return path.read_text("utf-8").strip() or default or ""
+    except FileNotFoundError:
+        if default is not None:
+            return default
+        reason = "which does not exist"
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the path
+        reason = f"which cannot be read: {getattr(error, 'strerror', None) or error}"
+    remedy = f"`openssl rand -hex 32 > {path.name}` makes one"
+    if name != "secret_keys":
+        remedy = f"write it, or a default: ${{file:{path.name}:-…}}"
+    raise ConfigError(f"{name} needs the file {path}, {reason}; {remedy}.")
+
+
+def _typed(setting: Setting, value: Any, *, from_text: bool) -> Any:
     """`value` if it has the setting's kind. Raises ConfigError naming the setting otherwise."""
     if value is None:
         return setting.default
-    if from_variable and setting.kind == _FLAG:  # a variable is always text
+    if from_text and setting.kind == _FLAG:  # a variable or a file is always text
         value = _FLAGS.get(value.strip().lower(), value)
-    elif from_variable and setting.kind == _NUMBER and re.fullmatch(r"\s*[0-9]{1,18}\s*", value):
+    elif from_text and setting.kind == _NUMBER and re.fullmatch(r"\s*[0-9]{1,18}\s*", value):
         value = int(value)
     fits = {
         _TEXT: isinstance(value, str),
@@ -3288,11 +3325,14 @@ _WHOLE = (list, tuple)  # a body that is there at once, not made as it is sent
 class App:
     """A WSGI application: `App(registry, Config.load(folder))`.
 
-    Raises RegistryError with every fault of the registry and its templates. `database` is for
+    Raises RegistryError with every fault of the registry and its templates, and ConfigError for
+    the starter's secret key without debug. `database` is for
     work outside requests and for tests; `jinja` is the templates' environment.
     """
 
     def __init__(self, registry: Registry, config: Config) -> None:
+        if not config["debug"] and (faults := config.starter_keys()):
+            raise ConfigError("\n".join(faults))
         self.registry, self.config = registry, config
         self.router, self.components = compile_registry(registry, config)
         self.jinja = self.components.jinja

@@ -311,10 +311,10 @@ def _refuse_folder(folder: Path) -> None:
 def _write_starter(folder: Path) -> None:
     import jinja2
 
-    from noventa import data_folder
+    from noventa import STARTER_KEY, data_folder
 
     environment = jinja2.Environment(autoescape=True, keep_trailing_newline=True)
-    values = {"name": folder.name, "secret_key": STARTER_KEY + secrets.token_hex(32)}
+    values = {"name": folder.name}
     sources = {
         data_folder("templates") / "project": folder,
         data_folder("migrations_skeleton") / "seed": folder / "migrations" / "seed",
@@ -330,9 +330,11 @@ def _write_starter(folder: Path) -> None:
                 written = written.with_name(_STARTER_NAMES.get(source.name, source.stem))
             written.parent.mkdir(parents=True, exist_ok=True)
             written.write_text(text, "utf-8")
+    key = os.open(folder / "secret.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(key, "w", encoding="ascii") as file:  # noqa: PTH123 - readable to nobody else, ever
+        file.write(f"{STARTER_KEY}{secrets.token_hex(32)}\n")
 
 
-STARTER_KEY = "starter-"  # how a secret key begins that `new` wrote, for `check --deploy`
 _STARTER_NAMES = {"gitignore.jinja": ".gitignore"}  # ours would hide what it names from the wheel
 
 
@@ -1979,6 +1981,8 @@ def check(root: Path, *, deploy: bool = False) -> int:
     sound = not faults  # env.py reads the settings itself
     deploy = deploy and sound  # of defaults that stand in for them it would say nothing
     faults += _registry_faults(root, config, migrations=sound)
+    if not deploy and not config["debug"]:
+        faults += config.starter_keys()  # no application starts with one
     if deploy:
         faults += _deploy_faults(config)
         for line in _deploy_advice(config):
@@ -2023,13 +2027,16 @@ def _deploy_faults(config: Config) -> Iterator[str]:
     if config["debug"]:
         remedy = "unset NOVENTA_DEBUG" if "NOVENTA_DEBUG" in os.environ else "write debug: false"
         yield f"config.yaml: debug is true: errors show source code; {remedy}."
-    remedy = 'write ["${NOVENTA_SECRET_KEY}"], and into the variable `openssl rand -hex 32`'
+    remedy = (
+        'write ["${NOVENTA_SECRET_KEY}"] or ["${file:secret.key}"], and there what'
+        " `openssl rand -hex 32` prints"
+    )
+    written = _written_keys(config)
+    yield from config.starter_keys()
     if not config["secret_keys"]:
         yield f"config.yaml: secret_keys is empty: sessions and forms fail; {remedy}."
     for number, key in enumerate(config["secret_keys"]):
-        if key.startswith(STARTER_KEY):
-            yield f"config.yaml: secret_keys[{number}] is the starter's; {remedy}."
-        elif key not in _values_from_environment(config):
+        if any(key in entry for entry in written):
             yield f"config.yaml: secret_keys[{number}] stands in the file; {remedy}."
     if not config["session.secure"]:
         yield (
@@ -2040,16 +2047,12 @@ def _deploy_faults(config: Config) -> Iterator[str]:
         yield "config.yaml: database is in memory: each process has its own; name a file."
 
 
-def _values_from_environment(config: Config) -> set[str]:
-    """What the entries of `secret_keys` become that hold a variable which is set."""
+def _written_keys(config: Config) -> Sequence[str]:
+    """The entries of `secret_keys` as they stand in config.yaml, with defaults in them."""
     import yaml
 
     document = yaml.safe_load((config.root / "config.yaml").read_text("utf-8")) or {}
-    written = zip(document.get("secret_keys") or (), config["secret_keys"], strict=False)
-    return {
-        value for text, value in written
-        if any(os.environ.get(name) for name in re.findall(r"\$\{(\w+)", text))
-    }  # fmt: skip
+    return document.get("secret_keys") or ()
 
 
 def _deploy_advice(config: Config) -> Iterator[str]:

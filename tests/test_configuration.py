@@ -112,6 +112,8 @@ def test_all_faults_of_a_file_are_shown_together():
     ("document", "problem"),
     [
         ({"secret_keys": [KEY, "k" * 31]}, "secret_keys[1] has 31 characters; expected at"),
+        ({"secret_keys": ["a" * 64]}, "secret_keys[0] has 1 different characters, so it can"),
+        ({"secret_keys": ["abcdefg" * 9]}, "secret_keys[0] has 7 different characters, so it can"),
         ({"session": {"cookie_name": "__Host-s"}}, "session.cookie_name begins with __Host-"),
         ({"session": {"same_site": "none"}}, "session.same_site is 'none'"),
         ({"session": {"cookie_name": "my cookie"}}, "session.cookie_name is 'my cookie'"),
@@ -214,6 +216,52 @@ def test_a_variable_that_is_set_to_nothing_is_not_missing(monkeypatch):
     monkeypatch.setenv("X", "")
     document = {"database": {"driver": "mysql", "user": "root", "password": "${X}", "name": "d"}}
     assert Config.from_mapping(document, ".").database_url.password == ""
+
+
+def test_a_file_holds_a_value_of_its_own(tmp_path):
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "key").write_text(f"\n{KEY} \n")
+    (tmp_path / "port").write_text("8080\n")
+    text = f"""
+secret_keys: ["${{file:secrets/key}}"]
+database: {{driver: mysql, user: "me", password: "${{file:{tmp_path}/secrets/key}}", name: d,
+           options: {{charset: "${{file:none:-utf8mb4}}"}}}}
+server: {{port: "${{file:port}}"}}
+"""
+    config = load(tmp_path, text)
+    assert config["secret_keys"] == (KEY,)
+    assert config["server.port"] == 8080
+    assert config.database_url.password == KEY
+    assert config.database_url.query == {"charset": "utf8mb4"}
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ({"secret_keys": ["${file:gone.key}"]},
+         "file {0}/gone.key, which does not exist; `openssl rand -hex 32 > gone.key` makes one."),
+        ({"database": {"driver": "mysql", "password": "${file:gone}"}},
+         "database.password needs the file {0}/gone, which does not exist; write it, or a default"),
+        ({"database": {"driver": "mysql", "options": {"ssl": "${file:/gone}"}}},
+         "database.options.ssl needs the file /gone, which does not exist"),
+        ({"secret_keys": ["${file:.}"]}, "the file {0}, which cannot be read: Is a directory"),
+        ({"secret_keys": ["${file:latin}"]}, "{0}/latin, which cannot be read: 'utf-8' codec can"),
+        ({"secret_keys": ["${file:a\0b}"]}, "which cannot be read: embedded null byte"),
+        ({"secret_keys": ["${file:empty}"]}, "secret_keys[0] has 0 characters"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_read_is_named(document, problem, tmp_path):
+    (tmp_path / "latin").write_bytes(b"\xe9" * 40)
+    (tmp_path / "empty").touch()
+    assert problem.format(tmp_path) in problems_of(document, tmp_path)
+
+
+def test_a_caller_may_give_entries_instead_of_those_in_the_file(tmp_path):
+    text = 'database: "${NOT_SET}"\nsecret_keys: ["${file:gone}"]\nserver: {port: 1}\n'
+    (tmp_path / "config.yaml").write_text(text)
+    config = Config.load(tmp_path, database="sqlite:///x.db", secret_keys=[KEY])
+    assert config.database_url.database == str(tmp_path / "x.db")
+    assert (config["secret_keys"], config["server.port"]) == ((KEY,), 1)
 
 
 def test_two_dollars_are_a_plain_one():

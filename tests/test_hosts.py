@@ -723,7 +723,7 @@ def guestbook(root, key, *routes):
     models = make_module("guestbook_models", PROJECT["guestbook_models.py"])
     logic = make_module("guestbook_logic", PROJECT["guestbook_logic.py"])
     return make_app(
-        root, PROJECT, {"secret_keys": [key * 32]},
+        root, PROJECT, {"secret_keys": [f"the key of application {key}, for tests"]},
         components=[Component("guestbook", "guestbook.html", logic=logic, models=[models])],
         routes=[Page("/", "index.html"), Static("/files", "files"), *routes],
     )  # fmt: skip

@@ -214,6 +214,23 @@ def test_each_fault_of_a_deployment_comes_with_its_remedy(settings, message, tmp
     assert KEY not in err
 
 
+def test_a_key_in_a_file_of_its_own_is_ready(tmp_path, capsys):
+    (tmp_path / "secret.key").write_text(f"{KEY}\n")
+    settings = 'secret_keys: ["${file:secret.key}"]\nsession: {secure: true}\n'
+    assert deploy_faults(tmp_path, capsys, settings)[1] == ""
+
+
+@pytest.mark.parametrize("command", [["check"], ["check", "--deploy"], ["serve"]])
+def test_the_starters_key_is_good_for_debug_only(command, tmp_path, capsys):
+    settings = 'secret_keys: ["${file:secret.key}"]\ndebug: false\nsession: {secure: true}\n'
+    write_project(tmp_path, {"config.yaml": settings, "secret.key": f"starter-{KEY}"})
+    assert run(tmp_path, *command) == 1
+    remedy = "write one of your own, as `openssl rand -hex 32 > secret.key` does."
+    assert f"secret_keys[0] is the starter's; {remedy}" in capsys.readouterr().err
+    write_project(tmp_path, {"config.yaml": settings.replace("false", "true", 1)})
+    assert run(tmp_path, "check") == 0
+
+
 def test_debug_by_the_environment_is_mended_there(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("NOVENTA_DEBUG", "1")
     monkeypatch.setenv("SOME_KEY", KEY)

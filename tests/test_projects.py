@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import stat
 import sys
 
 import pytest
@@ -163,12 +164,15 @@ def test_new_writes_the_starter_and_says_what_comes_next(quick_new, capsys):
     assert not [name for name in written if name.endswith((".jinja", ".pyc"))]
 
 
-def test_the_starters_secret_key_is_its_own_and_marked(quick_new):
+def test_the_starters_secret_key_is_its_own_and_marked_and_kept_from_others(quick_new):
     assert main(["new", "hello"]) == 0
     assert main(["--project", "elsewhere", "new", "hello"]) == 0
     folders = quick_new, quick_new.parent / "elsewhere" / "hello"
     keys = {Config.load(folder)["secret_keys"][0] for folder in folders}
     assert len(keys) == 2
+    assert {stat.S_IMODE((path / "secret.key").stat().st_mode) for path in folders} == {0o600}
+    assert all("secret.key" in (path / ".gitignore").read_text().split() for path in folders)
+    assert not any(key in (path / "config.yaml").read_text() for key in keys for path in folders)
     assert all(re.fullmatch("starter-[0-9a-f]{64}", key) for key in keys)
 
 

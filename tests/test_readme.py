@@ -54,7 +54,7 @@ def test_the_application_of_the_readme_runs(tmp_path: Path) -> None:
         "    return [user.name for user in db.query(User)]\n"
     )
     files["files/site.css"] = "body { color: black }"
-    files["config.yaml"] = f"secret_keys: ['{'k' * 32}']\n"
+    files["config.yaml"] = f"secret_keys: ['{'key of the readme' * 2}']\n"
     for name, text in files.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
