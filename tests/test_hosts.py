@@ -4,9 +4,11 @@ Each host is a real process on a free loopback port. `tests/hosts` holds what is
 for those that need more than a command; the README shows the same lines.
 """
 
+import ast
 import gc
 import html
 import http.client
+import importlib.util
 import os
 import re
 import shlex
@@ -33,7 +35,7 @@ from webob import Request, Response
 
 from noventa import Component, Endpoint, Mount, Page, Static, redirect
 
-pytestmark = pytest.mark.hosts
+pytestmark = [pytest.mark.hosts, pytest.mark.slow]
 
 HERE = Path(__file__).parent / "hosts"
 README = ROOT / "README.md"
@@ -163,11 +165,15 @@ def slow(request, session, db):
 
 @dataclass(frozen=True)
 class Host:
-    """A server with its command, in which `PORT` stands for the port."""
+    """A server with its command, in which `PORT` stands for the port.
+
+    `needs` are the modules that the server imports beside ours, from the extra `hosts`.
+    """
 
     name: str
     command: str
     prefix: str = ""
+    needs: tuple[str, ...] = ()
     variables: dict = field(default_factory=dict)
     stop: int = signal.SIGTERM
     exit_handlers: bool = True
@@ -183,14 +189,18 @@ SERVERS = [
         "gthread",
         GUNICORN + "--worker-class gthread --threads 8 wsgi:application",
         "/m",
-        {"SCRIPT_NAME": "/m"},
+        variables={"SCRIPT_NAME": "/m"},
     ),
     Host(
         "gthread-preload",
         GUNICORN + "--worker-class gthread --threads 8 --preload wsgi:application",
     ),
-    Host("gevent", GUNICORN + "--worker-class gevent wsgi:application"),
-    Host("gevent-preload", GUNICORN + "--worker-class gevent --preload wsgi:application"),
+    Host("gevent", GUNICORN + "--worker-class gevent wsgi:application", needs=("gevent",)),
+    Host(
+        "gevent-preload",
+        GUNICORN + "--worker-class gevent --preload wsgi:application",
+        needs=("gevent",),
+    ),
     Host(
         "uwsgi",
         "uwsgi --http-socket 127.0.0.1:PORT --master --processes 2 --threads 4 --need-app"
@@ -203,7 +213,7 @@ SERVERS = [
         "mod_wsgi",
         "apache2 -D FOREGROUND -f PROJECT/apache.conf",
         "/m",
-        {"PYTHONPATH": ""},  # it would come behind the paths of apache.conf
+        variables={"PYTHONPATH": ""},  # it would come behind the paths of apache.conf
         stop=signal.SIGWINCH,
     ),
     Host(
@@ -211,15 +221,21 @@ SERVERS = [
         "granian --interface wsgi --port PORT --blocking-threads 8 --url-path-prefix /m"
         " wsgi:application",
         "/m",
+        needs=("granian",),
         exit_handlers=False,  # its worker is a forked one of multiprocessing, up to Python 3.12
     ),
-    Host("a2wsgi", "uvicorn --port PORT in_asgi:application", "/m"),
+    Host(
+        "a2wsgi",
+        "uvicorn --port PORT in_asgi:application",
+        "/m",
+        needs=("uvicorn", "a2wsgi", "starlette"),
+    ),
 ]
 STACKS = [
-    Host("werkzeug", WAITRESS + "in_werkzeug:application", "/deep/down"),
-    Host("pyramid", WAITRESS + "in_pyramid:application", "/m"),
-    Host("django", WAITRESS + "in_django:application", "/m"),
-    Host("paste", WAITRESS + "in_paste:application", "/m"),
+    Host("werkzeug", WAITRESS + "in_werkzeug:application", "/deep/down", needs=("werkzeug",)),
+    Host("pyramid", WAITRESS + "in_pyramid:application", "/m", needs=("pyramid",)),
+    Host("django", WAITRESS + "in_django:application", "/m", needs=("django",)),
+    Host("paste", WAITRESS + "in_paste:application", "/m", needs=("paste", "paste.deploy")),
     Host("noventa", WAITRESS + "in_noventa:application", "/m"),
 ]
 
@@ -233,8 +249,10 @@ class Site:
         words = host.command.replace("PORT", str(self.port)).replace("PROJECT", str(folder))
         program, *arguments = shlex.split(words)
         found = shutil.which(program, path=f"{BIN}:/usr/sbin:/usr/bin")
-        if found is None or (host.name == "mod_wsgi" and not MOD_WSGI.exists()):
-            pytest.skip(f"{host.name} is not installed for this Python")
+        lacking = [name for name in host.needs if not importable(name)]
+        if found is None or lacking or (host.name == "mod_wsgi" and not MOD_WSGI.exists()):
+            refuse = pytest.fail if os.environ.get("NOVENTA_HOSTS") == "all" else pytest.skip
+            refuse(f"{host.name}: {' '.join(lacking) or program} is not here for this Python")
         variables = {
             "LISTEN_PORT": str(self.port),
             "PROJECT": str(folder),
@@ -326,6 +344,13 @@ class Site:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)  # workers that were left behind
             self.log.close()
+
+
+def importable(module):
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its package
+        return False
 
 
 def free_port():
@@ -429,13 +454,11 @@ def test_redirects_stay_below_the_prefix(site):
 
 
 def test_the_prefix_alone_shows_the_home_page_whose_form_works(site):
-    if not site.prefix:
-        pytest.skip("it has none")
-    page = site.request("GET", site.prefix)
+    page = site.request("GET", site.prefix or "/")
     if page.status == 307:  # the ASGI router's way
         assert page.headers["Location"].endswith(f"{site.prefix}/")
         return
-    for at in (site.prefix, f"{site.prefix}/"):
+    for at in (site.prefix or "/", f"{site.prefix}/"):
         assert site.post_form(page, at, name="Kay").status == 303, at
 
 
@@ -471,9 +494,8 @@ def test_a_streamed_body_is_closed_where_the_client_went_away(site):
     wait_for(lambda: site.closed() == before + 1)
 
 
+@pytest.mark.parametrize("host", SERVERS, indirect=True, ids=lambda host: host.name)
 def test_a_stop_lets_a_request_under_way_finish_and_closes_the_database(site):
-    if site.host in STACKS:
-        pytest.skip("its server cuts requests; as `waitress` it is tested above")
     (site.folder / "started.txt").unlink(missing_ok=True)
     with ThreadPoolExecutor() as pool:
         under_way = pool.submit(site.get, "/slow")
@@ -487,7 +509,9 @@ def test_a_stop_lets_a_request_under_way_finish_and_closes_the_database(site):
         assert not (site.folder / "hosts.db-wal").exists()
 
 
-GUESTS = Host("guests", WAITRESS + "with_guests:application", "/m")
+GUESTS = Host(
+    "guests", WAITRESS + "with_guests:application", "/m", needs=("werkzeug", "flask", "django")
+)
 
 
 @pytest.mark.parametrize("guest", ["flask", "django"])
@@ -520,6 +544,25 @@ def test_an_application_changes_nothing_in_the_process_that_it_lives_in(tmp_path
     )  # fmt: skip
     assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
     assert ended.stderr.splitlines()[0] == "200 OK"
+
+
+def imported_by(file):
+    """The packages that a file of tests/hosts imports, also through others beside it."""
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in [node.module] if isinstance(node, ast.ImportFrom) else names:
+            beside = HERE / f"{name}.py"
+            yield from imported_by(beside) if beside.exists() else [name.partition(".")[0]]
+
+
+@pytest.mark.parametrize(
+    "host", [*SERVERS, *STACKS, GUESTS], indirect=True, ids=lambda host: host.name
+)
+def test_a_host_is_skipped_by_all_that_its_file_imports(host):
+    file = re.search(r"(\w+):application", host.command)
+    imported = {*imported_by(HERE / f"{file[1]}.py")} if file and file[1] != "wsgi" else set()
+    ours = {"noventa", "webob", "wsgi", *sys.stdlib_module_names}
+    assert imported - ours <= {name.partition(".")[0] for name in host.needs}
 
 
 SHOWN = {  # file: where what the README shows of it begins
