@@ -1,10 +1,11 @@
 """What a request costs in Noventa, beside a hand-written WSGI function and other frameworks.
 
     pip install -e ".[benchmark]"  and  apt-get install wrk
-    python -m tests.benchmarks [--short] [--output DIR] [--postgres URL]
+    python -m tests.benchmarks [--short] [--only ROW] [--output DIR] [--postgres URL]
 
 writes benchmark.md and benchmark.svg to build/ or DIR, in some 15 minutes. `--short` only shows
-that it runs, in 20 seconds: in one process, on SQLite.
+that it runs, in 20 seconds: in one process, on SQLite. `--only "one query"` measures the rows
+whose title begins so, and writes nothing.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints the tables and writes them."""
     parser = argparse.ArgumentParser("python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--short", action="store_true", help="some 20 s, in one process, SQLite")
+    parser.add_argument("--only", metavar="ROW", help="the rows whose title begins so")
     parser.add_argument("--output", type=Path, default=Path("build"), help="folder for both files")
     parser.add_argument("--postgres", default="postgresql+psycopg://postgres@127.0.0.1/postgres")
     options = parser.parse_args(arguments)
@@ -39,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder, _scratch(options.postgres) as postgres:
         sqlite = f"sqlite:///{folder}/benchmark.db"
         work.fill(sqlite)
+        if options.only:
+            print(report.markdown(_chosen(options.only, sqlite, postgres, options.short)))
+            return
         tables, chart = measured(sqlite, None if options.short else postgres, options.short)
     text = report.markdown(tables)
     print(text)
@@ -49,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def measured(sqlite: str, postgres: str | None, short: bool) -> tuple[list[report.Table], str]:
     """The tables and the chart."""
-    rounds, seconds = (3, 0.005) if short else (21, 0.02)
+    rounds, seconds = _rounds(short)
     on_sqlite = {job: _race(job, sqlite, rounds, seconds) for job in _jobs(short)}
     parts = {job: _race(job, sqlite, rounds, seconds) for job in COMPONENTS}
     floor = median(on_sqlite[PLAIN]["floor"]).cpu
@@ -68,6 +73,24 @@ def measured(sqlite: str, postgres: str | None, short: bool) -> tuple[list[repor
         if not job.extra
     }
     return tables, report.chart("CPU time of a request, hand-written = 1", names, bars)
+
+
+def _chosen(title: str, sqlite: str, postgres: str | None, short: bool) -> list[report.Table]:
+    """The ratios of some rows only, to work on them."""
+    jobs = [job for job in JOBS if job.title.startswith(title) and not job.extra]
+    if not jobs:
+        titles = ", ".join(repr(job.title) for job in JOBS if not job.extra)
+        raise SystemExit(f"no row begins with {title!r}; there are {titles}")
+    tables = [_ratios({job: _race(job, sqlite, *_rounds(short)) for job in jobs})]
+    jobs = [job for job in jobs if job.database]
+    if postgres and jobs:
+        tables.append(_on_postgres({job: _race(job, postgres, *_rounds(short)) for job in jobs}))
+    return tables
+
+
+def _rounds(short: bool) -> tuple[int, float]:
+    """How many rounds, and the seconds that each gives an application."""
+    return (3, 0.005) if short else (21, 0.02)
 
 
 def _jobs(short: bool) -> list[Job]:
@@ -139,7 +162,7 @@ def _memory(url: str) -> report.Table:
     taken = {name: measure.memory(name, url, 100_000) for name in PEERS}
     end = {name: f"{size:.1f}" for name, (_, size) in taken.items()}
     growth = {name: f"{size - before:+.1f}" for name, (before, size) in taken.items()}
-    note = "Megabytes of the process, seven kinds of request in turn."
+    note = "Megabytes of the process, eight kinds of request in turn."
     rows = [("after 100,000 requests", end), ("since the first 10,000", growth)]
     return report.Table("Memory", note, PEERS, rows)
 

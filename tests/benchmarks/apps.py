@@ -3,7 +3,8 @@
     /plain              a page without a query        /message.json   a dict as JSON
     /users/7            one query by key              /static/…       a file
     /fortunes           twelve rows                   /visits         a session read and written
-    POST /edit/7        ticket, update, redirect      /r3/7           one of `extra` routes
+    POST /edit/7        ticket, update, redirect      /forms          two tickets for a visitor
+    /r3/7               one of `extra` routes
 
 Each is written as its manual shows, with the parts that it brings. What one lacks (a database,
 templates, sessions, tickets) is that of the floor, a WSGI function written by hand: the same
@@ -59,6 +60,9 @@ def make_floor(url: str, extra: int) -> WSGIApp:
 
     handlers: dict[str, Callable[[dict[str, Any], str], Answer]] = {
         "plain": lambda environ, rest: ("200 OK", html, site.plain().encode()),
+        "forms": lambda environ, rest: (
+            "200 OK", html, site.forms(_cookies(environ)["session"]).encode(),
+        ),
         "users": lambda environ, rest: ("200 OK", html, site.user(int(rest)).encode()),
         "fortunes": lambda environ, rest: ("200 OK", html, site.fortunes().encode()),
         "message.json": lambda environ, rest: (
@@ -88,7 +92,7 @@ def make_noventa(url: str, extra: int) -> WSGIApp:
 
     from noventa import App, Component, Config, Endpoint, Page, Registry, Static
 
-    from .logic import editor_logic, fortunes_logic, user_logic
+    from .logic import editor_logic, forms_logic, fortunes_logic, user_logic
 
     def show_message(request: Any, session: Any, db: Any) -> Any:
         return MESSAGE
@@ -105,6 +109,7 @@ def make_noventa(url: str, extra: int) -> WSGIApp:
             Component("user", "noventa/user.html", logic=user_logic, models=[User]),
             Component("editor", "noventa/editor.html", logic=editor_logic),
             Component("fortunes", "noventa/fortunes.html", logic=fortunes_logic, models=[Fortune]),
+            Component("forms", "noventa/forms.html", logic=forms_logic),
             Component("card", "components/card.html"),
             Component("list", "components/list_noventa.html"),
             Component("item", "components/item.html"),
@@ -114,6 +119,7 @@ def make_noventa(url: str, extra: int) -> WSGIApp:
             Page("/users/{id:int}", "noventa/user_page.html"),
             Page("/fortunes", "noventa/fortunes_page.html"),
             Page("/edit/{id:int}", "noventa/edit_page.html"),
+            Page("/forms", "noventa/forms_page.html"),
             Page("/cards", "components/cards_noventa.html"),
             Page("/nested", "components/nested_noventa.html"),
             Endpoint("/message.json", show_message),
@@ -133,6 +139,7 @@ def make_bottle(url: str, extra: int) -> WSGIApp:
     app.get("/users/<id:int>")(site.user)
     app.get("/fortunes")(site.fortunes)
     app.get("/message.json")(lambda: MESSAGE)
+    app.get("/forms")(lambda: site.forms(request.get_cookie("session")))
 
     @app.post("/edit/<id:int>")
     def edit(id: int) -> None:
@@ -178,6 +185,11 @@ def make_falcon(url: str, extra: int) -> WSGIApp:
             site.edit(id, request.cookies["session"], form["_ticket"], form["name"])
             raise falcon.HTTPSeeOther(f"/users/{id}")
 
+    class Forms:
+        def on_get(self, request: Any, response: Any) -> None:
+            response.content_type = falcon.MEDIA_HTML
+            response.text = site.forms(request.cookies["session"])
+
     class Message:
         def on_get(self, request: Any, response: Any) -> None:
             response.media = MESSAGE
@@ -193,6 +205,7 @@ def make_falcon(url: str, extra: int) -> WSGIApp:
     app.add_route("/users/{id:int}", Text(site.user))
     app.add_route("/fortunes", Text(site.fortunes))
     app.add_route("/edit/{id:int}", Edit())
+    app.add_route("/forms", Forms())
     app.add_route("/message.json", Message())
     app.add_route("/visits", Visits())
     app.add_static_route("/static", SITE / "static")
@@ -226,6 +239,10 @@ def make_flask(url: str, extra: int) -> WSGIApp:
         work.check_ticket(request.cookies["session"], request.form["_ticket"])
         work.rename(db.session, id, request.form["name"])
         return redirect(f"/users/{id}", 303)
+
+    @app.get("/forms")
+    def show_forms() -> Any:
+        return render_template("forms.html", tickets=work.tickets(request.cookies["session"]))
 
     @app.get("/message.json")
     def show_message() -> Any:
@@ -274,6 +291,7 @@ def make_pyramid(url: str, extra: int) -> WSGIApp:
         add("/users/{id}", lambda request: Response(site.user(int(request.matchdict["id"]))))
         add("/fortunes", lambda request: Response(site.fortunes()))
         add("/edit/{id}", edit)
+        add("/forms", lambda request: Response(site.forms(request.cookies["session"])))
         add("/message.json", lambda request: MESSAGE, "json")
         add("/visits", count_visits, "json")
         config.add_static_view("static", str(SITE / "static"))
@@ -298,6 +316,7 @@ def make_django(url: str, extra: int) -> WSGIApp:
         lambda request: HttpResponse(site.plain()),
         lambda request, id: HttpResponse(site.user(id)),
         lambda request: HttpResponse(site.fortunes()),
+        lambda request: HttpResponse(site.forms(request.COOKIES["session"])),
         edit, extra,
     )  # fmt: skip
 
@@ -314,6 +333,10 @@ def make_django_orm(url: str, extra: int) -> WSGIApp:
         rows = sorted(fortunes.all(), key=lambda fortune: fortune.message)
         return render(request, "fortunes.html", {"fortunes": rows})
 
+    def show_forms(request: Any) -> Any:
+        tickets = work.tickets(request.COOKIES["session"])
+        return render(request, "forms.html", {"tickets": tickets})
+
     def edit(request: Any, id: int) -> Any:
         work.check_ticket(request.COOKIES["session"], request.POST["_ticket"])
         user = users.get(id=id)
@@ -324,11 +347,13 @@ def make_django_orm(url: str, extra: int) -> WSGIApp:
     return _django_site(
         lambda request: render(request, "plain.html"),
         lambda request, id: render(request, "user.html", {"user": users.get(id=id)}),
-        show_fortunes, edit, extra,
+        show_fortunes, show_forms, edit, extra,
     )  # fmt: skip
 
 
-def _django_site(plain: Any, user: Any, fortunes: Any, edit: Any, extra: int) -> WSGIApp:
+def _django_site(
+    plain: Any, user: Any, fortunes: Any, forms: Any, edit: Any, extra: int
+) -> WSGIApp:
     from django.core.handlers.wsgi import WSGIHandler
     from django.http import HttpResponse, JsonResponse
     from django.urls import path
@@ -346,6 +371,7 @@ def _django_site(plain: Any, user: Any, fortunes: Any, edit: Any, extra: int) ->
         path("plain", plain),
         path("users/<int:id>", user),
         path("fortunes", fortunes),
+        path("forms", forms),
         path("edit/<int:id>", csrf_exempt(edit)),
         path("message.json", lambda request: JsonResponse(MESSAGE)),
         path("visits", count_visits),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,15 @@ def check_ticket(cookie: str, ticket: str) -> None:
         raise ValueError("ticket of another session")
 
 
+def tickets(cookie: str) -> list[str]:
+    """Two signed tickets for the visitor who holds the cookie, of a form each."""
+    nonce, now = verify(cookie)["nonce"], int(time.time())
+    return [
+        sign([nonce, "/forms", "editor", f"/editor={name}", name, {"id": 7}, [], now])
+        for name in ("rename", "delete")
+    ]
+
+
 def counted(cookie: str | None) -> dict[str, int]:
     """The session in a signed cookie, with one more visit."""
     session: dict[str, int] = verify(cookie) if cookie else {"visits": 0}
@@ -109,7 +119,9 @@ class Site:
 
     def __init__(self, url: str) -> None:
         self._engine = sa.create_engine(url)
-        self.plain, self._user, self._fortunes = renderers("plain", "user", "fortunes")
+        self.plain, self._user, self._fortunes, self._forms = renderers(
+            "plain", "user", "fortunes", "forms"
+        )
 
     def user(self, id: int) -> str:
         with orm.Session(self._engine) as db:
@@ -118,6 +130,9 @@ class Site:
     def fortunes(self) -> str:
         with orm.Session(self._engine) as db:
             return self._fortunes(fortunes=all_fortunes(db))
+
+    def forms(self, cookie: str) -> str:
+        return self._forms(tickets=tickets(cookie))
 
     def edit(self, id: int, cookie: str, ticket: str, name: str) -> None:
         check_ticket(cookie, ticket)
