@@ -27,7 +27,10 @@ import base64
 import contextlib
 import copy
 import dataclasses
+import datetime
+import decimal
 import difflib
+import enum
 import functools
 import hashlib
 import hmac
@@ -49,6 +52,7 @@ import tempfile
 import threading
 import time
 import traceback
+import uuid
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
@@ -150,9 +154,23 @@ class BadTicket(NoventaError):  # noqa: N818
 class Refusal(Exception):  # noqa: N818
     """A request is answered with `status` and nothing is run; `reason` is one word for the log."""
 
+    detail = ""  # for the log and, in debug, the page
+
     def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
         self.status, self.reason, self.headers = status, reason, dict(headers or {})
         super().__init__(f"{status} {reason}")
+
+
+class MissingField(Refusal, KeyError):  # noqa: N818
+    """A handler asked for a field that was not sent: 400, and a KeyError for who expects one.
+
+    `source` is the attribute of the request, like `form`; `name` may be the visitor's own.
+    """
+
+    def __init__(self, source: str, name: object) -> None:
+        super().__init__(400, "missing-field")
+        shown = str(name) if len(str(name)) <= 50 else f"{str(name)[:47]}..."
+        self.detail = f"there is no request.{source}[{shown!a}]."
 
 
 @dataclass(frozen=True)
@@ -220,6 +238,7 @@ SETTINGS = (
     Setting("server.port", _NUMBER, 8000, "its port"),
     Setting("server.threads", _NUMBER, 8, "requests that are worked on at once"),
     Setting("limits.body", _NUMBER, 10_485_760, "bytes of a request's body"),
+    Setting("limits.form", _NUMBER, 500_000, "bytes of a form without files (urlencoded text)"),
     Setting("limits.memory", _NUMBER, 1_048_576, "bytes of an upload before it goes to disk"),
     Setting("limits.fields", _NUMBER, 1000, "fields of a form or query"),
     Setting("limits.files", _NUMBER, 100, "files of a form"),
@@ -1022,15 +1041,24 @@ class lazy(Generic[T]):  # noqa: N801 - used as a decorator, like `property`
 
 
 class Values(Mapping[str, T]):
-    """Values of which several may have one name: the first wins, `getlist` gives all."""
+    """Values of which several may have one name: the first wins, `getlist` gives all.
 
-    def __init__(self, pairs: Iterable[tuple[str, T]] = ()) -> None:
+    A missing one is a KeyError, and if nobody catches it an answer of 400.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, T]] = (), source: str = "form") -> None:
+        self._source = source  # the attribute of the request
         self._lists: dict[str, list[T]] = {}
         for name, value in pairs:
             self._lists.setdefault(name, []).append(value)
 
     def __getitem__(self, name: str) -> T:
+        if name not in self._lists:
+            raise MissingField(self._source, name)
         return self._lists[name][0]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._lists
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._lists)
@@ -1063,6 +1091,13 @@ class Values(Mapping[str, T]):
             return type(self[name])
         except (ValueError, TypeError, ArithmeticError):
             return default
+
+
+class Cookies(dict[str, str]):
+    """The cookies of a request; a missing one is as with `Values`."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise MissingField("cookies", name)
 
 
 @dataclass(frozen=True)
@@ -1126,7 +1161,7 @@ class Request(webob.request.BaseRequest):
             query = self.environ.get("QUERY_STRING", "").encode("latin-1")
         except UnicodeEncodeError:
             raise Refusal(400, "undecodable-query") from None
-        return Values(_parse_fields(query, self.limits["fields"], "query"))
+        return Values(_parse_fields(query, self.limits["fields"], "query"), "args")
 
     @property
     def form(self) -> Values[str]:
@@ -1144,7 +1179,7 @@ class Request(webob.request.BaseRequest):
         header = self.environ.get("HTTP_COOKIE", "")
         if len(header) > _COOKIE_HEADER_LIMIT:
             raise Refusal(431, "cookies-too-large")
-        found: dict[str, str] = {}
+        found = Cookies()
         for pair in header.split(";"):
             name, equals, value = pair.strip().partition("=")
             try:
@@ -1259,19 +1294,22 @@ class Request(webob.request.BaseRequest):
             raise Refusal(411, "no-length")
         self.guard_body()
 
-    def _read_body(self) -> bytes:
+    def _read_body(self, size: int = -1) -> bytes:
         self._require_length()
-        return cast(bytes, self.environ["wsgi.input"].read())
+        return cast(bytes, self.environ["wsgi.input"].read(size))
 
     @lazy
     def _posted(self) -> tuple[Values[str], Values[Upload]]:
+        no_files = Values[Upload]((), "files")
         if self.method in READ_METHODS or (not self.media_type and not self._length()):
-            return Values(), Values()
+            return Values(), no_files
         media_type, options = self.form_type
         if media_type == "multipart/form-data":
             return self._parse_multipart(options.get("boundary", ""))
-        fields = _parse_fields(self._read_body(), self.limits["fields"], "form")
-        return Values(fields), Values()
+        limit = self.limits["form"]
+        if (self._length() or 0) > limit or len(body := self._read_body(limit + 1)) > limit:
+            raise Refusal(413, "form-too-large")
+        return Values(_parse_fields(body, self.limits["fields"], "form")), no_files
 
     def _parse_multipart(self, boundary: str) -> tuple[Values[str], Values[Upload]]:
         self._require_length()
@@ -1297,7 +1335,7 @@ class Request(webob.request.BaseRequest):
             raise Refusal(413, "too-many-fields") from None
         except (multipart.MultipartError, UnicodeError):
             raise Refusal(400, "malformed-form") from None
-        return Values(fields), Values(files)
+        return Values(fields), Values(files, "files")
 
     def _segments(
         self, boundary: str
@@ -3527,7 +3565,7 @@ class App:
             return result
         self._settle(exchange, route.handler, 200)
         if isinstance(result, (dict, list)):
-            return self._whole("application/json", _JSON.encode(result).encode("utf-8"))
+            return self._whole("application/json", encode_json(result, route.handler))
         raise NoventaError(
             f"{place_of(route.handler)}: {name_of(route.handler)} returned a"
             f" {type(result).__name__}; expected a Response, or a dict or list for JSON."
@@ -3712,26 +3750,38 @@ class App:
 
     def _failure(self, exchange: Exchange, error: BaseException) -> Answer:
         what, trail = described(exchange.request.environ), " > ".join(exchange.trail)
+        if isinstance(error, Refusal):
+            return self._refused(exchange, error)
         large = isinstance(error, OverflowError) and "SQLite" in str(error)  # no error of DB-API
         if large or isinstance(error, sa.exc.DataError):  # a value that the database cannot take
-            said = _CONTROLS.sub(" ", str(getattr(error, "orig", error)))[:200]
-            log.warning("in %s: %s", trail, said)
-            error = Refusal(400, "bad-value")
-        if isinstance(error, Refusal):
-            log.warning("refused %s: %s (%d)", what, error.reason, error.status)
-            answer = self._error(error.status)
-            for name, value in {**error.headers, "X-Noventa-Refused": error.reason}.items():
-                answer.headers[name] = value
-        elif is_unavailable(error):
+            refusal = Refusal(400, "bad-value")
+            refusal.detail = _CONTROLS.sub(" ", str(getattr(error, "orig", error)))[:200]
+            return self._refused(exchange, refusal, error)
+        if is_unavailable(error):
             self.database.report_unavailable(error)
             answer = self._error(503)
             answer.headers["Retry-After"] = str(_RETRY_AFTER)
+            return answer
+        log.error("500 %s in %s: %s", what, trail or "?", type(error).__name__, exc_info=error)
+        return self._debug_page(exchange, error, 500) if self._debug else self._error(500)
+
+    def _refused(
+        self, exchange: Exchange, refusal: Refusal, fault: BaseException | None = None
+    ) -> Answer:
+        """`fault` is what was raised; it may be one of ours, so it is shown as a 500 would be."""
+        what, trail = described(exchange.request.environ), " > ".join(exchange.trail)
+        reason, status, detail = refusal.reason, refusal.status, refusal.detail
+        where = f", in {trail}: {detail}" if detail else ""
+        log.warning("refused %s: %s (%d)%s", what, reason, status, where, exc_info=fault)
+        if fault is not None and self._debug:
+            answer = self._debug_page(exchange, fault, status)
         else:
-            log.error("500 %s in %s: %s", what, trail or "?", type(error).__name__, exc_info=error)
-            answer = self._debug_page(exchange, error) if self._debug else self._error(500)
+            answer = self._error(status, where[2:] if self._debug else None)
+        for name, value in {**refusal.headers, "X-Noventa-Refused": reason}.items():
+            answer.headers[name] = value
         return answer
 
-    def _debug_page(self, exchange: Exchange, error: BaseException) -> Answer:
+    def _debug_page(self, exchange: Exchange, error: BaseException, status: int) -> Answer:
         hide = functools.partial(_without, sorted(self._secrets(exchange.request), key=len))
         frames = [
             _shown_frame(frame, line, hide)
@@ -3739,15 +3789,15 @@ class App:
         ]
         in_templates = [frame for frame in frames if frame["is_template"]]
         page = self._pages.get_template("debug.html").render(
-            status=500,
-            title="Internal Server Error",
+            status=status,
+            title=_status_line(status)[4:],
             exception=hide(traceback.format_exception_only(error)[-1].strip()),
             request_line=described(exchange.request.environ),
             component_path=exchange.trail,
             template=in_templates[-1] if in_templates else None,
             frames=frames,
         )
-        return self._html(page.encode("utf-8", "replace").decode(), 500)
+        return self._html(page.encode("utf-8", "replace").decode(), status)
 
     def _secrets(self, request: Request) -> Iterator[str]:
         yield from self.config["secret_keys"]
@@ -3864,7 +3914,49 @@ def _status_line(status: int) -> str:
         return f"{status} Error"
 
 
-_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+def encode_json(value: Any, handler: Handler) -> bytes:
+    """What `handler` returned, as JSON. Raises NoventaError naming the key that cannot be it."""
+    try:
+        return _JSON.encode(value).encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        path, problem = _not_json(value) or ("it", str(error))
+        where = f"{place_of(handler)}: {name_of(handler)}"
+        raise NoventaError(f"{where} returned what JSON cannot hold: {path}: {problem}.") from None
+
+
+def _json_default(value: Any) -> Any:
+    if isinstance(value, datetime.date | datetime.time):  # a datetime is a date
+        return value.isoformat()
+    if isinstance(value, uuid.UUID | decimal.Decimal):
+        return str(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+_JSON = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_json_default
+)
+
+
+def _not_json(root: Any) -> tuple[str, str] | None:
+    """Where (`users[3].photo`) the first value is that JSON cannot hold, and why."""
+    waiting, seen = [("", root)], set[int]()  # no recursion: it may be nested too deeply
+    for path, value in waiting:
+        if not isinstance(value, dict | list | tuple):
+            try:
+                _JSON.encode(value).encode("utf-8")
+            except (TypeError, ValueError) as error:
+                return path, str(error)
+        elif id(value) not in seen:
+            seen.add(id(value))
+            for key, item in value.items() if isinstance(value, dict) else ():
+                if not isinstance(key, str | int | float | None):
+                    return path or "it", f"its key {_shown(key)} is a {type(key).__name__}"
+                waiting.append((f"{path}.{key}".lstrip("."), item))
+            if not isinstance(value, dict):
+                waiting += [(f"{path}[{number}]", item) for number, item in enumerate(value)]
+    return None
 
 
 def _conditional(request: Request, response: webob.Response) -> webob.Response:

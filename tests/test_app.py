@@ -1,5 +1,8 @@
 """App: from a request to its response; what actions, guards and endpoints may answer."""
 
+import datetime
+import decimal
+import enum
 import functools
 import gc
 import io
@@ -9,6 +12,8 @@ import re
 import subprocess
 import sys
 import threading
+import uuid
+from html import unescape
 from inspect import isfunction
 
 import pytest
@@ -21,6 +26,10 @@ from visitors import FORM, Visitor, ask, post
 from noventa import App, Component, Config, Endpoint, Mount, Page, Registry, Static, redirect
 
 SAME = {"HTTP_SEC_FETCH_SITE": "same-origin"}
+
+
+looped = []
+looped.append(looped)
 
 
 def app_of(root, *routes, files=None, config=None, **registry):
@@ -235,6 +244,14 @@ def test_an_endpoint_gets_request_session_and_db(tmp_path):
         ((1, 2), "handler returned a tuple; expected"),
         ({"a": float("nan")}, "Out of range float values are not JSON compliant"),
         ({"a": object()}, "Object of type object is not JSON serializable"),
+        (
+            {"users": [{}, {"photo": b""}]},
+            "handler returned what JSON cannot hold: users[1].photo: Object of type bytes",
+        ),
+        ([[1, {2}]], "[0][1]: Object of type set"),
+        ({"a": {(1, 2): 3}}, "a: its key (1, 2) is a tuple"),
+        ({"a": ["x", "\ud800"]}, "a[1]: 'utf-8' codec can't encode"),
+        (looped, "it: Circular reference detected"),
     ],
 )
 def test_an_endpoint_that_answers_something_else_is_a_500_that_names_it(
@@ -242,6 +259,33 @@ def test_an_endpoint_that_answers_something_else_is_a_500_that_names_it(
 ):
     assert ask(endpoint_of(tmp_path, answer)).status == 500
     assert problem in str(caplog.records[0].exc_info[1])
+
+
+def test_what_json_cannot_hold_is_named_on_the_debug_page(tmp_path):
+    def handler(request, session, db):
+        return {"users": [{"photo": b"x"}]}
+
+    app = app_of(tmp_path, Endpoint("/", handler), config={"debug": True})
+    assert "handler returned what JSON cannot hold: users[0].photo: " in ask(app).text
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (datetime.date(2026, 5, 1), "2026-05-01"),
+        (datetime.datetime(2026, 5, 1, 9, 30, tzinfo=datetime.UTC), "2026-05-01T09:30:00+00:00"),
+        (datetime.time(9, 30), "09:30:00"),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (decimal.Decimal("1.10"), "1.10"),
+        (Colour.RED, "red"),
+    ],
+)
+def test_json_knows_the_values_of_a_database(tmp_path, value, expected):
+    assert json.loads(ask(endpoint_of(tmp_path, {"a": [value]})).body) == {"a": [expected]}
 
 
 def test_an_endpoint_without_a_name_is_named_all_the_same(tmp_path, caplog):
@@ -755,6 +799,40 @@ def test_a_missing_secret_key_is_said_when_a_session_is_used(tmp_path, caplog, e
     app = app_of(tmp_path, Endpoint("/", handler), config={"secret_keys": [], **environ})
     assert ask(app).status == 500
     assert "config.yaml: secret_keys is empty" in str(caplog.records[0].exc_info[1])
+
+
+@pytest.mark.parametrize("source", ["form", "args", "cookies", "files"])
+@pytest.mark.parametrize("debug", [True, False])
+def test_a_missing_field_is_a_400_that_names_it_to_us_alone(tmp_path, caplog, source, debug):
+    def handler(request, session, db):
+        return {"value": getattr(request, source)["topic\n" + "x" * 99]}
+
+    route = Endpoint("/", handler, methods=["POST"])
+    answer = post(app_of(tmp_path, route, config={"debug": debug}), fields={"a": "1"}, **SAME)
+    assert (answer.status, answer.refused) == (400, "missing-field")
+    named = f"in /: there is no request.{source}['topic\\n" + "x" * 41 + "...']."
+    assert lines_of(caplog) == [f"WARNING refused POST /: missing-field (400), {named}"]
+    assert (named in unescape(answer.text)) is debug
+    assert ("topic" in answer.text) is debug
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_an_applications_own_key_error_stays_a_500(tmp_path, debug):
+    def handler(request, session, db):
+        return {"value": request.view_args["no"]}
+
+    assert ask(app_of(tmp_path, Endpoint("/", handler), config={"debug": debug})).status == 500
+
+
+def test_a_handler_may_catch_a_missing_field_as_a_key_error(tmp_path):
+    def handler(request, session, db):
+        try:
+            return {"value": request.form["title"]}
+        except KeyError:
+            return {"value": None}
+
+    answer = post(app_of(tmp_path, Endpoint("/", handler, methods=["POST"])), **SAME)
+    assert json.loads(answer.body) == {"value": None}
 
 
 # Headers

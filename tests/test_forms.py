@@ -836,12 +836,22 @@ def test_an_upload_is_read_anew_when_the_action_is_replayed(tmp_path):
     ({"body": 20_000}, [("f", b"x" * 15_000, "a", "a/b")], 200),
     ({}, [("f", b"x" * 15_000, "a", "a/b")], 413),
     ({"fields": 9}, [("a", b"")] * 8, 200), ({}, [("a", b"")] * 8, 413),
+    ({"form": 9}, [("a", b"x" * 2_000)], 200),
     ({"files": 4}, [("f", b"x", "a", "a/b")] * 4, 200), ({}, [("f", b"x", "a", "a/b")] * 4, 413),
 ])  # fmt: skip
 def test_a_page_may_raise_a_limit(tmp_path, limits, parts, status):
     config = {"limits": {"body": 10_000, "fields": 4, "files": 2}}
     app = make_forms(tmp_path, config=config, routes=[Page("/", "page.html", limits=limits)])
     assert send_files(Visitor(app), *parts).status == status
+
+
+@pytest.mark.parametrize(("limits", "status"), [({}, 413), ({"form": 2_000}, 200)])
+def test_a_page_may_raise_the_limit_of_urlencoded_text(tmp_path, limits, status):
+    routes = [Page("/", "page.html", limits=limits)]
+    visitor = Visitor(make_forms(tmp_path, config={"limits": {"form": 900}}, routes=routes))
+    answer = visitor.post(ticket=ticket_for(visitor.get(), "add"), fields={"text": "x" * 900})
+    assert (answer.status, answer.refused) == (status, "form-too-large" if status == 413 else None)
+    assert len(visitor.app.calls) == (status == 200)
 
 
 def test_an_endpoint_may_raise_a_limit(tmp_path):
@@ -878,3 +888,18 @@ def test_a_value_that_the_database_cannot_take_is_a_bad_request(tmp_path, caplog
     answer = ask(app)
     assert (answer.status, answer.refused) == (400, "bad-value")
     assert all(record.getMessage().isprintable() for record in caplog.records)
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_a_value_that_is_our_own_fault_is_found_by_its_traceback(tmp_path, caplog, debug):
+    def load(request, session, db):
+        return {"same": db.execute(sa.select(sa.literal(2**63))).scalar()}
+
+    answer = ask(make_app(tmp_path, config={"debug": debug}, routes=[Endpoint("/here", load)]),
+                 path="/here")  # fmt: skip
+    assert (answer.status, answer.refused) == (400, "bad-value")
+    (record,) = caplog.records
+    assert record.getMessage().startswith("refused GET /here: bad-value (400), in /here: ")
+    assert record.exc_info[0] is OverflowError
+    assert ("sa.literal(2**63)" in answer.text) is debug
+    assert ("OverflowError" in answer.text) is debug

@@ -339,8 +339,13 @@ add(
 add(
     "odd-form", 200,
     [(repr(b)[:24], at("/form", method="POST", body=b, CONTENT_TYPE=FORM)) for b in
-     (b"&&&", b"=", b"a" * 999_000, b"a=1&a=2&a=3", b"%", b"a=%zz", b"_ticket=x", b"\n" * 999_000,
-      b"+" * 999_000)],
+     (b"&&&", b"=", b"a" * 499_000, b"a=1&a=2&a=3", b"%", b"a=%zz", b"_ticket=x", b"\n" * 499_000,
+      b"+" * 499_000)],
+)  # fmt: skip
+add(
+    "large-form", 413,
+    [(repr(b)[:24], at("/form", method="POST", body=b, CONTENT_TYPE=FORM)) for b in
+     (b"a" * 500_001, b"\n" * 500_001, b"%41" * 300_000, b"&" * 999_000)],
 )  # fmt: skip
 
 # ---- Multipart bodies ----

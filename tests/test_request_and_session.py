@@ -14,7 +14,7 @@ from visitors import FORM, multipart
 
 from noventa import Config, Refusal, Request, Session, SessionCookies, SessionError, Signer
 
-LIMITS = {"body": 100_000, "memory": 1_000, "fields": 50, "files": 5}
+LIMITS = {"body": 100_000, "form": 100_000, "memory": 1_000, "fields": 50, "files": 5}
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 PAIRS = st.lists(st.tuples(TEXTS, TEXTS), max_size=20)
 
@@ -131,6 +131,22 @@ def test_a_body_over_the_limit_is_refused_before_a_byte_is_read(name):
     assert request.environ["wsgi.input"].tell() == 0
 
 
+@pytest.mark.parametrize("more", [{}, {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}])
+@pytest.mark.parametrize("size", [1_000, 1_001])
+def test_urlencoded_text_has_a_limit_of_its_own(size, more):
+    request = make_request(b"a=" + b"x" * (size - 2), {**LIMITS, "form": 1_000}, **more)
+    if size == 1_000:
+        assert len(request.form["a"]) == 998
+    else:
+        assert refusal_of(lambda: request.form) == (413, "form-too-large")
+
+
+def test_what_a_multipart_form_holds_is_not_urlencoded_text():
+    request = make_upload(("a", b"x" * 2_000), limits={**LIMITS, "form": 1_000})
+    assert len(request.form["a"]) == 2_000
+    request.close_files()
+
+
 def test_a_stream_that_breaks_is_a_refusal():
     class Broken(io.BytesIO):
         def read(self, size=-1):
@@ -240,6 +256,16 @@ def test_what_webob_cannot_read_is_dropped_and_what_it_can_stays():
         HTTP_IF_MODIFIED_SINCE="Mon, 02 Jan 2023 03:04:05 GMT", HTTP_MAX_FORWARDS="3"
     )
     assert (sound.if_modified_since.year, sound.max_forwards) == (2023, 3)
+
+
+@pytest.mark.parametrize("source", ["form", "args", "cookies", "files"])
+def test_a_missing_field_is_a_refusal_and_a_key_error_for_who_expects_one(source):
+    values = getattr(make_request(b"a=1", QUERY_STRING="a=1", HTTP_COOKIE="a=1"), source)
+    assert refusal_of(lambda: values["no"]) == (400, "missing-field")
+    with pytest.raises(KeyError):
+        values["no"]
+    assert ("no" in values, values.get("no"), values.get("no", 7)) == (False, None, 7)
+    assert ("a" in values) is (source != "files")
 
 
 # ---- Session ----
