@@ -672,14 +672,15 @@ class Registry:
     def metadata(self) -> sa.MetaData:
         """The tables of every Base in one MetaData, each constraint with a name.
 
-        A `String` without a length is `VARCHAR(255)` here, for MySQL needs one.
+        A `String` without a length is `VARCHAR(255)` on MySQL and MariaDB, which need one.
         """
         merged = sa.MetaData(naming_convention=_NAMING_CONVENTION)
         for table in self.tables:
             if table.key not in merged.tables:
-                copy = table.to_metadata(merged)
-                for column in copy.columns:
-                    _give_length(column)
+                table.to_metadata(merged)
+        for table in merged.tables.values():  # by now each foreign key has the type of its target
+            for column in table.columns:
+                column.type = with_length(column.type)
         return merged
 
     @functools.cached_property
@@ -973,11 +974,20 @@ def _foreign_key_faults(
             )
 
 
-def _give_length(column: sa.Column[Any]) -> None:
-    kind = column.type
-    plain = type(kind) in (sa.String, sa.Unicode, sa.VARCHAR)  # not Text, not Enum
-    if plain and isinstance(kind, sa.String) and kind.length is None:
-        column.type = type(kind)(255)
+def is_unbounded(kind: Any) -> bool:
+    """Whether a type is a `String` without a length; not Text, not Enum."""
+    return type(kind) in (sa.String, sa.Unicode, sa.VARCHAR) and kind.length is None
+
+
+def with_length(kind: Any) -> Any:
+    """A `String` without a length as MySQL and MariaDB can have it; any other type as it is."""
+    names = [name for name in _NEED_LENGTH if name not in kind._variant_mapping]
+    if not names or not is_unbounded(kind):
+        return kind
+    return kind.with_variant(type(kind)(255, collation=kind.collation), *names)
+
+
+_NEED_LENGTH = ("mysql", "mariadb")  # dialects
 
 
 def _condition(constraint: Any, table: sa.Table) -> str:

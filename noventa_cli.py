@@ -827,6 +827,7 @@ def _configuration(registry: Registry, script: Any, given: Mapping[str, Any]) ->
         "target_metadata": metadata,
         "render_as_batch": True,  # on every database, for the files must run on SQLite too
         "render_item": _render_item,
+        "compare_type": _compare_type,
         "transaction_per_migration": True,
     }
     return defaults | dict(given) | ours
@@ -881,27 +882,36 @@ def _plain_type(kind: Any) -> Any:
     import sqlalchemy as sa
     from sqlalchemy.engine.default import DefaultDialect
 
+    from noventa import with_length
+
     if type(kind).__module__.startswith("sqlalchemy.") and not type(kind).__name__.startswith("_"):
         return kind
     if not isinstance(kind, sa.TypeDecorator):
         bases = (base for base in type(kind).__mro__ if base.__module__.startswith("sqlalchemy."))
         base = next(base for base in bases if not base.__name__.startswith("_"))
         concrete = base not in (sa.types.UserDefinedType, sa.types.TypeEngine)
-        return _with_length(kind.adapt(base)) if concrete else kind
-    plain = _with_length(_plain_type(kind.load_dialect_impl(DefaultDialect())))
+        return with_length(kind.adapt(base)) if concrete else kind
+    plain = _plain_type(kind.load_dialect_impl(DefaultDialect()))
     for name, dialect in _dialects().items():
-        special = _with_length(_plain_type(kind.load_dialect_impl(dialect)))
+        special = _plain_type(kind.load_dialect_impl(dialect))
         if repr(special) != repr(plain):
+            special = with_length(special)._variant_mapping.get(name, special)
             plain = plain.with_variant(special, name)
-    return plain
+    return with_length(plain)
 
 
-def _with_length(kind: Any) -> Any:
+def _compare_type(context: Any, _: Any, __: Any, found: Any, kind: Any) -> bool | None:
+    """Whether the lengths differ; Alembic takes a text without one to equal any other.
+
+    VARCHAR(255) stays where a `String` has none, as revisions had it on every database.
+    """
     import sqlalchemy as sa
 
-    if type(kind) not in (sa.String, sa.Unicode, sa.VARCHAR) or kind.length is not None:
-        return kind
-    return type(kind)(255, collation=kind.collation)
+    kind = kind._variant_mapping.get(context.dialect.name, kind)
+    if not isinstance(found, sa.VARCHAR) or type(kind) not in (sa.String, sa.Unicode, sa.VARCHAR):
+        return None
+    same = found.length == kind.length or (kind.length is None and found.length == 255)
+    return None if same else True
 
 
 @functools.cache
@@ -919,6 +929,8 @@ def _render_item(kind: str, item: Any, context: Any) -> str | bool:
         return _default_text(getattr(item, "arg", None))
     if kind != "type":
         return False
+    if text := _type_text(item):
+        return text
     if _is_native_enum(item):  # _make_enum_types() adds the lines that make and drop its type
         return f"{_enum_text(item)[:-1]}, create_type=False)"
     first, second, third, *_ = f"{type(item).__module__}...".split(".")
@@ -929,6 +941,19 @@ def _render_item(kind: str, item: Any, context: Any) -> str | bool:
         nested = re.compile(r"(?<=[=(])([A-Z][A-Za-z]*\()")
         return f"{third}." + nested.sub(r"sa.\1", repr(item))
     return False
+
+
+def _type_text(kind: Any) -> str | None:
+    """A `String` without a length, on every database in one call; None for any other type."""
+    from noventa import is_unbounded, with_length
+
+    if not is_unbounded(kind):
+        return None
+    own = with_length(type(kind)(collation=kind.collation))._variant_mapping
+    if repr(kind._variant_mapping) != repr(own):
+        return None
+    names = ", ".join(map(repr, own))
+    return f"sa.{kind!r}.with_variant(sa.{next(iter(own.values()))!r}, {names})"
 
 
 def _default_text(value: Any) -> str | bool:
@@ -979,6 +1004,7 @@ def _review(context: Any, directives: list[Any], metadata: Any) -> None:
     allowed = context.environment_context.get_x_argument(as_dictionary=True).get("allow_drop")
     if (lost := _losses(upgrade)) and allowed not in ("1", "true", "yes"):
         raise NoventaError("\n".join(_loss_message(lost, upgrade)))
+    _give_lengths(upgrade, downgrade)
     _add_circular_keys(upgrade, downgrade)
     _make_enum_types(upgrade, downgrade, metadata)
     _say_what_rows_lack(upgrade)
@@ -992,6 +1018,20 @@ def _say_what_rows_lack(upgrade: Any) -> None:
                 f"  {step.table_name}.{column.name} must have a value, but rows that are there have"
                 " none: give it a server_default in the model, or see to it in the revision."
             )
+
+
+def _give_lengths(*operations: Any) -> None:
+    """Types as SQLite and PostgreSQL tell them may lack the length that MySQL needs."""
+    from sqlalchemy.types import TypeEngine
+
+    from noventa import with_length
+
+    for step in (step for several in operations for step in _each(several)):
+        columns = [*getattr(step, "columns", ()), getattr(step, "column", None)]
+        places = [(step, "existing_type"), (step, "modify_type"), *((c, "type") for c in columns)]
+        for place, name in places:
+            if isinstance(kind := getattr(place, name, None), TypeEngine):
+                setattr(place, name, with_length(kind))
 
 
 def _each(operations: Any) -> Iterator[Any]:
@@ -1041,9 +1081,10 @@ def _renames(lost: Sequence[Any], upgrade: Any) -> Iterator[str]:
             alike = old.type._type_affinity is kind._type_affinity
             if candidate.table_name == step.table_name and alike:
                 added.remove(candidate)
+                text = _type_text(kind) or f"sa.{kind!r}"
                 yield (
                     f"op.alter_column({step.table_name!r}, {old.name!r},"
-                    f" new_column_name={candidate.column.name!r}, existing_type=sa.{kind!r},"
+                    f" new_column_name={candidate.column.name!r}, existing_type={text},"
                     f" existing_nullable={old.nullable})"
                 )
                 break
@@ -1591,7 +1632,9 @@ def _compared(registry: Registry, connection: Any) -> tuple[set[str], list[str]]
     def include_name(name: str | None, kind: str, _: Any) -> bool:
         return kind != "table" or name in metadata.tables
 
-    options = {"target_metadata": metadata, "include_name": include_name}
+    options = {
+        "target_metadata": metadata, "include_name": include_name, "compare_type": _compare_type,
+    }  # fmt: skip
     context = MigrationContext.configure(connection, opts=options)
     operations = produce_migrations(context, metadata).upgrade_ops
     differences = operations.as_diffs() if operations else []
@@ -1829,6 +1872,21 @@ def _portability_faults(project: Project) -> Iterator[Fault]:
                 yield Fault(owner, problem, "change it, or give it per database")
 
 
+def length_advice(project: Project) -> Iterator[str]:
+    """The columns of each model that hold less on MySQL and MariaDB than elsewhere."""
+    from noventa import is_unbounded
+
+    if "mysql" not in project.config["migrations.portable_to"]:
+        return
+    for table, owner in project.registry.tables.items():
+        if names := [column.name for column in table.columns if is_unbounded(column.type)]:
+            where = f"{_owner(owner, project.root)}: {', '.join(names)}"
+            yield (
+                f"{where}: String without a length: VARCHAR(255) on MySQL and MariaDB, where longer"
+                " text is refused; give it a length, or write sa.Text."
+            )
+
+
 def _owner(owner: str, root: Path) -> str:
     """`components/user/user_models.py: User`"""
     module, _, name = owner.rpartition(".")
@@ -2019,7 +2077,10 @@ def _registry_faults(root: Path, config: Config, *, migrations: bool) -> list[st
     except RegistryError as error:
         faults += error.faults
     if migrations and not registry.faults():  # judged only by models that are whole
-        faults += migration_faults(Project(root, config, registry))
+        project = Project(root, config, registry)
+        faults += migration_faults(project)
+        for line in length_advice(project):
+            say(f"advice: {line}")
     return [str(fault) for fault in faults]
 
 

@@ -123,6 +123,21 @@ def test_check_says_ok_where_nothing_is_wrong(migrated, capsys):
     assert capsys.readouterr() == ("ok\n", "")
 
 
+def test_check_advises_on_text_that_mysql_holds_less_of(tmp_path, capsys):
+    models = "components/user/user_models.py"
+    root = write_project(tmp_path, {**USER, models: USER[models] + "    name: Mapped[str]\n"})
+    assert run(root, "migrate", "revision", "--autogenerate", "-m", "Users") == 0
+    capsys.readouterr()
+    assert run(root, "check") == 0
+    advice, ok = capsys.readouterr().out.splitlines()
+    assert advice.startswith(f"advice: {models}: User: name: String without a length: VARCHAR(255)")
+    assert ok == "ok"
+    with (root / "config.yaml").open("a") as config:
+        config.write("migrations: {portable_to: [postgresql]}\n")
+    assert run(root, "check") == 0
+    assert capsys.readouterr().out == "ok\n"
+
+
 def test_check_does_not_make_the_database(migrated):
     assert run(migrated, "check", "--deploy") in (0, 1)
     assert list(migrated.glob("noventa.db*")) == []

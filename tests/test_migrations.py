@@ -589,6 +589,70 @@ def test_custom_types_are_written_so_that_the_revision_runs_alone(site):
     assert site.migrate() == 0
 
 
+NOTE = """
+class Note(Base):
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(unique=True)
+    text: Mapped[str] = mapped_column(index=True)
+"""
+UNBOUNDED = "sa.String().with_variant(sa.String(length=255), 'mysql', 'mariadb')"
+
+
+def test_a_string_without_a_length_holds_all_that_the_database_can(site):
+    site.models(NOTE)
+    assert site.autogenerate("notes").count(UNBOUNDED) == 2
+    assert site.migrate() == 0
+    assert site.migrate("check") == 0
+    long = "x" * 300
+    if site.backend == "mysql":
+        with pytest.raises(sa.exc.DataError):
+            site.execute(f"INSERT INTO notes VALUES (1, 'a', '{long}')")
+        return
+    site.execute(f"INSERT INTO notes VALUES (1, 'a', '{long}')")
+    assert site.rows("SELECT text FROM notes") == [(long,)]
+
+
+def test_revisions_from_before_stay_as_they_are(site, capsys):
+    site.models(NOTE)
+    site.autogenerate("notes")
+    (path,) = site.revisions()
+    path.write_text(path.read_text("utf-8").replace(UNBOUNDED, "sa.String(length=255)"), "utf-8")
+    assert site.migrate() == 0
+    assert site.migrate("check") == 0
+    assert faults(site) == ""
+    assert site.migrate("revision", "--autogenerate", "-m", "none") == 0
+    assert len(site.revisions()) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("(40)", ""), ("", "(40)"), ("(255)", "(256)"), ("(40)", "(255)")]
+)
+def test_another_length_is_another_type(site, before, after):
+    for text in (before, after):
+        column = f"text = mapped_column(sa.String{text}, index=True)"
+        site.models(NOTE.replace("text: Mapped[str] = mapped_column(index=True)", column))
+        site.autogenerate()
+        assert site.migrate() == 0
+    assert site.migrate("check") == 0
+    assert site.migrate("downgrade", "base") == 0
+
+
+@transactional
+def test_what_a_database_tells_without_a_length_is_written_so_that_mysql_can_run_it(site, capsys):
+    longer = "    more: Mapped[str | None]\n"
+    for text in (NOTE + longer, NOTE + longer.replace(" | None", ""), NOTE):
+        site.models(text)
+        site.autogenerate("change", "--allow-drop")
+        assert site.migrate() == 0
+    head = site.at()[0]
+    site.write("config.yaml", 'database: "mysql://nobody@127.0.0.1:1/nothing"\n')
+    capsys.readouterr()
+    assert site.migrate("upgrade", "head", "--sql") == 0
+    assert site.migrate("downgrade", f"{head}:base", "--sql") == 0
+    assert capsys.readouterr().out.count("more VARCHAR(255)") == 4
+
+
 # ---- 10. one thing, from anywhere
 
 

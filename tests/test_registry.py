@@ -6,6 +6,7 @@ import re
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import orm
+from sqlalchemy.dialects import mysql, postgresql
 from support import make_app, make_module
 
 from noventa import (
@@ -301,7 +302,7 @@ def test_models_may_be_modules_classes_or_tables(tmp_path):
     assert registry.faults() == []
 
 
-def test_every_constraint_has_a_name_and_every_string_a_length():
+def test_every_constraint_has_a_name_and_every_string_a_length_where_one_is_needed():
     module = make_module(
         "shop.models",
         """
@@ -309,7 +310,7 @@ def test_every_constraint_has_a_name_and_every_string_a_length():
 
         colours = sa.Table(
             "colours", sa.MetaData(),
-            sa.Column("name", sa.String, primary_key=True),
+            sa.Column("name", sa.String(collation="C"), primary_key=True),
             sa.Column("code", sa.String(6), unique=True),
             sa.Column("note", sa.Text, index=True),
             sa.Column("mixed_from", sa.ForeignKey("colours.name")),
@@ -321,9 +322,16 @@ def test_every_constraint_has_a_name_and_every_string_a_length():
     registry = Registry(models=[module])
     assert registry.tables == {module.colours: "shop.models.colours"}
     (table,) = registry.metadata.tables.values()
-    lengths = [getattr(column.type, "length", None) for column in table.columns]
+    types = {
+        name: [str(column.type.compile(dialect)) for column in table.columns]
+        for name, dialect in (("mariadb", mysql.dialect()), ("postgresql", postgresql.dialect()))
+    }
     names = {str(constraint.name) for constraint in (*table.constraints, *table.indexes)}
-    assert lengths == [255, 6, None, 255]
+    text = 'VARCHAR COLLATE "C"'
+    assert types == {
+        "mariadb": ["VARCHAR(255) COLLATE C", "VARCHAR(6)", "TEXT", "VARCHAR(255) COLLATE C"],
+        "postgresql": [text, "VARCHAR(6)", "TEXT", text],
+    }
     assert {re.sub("_[0-9a-f]{8}$", "_HASH", name) for name in names} == {
         "pk_colours", "uq_colours_code", "ix_colours_note", "fk_colours_mixed_from_colours",
         "other", "ck_colours_HASH",
