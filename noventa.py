@@ -2050,12 +2050,14 @@ class Work:
 
 
 Begin = Callable[[Any, str, Any, Work | None], None]  # cursor, statement, its context, the work
+Again = Callable[[Any, Exception, Any, Work | None], bool]  # cursor, error, its context, the work
 
 
-def watch_statements(engine: sa.Engine, begin: Begin) -> None:
+def watch_statements(engine: sa.Engine, begin: Begin, again: Again = lambda *_: False) -> None:
     """Has `begin` called before each statement, what it writes noted, and its result read.
 
-    These are events of the dialect: one listener on the engine costs each statement 15 µs.
+    After an error it is sent once more where `again` says so. These are events of the dialect:
+    one listener on the engine costs each statement 15 µs.
     """
     dialect, is_sqlite = engine.dialect, engine.dialect.name == "sqlite"
 
@@ -2063,7 +2065,12 @@ def watch_statements(engine: sa.Engine, begin: Begin) -> None:
         context = arguments[-1]
         work = Work.on(context.root_connection)
         begin(cursor, statement, context, work)
-        by(cursor, statement, *arguments)
+        try:
+            by(cursor, statement, *arguments)
+        except dialect.loaded_dbapi.Error as error:
+            if not again(cursor, error, context, work):
+                raise
+            by(cursor, statement, *arguments)
         if work and not statement.startswith("SELECT"):
             work.note(statement)
         streamed = context.execution_options.get("stream_results", False)
@@ -2323,58 +2330,57 @@ class _SessionOfScope(ScopedRegistry[orm.Session]):
 class AutocommitReads:
     """Plain reads on PostgreSQL without a transaction: one round trip instead of three.
 
-    At READ COMMITTED each statement has a snapshot of its own, so a plain SELECT says the same
-    with and without a transaction. Before anything else one begins: DML, FOR UPDATE, text with a
-    function or keyword that is not known to be pure, SAVEPOINT, server-side cursors, and reads of
-    views and of tables with rules or row security, which may hide a function.
+    At READ COMMITTED each statement has a snapshot of its own, so what only reads says the same
+    with and without a transaction. The database judges what only reads: to such a connection
+    every transaction is read-only that does not begin as READ WRITE. A statement that would
+    write, lock rows or draw from a sequence is refused before it did anything, and sent again
+    in a transaction. What has one from the start is `_needs_transaction`.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._suspect: frozenset[str] = frozenset()
-        self._is_plain = functools.lru_cache(maxsize=1_000)(self._judge)
-        event.listen(engine, "first_connect", self._learn_relations)
         event.listen(engine, "checkin", _end_autocommit)
         event.listen(engine, "handle_error", self._abort)
-        watch_statements(engine, self._begin_unless_plain)
+        watch_statements(engine, self._begin_if_needed, self._begin_if_refused)
 
     def prepare(self, connection: sa.Connection) -> bool:
         """Has the driver begin nothing by itself; False where that would change what is read."""
         driver: Any = connection.connection.dbapi_connection
-        level = getattr(connection.dialect, "default_isolation_level", None)
-        chosen = "isolation_level" in connection.get_execution_options()
+        chosen = not _CHOSEN.isdisjoint(connection.get_execution_options())
         idle = driver.pgconn.transaction_status == _IDLE  # a closed one is not
-        usable = level == "READ COMMITTED" and not chosen and idle and not driver.autocommit
-        if usable:
-            driver.autocommit = connection.info["autocommit"] = True
-        return usable
+        if chosen or not idle or driver.autocommit or driver.isolation_level not in _DEFAULTS:
+            return False
+        info = connection.info
+        if "read_only" not in info:
+            info["read_only"] = _make_read_only(connection, driver)
+        if info["read_only"]:
+            driver.autocommit = info["autocommit"] = True
+        return bool(info["read_only"])
 
-    def _learn_relations(self, connection: Any, _: object) -> None:
-        query = (
-            "SELECT relname FROM pg_class WHERE relnamespace NOT IN"
-            " ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)"
-            " AND (relkind IN ('v', 'f') OR relrowsecurity OR relhasrules)"
-        )
-        self._suspect = frozenset(name for (name,) in connection.execute(query))
-        connection.rollback()
-
-    def _judge(self, statement: str) -> bool:
-        called = {name.lower() for name in _CALLED.findall(statement)}
-        words = set(_WORD.findall(statement))
-        return (
-            statement.startswith("SELECT")
-            and called <= _PURE
-            and not _IMPURE.search(statement)
-            and words.isdisjoint(self._suspect)
-        )
-
-    def _begin_unless_plain(
+    def _begin_if_needed(
         self, cursor: Any, statement: str, context: Any, work: Work | None
     ) -> None:
-        driver = cursor.connection
-        if work is None or not work.reads or driver.pgconn.transaction_status != _IDLE:
+        if not (context.execution_options.get("stream_results") or _needs_transaction(statement)):
             return
-        if context.execution_options.get("stream_results") or not self._is_plain(statement):
-            driver.execute("BEGIN")
+        if _SETS.match(statement):  # perhaps the isolation level: look again before the next
+            context.root_connection.info.pop("read_only", None)
+        driver = cursor.connection
+        if work is not None and work.reads and driver.pgconn.transaction_status == _IDLE:
+            driver.execute(_BEGIN)
+
+    def _begin_if_refused(
+        self, cursor: Any, error: Exception, context: Any, work: Work | None
+    ) -> bool:
+        """Whether the statement is to be sent again, as it would have written."""
+        driver, info = cursor.connection, context.root_connection.info
+        refused = getattr(error, "sqlstate", None) == "25006" and info.get("read_only")
+        if not refused or driver.pgconn.transaction_status != _IDLE:
+            return False
+        if work is not None and work.reads:
+            driver.execute(_BEGIN)
+        else:  # whoever asked for AUTOCOMMIT
+            driver.execute("SET default_transaction_read_only = off")
+            info["read_only"] = False
+        return True
 
     def _abort(self, context: sa.engine.ExceptionContext) -> None:
         """After an error nothing goes until a rollback, as it is within a transaction."""
@@ -2386,7 +2392,7 @@ class AutocommitReads:
             return
         driver: Any = connection.connection.dbapi_connection
         if driver.pgconn.transaction_status == _IDLE:
-            driver.execute("BEGIN")
+            driver.execute(_BEGIN)
             with contextlib.suppress(context.dialect.loaded_dbapi.Error):
                 driver.execute("SELECT 1 / 0")
 
@@ -2397,21 +2403,44 @@ def _end_autocommit(driver: Any, record: Any) -> None:
         driver.autocommit = False
 
 
+def _make_read_only(connection: sa.Connection, driver: Any) -> bool:
+    """Makes transactions read-only that do not say READ WRITE, as all that begin here do.
+
+    False where the connection is not as PostgreSQL's defaults are: then it stays as it is.
+    """
+    driver.autocommit = True
+    try:
+        found = connection.exec_driver_sql(
+            "SELECT set_config('default_transaction_read_only', 'on', false)"
+            " WHERE current_setting('default_transaction_isolation') = 'read committed'"
+            " AND current_setting('default_transaction_read_only') = 'off'"
+        ).first()
+    finally:
+        if not driver.closed:
+            driver.autocommit = False
+    if found:
+        driver.read_only = False  # psycopg then begins with BEGIN READ WRITE
+    return bool(found)
+
+
+@functools.lru_cache(maxsize=1_000)
+def _needs_transaction(statement: str) -> bool:
+    """Whether a statement has, or may have, an effect on its transaction that is no write."""
+    return not _READS_ROWS.match(statement) or bool(_OF_ITS_TRANSACTION.search(statement))
+
+
 _IDLE = 0  # libpq's PQTRANS_IDLE
-_WORD = re.compile(r"\w+")
-_CALLED = re.compile(r'([\w"]+)\s*\(')
-_IMPURE = re.compile(
-    r"\b(?:FOR\s+(?:UPDATE|SHARE|NO|KEY)|INTO|CURRENT_\w+|LOCALTIME\w*|SESSION_USER|USER)\b"
-    r"|[;$]|--|/\*",
+_DEFAULTS = (None, 2)  # levels of psycopg: the server's own, and READ COMMITTED
+_BEGIN = "BEGIN READ WRITE"
+_CHOSEN = {"isolation_level", "postgresql_readonly", "postgresql_deferrable"}
+_SETS = re.compile(r"\s*(?:set|reset)\b", re.IGNORECASE)
+_READS_ROWS = re.compile(r"[\s(]*(?:select|with|values|table)\b[^;]*$", re.IGNORECASE)
+_OF_ITS_TRANSACTION = re.compile(  # locks, settings, messages, ids and the clock of one
+    r"\b(?:pg_(?:try_)?advisory_xact_\w+|set_config|pg_notify|pg_logical_emit_message|lo_\w+"
+    r"|txid_\w+|pg_current_(?:xact|snapshot)\w*|pg_export_snapshot|now|transaction_timestamp"
+    r"|current_(?:date|time|timestamp)|localtime(?:stamp)?)\b",
     re.IGNORECASE,
 )
-_PURE = frozenset(  # keywords, types and functions that may stand before a parenthesis
-    {
-        "and", "any", "as", "avg", "by", "case", "cast", "char", "coalesce", "count", "distinct",
-        "else", "exists", "from", "in", "join", "length", "lower", "max", "min", "not", "nullif",
-        "numeric", "on", "or", "over", "select", "sum", "then", "upper", "varchar", "when", "where",
-    }
-)  # fmt: skip
 
 
 def _clean(session: orm.Session, clean: Callable[[], None]) -> None:

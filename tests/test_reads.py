@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -30,6 +31,17 @@ class Account(Base):
     balance: orm.Mapped[int]
 
 
+WRITERS = """
+CREATE SCHEMA stats;
+CREATE FUNCTION stats.count(integer) RETURNS integer LANGUAGE sql
+    AS 'INSERT INTO accounts (owner, balance) VALUES (''Mallory'', $1) RETURNING balance';
+CREATE FUNCTION noisy(integer) RETURNS boolean LANGUAGE sql AS 'SELECT stats.count($1) IS NOT NULL';
+CREATE VIEW "my-accounts" AS SELECT stats.count(1) AS id;
+CREATE DOMAIN counted AS integer CHECK (noisy(VALUE));
+CREATE OPERATOR @# (RIGHTARG = integer, FUNCTION = stats.count);
+CREATE TABLE ruled (id integer);
+CREATE RULE noted AS ON UPDATE TO ruled DO INSTEAD SELECT stats.count(1);
+"""
 VIEW = sa.Table("stamped_accounts", sa.MetaData(), sa.Column("id", sa.Integer))
 
 
@@ -52,6 +64,7 @@ def url() -> Iterator[str]:
             [{"owner": "Ada", "balance": 10}, {"owner": "Bob", "balance": 20}],
         )
         connection.exec_driver_sql("CREATE VIEW stamped_accounts AS SELECT id FROM accounts")
+        connection.exec_driver_sql(WRITERS)
     engine.dispose()
     yield f"{SERVER}/{name}"
     admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -84,6 +97,10 @@ PLAIN = {
     "count": lambda db: db.scalar(sa.select(sa.func.count()).select_from(Account)),
     "in": lambda db: db.query(Account.owner).filter(Account.id.in_([1, 2])).count(),
     "exists": lambda db: db.scalar(sa.select(sa.exists().where(Account.owner == "Ada"))),
+    "view": lambda db: sorted(db.scalars(sa.select(VIEW.c.id)).all()),
+    "window": lambda db: db.execute(sa.select(sa.func.rank().over(order_by=Account.id))).all(),
+    "function": lambda db: db.scalar(sa.select(sa.func.round(sa.func.random() * 0))),
+    "with": lambda db: db.scalar(sa.text("WITH one AS (SELECT 1 AS n) SELECT n FROM one")),
     "union": lambda db: len(
         db.execute(sa.union_all(sa.select(Account.id), sa.select(Account.balance))).all()
     ),
@@ -105,7 +122,6 @@ NOT_PLAIN = {
     "now": lambda db: db.scalar(sa.select(sa.func.now())) == db.scalar(sa.select(sa.func.now())),
     "keyword of time": lambda db: bool(db.scalar(sa.select(sa.func.current_timestamp()))),
     "advisory lock": lambda db: db.scalar(sa.select(sa.func.pg_advisory_xact_lock(7))),
-    "view": lambda db: db.scalars(sa.select(VIEW.c.id)).all(),
     "savepoint": lambda db: db.begin_nested().is_active,
     "server-side cursor": lambda db: (
         db.connection().execution_options(stream_results=True).execute(sa.select(Account.id)).all()
@@ -113,6 +129,28 @@ NOT_PLAIN = {
     "row by row": lambda db: [  # by a server-side cursor, which is read at once in a request
         row.id for row in db.scalars(sa.select(Account).execution_options(yield_per=1))
     ],
+    "function that writes": lambda db: db.scalar(sa.select(sa.func.stats.count(5))),
+    "view that writes": lambda db: db.scalar(sa.text('SELECT id FROM "my-accounts"')),
+    "domain that writes": lambda db: db.scalar(sa.text("SELECT 7::counted")),
+    "operator that writes": lambda db: db.scalar(sa.text("SELECT @# 8")),
+    "rule that writes": lambda db: db.execute(sa.text("UPDATE ruled SET id = 1")).all(),
+    "values that draw": lambda db: isinstance(
+        db.scalar(sa.text("VALUES (nextval('accounts_id_seq'))")), int
+    ),
+    "table made by a select": lambda db: (
+        db.execute(sa.text("SELECT 1 AS n INTO TEMPORARY copied")).rowcount
+    ),
+    "two statements": lambda db: (
+        db.connection().exec_driver_sql("SELECT 1; DELETE FROM accounts").rowcount
+    ),
+    "two settings": lambda db: (
+        db.connection().exec_driver_sql("SELECT 1; SET search_path = public, stats").rowcount
+    ),
+    "message": lambda db: db.scalar(sa.select(sa.func.pg_notify("a", "b"))),
+    "large object": lambda db: db.scalar(sa.select(sa.func.lo_create(0))) > 0,
+    "setting of the session": lambda db: db.scalar(
+        sa.select(sa.func.set_config("search_path", "public, stats", False))
+    ),
     "driver's sql": lambda db: db.connection().exec_driver_sql("SET LOCAL x.y = 'z'").rowcount,
 }
 
@@ -208,17 +246,6 @@ def test_another_isolation_level_keeps_its_transactions(
     database.engine.dispose()
 
 
-def test_a_default_isolation_level_of_the_database_keeps_its_transactions(
-    url: str, tmp_path: Path
-) -> None:
-    strict = f"{url}?options=-c%20default_transaction_isolation%3Dserializable"
-    database = open_database(strict, tmp_path, autocommit=True)
-    with database.scope(writes=False):
-        database.scoped.get(Account, 1)
-        assert in_transaction(database)
-    database.engine.dispose()
-
-
 @pytest.mark.parametrize(
     ("level", "shown"), [("REPEATABLE READ", "repeatable read"), ("AUTOCOMMIT", "read committed")]
 )
@@ -301,8 +328,86 @@ def test_a_post_has_its_transaction_from_the_first_read(url: str, tmp_path: Path
     database.engine.dispose()
 
 
+BY_HAND = {
+    "cursor": lambda driver: driver.execute("DELETE FROM accounts"),
+    "copy": lambda driver: driver.cursor().copy("COPY accounts FROM STDIN").__enter__(),
+    "function": lambda driver: driver.execute("SELECT stats.count(3)"),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_the_driver_keeps_nothing_without_a_commit(name: str, url: str, tmp_path: Path) -> None:
+    database = open_database(url, tmp_path, autocommit=True)
+    with database.scope(writes=False):
+        database.scoped.get(Account, 1)
+        driver: Any = database.scoped.connection().connection.dbapi_connection
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            BY_HAND[name](driver)
+    with database.session() as db:
+        assert db.scalar(sa.select(sa.func.count()).select_from(Account)) == 2
+    database.engine.dispose()
+
+
+def test_a_connection_that_has_read_still_writes_whatever_way_it_is_used(
+    url: str, tmp_path: Path
+) -> None:
+    database = open_database(url, tmp_path, autocommit=True)
+    engine, update = database.engine, sa.update(Account).values(balance=Account.balance)
+    for use in ("session", "connection", "autocommit", "raw"):
+        with database.scope(writes=False):
+            database.scoped.get(Account, 1)
+        if use == "session":
+            with database.session() as db:
+                assert db.execute(update).rowcount == 2
+                db.rollback()
+        elif use == "raw":
+            raw = engine.raw_connection()
+            assert raw.cursor().execute("UPDATE accounts SET id = id").rowcount == 2
+            raw.close()
+        else:
+            level = {"isolation_level": "AUTOCOMMIT"} if use == "autocommit" else {}
+            with engine.connect().execution_options(**level) as connection:
+                assert connection.execute(update).rowcount == 2
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    engine.dispose()
+
+
+def test_a_level_set_for_the_session_keeps_its_transactions(url: str, tmp_path: Path) -> None:
+    database = open_database(url, tmp_path, autocommit=True)
+    level = "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE"
+    for chosen in (False, True):
+        with database.scope(writes=True):
+            if chosen:
+                database.scoped.execute(sa.text(level))
+                database.scoped.commit()
+        with database.scope(writes=False):
+            database.scoped.get(Account, 1)
+            assert in_transaction(database) == chosen
+    database.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["-c default_transaction_read_only=on", "-c default_transaction_isolation=serializable"],
+)
+def test_what_the_connection_says_of_its_transactions_counts(
+    options: str, url: str, tmp_path: Path
+) -> None:
+    database = open_database(f"{url}?options={quote(options)}", tmp_path, autocommit=True)
+    with database.scope(writes=False):
+        database.scoped.get(Account, 1)
+        assert in_transaction(database)
+    with database.scope(writes=True):
+        if "read_only" in options:
+            with pytest.raises(sa.exc.InternalError, match="read-only"):
+                database.scoped.execute(sa.update(Account).values(balance=0))
+    database.engine.dispose()
+
+
 def on_the_wire(database: Database, handle: Any, log: Path) -> tuple[list[str], int]:
     """The statements that libpq sends for one request, by its own log, and the round trips."""
+    with database.scope(writes=False):  # the first read of a connection makes it ready for others
+        database.scoped.get(Account, 1)
     connection = database.engine.raw_connection()  # the one that the pool gives out next
     pgconn = connection.dbapi_connection.pgconn  # type: ignore[union-attr]
     connection.close()
