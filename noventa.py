@@ -225,7 +225,10 @@ SETTINGS = (
     Setting("database.pool_timeout", _NUMBER, 10, "seconds to wait for a connection before a 503"),
     Setting("database.pool_recycle", _NUMBER, 1800, "seconds after which one is made anew"),
     Setting("database.isolation_level", _TEXT, None, "of every transaction; the database's own"),
-    Setting("database.autocommit_reads", _FLAG, True, "PostgreSQL: plain reads in one round trip"),
+    Setting(
+        "database.autocommit_reads", _FLAG, True,
+        "PostgreSQL: plain reads in one round trip; false behind PgBouncer's transaction mode",
+    ),
     Setting("debug", _FLAG, False, "error pages with source; the variable NOVENTA_DEBUG overrides"),
     Setting("secret_keys", _TEXTS, (), "first signs, all verify; 32 characters at least"),
     Setting("session.cookie_name", _TEXT, "noventa_session", "may begin with `__Host-`"),
