@@ -234,6 +234,7 @@ SETTINGS = (
     Setting("session.cookie_name", _TEXT, "noventa_session", "may begin with `__Host-`"),
     Setting("session.max_age", _NUMBER, 1_209_600, "seconds without a visit that end a session"),
     Setting("session.lifetime", _NUMBER, 7_776_000, "seconds that end it however busy it is"),
+    Setting("session.ticket_age", _NUMBER, 86_400, "seconds after which a form is asked for again"),
     Setting("session.secure", _FLAG, False, "send the cookie over HTTPS only"),
     Setting("session.same_site", _TEXT, "lax", "SameSite of the cookie", ("lax", "strict", "none")),
     Setting("session.domain", _TEXT, None, "Domain of the cookie"),
@@ -580,8 +581,9 @@ def _call_site() -> str:
 class Component:
     """A template, its logic module and its models, shown by `component("name")`.
 
-    `guard` runs before it is shown and before its actions. `retries` is how often an action
-    is replayed when the database reports a conflict between transactions.
+    `guard` runs before it is shown, and before its actions and those of what is inside it.
+    `retries` is how often an action is replayed when the database reports a conflict between
+    transactions.
     """
 
     name: str
@@ -1905,7 +1907,8 @@ _TICKET_LIMIT = 2_048  # bytes
 
 
 class Ticket(NamedTuple):
-    """What a rendered form may call, for whom, and where."""
+    """What a rendered form may call, for whom, and where; `around` are the guarded components
+    that it stands in, outermost first, each with the props that its guard takes."""
 
     nonce: str
     path: str
@@ -1913,6 +1916,9 @@ class Ticket(NamedTuple):
     instance: str
     action: str
     props: dict[str, Any]
+    around: Sequence[tuple[str, dict[str, Any]]]
+    guards: str  # which components have a guard, and what it takes, as a digest
+    issued: int  # seconds since 1970
 
 
 def is_scalar(value: Any) -> bool:
@@ -1936,6 +1942,15 @@ class Tickets:
                     f"component {ticket.component!r} renders an action, but its prop {name!r} is a"
                     f" {type(value).__name__}; give the id instead and load the row in the handler."
                 )
+        for component, props in ticket.around:
+            for name, value in props.items():
+                if not is_scalar(value):
+                    raise PropsError(
+                        f"component {component!r}: its guard runs again before the action"
+                        f" {ticket.action!r} of {ticket.component!r} inside it, but its prop"
+                        f" {name!r} is a {type(value).__name__}; give the id instead, or have the"
+                        " guard declare the props that it needs."
+                    )
         text = self._signer.sign(json.dumps(ticket, separators=(",", ":")).encode())
         if len(text) > _TICKET_LIMIT:
             raise PropsError(
@@ -2828,12 +2843,17 @@ class CompiledComponent:
         for name in sorted(given - (taken or frozenset())):
             raise PropsError(f"{whose} takes no prop {name!r}; {did_you_mean(name, taken or ())}")
 
+    def guard_props(self, props: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of `props` that the component's guard takes."""
+        taken = self.guard_taken
+        return {name: props[name] for name in props if taken is None or name in taken}
+
     def guard_answer(self, exchange: Exchange, props: Mapping[str, Any]) -> Any:
         """What the component's guard answers; it gets those props that it declares."""
-        guard, taken = self.component.guard, self.guard_taken
+        guard = self.component.guard
         if guard is None:
             return None
-        chosen = {name: props[name] for name in props if taken is None or name in taken}
+        chosen = self.guard_props(props)
         answer = guard(exchange.request, exchange.session, exchange.db, **chosen)
         report_forgotten_commit(exchange, guard)
         return answer
@@ -2858,6 +2878,7 @@ class Components:
         self.tickets = Tickets(config["secret_keys"])
         components = registry.components
         self.by_name = {component.name: CompiledComponent(component) for component in components}
+        self.guards = _digest_of_guards(components)
         self._calls: dict[str, dict[str, set[str]]] = {}
         for component in components:
             self._check_declared(self.by_name[component.name])
@@ -2966,17 +2987,29 @@ class Components:
             self.faults.append(Fault(page.where, problem, "rename it"))
 
 
+def _digest_of_guards(components: Iterable[Component]) -> str:
+    """Another one as soon as a guard comes, goes or takes other props: what an older ticket says
+    of the components around it is then worth nothing."""
+    guarded = [(c.name, _accepted_props(c.guard)) for c in components if c.guard]
+    described = sorted(
+        (name, sorted(taken) if taken is not None else None, sorted(needed))
+        for name, (taken, needed) in guarded
+    )
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:12]
+
+
 _CHECKED_CALLS = ("component", "action", "action_ticket")
 
 
 class Rendering:
     """One page being rendered for one exchange."""
 
-    __slots__ = ("components", "exchange", "functions", "posted", "twins")
+    __slots__ = ("components", "exchange", "functions", "guarded", "posted", "twins")
 
     def __init__(self, components: Components, exchange: Exchange, posted: Posted | None) -> None:
         self.components, self.exchange, self.posted = components, exchange, posted
         self.twins: dict[str, int] = {}
+        self.guarded: list[Place] = []  # those with a guard that are being shown, outermost first
         self.functions: dict[str, Any] = {
             **components.jinja.globals,
             "url": exchange.url,
@@ -3075,11 +3108,15 @@ class Place:
         answer = compiled.guard_answer(exchange, props)
         if answer is not None:
             raise Answered(answer)
+        if compiled.component.guard:
+            rendering.guarded.append(place)
         values = rendering.values(place, compiled)
         values["children"] = caller() if caller else ""
         context = rendering.context(place, values)
         html = rendering.text(compiled.component.template, context)
         trail.pop()
+        if compiled.component.guard:
+            rendering.guarded.pop()
         return Markup(html)  # noqa: S704
 
     def action(self, name: str) -> Markup:
@@ -3099,7 +3136,15 @@ class Place:
         rendering = self.rendering
         request, nonce = rendering.exchange.request, rendering.exchange.session.nonce
         path = request.script_name + request.path_info
-        ticket = Ticket(nonce, path, self.compiled.name, self.id, name, self.props)
+        around = [
+            (place.compiled.name, place.compiled.guard_props(place.props))
+            for place in rendering.guarded
+            if place.compiled and place is not self
+        ]
+        ticket = Ticket(
+            nonce, path, self.compiled.name, self.id, name, self.props, around,
+            rendering.components.guards, int(time.time()),
+        )  # fmt: skip
         return rendering.components.tickets.issue(ticket)
 
 
@@ -3392,6 +3437,11 @@ _MESSAGES = {
     500: "Something went wrong. It has been noted.",
     503: "The service is not available right now. Please try again in a moment.",
 }
+_ASKED_AGAIN = {
+    "other-session": "Your session has changed: please send the form again.",
+    "old-ticket": "This form is out of date: please send it again.",
+}
+_CLOCKS_DIFFER = 300  # seconds, between two machines that serve one site
 _DEFAULT_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "strict-origin-when-cross-origin",
@@ -3620,12 +3670,17 @@ class App:
         compiled = self.components.by_name.get(ticket.component)
         if compiled is None or ticket.action not in compiled.actions:
             raise Refusal(409, "unknown-action")
+        if ticket.guards != self.components.guards:
+            raise Refusal(409, "changed-guards")
         if ticket.nonce != exchange.session.state["nonce"]:
-            return self._ask_again(exchange, page, ticket)
-        exchange.trail.append(compiled.name)
-        answer = compiled.guard_answer(exchange, ticket.props)
-        if answer is not None:
-            return self._guard_response(exchange, answer)
+            return self._ask_again(exchange, page, ticket, "other-session")
+        if not -_CLOCKS_DIFFER <= time.time() - ticket.issued <= self.config["session.ticket_age"]:
+            return self._ask_again(exchange, page, ticket, "old-ticket")
+        for name, props in (*ticket.around, (compiled.name, ticket.props)):
+            exchange.trail.append(name)
+            answer = self.components.by_name[name].guard_answer(exchange, props)
+            if answer is not None:
+                return self._guard_response(exchange, answer)
         return self._act(exchange, page, ticket, compiled)
 
     def _ticket(self, request: Request) -> Ticket:
@@ -3639,13 +3694,14 @@ class App:
             raise Refusal(403, "other-page")
         return ticket
 
-    def _ask_again(self, exchange: Exchange, page: Page, ticket: Ticket) -> Answer:
-        """The session changed since the form was shown, say by a login in another tab."""
+    def _ask_again(self, exchange: Exchange, page: Page, ticket: Ticket, reason: str) -> Answer:
+        """The session changed since the form was shown, say by a login in another tab, or much
+        time has gone by: who may have been given it then is to see it again now."""
         request, session = exchange.request, exchange.session
         if not self._same_origin(request):
-            raise Refusal(403, "other-session")
-        log.warning("refused %s: other-session (403), asked again", described(request.environ))
-        text = "Your session has changed: please send the form again."
+            raise Refusal(403, reason)
+        log.warning("refused %s: %s (403), asked again", described(request.environ), reason)
+        text = _ASKED_AGAIN[reason]
         session.flash(text, "warning")
         typed = Posted(ticket.instance, {"values": dict(request.form), "errors": {"form": text}})
         exchange.scope.read_from_now()
@@ -3654,7 +3710,7 @@ class App:
             session.state["flashes"].pop()
             html = _inserted(html, f'<p role="status">{escape(text)}</p>')
         answer = self._html(html, 403)
-        answer.headers["X-Noventa-Refused"] = "other-session"
+        answer.headers["X-Noventa-Refused"] = reason
         return answer
 
     def _act(
@@ -3676,7 +3732,7 @@ class App:
         self._settle(exchange, action, status)
         if "_redirect" in result:
             return self._redirect(exchange, result["_redirect"])
-        exchange.trail.pop()
+        del exchange.trail[1:]  # the page is shown now
         exchange.scope.read_from_now()
         shown = {name: value for name, value in result.items() if name not in _RESULT_KEYS}
         html = self._render(exchange, page, Posted(ticket.instance, shown))

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import re
+import time
 
 import jinja2
 import pytest
@@ -310,11 +311,12 @@ def test_a_ticket_of_another_session_is_refused(app, visitor):
     assert refused(app, other.post(ticket=ticket), 403, "other-session")
 
 
-@pytest.mark.parametrize("field", range(6))
+@pytest.mark.parametrize("field", range(9))
 def test_a_ticket_with_any_field_changed_is_refused(app, visitor, field):
     ticket, fields = ticket_for(visitor.get(), "add"), None
     payload = json.loads(Signer([SECRET], "ticket").verify(ticket))
-    fields = [*payload[:field], {"id": 8} if field == 5 else "remove", *payload[field + 1 :]]
+    values = [*["remove"] * 5, {"id": 8}, [["note", {}]], "guards", payload[8] + 1]
+    fields = [*payload[:field], values[field], *payload[field + 1 :]]
     changed = Signer([SECRET], "ticket").sign(json.dumps(fields).encode()).partition(".")[0]
     signature = ticket.partition(".")[2]
     assert refused(app, visitor.post(ticket=f"{changed}.{signature}"), 403, "bad-signature")
@@ -457,6 +459,37 @@ def test_a_page_that_its_guard_closed_meanwhile_is_not_shown_again(tmp_path):
     visitor = Visitor(app)
     answer = visitor.post(ticket=rotated(visitor), fields={"text": "typed"}, **SAME)
     assert (answer.status, answer.refused, answer.tickets) == (403, None, [])
+
+
+def issued(ticket, ago):
+    """The same ticket, issued that many seconds ago."""
+    fields = json.loads(Signer([SECRET], "ticket").verify(ticket))
+    fields[8] = int(time.time()) - ago
+    return Signer([SECRET], "ticket").sign(json.dumps(fields).encode())
+
+
+@pytest.mark.parametrize(("config", "ago", "fresh"), [
+    ({}, 86_000, True), ({}, 86_500, False), ({}, -200, True), ({}, -1_000, False),
+    ({"session": {"ticket_age": 100}}, 90, True), ({"session": {"ticket_age": 100}}, 120, False),
+])  # fmt: skip
+def test_an_old_ticket_is_asked_for_again(tmp_path, config, ago, fresh):
+    app = make_forms(tmp_path, config=config)
+    visitor = Visitor(app)
+    ticket = issued(ticket_for(visitor.get(), "add"), ago)
+    answer = visitor.post(ticket=ticket, fields={"text": "typed"}, **SAME)
+    if fresh:
+        assert answer.status == 200
+        return
+    assert refused(app, answer, 403, "old-ticket")
+    assert "typed" in answer.text
+    assert "This form is out of date: please send it again." in answer.text
+    assert visitor.post(ticket=ticket_for(answer, "add"), fields={"text": "typed"}).status == 200
+
+
+def test_without_proof_of_the_same_origin_an_old_ticket_brings_no_new_one(app, visitor):
+    answer = visitor.post(ticket=issued(ticket_for(visitor.get(), "add"), 90_000))
+    assert refused(app, answer, 403, "old-ticket")
+    assert answer.tickets == []
 
 
 # ---- Evidence of another origin ----
@@ -641,6 +674,107 @@ def test_a_components_guard_gets_the_props_of_the_ticket(tmp_path, user):
     answer = visitor.post(ticket=ticket_for(visitor.get(), "add"), query=f"user={user}")
     assert answer.status == (200 if user == 1 else 403)
     assert len(app.calls) == (1 if user == 1 else 0)
+
+
+INSIDE = {
+    "template": {
+        "page.html": "{{ component('box', id=1) }}",
+        "box.html": "{{ component('note') }}",
+    },
+    "call": {"page.html": "{% call component('box', id=1) %}{{ component('note') }}{% endcall %}"},
+    "deeper": {
+        "page.html": "{{ component('box', id=1) }}",
+        "box.html": "{% call component('plain') %}{{ component('note') }}{% endcall %}",
+    },
+    "own call": {
+        "note.html": "{% call component('box', id=1) %}"
+        "{% for name in names %}{{ action(name) }}{% endfor %}{% endcall %}",
+    },
+}
+
+
+def make_boxed(root, files, guard, own=None):
+    """A note inside a `box`, which has a guard; `files` says how."""
+    note = dataclasses.replace(make_forms(root).registry.components[0], guard=own)
+    box, plain = Component("box", "box.html", guard=guard), Component("plain", "plain.html")
+    pages = {"box.html": "{{ children }}", "plain.html": "{{ children }}"} | files
+    app = make_forms(root, pages, components=[note, box, plain])
+    app.calls = note.logic.calls
+    return app
+
+
+@pytest.mark.parametrize("files", INSIDE.values(), ids=INSIDE)
+def test_the_guard_of_a_component_around_stands_before_the_actions_inside(tmp_path, files):
+    members = {"1"}
+
+    def members_only(request, session, db, *, id):
+        return None if str(id) in members else {"_status": 403, "message": "members only"}
+
+    app = make_boxed(tmp_path, files, members_only)
+    visitor = Visitor(app)
+    ticket = ticket_for(visitor.get(), "remove")
+    assert visitor.post(ticket=ticket).status == 200
+    members.clear()
+    assert visitor.get().status == 403
+    answer = visitor.post(ticket=ticket)
+    assert (answer.status, "members only" in answer.text) == (403, True)
+    assert len(app.calls) == 1
+
+
+def test_the_guards_around_run_from_the_outside_in_each_with_its_own_props(tmp_path):
+    order = []
+
+    def outer(request, session, db, *, id, team="none"):
+        order.append(("outer", id, team))
+
+    def inner(request, session, db, **props):
+        order.append(("inner", props))
+
+    files = {"page.html": "{{ component('box', id=1) }}{{ component('box', id=2) }}",
+             "box.html": "{{ component('note', text='x') }}"}  # fmt: skip
+    visitor = Visitor(make_boxed(tmp_path, files, outer, inner))
+    page = visitor.get()
+    order.clear()
+    visitor.post(ticket=ticket_for(page, "rotate", 1))
+    assert order == [("outer", 2, "none"), ("inner", {"text": "x"})]
+
+
+def test_a_prop_of_a_guard_around_that_no_ticket_can_hold_is_an_error(tmp_path, caplog):
+    files = {**INSIDE["template"], "page.html": "{{ component('box', row=[1], id=1) }}"}
+    assert ask(make_boxed(tmp_path, files, closed), query="word=please").status == 500
+    assert "component 'box': its guard runs again" in caplog.text
+    assert "its prop 'row' is a list; give the id instead" in caplog.text
+    assert ask(make_boxed(tmp_path, files, by_id)).status == 200
+
+
+def by_id(request, session, db, *, id):
+    return None
+
+
+CHANGES = {
+    "gained": (None, closed),
+    "lost": (closed, None),
+    "takes more": (by_id, lambda request, session, db, *, id, team=None: None),
+    "takes less": (closed, by_id),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES.values(), ids=CHANGES)
+def test_a_ticket_from_before_a_guard_changed_is_409(tmp_path, before, after):
+    visitor = Visitor(make_boxed(tmp_path, INSIDE["template"], before))
+    ticket = ticket_for(visitor.get(query="word=please"), "add")
+    visitor.app = make_boxed(tmp_path, INSIDE["template"], after)
+    answer = visitor.post(ticket=ticket, query="word=please")
+    assert (answer.status, answer.refused) == (409, "changed-guards")
+    assert visitor.app.calls == []
+
+
+def test_a_ticket_from_before_a_component_around_went_is_409(tmp_path):
+    visitor = Visitor(make_boxed(tmp_path, INSIDE["template"], closed))
+    ticket = ticket_for(visitor.get(query="word=please"), "add")
+    visitor.app = make_forms(tmp_path, {"page.html": "{{ component('note') }}"})
+    assert visitor.post(ticket=ticket).refused == "changed-guards"
+    assert visitor.app.calls == []
 
 
 @pytest.mark.parametrize(("answer", "status", "text"), [

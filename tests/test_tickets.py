@@ -17,7 +17,9 @@ PROPS = st.dictionaries(st.text(min_size=1, max_size=12), SCALARS | NUMBERS, max
 
 
 def make_ticket(**changed):
-    return Ticket("nonce", "/page", "user", "/user", "save", {"id": 7})._replace(**changed)
+    around = [["card", {"id": 1}]]
+    ticket = Ticket("nonce", "/page", "user", "/user", "save", {"id": 7}, around, "guards", 1_700)
+    return ticket._replace(**changed)
 
 
 def read(text, *keys):
@@ -117,6 +119,12 @@ def test_without_a_secret_key_nothing_is_signed_and_nothing_verifies():
 def test_a_prop_that_is_no_scalar_is_an_error_with_the_remedy(prop):
     with pytest.raises(PropsError, match=r"'user' renders an action.*'row'.*give the id instead"):
         Tickets([SECRET]).issue(make_ticket(props={"row": prop}))
+
+
+def test_a_prop_of_a_guard_around_that_is_no_scalar_is_an_error_with_the_remedy():
+    around = [("card", {"id": 1}), ("box", {"row": {}})]
+    with pytest.raises(PropsError, match=r"'box'.*'save' of 'user'.*'row' is a dict; give the id"):
+        Tickets([SECRET]).issue(make_ticket(around=around))
 
 
 def test_a_ticket_over_two_kilobytes_is_an_error_with_the_remedy():
