@@ -77,9 +77,11 @@ def serving(root, *arguments, python=sys.executable, env=None, log=None):
         stop(process)
 
 
-def read_url(process):
-    """The URL that a starting server prints."""
+def read_url(process, lines=None):
+    """The URL that a starting server prints; `lines` gets what it prints up to there."""
     for line in process.stdout:
+        if lines is not None:
+            lines.append(line)
         if found := re.search(r"http://\S+", line):
             return found[0].rstrip("/")
     raise AssertionError(f"the server has ended with {process.wait()}, without a URL")
