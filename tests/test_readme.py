@@ -48,11 +48,6 @@ def test_the_table_of_commands_is_that_of_the_parser() -> None:
 
 def test_the_application_of_the_readme_runs(tmp_path: Path) -> None:
     files = {**blocks("python"), **blocks("html")}
-    files["functions/users_json.py"] = (
-        "from components.user.user_models import User\n\n\n"
-        "def list_users(request, session, db):\n"
-        "    return [user.name for user in db.query(User)]\n"
-    )
     files["files/site.css"] = "body { color: black }"
     files["config.yaml"] = f"secret_keys: ['{'key of the readme' * 2}']\n"
     for name, text in files.items():

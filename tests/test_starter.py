@@ -15,6 +15,8 @@ from urllib.request import urlopen
 import pytest
 from processes import ROOT, read_url, serving, stop
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "a password for the browser"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = (  # nothing but the pages under test is to be asked for
@@ -62,7 +64,7 @@ def python(place, wheel):
     venv.create(place / "venv", with_pip=False)
     python = place / "venv" / "bin" / "python"
     pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet")
-    run(*pip, wheel, "pytest", "webtest", cwd=place)
+    run(*pip, wheel, "pytest", "webtest", "types-WebOb", cwd=place)
     return python
 
 
@@ -88,8 +90,8 @@ def masked(text, folder):
 
 def test_the_first_command_of_the_readme_prints_what_stands_there_and_serves(tmp_path):
     copy = tmp_path / "noventa"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "build"))
-    shutil.copy(ROOT / ".gitignore", copy)
+    left = shutil.ignore_patterns(".git", ".venv", ".*cache", "__pycache__", "build")
+    shutil.copytree(ROOT, copy, ignore=left)
     venv.create(tmp_path / "venv", with_pip=True)
     readme = (copy / "README.md").read_text()
     command = re.search(r"^\$ (pip install \. && .+ --serve)$", readme, re.M)[1]
@@ -137,6 +139,34 @@ def test_check_is_content(python, made, place):
 def test_the_linter_has_nothing_to_say(made, place):
     for arguments in (["check"], ["format", "--check", "--exclude", "migrations/versions"]):
         run(sys.executable, "-m", "ruff", *arguments, "--isolated", cwd=place / "hello")
+
+
+def types_checked(python, root):
+    """What mypy says of a project, with what is installed beside `python`."""
+    command = [sys.executable, "-m", "mypy", "--python-executable", python]
+    ended = subprocess.run(
+        [*command, "registry.py", "wsgi.py"], cwd=root, env=clean_environment(),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return ended.stdout + ended.stderr
+
+
+def test_the_wheel_brings_the_types_by_which_mypy_finds_a_mistake_in_a_project(
+    python, made, place, tmp_path
+):
+    root = shutil.copytree(place / "hello", tmp_path / "hello")
+    assert "Success: no issues found" in types_checked(python, root)
+    readme = (ROOT / "README.md").read_text("utf-8")
+    handler = re.search(r"```python\n(# functions/users_json.py.*?)```", readme, re.DOTALL)[1]
+    (root / "functions" / "users_json.py").write_text(handler)
+    assert "Success: no issues found" in types_checked(python, root)
+    wrong = handler.replace("user.name", "session.flash(user.id)")
+    (root / "functions" / "users_json.py").write_text(f"{wrong}\n\nSession.flsh\n")
+    said = types_checked(python, root)
+    assert 'Argument 1 to "flash" of "Session" has incompatible type "int"' in said
+    assert '"type[Session]" has no attribute "flsh"' in said
+    (root / "wsgi.py").write_text("from noventa import App\n\nApp(debug=True)\n")
+    assert 'Unexpected keyword argument "debug" for "App"' in types_checked(python, root)
 
 
 @pytest.mark.parametrize(
