@@ -632,12 +632,16 @@ class Endpoint:
 
 @dataclass(frozen=True, eq=False)
 class Mount:
-    """Another WSGI application below a URL."""
+    """Another WSGI application below a URL, which limits what it reads.
+
+    `limits` says how large a body `serve` takes in for it: `{"body": 50_000_000}`.
+    """
 
     path: str
     application: WSGIApp
     _: KW_ONLY
     guards: Sequence[Handler] = ()
+    limits: Mapping[str, int] = field(default_factory=dict)
     where: str = field(default_factory=_call_site, repr=False)
 
 

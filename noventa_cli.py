@@ -20,6 +20,7 @@ import inspect
 import ipaddress
 import json
 import logging
+import math
 import os
 import re
 import secrets
@@ -408,6 +409,11 @@ def _origin(error: BaseException, root: Path) -> str | None:
 _PARENT = "NOVENTA_RELOADER"  # in the environment of a server that --reload started: who did
 _DRAIN_SECONDS = 30  # for requests under way when the server is told to stop
 _WATCH_SECONDS = 0.5
+# As Apache's mod_reqtimeout, but in both directions: so long may a client take, or stand still,
+# and for every so many bytes that it has sent or read, a second more.
+_GRACE_SECONDS, _LEAST_RATE = 30, 1000
+_CONNECTIONS = 500  # beyond, those that have the least time left must go
+_OUTPUT_BYTES = 2**20  # that wait for a client to read them before the handler waits too
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -438,13 +444,13 @@ def serve(  # noqa: PLR0913 - one for each option
     application = _application(root)
     _configure_logging(config["log_level"])
     with _sockets() as sockets, _stop_signals() as stopping:
+        threads = threads or config["server.threads"]
         server = _listen(
-            _with_access_log(application), host, port, map=sockets,
-            threads=threads or config["server.threads"],
+            _with_access_log(application), host, port, map=sockets, threads=threads,
             max_request_body_size=_body_limit(load_registry(root), config),
         )  # fmt: skip
         say(f"Serving {config.root.name} at {_url(host, server)} (Ctrl+C stops)")
-        _answer_until(stopping, sockets)
+        _answer_until(stopping, sockets, _Watch(server.task_dispatcher, threads))
         server.task_dispatcher.shutdown(timeout=1)
     return 0
 
@@ -534,11 +540,9 @@ def _listen(application: Any, host: str, port: int, **more: Any) -> Any:
     try:
         if port not in range(2**16):  # the resolver would take it modulo that
             raise OverflowError
-        return create_server(
-            application, host=host, port=port, ident=None,
-            # Clients that send half a request and wait shall not keep the others out.
-            connection_limit=500, channel_timeout=30, cleanup_interval=5, asyncore_use_poll=True,
-            **more,
+        server = create_server(
+            application, host=host, port=port, ident=None, asyncore_use_poll=True,
+            connection_limit=2 * _CONNECTIONS, outbuf_high_watermark=_OUTPUT_BYTES, **more,
         )  # fmt: skip
     except OSError as error:
         reason, remedy = error.strerror or str(error), "choose another with --host or --port"
@@ -547,14 +551,74 @@ def _listen(application: Any, host: str, port: int, **more: Any) -> Any:
         raise NoventaError(f"Cannot listen on {host}, port {port}: {reason}; {remedy}.") from error
     except (ValueError, OverflowError) as error:
         raise NoventaError(f"Cannot listen on {host}, port {port}: no such address.") from error
+    for listener in [entry for entry in more["map"].values() if entry.accepting]:
+        listener.channel_class = _channel_class()
+    return server
+
+
+@functools.cache
+def _channel_class() -> Any:
+    from waitress.channel import HTTPChannel
+
+    class Channel(HTTPChannel):
+        """Waitress' connection, which knows when its client's time is over."""
+
+        sent = 0  # bytes
+        turn: Any = None  # what the client is to do since `began`: read, or finish this request
+        began, before = 0.0, 0
+
+        def send(self, data: bytes, do_close: bool = True) -> int:
+            number: int = super().send(data, do_close)
+            self.sent += number
+            return number
+
+        def deadline(self, now: float) -> float:
+            """By when the client must move on; infinity while the application works."""
+            request: Any = self.request
+            turn, moved = "read", self.sent
+            if not self.total_outbufs_len:
+                if self.requests or request is None:
+                    self.turn = None
+                    return math.inf if self.requests else self.last_activity + _GRACE_SECONDS
+                turn, moved = request, request.header_bytes_received + request.body_bytes_received
+            if turn != self.turn:
+                self.turn, self.began, self.before = turn, now, moved
+            rate_kept = self.began + (moved - self.before) / _LEAST_RATE
+            return min(rate_kept, max(self.began, self.last_activity)) + _GRACE_SECONDS
+
+    return Channel
+
+
+class _Watch:
+    """What waitress leaves to others: slow clients end, and keep nobody out until then."""
+
+    def __init__(self, dispatcher: Any, threads: int) -> None:
+        self._dispatcher, self._threads, self._next = dispatcher, threads, 0.0
+
+    def look(self, sockets: Mapping[int, Any]) -> None:
+        """To be called in every turn of the loop."""
+        channels = [entry for entry in sockets.values() if hasattr(entry, "deadline")]
+        blocked = sum(c.total_outbufs_len > _OUTPUT_BYTES for c in channels if c.requests)
+        # A handler whose client does not read waits in a thread that the others shall not miss.
+        self._dispatcher.set_thread_count(self._threads + blocked)
+        now = time.time()  # waitress' clock too
+        if now >= self._next or len(channels) > _CONNECTIONS:
+            self._next = now + 1
+            self._end_slow(channels, now)
+
+    def _end_slow(self, channels: Sequence[Any], now: float) -> None:
+        for channel in channels:
+            if channel.total_outbufs_len:  # poll() is silent until a third of a buffer is free
+                channel.handle_write()
+        crowd = len(channels) - _CONNECTIONS
+        for number, channel in enumerate(sorted(channels, key=lambda c: c.deadline(now))):
+            deadline = channel.deadline(now)
+            if deadline < now or (number < crowd and deadline < math.inf):
+                channel.handle_close()  # also frees a handler that waits for it
 
 
 def _body_limit(registry: Registry, config: Config) -> int:
     """Bytes of a body that waitress takes in before anybody is asked."""
-    from noventa import Mount
-
-    if any(isinstance(route, Mount) for route in registry.routes):
-        return 2**30  # waitress' own: what is mounted has its own limits
     limits: list[int] = [config["limits.body"]]
     limits += (route.limits.get("body", 0) for route in registry.routes if hasattr(route, "limits"))
     return 1 + max(limits)  # waitress means: less than
@@ -585,12 +649,13 @@ def _stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _answer_until(stopping: list[int], sockets: dict[int, Any]) -> None:
+def _answer_until(stopping: list[int], sockets: dict[int, Any], watch: _Watch) -> None:
     """Runs waitress' loop; once `stopping`, until what is under way is answered."""
     from waitress import wasyncore
 
     def turn(seconds: float) -> None:
         wasyncore.loop(timeout=seconds, map=sockets, use_poll=True, count=1)
+        watch.look(sockets)
 
     parent = int(os.environ.get(_PARENT, "0"))
     while not stopping and parent in (0, os.getppid()):  # no orphan where the parent was killed

@@ -8,16 +8,16 @@ import socket
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from processes import noventa, read_url, serving, stop, write_project
+from processes import PROJECT, noventa, read_url, serving, stop, write_project
 
 import noventa_cli
-from noventa import Config, Mount, Page, Registry
 from noventa_cli import main
 
 SLOW = """\
@@ -135,19 +135,132 @@ def test_debug_is_switched_on_by_an_option(tmp_path):
     assert "ZeroDivisionError" in serve(root, talk, "--debug")
 
 
-def test_a_busy_server_is_not_kept_from_others_by_clients_that_send_half_a_request(tmp_path):
-    def talk(url):
-        port = int(url.rpartition(":")[2])
-        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(150)]
-        for connection in idle:
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
-        try:
-            return get(url)
-        finally:
-            for connection in idle:
-                connection.close()
+def open_connections(url, number, *pieces):
+    """So many sockets with a small buffer, each of which has sent `pieces`."""
+    port, opened = int(url.rpartition(":")[2]), []
+    for _ in range(number):
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        connection.settimeout(20)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(b"".join(pieces))
+        opened.append(connection)
+    return opened
 
-    assert "Hello" in serve(write_project(tmp_path), talk, "--threads", "2")
+
+def received(connection):
+    """How many bytes come until the server closes the connection."""
+    total = 0
+    with closing(connection), suppress(ConnectionResetError):
+        while data := connection.recv(65_536):
+            total += len(data)
+    return total
+
+
+LARGE = b"GET /files/large HTTP/1.0\r\nHost: x\r\n\r\n"
+SIZE = 40_000_000
+POST = LARGE.replace(b"GET /files/large", b"POST /length").replace(
+    b"\r\n\r\n", b"\r\nContent-Length: 60000\r\nSec-Fetch-Site: none\r\n\r\n"
+)
+
+
+@pytest.fixture
+def with_files(tmp_path):
+    """A project with a large file, and an endpoint that counts what it is sent."""
+    registry = """\
+from noventa import Endpoint, Page, Registry, Static
+
+def length(request, session, db):
+    return {"length": len(request.body)}
+
+registry = Registry(
+    routes=[
+        Page("/", "pages/index.html"),
+        Static("/files", "files"),
+        Endpoint("/length", length, methods=["POST"]),
+    ],
+)
+"""
+    write_project(tmp_path, {"registry.py": registry, "files/middle": "x" * 4_000_000})
+    with (tmp_path / "files" / "large").open("wb") as file:
+        file.truncate(SIZE)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_clients_that_do_not_read_keep_no_thread_from_the_others(with_files):
+    def talk(url):
+        stalled = open_connections(url, 20, LARGE)
+        time.sleep(0.5)
+        page = get(url)
+        assert all(received(connection) > SIZE for connection in stalled)  # within their time
+        return page
+
+    assert "Hello" in serve(with_files, talk, "--threads", "2")
+
+
+@pytest.mark.slow
+def test_clients_that_do_not_read_are_let_go(with_files, monkeypatch):
+    monkeypatch.setattr(noventa_cli, "_GRACE_SECONDS", 1)
+
+    def talk(url):
+        stalled = open_connections(url, 5, LARGE)
+        time.sleep(4)
+        return [received(connection) for connection in stalled]
+
+    assert max(serve(with_files, talk, "--threads", "2")) < SIZE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [b"GET / HTTP/1.1\r\nHost: x\r\nX: ", POST])
+def test_clients_that_send_a_byte_now_and_then_keep_nobody_out(start, with_files, monkeypatch):
+    monkeypatch.setattr(noventa_cli, "_CONNECTIONS", 50)
+    monkeypatch.setattr(noventa_cli, "_GRACE_SECONDS", 3)
+
+    def talk(url):
+        opened = open_connections(url, 120, start)
+        pages = []
+        for _ in range(20):
+            time.sleep(0.3)
+            pages.append(get(url))
+            for connection in opened:
+                with suppress(OSError):
+                    connection.sendall(b"x")
+        assert [received(connection) for connection in opened] == [0] * 120
+        return pages
+
+    assert all("Hello" in page for page in serve(with_files, talk, "--threads", "2"))
+
+
+@pytest.mark.slow
+def test_a_slow_download_that_keeps_moving_comes_to_its_end(with_files, monkeypatch):
+    monkeypatch.setattr(noventa_cli, "_GRACE_SECONDS", 1)
+
+    def talk(url):
+        (connection,) = open_connections(url, 1, LARGE.replace(b"large", b"middle"))
+        with closing(connection):
+            total = 0
+            while data := connection.recv(20_000):
+                total += len(data)
+                time.sleep(0.02)
+        return total
+
+    assert serve(with_files, talk) > 4_000_000
+
+
+@pytest.mark.slow
+def test_a_slow_upload_that_keeps_moving_is_answered(with_files, monkeypatch):
+    monkeypatch.setattr(noventa_cli, "_GRACE_SECONDS", 1)
+
+    def talk(url):
+        (connection,) = open_connections(url, 1, POST)
+        for _ in range(30):
+            time.sleep(0.1)
+            connection.sendall(b"x" * 2_000)
+        with closing(connection):
+            return connection.recv(65_536)
+
+    assert serve(with_files, talk).endswith(b'{"length":60000}')
 
 
 def test_what_is_under_way_when_the_signal_comes_is_answered(tmp_path, monkeypatch):
@@ -221,13 +334,28 @@ def test_pending_migrations_are_said_in_one_line_at_the_start(tmp_path):
     assert line.endswith("run `python -m noventa migrate`.")
 
 
-def test_waitress_takes_in_no_more_than_the_largest_limit(tmp_path):
-    config = Config.from_mapping({"limits": {"body": 1000}}, tmp_path)
-    pages = Page("/", "a.html"), Page("/big", "a.html", limits={"body": 5000})
-    assert noventa_cli._body_limit(Registry(), config) == 1001
-    assert noventa_cli._body_limit(Registry(routes=pages), config) == 5001
-    mounted = Registry(routes=[*pages, Mount("/other", lambda *_: [])])
-    assert noventa_cli._body_limit(mounted, config) == 2**30
+@pytest.mark.parametrize(("limits", "status"), [("", 413), (', limits={"body": 3000}', 200)])
+def test_waitress_takes_in_for_a_mount_what_it_may_have(limits, status, tmp_path):
+    registry = f"""\
+from noventa import Mount, Registry
+
+def guest(environ, start_response):
+    body = environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Length", "4")])
+    return [b"%d" % len(body)]
+
+registry = Registry(routes=[Mount("/guest", guest{limits})])
+"""
+    config = PROJECT["config.yaml"] + "limits: {body: 1000}\n"
+    root = write_project(tmp_path, {"registry.py": registry, "config.yaml": config})
+
+    def talk(url):
+        connection = HTTPConnection(url.removeprefix("http://"), timeout=10)
+        with closing(connection):
+            connection.request("POST", "/guest", b"x" * 2000)
+            return connection.getresponse().status
+
+    assert serve(root, talk) == status
 
 
 def test_an_ipv6_address_stands_in_brackets():
