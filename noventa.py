@@ -1026,6 +1026,7 @@ _CONTENT_TYPE_LIMIT = 1_024
 _AUTHORIZATION_LIMIT = 1_024
 _REFRESH = 10  # a session's last-seen time is renewed after this fraction of max_age
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_BLANK = " \t"  # of a header: `str.strip()` also takes \x85 and \xa0, which are part of a name
 _DROPPED_IF_ODD = (  # a date that is none is to be ignored (RFC 9110, 13.1.3); WebOb raises
     "HTTP_DATE", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE",
     "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_MAX_FORWARDS",
@@ -1200,7 +1201,7 @@ class Request(webob.request.BaseRequest):
             raise Refusal(431, "cookies-too-large")
         found = Cookies()
         for pair in header.split(";"):
-            name, equals, value = pair.strip().partition("=")
+            name, equals, value = pair.strip(_BLANK).partition("=")
             try:
                 text = value.strip('"').encode("latin-1").decode("utf-8")
             except UnicodeError:
@@ -1256,7 +1257,8 @@ class Request(webob.request.BaseRequest):
     @property
     def media_type(self) -> str:
         """The content type without its parameters, in lower case."""
-        return str(self.environ.get("CONTENT_TYPE") or "").split(";")[0].strip().lower()
+        header = str(self.environ.get("CONTENT_TYPE") or "")
+        return header.partition(";")[0].strip(_BLANK).lower()
 
     @lazy
     def form_type(self) -> tuple[str, dict[str, str]]:
@@ -1264,7 +1266,7 @@ class Request(webob.request.BaseRequest):
         header = str(self.environ.get("CONTENT_TYPE") or "")
         if len(header) > _CONTENT_TYPE_LIMIT:
             raise Refusal(415, "content-type")
-        media_type, options = multipart.parse_options_header(header)
+        media_type, (_, options) = self.media_type, multipart.parse_options_header(header)
         if media_type not in _FORM_TYPES:
             raise Refusal(415, "content-type")
         if options.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
@@ -1709,7 +1711,7 @@ def _make_private(answer: Answer) -> None:
 
 
 def _words(header: str | None) -> list[str]:
-    return [word for part in (header or "").split(",") if (word := part.strip())]
+    return [word for part in (header or "").split(",") if (word := part.strip(_BLANK))]
 
 
 def _too_large(state: dict[str, Any]) -> str:
@@ -3905,9 +3907,10 @@ class App:
         yield from self.config["secret_keys"]
         if password := self.config.database_url.password:
             yield from (password, quote(password, safe=""))
-        for pair in request.environ.get("HTTP_COOKIE", "").split(";"):
-            if len(value := pair.partition("=")[2].strip()) > 5:  # `theme=dark` is no secret
-                yield value
+        pairs = request.environ.get("HTTP_COOKIE", "").split(";")
+        cookies = [pair.partition("=")[2].strip(_BLANK) for pair in pairs]
+        cookies += request.__dict__.get("cookies", {}).values()  # the same without their quotes
+        yield from (value for value in cookies if len(value) > 5)  # `theme=dark` is no secret
         fields, _ = request.__dict__.get("_posted", (Values[str](), None))
         yield from (value for name, value in fields.pairs() if "password" in name.lower())
 

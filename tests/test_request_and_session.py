@@ -215,6 +215,20 @@ def test_cookies_of_equal_names_give_the_first_and_a_bad_pair_drops_itself_only(
     assert cookies == {"a": "1", "b": "x y", "e": "{[f]}", "h": "é"}
 
 
+@pytest.mark.parametrize("before", ["\xa0", "\x85", "\x1f", "\x0b", "\x0c", "\r", "\n"])
+def test_only_space_and_tab_are_no_part_of_a_cookies_name(before):
+    header = f"{before}__Host-id=planted; \t __Host-id=own \t"
+    assert make_request(HTTP_COOKIE=header).cookies["__Host-id"] == "own"
+
+
+@pytest.mark.parametrize("blank", ["\xa0", "\x85", "\x0b"])
+def test_only_space_and_tab_are_no_part_of_a_content_type(blank):
+    json_type, form_type = f"application/json{blank}", f"{FORM}{blank}; charset=utf-8"
+    request = make_request(b"1", CONTENT_TYPE=json_type)
+    assert refusal_of(lambda: request.json) == (415, "content-type")
+    assert refusal_of(lambda: make_request(b"a=1", CONTENT_TYPE=form_type).form)[0] == 415
+
+
 def test_cookies_are_parsed_in_linear_time_and_capped():
     assert len(make_request(HTTP_COOKIE='a="' + '\\"' * 8_000).cookies) == 1
     assert refusal_of(lambda: make_request(HTTP_COOKIE="a" * 16_385).cookies) == (
