@@ -154,10 +154,11 @@ class BadTicket(NoventaError):  # noqa: N818
 class Refusal(Exception):  # noqa: N818
     """A request is answered with `status` and nothing is run; `reason` is one word for the log."""
 
-    detail = ""  # for the log and, in debug, the page
-
-    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, reason: str, headers: Mapping[str, str] | None = None, detail: str = ""
+    ) -> None:
         self.status, self.reason, self.headers = status, reason, dict(headers or {})
+        self.detail = detail  # for the log and, in debug, the page
         super().__init__(f"{status} {reason}")
 
 
@@ -168,9 +169,8 @@ class MissingField(Refusal, KeyError):  # noqa: N818
     """
 
     def __init__(self, source: str, name: object) -> None:
-        super().__init__(400, "missing-field")
         shown = str(name) if len(str(name)) <= 50 else f"{str(name)[:47]}..."
-        self.detail = f"there is no request.{source}[{shown!a}]."
+        super().__init__(400, "missing-field", detail=f"there is no request.{source}[{shown!a}].")
 
 
 @dataclass(frozen=True)
@@ -276,6 +276,9 @@ _URL_PARTS = [f"database.{p}" for p in ("host", "port", "user", "password", "nam
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _DOMAIN = re.compile(r"[\w.-]*", re.ASCII)
+_HOST = r"[\w.-]+|\[[0-9a-f:.]+\]"
+_ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://({_HOST})(?::([0-9]{{1,5}}))?", re.ASCII)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 _DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}  # the ones of our extras
 
 
@@ -364,6 +367,12 @@ class Config:
         for name, value in self["headers"].items():
             if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(str(value)):
                 yield f"headers: {name!r} or its value holds what HTTP does not allow; encode it."
+        for number, origin in enumerate(self["trusted_origins"]):
+            if origin_of(origin) is None:
+                yield (
+                    f"trusted_origins[{number}] is {_shown(origin)}; expected a scheme, a host and"
+                    " where it is an odd one a port, like https://example.com:8443."
+                )
         yield from self._session_faults()
         yield from self._database_faults()
 
@@ -415,6 +424,14 @@ def _driver_hint(config: Config) -> str:
     extra = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}
     name = extra.get(config.database_url.get_backend_name())
     return f"pip install 'noventa-wsgi[{name}]'." if name else "install it with pip."
+
+
+def origin_of(text: str) -> tuple[str, str, int | None] | None:
+    """Scheme, host and port of an origin (RFC 6454, 4), the default port too; None if it is none."""
+    if not (found := _ORIGIN.fullmatch(text.lower())):
+        return None
+    scheme, host, port = found.groups()
+    return scheme, host, int(port) if port else _DEFAULT_PORTS.get(scheme)
 
 
 def _parse_url(text: str) -> sa.URL:
@@ -3479,6 +3496,7 @@ class App:
         self._methods = {r: _methods(r) for r in registry.routes if not isinstance(r, Mount)}
         self._headers = _chosen_headers(config["headers"])
         self._debug: bool = config["debug"]
+        self._trusted_origins = frozenset(map(origin_of, config["trusted_origins"]))
         self._pages = jinja2.Environment(
             loader=jinja2.FileSystemLoader(data_folder("templates")), autoescape=True
         )
@@ -3604,29 +3622,37 @@ class App:
         return answer
 
     def _check_origin(self, request: Request, route: Route) -> None:
-        if isinstance(route, Mount):
+        if isinstance(route, Mount) or (isinstance(route, Endpoint) and route.cross_origin):
             return
         evidence = self._same_origin(request)
-        if isinstance(route, Endpoint):
-            if not evidence and not route.cross_origin:
-                raise Refusal(403, "other-origin" if evidence is False else "no-origin")
-        elif evidence is False:
-            raise Refusal(403, "other-origin")
+        if evidence is None and isinstance(route, Endpoint):
+            raise Refusal(403, "no-origin")
+        if evidence is False:
+            origin, own = request.environ.get("HTTP_ORIGIN", ""), self._own_origin(request)
+            detail = f"Origin {origin[:80]!a} is neither {own[:80]!a} nor in trusted_origins;"
+            detail += " a proxy that speaks TLS must tell the server that the scheme is https."
+            raise Refusal(403, "other-origin", detail=detail)
 
     def _same_origin(self, request: Request) -> bool | None:
         """Whether a page of this site sent the request; None where the browser does not say.
 
-        Fetch Metadata (W3C) decides alone; without it the Origin (RFC 6454).
+        Fetch Metadata (W3C) decides, and without it the Origin (RFC 6454); but first who is
+        trusted, which to Fetch Metadata is another site.
         """
-        site = request.environ.get("HTTP_SEC_FETCH_SITE")
+        environ = request.environ
+        origin, site = environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE")
+        if origin and self._trusted_origins and origin_of(origin) in self._trusted_origins:
+            return True
         if site is not None:
             return site in ("same-origin", "none")
-        origin = request.environ.get("HTTP_ORIGIN")
         if origin is None:
             return None
-        host = request.environ.get("HTTP_HOST", "").lower()
-        _, _, origin_host = origin.lower().partition("://")
-        return origin in self.config["trusted_origins"] or (bool(host) and origin_host == host)
+        sent = origin_of(origin)
+        return sent is not None and sent == origin_of(self._own_origin(request))
+
+    def _own_origin(self, request: Request) -> str:
+        scheme = request.environ.get("wsgi.url_scheme", "http")
+        return f"{scheme}://{request.environ.get('HTTP_HOST', '')}"
 
     def _guard_response(self, exchange: Exchange, answer: Any) -> Answer | webob.Response:
         if isinstance(answer, webob.Response):
@@ -3858,8 +3884,8 @@ class App:
             return self._refused(exchange, error)
         large = isinstance(error, OverflowError) and "SQLite" in str(error)  # no error of DB-API
         if large or isinstance(error, sa.exc.DataError):  # a value that the database cannot take
-            refusal = Refusal(400, "bad-value")
-            refusal.detail = _CONTROLS.sub(" ", str(getattr(error, "orig", error)))[:200]
+            said = _CONTROLS.sub(" ", str(getattr(error, "orig", error)))[:200]
+            refusal = Refusal(400, "bad-value", detail=said)
             return self._refused(exchange, refusal, error)
         if is_unavailable(error):
             self.database.report_unavailable(error)

@@ -454,3 +454,15 @@ def test_a_wrong_noventa_debug_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("NOVENTA_DEBUG", "maybe")
     with pytest.raises(ConfigError, match="NOVENTA_DEBUG is 'maybe'; expected true or false"):
         load(tmp_path, "")
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["example.com", "https://", "https://a.example/", "https://a.example/x", "null", "*", "",
+     "https://*.example.com", "https://a.example:port", "https://u@a.example", "//a.example",
+     "https://a.example https://b.example", "https://a.example?x"],
+)  # fmt: skip
+def test_a_trusted_origin_that_no_browser_sends_is_a_fault(origin):
+    expected = r"trusted_origins\[1\] is .*; expected a scheme, a host"
+    with pytest.raises(ConfigError, match=expected):
+        Config.from_mapping({"trusted_origins": ["https://a.example:8443", origin]}, ".")

@@ -494,7 +494,7 @@ def test_without_proof_of_the_same_origin_an_old_ticket_brings_no_new_one(app, v
 
 # ---- Evidence of another origin ----
 
-HOST = {"HTTP_HOST": "site.example"}
+HOST = {"HTTP_HOST": "site.example", "wsgi.url_scheme": "https"}
 EVIDENCE = [
     ({}, None),
     ({"HTTP_SEC_FETCH_SITE": "same-origin"}, True),
@@ -506,6 +506,13 @@ EVIDENCE = [
     ({"HTTP_SEC_FETCH_SITE": "same-origin", "HTTP_ORIGIN": "https://evil.example"}, True),
     ({"HTTP_ORIGIN": "https://site.example"}, True),
     ({"HTTP_ORIGIN": "HTTPS://Site.Example"}, True),
+    ({"HTTP_ORIGIN": "https://site.example:443"}, True),
+    ({"HTTP_ORIGIN": "https://site.example", "HTTP_HOST": "Site.Example:443"}, True),
+    ({"HTTP_ORIGIN": "http://site.example"}, False),
+    ({"HTTP_ORIGIN": "http://site.example:443"}, False),
+    ({"HTTP_ORIGIN": "https://site.example", "wsgi.url_scheme": "http"}, False),
+    ({"HTTP_ORIGIN": "http://site.example", "wsgi.url_scheme": "http"}, True),
+    ({"HTTP_ORIGIN": "http://site.example:80", "wsgi.url_scheme": "http"}, True),
     ({"HTTP_ORIGIN": "https://site.example:8000"}, False),
     ({"HTTP_ORIGIN": "https://evil.example"}, False),
     ({"HTTP_ORIGIN": "https://site.example.evil.example"}, False),
@@ -514,6 +521,13 @@ EVIDENCE = [
     ({"HTTP_ORIGIN": ""}, False),
     ({"HTTP_ORIGIN": "site.example"}, False),
     ({"HTTP_ORIGIN": "https://trusted.example"}, True),
+    ({"HTTP_ORIGIN": "https://Trusted.example:443"}, True),
+    ({"HTTP_ORIGIN": "https://trusted.example", "HTTP_SEC_FETCH_SITE": "same-site"}, True),
+    ({"HTTP_ORIGIN": "https://trusted.example", "HTTP_SEC_FETCH_SITE": "cross-site"}, True),
+    ({"HTTP_ORIGIN": "https://odd.example:8443", "HTTP_SEC_FETCH_SITE": "cross-site"}, True),
+    ({"HTTP_ORIGIN": "https://odd.example", "HTTP_SEC_FETCH_SITE": "cross-site"}, False),
+    ({"HTTP_ORIGIN": "http://trusted.example", "HTTP_SEC_FETCH_SITE": "cross-site"}, False),
+    ({"HTTP_ORIGIN": "https://trusted.example:8443"}, False),
     ({"HTTP_ORIGIN": "http://trusted.example"}, False),
     ({"HTTP_ORIGIN": "null", "HTTP_HOST": "null"}, False),
     ({"HTTP_ORIGIN": "http://", "HTTP_HOST": ""}, False),
@@ -531,7 +545,7 @@ def evidence_app(tmp_path_factory):
         Endpoint("/change", change, methods=["GET", "POST", "DELETE"]),
         Endpoint("/open", change, methods=["POST"], cross_origin=True),
     ]
-    config = {"trusted_origins": ["https://trusted.example"]}
+    config = {"trusted_origins": ["https://trusted.example", "https://odd.example:8443"]}
     return make_forms(tmp_path_factory.mktemp("evidence"), config=config, routes=routes)
 
 
@@ -557,6 +571,14 @@ def test_an_endpoint_is_open_to_evidence_of_the_same_origin_only(
 @pytest.mark.parametrize(("headers", "same"), EVIDENCE)
 def test_reading_is_open_to_everybody(evidence_app, headers, same):
     assert ask(evidence_app, "GET", "/change", **{**HOST, **headers}).status == 200
+
+
+def test_the_log_says_what_to_do_where_a_proxy_hides_the_scheme(evidence_app, caplog):
+    plain = {"HTTP_HOST": "site.example", "HTTP_ORIGIN": "https://site.example"}
+    assert ask(evidence_app, "POST", "/change", **plain).refused == "other-origin"
+    said = "'https://site.example' is neither 'http://site.example' nor in trusted_origins"
+    assert said in caplog.text
+    assert "a proxy that speaks TLS must tell the server" in caplog.text
 
 
 # ---- Order of checks ----
