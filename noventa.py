@@ -427,7 +427,7 @@ def _driver_hint(config: Config) -> str:
 
 
 def origin_of(text: str) -> tuple[str, str, int | None] | None:
-    """Scheme, host and port of an origin (RFC 6454, 4), the default port too; None if it is none."""
+    """Scheme, host and port of an origin (RFC 6454, 4), a default port too; None if it is none."""
     if not (found := _ORIGIN.fullmatch(text.lower())):
         return None
     scheme, host, port = found.groups()
@@ -1518,7 +1518,8 @@ class Session(MutableMapping[str, Any]):
         self.state.update(data={}, flashes=[], nonce=None)
 
 
-_SIGNED = re.compile(r"[\w-]+\.[\w-]{43}", re.ASCII)  # the 32 bytes of SHA-256 in base64url
+_SIGNATURE_LENGTH = 44  # the 32 bytes of SHA-256 in base64url, and the dot before them
+_SIGNED = re.compile(r"[\w-]+\.[\w-]{43}", re.ASCII)
 
 
 class Signer:
@@ -1572,6 +1573,8 @@ class SessionCookies:
         self._max_age: int = config["session.max_age"]
         self._lifetime: int = config["session.lifetime"]
         self.signer = Signer(config["secret_keys"], "session")
+        # Base64 makes four bytes of three; a name as long as the limit leaves no room at all.
+        self._room = (_COOKIE_LIMIT - len(self.name) - _SIGNATURE_LENGTH) * 3 // 4
         self._attributes = functools.lru_cache(maxsize=100)(self._cookie_attributes)
 
     def open(self, request: Request) -> Session:
@@ -1584,6 +1587,8 @@ class SessionCookies:
         _make_private(answer)
         state, now = session.state, int(time.time())
         text = self._dumped(state)
+        if len(text) > self._room:
+            text = self._without_old_flashes(state)
         if text == session.loaded:
             if now - state["seen"] < self._max_age / _REFRESH:
                 return
@@ -1595,11 +1600,27 @@ class SessionCookies:
             return
         if state["seen"] != now:
             text = self._dumped({**state, "seen": now})
-        value = self.signer.sign(text.encode())
-        if len(self.name) + len(value) > _COOKIE_LIMIT:
+        if len(text) > self._room:
             raise SessionError(_too_large(state))
+        value = self.signer.sign(text.encode())
         cookie = self._cookie(request, value, max_age=self._max_age)
         answer.headerlist.append(("Set-Cookie", cookie))
+
+    def _without_old_flashes(self, state: dict[str, Any]) -> str:
+        """The state as JSON, with the newest of its messages that fit."""
+        flashes, kept = state["flashes"], list[Any]()
+        state["flashes"] = kept
+        room = self._room - len(self._dumped(state))
+        for flash in reversed(flashes):
+            size = len(json.dumps([flash]))
+            if size <= room:
+                kept.insert(0, flash)
+                room -= size
+            elif kept:
+                break
+        if dropped := len(flashes) - len(kept):
+            log.warning("the session is full: unread messages were dropped (%d)", dropped)
+        return self._dumped(state)
 
     def _read(self, request: Request) -> tuple[dict[str, Any], str]:
         now, cookie = int(time.time()), request.cookies.get(self.name)
@@ -3848,15 +3869,14 @@ class App:
     def _copied(self, exchange: Exchange, response: webob.Response) -> Answer:
         """A copy, as it may be shared, whose headers are checked and complete."""
         request = exchange.request
-        if response.conditional_response:
-            response = _conditional(request, response)
-        answer = Answer(response.status, [*response.headerlist], response.app_iter)
+        sent = _conditional(request, response) if response.conditional_response else response
+        answer = Answer(sent.status, [*sent.headerlist], sent.app_iter)
         if exchange.mounted:
             _check_headers(answer)
             return answer
         given = self._complete(answer)
         if "Location" in given:
-            location = answer.headers["Location"]
+            location = response.headers["Location"]  # WebOb's own is made absolute from Host
             if isinstance(response, Redirect) and location.startswith("/"):
                 location = request.prefix + location  # of ours: it leads below the mount's prefix
             answer.headers["Location"] = _checked_location(location)
@@ -4095,7 +4115,8 @@ def _conditional(request: Request, response: webob.Response) -> webob.Response:
     environ = dict(request.environ)
     if request.method != "GET" or not _SINGLE_RANGE.fullmatch(environ.get("HTTP_RANGE", "")):
         environ.pop("HTTP_RANGE", None)  # it has no meaning for HEAD (RFC 9110, 14.2)
-    return webob.request.BaseRequest(environ).send(response)
+    # Not the response itself: an exception of WebOb's would write an absolute Location into it.
+    return webob.request.BaseRequest(environ).send(response.conditional_response_app)
 
 
 def _checked_location(value: str) -> str:

@@ -183,6 +183,23 @@ def test_the_location_of_any_response_is_checked_and_never_made_from_the_host(
     assert answer.status == (302 if expected else 400)
 
 
+@pytest.mark.parametrize(("response", "expected"), [
+    (redirect("/a"), "/m/a"), (webob.exc.HTTPFound(location="/a"), "/a"),
+    (webob.Response(status=201, location="a/b"), "a/b"),
+    (webob.Response(b"x", location="?next=/a", etag="x", conditional_response=True), "?next=/a"),
+])  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("known", [{}, {"HTTP_IF_NONE_MATCH": '"x"'}])
+def test_a_conditional_answer_keeps_the_location_that_was_written(
+    tmp_path, response, expected, method, known
+):
+    response.conditional_response = True
+    app = make_app(tmp_path, routes=[endpoint(returning(response))])
+    for host in ("evil.example", "other.example"):  # it is shared by both
+        answer = ask(app, method, SCRIPT_NAME="/m", HTTP_HOST=host, **known)
+        assert answer.header("Location") == expected
+
+
 def test_the_other_form_of_a_path_redirects_with_its_query(tmp_path):
     app = make_app(tmp_path, {"p.html": "x"}, routes=[Page("/é/a", "p.html")])
     answer = ask(app, path="/\xc3\xa9/a/", query="a=%C3%A9&b=\xc3\xa9", SCRIPT_NAME="/m")

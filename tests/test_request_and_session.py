@@ -484,6 +484,33 @@ def test_a_session_too_large_for_a_cookie_names_the_largest_keys(tmp_path):
         kept(cookies, session)
 
 
+@pytest.mark.parametrize("size", [1, 40, 900])
+def test_of_messages_that_nobody_has_read_the_newest_that_fit_are_kept(tmp_path, caplog, size):
+    cookies = make_cookies(tmp_path)
+    session = opened(cookies, signed(make_state()))
+    for number in range(3_000):
+        session.flash(f"{number} {'x' * size}")
+    session.flash("too long for any cookie" * 1_000)
+    [header], _ = kept(cookies, session)
+    cookie = header.partition(";")[0]
+    again = opened(cookies, cookie.partition("=")[2])
+    numbers = [int(flash.text.split()[0]) for flash in again.flashes()]
+    assert numbers == [*range(3_000 - len(numbers), 3_000)]
+    assert 4_000 - (size + 40) * 4 / 3 < len(cookie) <= 4_000
+    assert again["user"] == 7
+    assert f"unread messages were dropped ({3_001 - len(numbers)})" in caplog.text
+
+
+@pytest.mark.parametrize("left", range(12))
+def test_whatever_room_is_left_a_message_spoils_no_answer(tmp_path, left):
+    cookies = make_cookies(tmp_path)
+    room = 2_846 - left  # bytes that the value may have beside the rest of the state
+    session = opened(cookies, signed(make_state(data={"value": "x" * room})))
+    session.flash("")
+    headers, _ = kept(cookies, session)  # none where nothing but the message has changed
+    assert all(len(header.partition(";")[0]) <= 4_000 for header in headers)
+
+
 def test_the_session_shows_no_value_in_its_repr(tmp_path):
     session = opened(make_cookies(tmp_path), signed(make_state(data={"token": "s3cret"})))
     assert session["token"] == "s3cret"
