@@ -241,6 +241,7 @@ SETTINGS = (
     Setting("server.host", _TEXT, "127.0.0.1", "address that `serve` listens on"),
     Setting("server.port", _NUMBER, 8000, "its port"),
     Setting("server.threads", _NUMBER, 8, "requests that are worked on at once"),
+    Setting("server.hosts", _TEXTS, (), "names in `Host` that are answered; none: any"),
     Setting("limits.body", _NUMBER, 10_485_760, "bytes of a request's body"),
     Setting("limits.form", _NUMBER, 500_000, "bytes of a form without files (urlencoded text)"),
     Setting("limits.memory", _NUMBER, 1_048_576, "bytes of an upload before it goes to disk"),
@@ -276,7 +277,8 @@ _URL_PARTS = [f"database.{p}" for p in ("host", "port", "user", "password", "nam
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _DOMAIN = re.compile(r"[\w.-]*", re.ASCII)
-_HOST = r"[\w.-]+|\[[0-9a-f:.]+\]"
+_HOST = r"\w[\w.-]*|\[[0-9a-f:.]+\]"
+_HOST_AND_PORT = re.compile(rf"({_HOST})(?::[0-9]*)?", re.ASCII)
 _ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://({_HOST})(?::([0-9]{{1,5}}))?", re.ASCII)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}  # the ones of our extras
@@ -344,6 +346,15 @@ class Config:
         url = self.database_url
         return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
 
+    def answers_to(self, host: str) -> bool:
+        """Whether a `Host` header names one of `server.hosts`."""
+        name = host_name(host)
+        for entry in self["server.hosts"]:
+            known = host_name(entry.removeprefix("."))
+            if name == known or (entry.startswith(".") and name.endswith(f".{known}")):
+                return True
+        return False
+
     def starter_keys(self) -> list[str]:
         """A fault for each secret key that `new` wrote, which only `debug: true` accepts."""
         return [
@@ -367,6 +378,12 @@ class Config:
         for name, value in self["headers"].items():
             if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(str(value)):
                 yield f"headers: {name!r} or its value holds what HTTP does not allow; encode it."
+        for number, host in enumerate(self["server.hosts"]):
+            if not re.fullmatch(rf"\.?(?:{_HOST})", host.lower(), re.ASCII):
+                yield (
+                    f"server.hosts[{number}] is {_shown(host)}; expected a name without scheme and"
+                    " port, like example.com, or .example.com with all below it."
+                )
         for number, origin in enumerate(self["trusted_origins"]):
             if origin_of(origin) is None:
                 yield (
@@ -424,6 +441,20 @@ def _driver_hint(config: Config) -> str:
     extra = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}
     name = extra.get(config.database_url.get_backend_name())
     return f"pip install 'noventa-wsgi[{name}]'." if name else "install it with pip."
+
+
+def host_name(host: str) -> str:
+    """`Example.com.:80` as it is compared: no port, last dot or brackets; empty for no host."""
+    found = _HOST_AND_PORT.fullmatch(host.lower())
+    return found[1].strip("[]").removesuffix(".") if found else ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address leads to this machine alone (RFC 6761, 6.3)."""
+    try:
+        return f".{host}".endswith(".localhost") or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def origin_of(text: str) -> tuple[str, str, int | None] | None:
@@ -3491,6 +3522,10 @@ _DEFAULT_HEADERS = {
     "Referrer-Policy": "strict-origin-when-cross-origin",
     "Content-Security-Policy": "frame-ancestors 'self'",
 }
+_FORWARDED = re.compile(
+    r"HTTP_(?:X_FORWARDED.*|FORWARDED|VIA|(?:X_REAL|(?:X|X_CLUSTER|TRUE)_CLIENT|CF_CONNECTING)_IP)"
+)
+_SET_DEBUG = "Open http://localhost with the port of the server, or set debug: false."
 _SINGLE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 _RETRY_AFTER = 5  # seconds
 _WHOLE = (list, tuple)  # a body that is there at once, not made as it is sent
@@ -3517,6 +3552,8 @@ class App:
         self._methods = {r: _methods(r) for r in registry.routes if not isinstance(r, Mount)}
         self._headers = _chosen_headers(config["headers"])
         self._debug: bool = config["debug"]
+        self._checks_visitors = bool(self._debug or config["server.hosts"])
+        self._answers_to = functools.lru_cache(maxsize=100)(config.answers_to)
         self._trusted_origins = frozenset(map(origin_of, config["trusted_origins"]))
         self._pages = jinja2.Environment(
             loader=jinja2.FileSystemLoader(data_folder("templates")), autoescape=True
@@ -3573,7 +3610,7 @@ class App:
 
     def _publish(self, exchange: Exchange) -> Answer | webob.Response:
         request = exchange.request
-        if self._debug:
+        if self._checks_visitors:
             self._check_visitor(request)
         path = request.check()
         match = self.router.match(path)
@@ -3611,16 +3648,29 @@ class App:
         return self._page(exchange, route)
 
     def _check_visitor(self, request: Request) -> None:
-        """Debug pages show source code: nobody but this machine gets any."""
-        address = request.environ.get("REMOTE_ADDR")
-        if not address:
+        """Refuses a Host that is not ours.
+
+        Debug pages show source code: they are for a browser on this machine that was sent here,
+        not to a name of somebody else's that leads here (DNS rebinding), nor by a proxy.
+        """
+        environ = request.environ
+        if not self._debug:
+            host = str(environ.get("HTTP_HOST", environ.get("SERVER_NAME", "")))  # as WebOb
+            if not self._answers_to(host):
+                detail = f"Host is {host[:80]!a}; if it is yours, write it into server.hosts."
+                raise Refusal(400, "unknown-host", detail=detail)
             return
-        try:
-            local = ipaddress.ip_address(address.partition("%")[0]).is_loopback
-        except ValueError:
-            local = False
-        if not local:
-            raise Refusal(403, "debug-from-afar")
+        if (address := environ.get("REMOTE_ADDR")) and not is_loopback(address):
+            detail = f"{address[:80]!a} is not this machine, and no other gets an answer in debug."
+            raise Refusal(403, "debug-from-afar", detail=f"{detail} {_SET_DEBUG}")
+        if forwarded := [name for name in environ if _FORWARDED.fullmatch(name)]:
+            header = forwarded[0].removeprefix("HTTP_").replace("_", "-").title()
+            detail = f"{header} was sent: no proxy gets an answer in debug. {_SET_DEBUG}"
+            raise Refusal(403, "debug-by-proxy", detail=detail)
+        host = str(environ.get("HTTP_HOST", "localhost"))  # every browser sends one
+        if not is_loopback(host_name(host)):
+            detail = f"Host is {host[:80]!a}, but only localhost and 127.0.0.1 answer in debug."
+            raise Refusal(403, "debug-host", detail=f"{detail} {_SET_DEBUG}")
 
     def _other_form(self, request: Request, path: str) -> webob.Response:
         other = self.router.other_form(path)
@@ -3921,12 +3971,13 @@ class App:
         """`fault` is what was raised; it may be one of ours, so it is shown as a 500 would be."""
         what, trail = described(exchange.request.environ), " > ".join(exchange.trail)
         reason, status, detail = refusal.reason, refusal.status, refusal.detail
-        where = f", in {trail}: {detail}" if detail else ""
-        log.warning("refused %s: %s (%d)%s", what, reason, status, where, exc_info=fault)
+        said = f"in {trail}: {detail}" if trail and detail else detail
+        end = f", {said}" if said else ""
+        log.warning("refused %s: %s (%d)%s", what, reason, status, end, exc_info=fault)
         if fault is not None and self._debug:
             answer = self._debug_page(exchange, fault, status)
         else:
-            answer = self._error(status, where[2:] if self._debug else None)
+            answer = self._error(status, said if self._debug else None)
         for name, value in {**refusal.headers, "X-Noventa-Refused": reason}.items():
             answer.headers[name] = value
         return answer

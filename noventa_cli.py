@@ -17,7 +17,6 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import ipaddress
 import json
 import logging
 import math
@@ -448,6 +447,7 @@ def serve(  # noqa: PLR0913 - one for each option
         server = _listen(
             _with_access_log(application), host, port, map=sockets, threads=threads,
             max_request_body_size=_body_limit(load_registry(root), config),
+            clear_untrusted_proxy_headers=not config["debug"],  # debug refuses who sends them
         )  # fmt: skip
         say(f"Serving {config.root.name} at {_url(host, server)} (Ctrl+C stops)")
         _answer_until(stopping, sockets, _Watch(server.task_dispatcher, threads))
@@ -456,20 +456,13 @@ def serve(  # noqa: PLR0913 - one for each option
 
 
 def _refuse_open_debug(config: Config, host: str) -> None:
-    from noventa import NoventaError
+    from noventa import NoventaError, is_loopback
 
-    if config["debug"] and not _is_loopback(host):
+    if config["debug"] and not is_loopback(host):
         raise NoventaError(
             f"debug shows source code to whoever can connect, so it is served on this machine"
             f" only, not on {host!r}; use --host 127.0.0.1, or set debug: false."
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _application(root: Path) -> Any:
@@ -2182,13 +2175,20 @@ def _written_keys(config: Config) -> Sequence[str]:
 
 
 def _deploy_advice(config: Config) -> Iterator[str]:
+    from noventa import is_loopback
+
+    if not config["server.hosts"]:
+        yield (
+            "server.hosts is empty: any Host is answered, and request.url says what it said; write"
+            " server: {hosts: [example.com]}, or .example.com for all below it."
+        )
     if config.database_url.get_backend_name() == "sqlite":
         yield (
             "database is SQLite: all processes must run on one machine, with the file on its own"
             " disk, and one writes at a time; for several machines write"
             " database: postgresql+psycopg://…"
         )
-    if _is_loopback(config["server.host"]):
+    if is_loopback(config["server.host"]):
         yield (
             f"server.host is {config['server.host']}: `serve` is reached through a proxy on this"
             " machine, which must speak HTTPS and pass Host on as it came."

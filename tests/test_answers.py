@@ -340,14 +340,89 @@ def test_a_short_cookie_spoils_no_debug_page(tmp_path):
 ])  # fmt: skip
 def test_in_debug_nobody_from_afar_gets_an_answer(tmp_path, address, status):
     app = make_app(tmp_path, config={"debug": True}, routes=[endpoint(returning({}))])
-    answer = ask(app, REMOTE_ADDR=address, HTTP_X_FORWARDED_FOR="127.0.0.1")
+    answer = ask(app, REMOTE_ADDR=address)
     assert answer.status == status
     assert answer.refused == (None if status == 200 else "debug-from-afar")
+
+
+LOCAL = ("localhost", "LOCALHOST:8000", "localhost.", "my.app.localhost:1", "127.0.0.1:8000",
+         "127.9.9.9", "[::1]", "[::1]:8000", "[0:0:0:0:0:0:0:1]", None)  # fmt: skip
+FOREIGN = ("evil.example", "evil.example:8000", "localhost.evil.example", "evillocalhost", "",
+           "127.0.0.1.evil.example", "192.0.2.1", "[::2]", "0.0.0.0", "localhost evil", "[::1",
+           "::1", "localhost@evil.example", "evil.example#.localhost", "\xff.localhost",
+           "localhost, evil.example", "evil.example\0.localhost", "localhost:80:80")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [*((host, 200) for host in LOCAL), *((host, 403) for host in FOREIGN)]
+)
+@pytest.mark.parametrize("hosts", [[], [".example"]])
+def test_debug_answers_to_the_names_of_this_machine_only(tmp_path, host, status, hosts):
+    config = {"debug": True, "server": {"hosts": hosts}}
+    app = make_app(tmp_path, config=config, routes=[endpoint(returning({}))])
+    answer = ask(app, HTTP_HOST=host)
+    assert answer.status == status
+    assert answer.refused == (None if status == 200 else "debug-host")
+    assert status == 200 or "Open http://localhost" in answer.text
+
+
+@pytest.mark.parametrize("header", [
+    "X_FORWARDED_FOR", "X_FORWARDED_HOST", "X_FORWARDED_PROTO", "X_FORWARDED", "FORWARDED", "VIA",
+    "X_REAL_IP", "X_CLIENT_IP", "TRUE_CLIENT_IP", "CF_CONNECTING_IP",
+])  # fmt: skip
+def test_debug_answers_to_no_proxy(tmp_path, header):
+    app = make_app(tmp_path, config={"debug": True}, routes=[endpoint(returning({}))])
+    answer = ask(app, HTTP_HOST="localhost", **{f"HTTP_{header}": "127.0.0.1"})
+    assert (answer.status, answer.refused) == (403, "debug-by-proxy")
+    assert header.replace("_", "-").title() in answer.text
 
 
 def test_without_debug_everybody_gets_an_answer(tmp_path):
     app = make_app(tmp_path, routes=[endpoint(returning({}))])
     assert ask(app, REMOTE_ADDR="192.0.2.1").status == 200
+
+
+# ---- Hosts ----
+
+HOSTS = ["Example.com", ".sub.example.org", "[::1]", "10.0.0.1"]
+
+
+@pytest.mark.parametrize(("host", "known"), [
+    ("example.com", True), ("EXAMPLE.com:8000", True), ("example.com.", True),
+    ("example.com.:80", True), ("[::1]:8000", True), ("10.0.0.1", True),
+    ("sub.example.org", True), ("a.b.SUB.example.org", True), ("www.example.com", False),
+    ("example.org", False), ("xsub.example.org", False), ("example.com.evil.example", False),
+    ("evil.example", False), ("", False), (".", False), (".sub.example.org", False),
+    ("example.com@evil.example", False), ("example.com/x", False), ("example.com:x", False),
+    ("example.com evil.example", False), ("evil.example, example.com", False),
+    ("\xffexample.com", False), ("localhost", False), ("127.0.0.1", False), ("::1", False),
+])  # fmt: skip
+def test_a_host_that_is_not_listed_is_refused_before_anything_runs(tmp_path, caplog, host, known):
+    def guard(request, session, db):
+        ran.append(request.host)
+
+    ran, config = [], {"server": {"hosts": HOSTS}}
+    routes = [endpoint(returning({}))]
+    app = make_app(tmp_path, config=config, routes=routes, guards=[guard])
+    answer = ask(app, HTTP_HOST=host)
+    expected = (200, None, [host]) if known else (400, "unknown-host", [])
+    assert (answer.status, answer.refused, ran) == expected
+    assert known or f"unknown-host (400), Host is {host!a}; if it is yours, " in caplog.text
+    assert known or "server.hosts" not in answer.text
+
+
+@pytest.mark.parametrize(("environ", "status"), [
+    ({"SERVER_NAME": "example.com"}, 200), ({"SERVER_NAME": "waitress.invalid"}, 400),
+    ({"SERVER_NAME": None}, 400),
+])  # fmt: skip
+def test_without_a_host_the_servers_name_counts_as_for_webob(tmp_path, environ, status):
+    app = make_app(tmp_path, config={"server": {"hosts": HOSTS}}, routes=[endpoint(returning({}))])
+    assert ask(app, HTTP_HOST=None, **environ).status == status
+
+
+def test_without_a_list_any_host_is_answered(tmp_path):
+    app = make_app(tmp_path, routes=[endpoint(returning({}))])
+    assert [ask(app, HTTP_HOST=host).status for host in ("evil.example", "", "\xff")] == [200] * 3
 
 
 # ---- Cookies ----

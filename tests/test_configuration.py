@@ -466,3 +466,13 @@ def test_a_trusted_origin_that_no_browser_sends_is_a_fault(origin):
     expected = r"trusted_origins\[1\] is .*; expected a scheme, a host"
     with pytest.raises(ConfigError, match=expected):
         Config.from_mapping({"trusted_origins": ["https://a.example:8443", origin]}, ".")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["https://a.example", "a.example:80", "*", "*.a.example", "a b", "", ".", "..", "-a", "::1",
+     "a.example/", "münchen.example"],
+)  # fmt: skip
+def test_a_host_that_no_request_can_name_is_a_fault(host):
+    with pytest.raises(ConfigError, match=r"server.hosts\[1\] is .*; expected a name without"):
+        Config.from_mapping({"server": {"hosts": [".a.example", host]}}, ".")

@@ -264,6 +264,9 @@ def test_advice_follows_the_settings(tmp_path, monkeypatch, capsys):
     out, _ = deploy_faults(tmp_path, capsys, GOOD + settings)
     assert "put a proxy that speaks HTTPS before it and write server: {host: 127.0.0.1}" in out
     assert "HTTP first" not in out
+    assert "write server: {hosts: [example.com]}" in out
+    listed = "server: {hosts: [example.com]}\n"
+    assert "server.hosts" not in deploy_faults(tmp_path, capsys, GOOD + listed)[0]
 
 
 def test_no_sqlite_advice_for_a_server(tmp_path):

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 from processes import PROJECT, noventa, read_url, serving, stop, write_project
@@ -133,6 +133,18 @@ def test_debug_is_switched_on_by_an_option(tmp_path):
 
     root = write_project(tmp_path, {"pages/index.html": "{{ 1 / 0 }}"})
     assert "ZeroDivisionError" in serve(root, talk, "--debug")
+
+
+@pytest.mark.parametrize("header", ["Host: evil.example", "X-Forwarded-For: 192.0.2.1"])
+def test_debug_is_served_to_no_foreign_host_and_no_proxy(tmp_path, header):
+    def talk(url):
+        asked = Request(url, headers=dict([header.split(": ")]))
+        with pytest.raises(HTTPError, match="403") as caught:
+            urlopen(asked, timeout=10)
+        return caught.value.read().decode()
+
+    root = write_project(tmp_path, {"pages/index.html": "{{ 1 / 0 }}"})
+    assert "Open http://localhost" in serve(root, talk, "--debug")
 
 
 def open_connections(url, number, *pieces):
