@@ -31,6 +31,7 @@ import datetime
 import decimal
 import difflib
 import enum
+import errno
 import functools
 import hashlib
 import hmac
@@ -3011,9 +3012,11 @@ class Components:
             code = self.jinja.compile(tree, name, filename)
         except jinja2.TemplateNotFound:
             known = _siblings(self._loader.root, name)
-            problem = f"template {name!r} does not exist"
+            problem, remedy = f"template {name!r} does not exist", did_you_mean(name, known)
+            if not self._loader.has_suffix(name):
+                problem, remedy = f"{name!r} is no template: {_NO_TEMPLATE}", "rename it"
             if where:
-                self.faults.append(Fault(where, problem, did_you_mean(name, known)))
+                self.faults.append(Fault(where, problem, remedy))
         except (jinja2.TemplateSyntaxError, UnicodeDecodeError) as error:
             line, problem = getattr(error, "lineno", 1), getattr(error, "message", str(error))
             problem = str(problem).rstrip(".")
@@ -3227,26 +3230,40 @@ class StaticFiles:
     """The files of the registry's Static routes: their URLs, and the answers to requests."""
 
     def __init__(self, registry: Registry, config: Config) -> None:
+        self.config, self._guarded = config, bool(registry.guards)
         self.routes = {
             route: os.path.realpath(config.root / route.folder)
             for route in registry.routes
             if isinstance(route, Static)
         }
-        self._fingerprints: dict[str, tuple[int, int, str]] = {}
+        self._fingerprints: dict[tuple[int, int], tuple[int, int, str]] = {}
 
     def faults(self) -> Iterator[Fault]:
-        """The routes whose folder does not exist."""
+        """The routes whose folder does not exist, or holds what visitors must not see."""
         for route, folder in self.routes.items():
             if not Path(folder).is_dir():
                 yield Fault(route.where, f"folder {route.folder!r} does not exist", "make it")
+            elif name := self._private_file(Path(folder)):
+                problem = f"folder {route.folder!r} holds {name}, which visitors could read"
+                yield Fault(route.where, problem, "put what is for them into a folder of its own")
+
+    def _private_file(self, folder: Path) -> str | None:
+        """The name of a file below `folder` that a project does not show."""
+        paths = [self.config.root / name for name in _PRIVATE]
+        paths += [folder / name for name in _PRIVATE if (folder / name).exists()]
+        url = self.config.database_url
+        if url.get_backend_name() == "sqlite" and not self.config.in_memory:
+            paths.append(Path(str(url.database).removeprefix("file:").partition("?")[0]))
+        return next((p.name for p in paths if p.resolve().is_relative_to(folder)), None)
 
     def url(self, name: str) -> str:
         """`/files/site.css?v=…`, which changes with the file. Raises NoventaError without it."""
         for route, folder in self.routes.items():
-            file = _file_below(folder, "/" + name.lstrip("/"))
-            if file is not None:
+            if file := _open_file(folder, "/" + name.lstrip("/")):
                 path = f"{route.path.rstrip('/')}/{name.lstrip('/')}"
-                return f"{quote(path, safe='/')}?v={self._fingerprint(file, Path(file).stat())}"
+                with file:
+                    fingerprint = self._fingerprint(file, os.fstat(file.fileno()))
+                return f"{quote(path, safe='/')}?v={fingerprint}"
         folders = ", ".join(route.folder for route in self.routes) or "no Static route"
         raise NoventaError(f"{_calling_line()}: static({name!r}): no such file in {folders}.")
 
@@ -3254,24 +3271,22 @@ class StaticFiles:
         """The same as browsers write it; `static()` of the templates."""
         return exchange.url(self.url(name))
 
-    def respond(self, request: Request, route: Route, tail: str) -> Answer | webob.Response:
+    def respond(self, request: Request, route: Static, tail: str) -> Answer | webob.Response:
         """The file at `tail`, with Last-Modified, ETag and ranges. Raises HTTPNotFound."""
-        path = _file_below(self.routes[cast(Static, route)], tail)
-        if path is None:
+        file = _open_file(self.routes[route], tail)
+        if file is None:
             raise webob.exc.HTTPNotFound
-        try:
-            file = open(path, "rb")  # noqa: PTH123, SIM115
-        except OSError:
-            raise webob.exc.HTTPNotFound from None
         status = os.fstat(file.fileno())
         headers = [
-            ("Content-Type", _media_type(path)),
+            ("Content-Type", _media_type(tail)),
             ("Last-Modified", _http_date(int(status.st_mtime))),
             ("ETag", f'"{status.st_mtime_ns:x}-{status.st_size:x}"'),
             ("Accept-Ranges", "bytes"),
         ]
         fingerprint = request.args.get("v") if request.environ["QUERY_STRING"] else None
-        if fingerprint and fingerprint == self._fingerprint(path, status):
+        if self._guarded or route.guards:  # who may see it is asked each time
+            headers.append(("Cache-Control", "private, no-cache"))
+        elif fingerprint and fingerprint == self._fingerprint(file, status):
             headers.append(("Cache-Control", "public, max-age=31536000, immutable"))
         if status.st_size <= _BLOCK and _CONDITIONAL.isdisjoint(request.environ):
             with file:
@@ -3281,12 +3296,13 @@ class StaticFiles:
         body = _OpenFile(file, status.st_size)
         return webob.Response(headerlist=headers, app_iter=body, conditional_response=True)
 
-    def _fingerprint(self, path: str, status: os.stat_result) -> str:
-        known = self._fingerprints.get(path)
+    def _fingerprint(self, file: io.FileIO, status: os.stat_result) -> str:
+        identity = status.st_dev, status.st_ino
+        known = self._fingerprints.get(identity)
         if known is None or known[:2] != (status.st_mtime_ns, status.st_size):
-            with Path(path).open("rb") as opened:
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()[:12]
-            known = self._fingerprints[path] = (status.st_mtime_ns, status.st_size, digest)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+            file.seek(0)
+            known = self._fingerprints[identity] = (status.st_mtime_ns, status.st_size, digest)
         return known[2]
 
 
@@ -3347,6 +3363,13 @@ class _Environment(jinja2.Environment):
         return super().make_globals(d) if d else self.globals
 
 
+_TEMPLATE_SUFFIXES = (
+    ".html", ".htm", ".xhtml", ".xml", ".svg", ".txt", ".md", ".css", ".js",
+    ".jinja", ".jinja2", ".j2",
+)  # fmt: skip
+_NO_TEMPLATE = f"templates end in {', '.join(_TEMPLATE_SUFFIXES)}"
+
+
 class _Loader(jinja2.FileSystemLoader):
     """Templates below the project's folder only: no dot files, no link that leads out."""
 
@@ -3354,9 +3377,16 @@ class _Loader(jinja2.FileSystemLoader):
         super().__init__(root)
         self.root = root
 
+    @staticmethod
+    def has_suffix(template: str) -> bool:
+        """Whether the name is one of a template: what a request names must not be config.yaml."""
+        return template.lower().endswith(_TEMPLATE_SUFFIXES)
+
     def get_source(
         self, environment: jinja2.Environment, template: str
     ) -> tuple[str, str, Callable[[], bool]]:
+        if not self.has_suffix(template):
+            raise jinja2.TemplateNotFound(template, f"{template!r}: {_NO_TEMPLATE}")
         source, filename, is_current = super().get_source(environment, template)
         hidden = any(part.startswith(".") for part in template.split("/"))
         if hidden or not Path(filename).resolve().is_relative_to(self.root):
@@ -3433,7 +3463,7 @@ def _calling_line() -> str:
 class _OpenFile:
     """A static file as a body, or a range of it; closed also where nothing of it is read."""
 
-    def __init__(self, file: io.BufferedReader, size: int) -> None:
+    def __init__(self, file: io.FileIO, size: int) -> None:
         self.file, self.left = file, size
 
     def app_iter_range(self, start: int, stop: int) -> _OpenFile:
@@ -3458,6 +3488,12 @@ class _OpenFile:
 
 
 _BLOCK = 65_536  # bytes of a file that are read at once
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not wait
+_MAX_LINKS = 40  # as in Linux
+_PRIVATE = ("config.yaml", "registry.py", "wsgi.py", "secret.key")
+_COMPRESSED = {
+    "gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"
+}  # fmt: skip
 _CONDITIONAL = {
     "HTTP_IF_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_IF_RANGE",
     "HTTP_IF_UNMODIFIED_SINCE", "HTTP_RANGE",
@@ -3473,28 +3509,49 @@ _http_date = functools.lru_cache(maxsize=1_000)(serialize_date)
 
 @functools.lru_cache(maxsize=1_000)
 def _media_type(path: str) -> str:
-    kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    kind, encoding = mimetypes.guess_type(path)
+    if encoding:  # the file is what it is: nothing says to the browser that it is to be unpacked
+        kind = _COMPRESSED.get(encoding)
+    kind = kind or "application/octet-stream"
     text = kind.startswith("text/") or kind.endswith("xml")
     return f"{kind}; charset=UTF-8" if text else kind
 
 
-def _file_below(folder: str, tail: str) -> str | None:
+def _open_file(folder: str, tail: str) -> io.FileIO | None:
     """The regular file that `tail` (`/a/b.css`) names inside `folder`, a real path, or None."""
-    path, mode = folder, 0
+    segments = tail.split("/")[1:]
+    if not segments or any(map(_UNSAFE_SEGMENT.match, segments)):
+        return None
     try:
-        for segment in tail.split("/")[1:]:
-            if _UNSAFE_SEGMENT.match(segment):
-                return None
-            path = f"{path}{os.sep}{segment}"
-            mode = os.lstat(path).st_mode
-            if stat.S_ISLNK(mode):
-                path = os.path.realpath(path, strict=True)
-                mode = os.lstat(path).st_mode
-                if path != folder and not path.startswith(f"{folder}{os.sep}"):
-                    return None
+        opened = _open_below(folder, segments)
     except (OSError, ValueError):
         return None
-    return path if stat.S_ISREG(mode) else None
+    if stat.S_ISREG(os.fstat(opened).st_mode):
+        return io.FileIO(opened, "rb")
+    os.close(opened)
+    return None
+
+
+def _open_below(folder: str, segments: Sequence[str], links: int = 0) -> int:
+    """A descriptor of what is inside `folder`. Raises OSError, or ValueError for what is not.
+
+    Each segment is opened from the one before and no link is followed, so that nobody can change
+    what was judged before it is read. A link is replaced by where it leads: also inside.
+    """
+    opened = os.open(folder, _READ)
+    for number, segment in enumerate(segments):
+        outer = opened
+        try:
+            opened = os.open(segment, _READ, dir_fd=outer)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EMLINK) or links == _MAX_LINKS:
+                raise
+            target = os.path.realpath(Path(folder, *segments[: number + 1]), strict=True)
+            inside = Path(target).relative_to(folder).parts
+            return _open_below(folder, [*inside, *segments[number + 1 :]], links + 1)
+        finally:
+            os.close(outer)
+    return opened
 
 
 # ---- App ------------------------------------------------------------------------------------

@@ -573,8 +573,9 @@ def guard_app(root, guard, **options):
         Page("/", "page.html", guards=[guard]),
         Endpoint("/e", endpoint, methods=["GET", "POST"], guards=[guard]),
         Mount("/m", webob.Response("mounted"), guards=[guard]),
-        Static("/files", ".", guards=[guard]),
+        Static("/files", "files", guards=[guard]),
     ]
+    (root / "files").mkdir(exist_ok=True)
     return app_of(root, *routes, **options)
 
 

@@ -463,15 +463,25 @@ def test_a_template_that_is_no_text_is_a_fault(tmp_path):
     assert fault.startswith("a.html:1: 'utf-8' codec can't decode")
 
 
-@pytest.mark.parametrize("name", ["../outside.html", ".hidden.html", "link.html", "folder"])
+@pytest.mark.parametrize("name", ["../outside.html", ".hidden.html", "link.html", "folder.html"])
 def test_a_template_outside_the_project_does_not_exist(tmp_path, name):
     (tmp_path / "outside.html").write_text("")
     root = tmp_path / "project"
-    (root / "folder").mkdir(parents=True)
+    (root / "folder.html").mkdir(parents=True)
     (root / ".hidden.html").write_text("")
     (root / "link.html").symlink_to(tmp_path / "outside.html")
     (fault,) = faults_of(root, routes=[Page("/", name)])
     assert f"template {name!r} does not exist" in fault
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "registry.py", "x.html.key", "test.db", "page"])
+def test_what_has_no_suffix_of_a_template_is_none(tmp_path, name):
+    (tmp_path / name).write_text("")
+    files = {"a.html": f"{{% include {name!r} %}}"}
+    routes = [Page("/", name), Page("/a", "a.html")]
+    first, second = faults_of(tmp_path, files, routes=routes, components=[Component("c", "a.html")])
+    assert f"{name!r} is no template: templates end in .html, .htm, " in first + second
+    assert first.endswith("; rename it.")
 
 
 @pytest.mark.parametrize(

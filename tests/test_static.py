@@ -2,9 +2,11 @@
 
 import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
+from processes import write_files
 from support import make_app
 from visitors import ask
 
@@ -73,6 +75,17 @@ def test_the_type_comes_from_the_name_and_is_octet_stream_where_unknown(app):
     assert get(app, "/data.unknown-type").header("Content-Type") == "application/octet-stream"
 
 
+@pytest.mark.parametrize(("name", "expected"), [
+    ("a.html.gz", "application/gzip"), ("a.tgz", "application/gzip"),
+    ("a.svg.bz2", "application/x-bzip2"), ("a.js.xz", "application/x-xz"),
+    ("a.html.br", "application/octet-stream"), ("a.xml.Z", "application/octet-stream"),
+    ("a.html", "text/html; charset=UTF-8"),
+])  # fmt: skip
+def test_what_is_compressed_has_the_type_of_that(app, name, expected):
+    (app.config.root / "public" / name).write_bytes(b"x")
+    assert get(app, f"/{name}").header("Content-Type") == expected
+
+
 @pytest.mark.parametrize("tail", [
     "", "/", "/deep", "/deep/", "/no", "/.env", "/deep/.hidden/x", "/.well-known",
     "/out/secret.txt", "/out.txt", "/out/public/site.css", "/inside", "/inside/.hidden/x", "/v1",
@@ -91,6 +104,30 @@ def test_what_is_no_file_inside_the_folder_is_not_there(app, tail):
     assert str(app.config.root) not in answer.text
 
 
+@pytest.mark.parametrize(("swapped", "tail", "answered"), [
+    ("site.css", "/site.css", (404, None)), ("deep", "/deep/b.css", (200, "deep")),
+    ("in.css", "/in.css", (404, None)),
+])  # fmt: skip
+def test_what_becomes_a_link_after_it_was_judged_is_not_followed(app, swapped, tail, answered):
+    """The event comes before the system call: what was looked at before it is now another."""
+    public, outside = app.config.root / "public", app.config.root / "outside"
+    (public / "deep" / "b.css").write_text("deep")
+    outside.mkdir()
+    (outside / "b.css").write_text("SECRET")
+    armed = [public / swapped]
+
+    def swap(event, arguments):
+        if armed and event == "open" and str(arguments[0]).endswith(tail.rpartition("/")[2]):
+            entry = armed.pop()
+            entry.rename(entry.with_suffix(".old"))
+            entry.symlink_to(outside if swapped == "deep" else outside / "b.css")
+
+    sys.addaudithook(swap)
+    answer = get(app, tail)
+    assert not armed
+    assert (answer.status, answer.text if answer.status == 200 else None) == answered
+
+
 def test_a_nul_in_the_path_is_refused(app):
     assert get(app, "/site.css\0.txt").status == 400
 
@@ -101,7 +138,7 @@ def test_an_unreadable_file_is_not_there(app, monkeypatch):
     def fail(*_):
         raise PermissionError
 
-    monkeypatch.setattr("builtins.open", fail)
+    monkeypatch.setattr("os.open", fail)
     assert get(app, "/gone.css").status == 404
 
 
@@ -213,20 +250,51 @@ def test_the_url_of_a_file_that_is_not_there_is_an_error(app, name):
         app.components.static.url(name)
 
 
-def test_a_guard_stands_before_files_and_keeps_them_out_of_shared_caches(tmp_path):
-    def signed_in(request, session, db):
-        return None if session.get("user") or "user" in request.args else {"_status": 403}
+@pytest.mark.parametrize("where", ["registry", "route"])
+@pytest.mark.parametrize(("environ", "status"), [
+    ({}, 200), ({"HTTP_RANGE": "bytes=0-1"}, 206),
+    ({"HTTP_IF_MODIFIED_SINCE": "Fri, 01 Jan 2100 00:00:00 GMT"}, 304),
+])  # fmt: skip
+def test_a_guard_stands_before_files_and_no_cache_answers_for_it(tmp_path, where, environ, status):
+    def let_in(request, session, db):
+        return None if "user" in request.args else {"_status": 403}
 
-    routes = [Static("/files", "public", guards=[signed_in])]
-    app = make_app(tmp_path, {"public/a.css": CSS}, routes=routes)
+    guards = {"registry": [], "route": [], where: [let_in]}
+    routes = [Static("/files", "public", guards=guards["route"])]
+    app = make_app(tmp_path, {"public/a.css": CSS}, routes=routes, guards=guards["registry"])
     assert ask(app, path="/files/a.css").status == 403
     version = app.components.static.url("a.css").partition("v=")[2]
-    answer = ask(app, path="/files/a.css", query=f"user=1&v={version}")
-    assert answer.status == 200
-    assert answer.header("Cache-Control").startswith("private")
-    assert "public" not in answer.header("Cache-Control")
+    for query in ("user=1", f"user=1&v={version}"):
+        answer = ask(app, path="/files/a.css", query=query, **environ)
+        assert answer.status == status
+        assert answer.header("Cache-Control") == "private, no-cache"
 
 
 def test_a_folder_that_is_not_there_is_a_fault(tmp_path):
     with pytest.raises(NoventaError, match="folder 'no' does not exist"):
         make_app(tmp_path, routes=[Static("/files", "no")])
+
+
+@pytest.mark.parametrize(("folder", "file"), [
+    (".", "config.yaml"), ("..", "config.yaml"), ("public/../", "config.yaml"),
+    ("/", "config.yaml"), ("data", "test.db"), ("keys", "secret.key"), ("other", "registry.py"),
+    ("link", "config.yaml"), ("kept", "config.yaml"),
+])  # fmt: skip
+def test_a_folder_with_settings_registry_or_database_is_a_fault(tmp_path, folder, file):
+    root, config = tmp_path / "project", {"database": "sqlite:///./data/deep/test.db"}
+    files = {"public/a.css": "", "keys/secret.key": "", "other/registry.py": "", "kept/c.yaml": ""}
+    write_files(root, {**files, "data/deep/x": ""})
+    (root / "link").symlink_to(tmp_path)
+    if folder == "kept":
+        (root / "config.yaml").symlink_to(root / "kept" / "c.yaml")
+    with pytest.raises(NoventaError, match=f"folder .* holds {file}, which visitors could read"):
+        make_app(root, config=config, routes=[Static("/files", folder)])
+
+
+def test_a_template_that_a_visitor_names_is_never_a_file_of_another_kind(tmp_path):
+    files = {"page.html": "{% include name %}", "part.html": "part", "config.yaml": "SECRET"}
+    app = make_app(tmp_path, files, routes=[Page("/{name:path}", "page.html")])
+    assert ask(app, path="/part.html").text == "part"
+    for name in ("config.yaml", "x/../config.yaml", "./config.yaml", "CONFIG.YAML", "test.db"):
+        answer = ask(app, path=f"/{name}")
+        assert (answer.status, "SECRET" in answer.text) == (500, False)
