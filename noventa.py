@@ -712,9 +712,9 @@ Route = Page | Endpoint | Mount | Static
 class Registry:
     """Everything that an application consists of. What is not listed here does not exist.
 
-    `models` and `Component(models=)` take modules, mapped classes and tables; `seeds` are
-    functions of one argument, the session; `guards` run before every route; `filters` are
-    added to Jinja's.
+    `models` and `Component(models=)` take modules, mapped classes and tables, and a declarative
+    Base or a MetaData for all its tables; `seeds` are functions of one argument, the session;
+    `guards` run before every route; `filters` are added to Jinja's.
     """
 
     _: KW_ONLY
@@ -815,17 +815,62 @@ class Registry:
 
     def _model_faults(self) -> Iterator[Fault]:
         for model, where in self._listed_models():
-            yield from _mapping_faults(model, where)
-        names: dict[str, tuple[sa.Table, str]] = {}
+            if not any(True for _ in _tables_of(model)):
+                shown = model.__name__ if isinstance(model, ModuleType | type) else _shown(model)
+                remedy = "list a models module, a class, a Table, a Base or a MetaData"
+                yield Fault(where, f"models entry {shown} has no table", remedy)
+        yield from self._mapper_faults()
+        names: dict[str, str] = {}
         for table, owner in self.tables.items():
-            _, first = names.setdefault(table.key, (table, owner))
-            if first != owner:
+            if table.key in names:
                 yield Fault(
                     owner,
-                    f"table {table.key!r} is already defined by {first}",
+                    f"table {table.key!r} is already defined by {names[table.key]}",
                     "give one of them another __tablename__",
                 )
+            names.setdefault(table.key, owner)
             yield from _foreign_key_faults(table, owner, self.tables)
+        yield from self._unlisted_tables()
+
+    def _mappers(self) -> dict[orm.Mapper[Any], None]:
+        """Those of every listed class, then the others of their Bases."""
+        classes = (cls for model, _ in self._listed_models() for cls in mapped_classes(model))
+        listed = dict.fromkeys(map(_mapper_of, classes))
+        return listed | dict.fromkeys(
+            other for mapper in listed for other in mapper.registry.mappers
+        )
+
+    def _mapper_faults(self) -> Iterator[Fault]:
+        """Relationships that cannot be resolved: of each Base the first, for there it ends."""
+        mappers, told = self._mappers(), set[str]()
+        for mapper in mappers:
+            try:
+                mapper.registry.configure(cascade=True)
+            except (sa.exc.SQLAlchemyError, NameError, AttributeError) as error:
+                first = getattr(error, "_configure_failed", error)  # told again at each look
+                message = str(first).partition("\n")[0].rstrip(".")
+                if message in told:
+                    continue
+                told.add(message)
+                failed = next((known for known in mappers if str(known) in message), mapper)
+                remedy = "mend the relationship that it names"
+                if "failed to locate a name" in message:
+                    remedy = "across Bases give the class, not its name: relationship(User)"
+                yield Fault(_full_name(failed.class_), message, remedy)
+
+    def _unlisted_tables(self) -> Iterator[Fault]:
+        """Tables beside those that are listed: queries would find them, migrations would not."""
+        beside: dict[sa.MetaData, str] = {}
+        for table, owner in self.tables.items():
+            beside.setdefault(table.metadata, owner)
+        names = {t: _full_name(mapper.class_) for mapper in self._mappers() for t in mapper.tables}
+        for metadata, owner in beside.items():
+            for table in metadata.tables.values():
+                if table not in self.tables:
+                    problem = f"table {table.key!r} is in the MetaData of {owner}, but not listed"
+                    remedy = "list its module, its class, the Table, or the Base with all it has"
+                    where = names.get(table, f"table {table.key}")
+                    yield Fault(where, problem, f"{remedy}, under models")
 
     def _seed_faults(self) -> Iterator[Fault]:
         for seed in self.seeds:
@@ -969,46 +1014,47 @@ def _default_props(handler: Handler) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
+def mapped_classes(model: Any) -> list[type]:
+    """The mapped classes of an entry of `models`: of a module those that it defines itself."""
+    members: Iterable[Any] = [model]
+    if isinstance(model, ModuleType):
+        members = (cls for cls in vars(model).values() if isinstance(cls, type))
+        members = (cls for cls in members if cls.__module__ == model.__name__)
+    elif _metadata_of(model) and hasattr(model, "registry"):
+        members = sorted((m.class_ for m in model.registry.mappers), key=_full_name)
+    return [cls for cls in members if isinstance(cls, type) and "__mapper__" in vars(cls)]
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__name__}"
+
+
+def _mapper_of(cls: type) -> orm.Mapper[Any]:
+    return cast("orm.Mapper[Any]", sa.inspect(cls))
+
+
+def _metadata_of(model: Any) -> sa.MetaData | None:
+    """Of a MetaData or a declarative Base, which stand for all of their tables."""
+    is_base = isinstance(model, type) and "__mapper__" not in vars(model)
+    metadata = getattr(model, "metadata", None) if is_base else model
+    return metadata if isinstance(metadata, sa.MetaData) else None
+
+
 def _tables_of(model: Any) -> Iterator[tuple[sa.Table, str]]:
-    """The tables of a models module, a mapped class or a table, each with its owner's name."""
-    if isinstance(model, sa.Table):
-        yield model, f"table {model.key}"
-    elif isinstance(model, ModuleType):
+    """The tables of an entry of `models`, each with its owner's name."""
+    if isinstance(model, ModuleType):
         for name, value in vars(model).items():
             if isinstance(value, sa.Table):
                 yield value, f"{model.__name__}.{name}"
-            elif isinstance(value, type) and value.__module__ == model.__name__:
-                yield from _tables_of(value)
-    elif isinstance(model, type):
-        mapper = _mapper_of(model)
-        for table in mapper.tables if mapper else ():
+    for cls in mapped_classes(model):
+        for table in _mapper_of(cls).tables:
             if isinstance(table, sa.Table):
-                yield table, f"{model.__module__}.{model.__name__}"
-
-
-def _mapper_of(model: type) -> orm.Mapper[Any] | None:
-    mapper = model.__dict__.get("__mapper__")
-    return mapper if isinstance(mapper, orm.Mapper) else None
-
-
-def _mapping_faults(model: Any, where: str) -> Iterator[Fault]:
-    if not any(True for _ in _tables_of(model)):
-        shown = model.__name__ if isinstance(model, ModuleType | type) else _shown(model)
-        yield Fault(where, f"models entry {shown} has no table", "list a models module or a class")
-    classes = vars(model).values() if isinstance(model, ModuleType) else [model]
-    for cls in classes:
-        mapper = _mapper_of(cls) if isinstance(cls, type) else None
-        if mapper is None:
-            continue
-        try:
-            mapper.registry.configure()
-        except sa.exc.SQLAlchemyError as error:
-            yield Fault(
-                f"{cls.__module__}.{cls.__name__}",
-                str(error).splitlines()[0],
-                "across Bases give the class, not its name: relationship(User)",
-            )
-            return
+                yield table, _full_name(cls)
+    metadata = _metadata_of(model)
+    tables = (
+        [model] if isinstance(model, sa.Table) else metadata.tables.values() if metadata else ()
+    )
+    yield from ((table, f"table {table.key}") for table in tables)
 
 
 def _foreign_key_faults(
@@ -1024,7 +1070,7 @@ def _foreign_key_faults(
                 "across Bases give the column, not its name: ForeignKey(User.id)",
             )
             continue
-        if target not in known:
+        if target not in known and target.metadata is not table.metadata:
             yield Fault(
                 f"{owner}.{key.parent.name}",
                 f"it refers to table {target.key!r}, which is not registered",

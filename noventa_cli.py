@@ -1901,7 +1901,6 @@ def migration_faults(project: Project) -> list[Fault]:
     """Faults of models, revisions and their files, found without the project's database."""
     return [
         *_portability_faults(project),
-        *_unregistered_models(project),
         *_revision_faults(project),
     ]
 
@@ -1992,23 +1991,6 @@ def _key_faults(table: Any, owner: str) -> Iterator[Fault]:
         if total > 3072:
             problem = f"not portable to mysql: the key {key.name} is over 3072 bytes"
             yield Fault(owner, problem, "shorten its columns")
-
-
-def _unregistered_models(project: Project) -> Iterator[Fault]:
-    """Files with a `__tablename__` that no entry of the registry names."""
-    from noventa import Fault
-
-    modules = {owner.rpartition(".")[0] for owner in project.registry.tables.values()}
-    files = {getattr(sys.modules.get(module), "__file__", None) for module in modules}
-    known = {Path(file).resolve() for file in files if file}
-    root = project.root
-    for path in sorted({*root.glob("components/**/*_models.py"), *root.glob("models/**/*.py")}):
-        if path.resolve() not in known and "__tablename__" in path.read_text("utf-8"):
-            yield Fault(
-                path.relative_to(root).as_posix(),
-                "it has models, but the registry does not list it",
-                "import it in registry.py and list it under models",
-            )
 
 
 def _revision_faults(project: Project) -> Iterator[Fault]:
@@ -2275,10 +2257,8 @@ def shell(project: Project) -> int:
 
 
 def _model_classes(registry: Registry) -> dict[str, type]:
+    from noventa import mapped_classes
+
     listed = [model for component in registry.components for model in component.models]
-    found: dict[str, type] = {}
-    for model in [*listed, *registry.models]:
-        members = vars(model).values() if isinstance(model, ModuleType) else [model]
-        classes = (member for member in members if isinstance(member, type))
-        found |= {cls.__name__: cls for cls in classes if "__mapper__" in vars(cls)}
-    return found
+    classes = (cls for model in [*listed, *registry.models] for cls in mapped_classes(model))
+    return {cls.__name__: cls for cls in classes}

@@ -12,6 +12,8 @@ import pytest
 import sqlalchemy as sa
 from conftest import USER_MODELS, Site, only_sqlite, reach, servers
 from processes import environment
+from sqlalchemy import orm
+from support import make_app
 
 from noventa import Config, Database
 
@@ -150,6 +152,67 @@ def test_the_models_of_the_document_work_on_every_database(site):
     database.engine.dispose()
     assert site.migrate("downgrade", "base") == 0
     assert site.tables() == set()
+
+
+class People(orm.DeclarativeBase):
+    pass
+
+
+class Texts(orm.DeclarativeBase):
+    pass
+
+
+class Labels(orm.DeclarativeBase):
+    pass
+
+
+class Author(People):
+    __tablename__ = "authors"
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+    essays = orm.relationship(lambda: Essay, back_populates="author", cascade="all, delete-orphan")
+
+
+class Essay(Texts):
+    __tablename__ = "essays"
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+    author_id: orm.Mapped[int] = orm.mapped_column(sa.ForeignKey(Author.id))
+    author: orm.Mapped[Author] = orm.relationship(Author, back_populates="essays")
+    labels = orm.relationship(
+        lambda: Label, secondary=lambda: essay_labels, back_populates="essays"
+    )
+
+
+class Label(Labels):
+    __tablename__ = "labels"
+    name: orm.Mapped[str] = orm.mapped_column(primary_key=True)
+    essays = orm.relationship(Essay, secondary=lambda: essay_labels, back_populates="labels")
+
+
+essay_labels = sa.Table(
+    "essay_labels", sa.MetaData(),
+    sa.Column("essay", sa.ForeignKey(Essay.id), primary_key=True),
+    sa.Column("label", sa.ForeignKey(Label.name), primary_key=True),
+)  # fmt: skip
+
+
+def test_relationships_join_what_stands_on_different_bases(tmp_path, database):
+    models = [People, Texts, Labels, essay_labels]
+    for _ in range(2):  # the second finds every mapper configured
+        app = make_app(tmp_path, config={"database": database}, models=models)
+    with app.database.session() as db:
+        essay = Essay(author=Author(), labels=[Label(name="a"), Label(name="b")])
+        db.add(essay)
+        db.commit()
+        assert db.scalars(sa.select(Author).join(Author.essays)).one().essays == [essay]
+        assert db.scalars(sa.select(Essay).join(Essay.labels).filter_by(name="b")).one() is essay
+        label = db.get(Label, "a")
+        label.essays.clear()
+        db.commit()
+        assert [label.name for label in essay.labels] == ["b"]
+        db.delete(essay.author)
+        db.commit()
+        assert db.scalar(sa.select(sa.func.count()).select_from(essay_labels)) == 0
+    app.database.engine.dispose()
 
 
 def test_a_database_that_is_not_there_is_one_message(tmp_path, capsys):

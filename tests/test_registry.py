@@ -357,7 +357,7 @@ def test_two_tables_of_one_name_name_both_modules(tmp_path):
 @pytest.mark.parametrize("entry", [pytest, dict, "models.py"])
 def test_a_models_entry_without_a_table_is_a_fault(tmp_path, entry):
     (fault,) = faults_of(tmp_path, models=[entry])
-    assert "has no table; list a models module or a class." in fault
+    assert "has no table; list a models module, a class, a Table, a Base or a MetaData" in fault
 
 
 def test_a_foreign_key_that_its_base_cannot_resolve_is_a_fault(tmp_path):
@@ -406,10 +406,134 @@ def test_a_relationship_that_cannot_be_resolved_is_a_fault(tmp_path):
         id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
         author = orm.relationship("Nobody")
 
-    (fault,) = faults_of(tmp_path, models=[Post])
-    assert fault.startswith("test_registry.Post: ")
-    assert "expression 'Nobody' failed to locate a name" in fault
-    assert "give the class, not its name: relationship(User)" in fault
+    for _ in range(2):  # a second App in the process finds it too
+        (fault,) = faults_of(tmp_path, models=[Post])
+        assert fault.startswith("test_registry.Post: When initializing mapper")
+        assert "expression 'Nobody' failed to locate a name" in fault
+        assert "give the class, not its name: relationship(User)" in fault
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        (lambda: Nobody, "name 'Nobody' is not defined"),  # noqa: F821
+        (lambda: orm.Nobody, "module 'sqlalchemy.orm' has no attribute 'Nobody'"),
+        (lambda: unrelated().User, "Could not determine join condition"),
+    ],
+)
+def test_a_relationship_to_a_class_may_have_faults_too(tmp_path, target, problem):
+    class Base(orm.DeclarativeBase):
+        pass
+
+    class Post(Base):
+        __tablename__ = "posts"
+        id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+        author = orm.relationship(target)
+
+    for _ in range(2):
+        (fault,) = faults_of(tmp_path, models=[Post])
+        assert fault.startswith("test_registry.Post: ")
+        assert problem in fault
+        assert fault.endswith("; mend the relationship that it names.")
+
+
+@functools.cache
+def unrelated():
+    return users_module("unrelated.models")
+
+
+def test_a_fault_in_one_base_is_told_once_by_the_class_that_has_it(tmp_path):
+    class Base(orm.DeclarativeBase):
+        pass
+
+    class Other(orm.DeclarativeBase):
+        pass
+
+    class Note(Other):
+        __tablename__ = "notes"
+        id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+        posts = orm.relationship(lambda: Post, back_populates="note")
+
+    class Post(Base):
+        __tablename__ = "posts"
+        id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+        note_id = orm.mapped_column(sa.ForeignKey(Note.id))
+        note = orm.relationship("Note", back_populates="posts")
+
+    (fault,) = faults_of(tmp_path, models=[Note, Post])
+    assert fault.startswith("test_registry.Post: When initializing mapper Mapper[Post(posts)]")
+
+
+SHOP = """
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+class Base(orm.DeclarativeBase):
+    pass
+
+class Tag(Base):
+    __tablename__ = "tags"
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+
+class Item(Base):
+    __tablename__ = "items"
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+    tags = orm.relationship(
+        Tag,
+        secondary=sa.Table(
+            "item_tags", Base.metadata,
+            sa.Column("item_id", sa.ForeignKey("items.id"), primary_key=True),
+            sa.Column("tag_id", sa.ForeignKey("tags.id"), primary_key=True),
+        ),
+    )
+
+def made(name):
+    columns = {"id": orm.mapped_column(sa.Integer, primary_key=True)}
+    return type(name, (Base,), {"__tablename__": name.lower(), "__module__": "factory", **columns})
+
+Made = made("Made")
+"""
+
+
+def test_a_table_beside_those_that_are_listed_is_a_fault(tmp_path):
+    shop = make_module("shop.models", SHOP)
+    what = "is in the MetaData of shop.models.Tag, but not listed"
+    remedy = "list its module, its class, the Table, or the Base with all it has, under models."
+    assert faults_of(tmp_path, models=[shop]) == [
+        f"table item_tags: table 'item_tags' {what}; {remedy}",
+        f"factory.Made: table 'made' {what}; {remedy}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        lambda shop: [shop.Base],
+        lambda shop: [shop.Base.metadata],
+        lambda shop: [shop, shop.Made, shop.Base.metadata.tables["item_tags"]],
+        lambda shop: [shop, shop.Base],
+    ],
+    ids=["Base", "MetaData", "module, class and Table", "twice"],
+)
+def test_a_base_and_a_metadata_stand_for_all_their_tables(listed):
+    shop = make_module("shop.models", SHOP)
+    registry = Registry(models=listed(shop))
+    assert registry.faults() == []
+    assert sorted(registry.metadata.tables) == ["item_tags", "items", "made", "tags"]
+
+
+def test_a_base_is_shared_by_several_components(tmp_path):
+    shop = make_module("shop.models", SHOP)
+    tags, items = shop.Tag, [shop.Item, shop.Made, shop.Base.metadata.tables["item_tags"]]
+    parts = [Component("tags", "a.html", models=[tags]), Component("b", "a.html", models=items)]
+    assert Registry(components=parts).faults() == []
+    assert len(Registry(components=parts[:1]).faults()) == 3
+
+
+def test_two_plain_tables_of_one_name_are_a_fault(tmp_path):
+    one, two = (sa.Table("users", sa.MetaData(), sa.Column("id", sa.Integer)) for _ in "ab")
+    (fault,) = faults_of(tmp_path, models=[one, two.metadata])
+    assert "table 'users' is already defined by table users" in fault
 
 
 def test_the_database_is_not_asked_for_faults(tmp_path):
