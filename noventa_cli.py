@@ -5,7 +5,7 @@ Output                what is printed, and how a fault is shown
 Projects              finding and importing a project, making a new one
 Server                waitress, reloading, stopping
 Migrations and seeds  what env.py runs, and the commands around Alembic
-Inspection            check, routes, shell
+Inspection            check, routes, shell, run
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # at run time only inside functions: `--help` must not wait for SQLAlchemy
-    from noventa import Components, Config, Fault, Registry
+    from noventa import App, Components, Config, Fault, Registry
 
 # ---- Entry ----------------------------------------------------------------------------------
 
@@ -71,12 +71,11 @@ COMMANDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "routes": {"--json": {"action": "store_true", "dest": "as_json", "help": "for programs"}},
     "shell": {},
+    "run": {
+        "file": {"metavar": "FILE", "help": "the Python file to run"},
+        "arguments": {"nargs": argparse.REMAINDER, "metavar": "ARGS", "help": "for its sys.argv"},
+    },
 }  # fmt: skip
-
-
-def run() -> None:
-    """The console script `noventa`."""
-    raise SystemExit(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,6 +97,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser, own = _parser(), argparse.ArgumentParser("noventa", add_help=False, allow_abbrev=False)
     own.add_argument("--project", metavar="DIR", default=".")  # it may stand anywhere
+    words = [
+        n for n, w in enumerate(argv) if "--project" not in (w.partition("=")[0], *argv[n - 1 : n])
+    ]
+    after = words[1] + 1 if len(words) > 1 and argv[words[0]] == "run" else len(argv)
+    argv, of_script = argv[:after], argv[after:]  # a script may have a --project of its own
     known, rest = own.parse_known_args(argv)
     name = next(iter(rest), "--help")
     if not name.startswith("-") and name not in COMMANDS:
@@ -107,7 +111,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if name == "migrate" and rest[1:2] not in (["-h"], ["--help"]):
         known.command, known.arguments = name, rest[1:]  # Alembic parses its own
         return known
-    return parser.parse_args(rest or ["--help"], known)
+    options = parser.parse_args(rest or ["--help"], known)
+    if name == "run":
+        options.arguments = of_script
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -154,7 +161,7 @@ def _run(options: argparse.Namespace) -> int:
 def _function(command: str) -> Callable[..., int]:
     functions: dict[str, Callable[..., int]] = {
         "new": new, "serve": serve, "migrate": migrate, "seed": seed, "check": check,
-        "routes": routes, "shell": shell,
+        "routes": routes, "shell": shell, "run": run,
     }  # fmt: skip
     return functions[command]
 
@@ -256,6 +263,19 @@ def import_from_project(name: str, root: Path) -> ModuleType:
         raise NoventaError(
             f"{name}.py cannot be imported: {place}: {type(error).__name__}: {text}"
         ) from error
+
+
+def load_app(root: Path) -> App:
+    """What `wsgi.py` calls `app`; what it serves may be wrapped. Raises NoventaError."""
+    from noventa import App, NoventaError
+
+    app = getattr(import_from_project("wsgi", root), "app", None)
+    if not isinstance(app, App):
+        raise NoventaError(
+            "wsgi.py defines no `app`; write app = App(registry, Config.load(…)) and then"
+            " application = app."
+        )
+    return app
 
 
 def new(name: str, *, and_serve: bool = False) -> int:
@@ -471,7 +491,7 @@ def _application(root: Path) -> Any:
     module = import_from_project("wsgi", root)
     application = getattr(module, "application", None)
     if not callable(application):
-        raise NoventaError("wsgi.py defines no `application`; write application = App(…).")
+        raise NoventaError("wsgi.py defines no `application`; write application = app.")
     return application
 
 
@@ -774,6 +794,26 @@ def run_migrations(registry: Registry, config: Config, **options: Any) -> None:
             _run_revisions(context, journal, connection)
         else:
             _run_locked(context, config, configured)
+
+
+def migrate_to_head(registry: Registry, config: Config) -> None:
+    """Applies what is pending in the database of `config`, for tests: as `migrate` does.
+
+    Reads no config.yaml, and so not env.py: its options for `configure()` do not count here.
+    """
+    from alembic.config import Config as AlembicConfig
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.script import ScriptDirectory
+
+    _complete_folder(config.root)
+    alembic = AlembicConfig(config.root / _FOLDER / "alembic.ini")
+    script: Any = ScriptDirectory.from_config(alembic)
+
+    def steps(revision: Any, _: Any) -> Any:
+        return script._upgrade_revs("heads", revision)
+
+    with EnvironmentContext(alembic, script, fn=steps, destination_rev="heads"):
+        run_migrations(registry, config)
 
 
 def _complete_folder(root: Path) -> None:
@@ -2245,15 +2285,66 @@ def shell(project: Project) -> int:
     """Opens a Python prompt with `db`, `app`, `registry` and the models."""
     import code
 
-    from noventa import App
-
-    app = App(project.registry, project.config)
-    models = _model_classes(project.registry)
-    with app.database.session() as db, suppress(SystemExit):  # exit() ends the prompt only
-        names = {**models, "db": db, "app": app, "registry": project.registry}
+    with _names(project) as names, suppress(SystemExit):  # exit() ends the prompt only
         banner = f"{project.root.name}: {', '.join(names)}. Only db.commit() keeps what db did."
         code.interact(banner, local=names, exitmsg="")
     return 0
+
+
+def run(project: Project, file: str, arguments: Sequence[str]) -> int:
+    """Runs a Python file of yours with the names of `shell`: `db`, `app`, `registry`, the models.
+
+    It can import the project, and sees its ARGS in sys.argv. Only db.commit() keeps what db did.
+    """
+    from noventa import NoventaError
+
+    try:
+        source = Path(file).read_bytes()
+    except OSError as error:
+        raise NoventaError(
+            f"{file} cannot be read: {error.strerror}; name a Python file."
+        ) from None
+    with _names(project) as names, _as_main(file, arguments) as script:
+        vars(script).update(names)
+        try:
+            exec(compile(source, file, "exec"), vars(script))  # noqa: S102 - what was asked for
+        except SystemExit as end:
+            code = end.code or 0
+            return code if isinstance(code, int) else complain(code)
+        except Exception as error:  # the script's own, to be shown as Python does
+            return complain(_own_traceback(error, file))
+    return 0
+
+
+@contextmanager
+def _as_main(file: str, arguments: Sequence[str]) -> Iterator[ModuleType]:
+    """A module `__main__` for `file`, with what Python gives to a script that it is called with."""
+    path, script = Path(file).resolve(), ModuleType("__main__")
+    script.__file__ = str(path)
+    before = sys.argv, sys.modules["__main__"]
+    sys.argv, sys.modules["__main__"] = [file, *arguments], script
+    sys.path.insert(1, str(path.parent))  # the project comes first
+    try:
+        yield script
+    finally:
+        sys.argv, sys.modules["__main__"] = before
+
+
+def _own_traceback(error: Exception, file: str) -> str:
+    """The traceback from the script's first line on, without ours above it."""
+    frames = error.__traceback__
+    while frames and frames.tb_frame.f_code.co_filename != file:
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(error.with_traceback(frames))).rstrip()
+
+
+@contextmanager
+def _names(project: Project) -> Iterator[dict[str, Any]]:
+    """What `shell` and `run` offer, with a session that is open meanwhile."""
+    app = load_app(project.root)
+    with app.database.session() as db:
+        models = _model_classes(project.registry)
+        yield {**models, "db": db, "app": app, "registry": project.registry}
 
 
 def _model_classes(registry: Registry) -> dict[str, type]:

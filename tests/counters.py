@@ -219,9 +219,10 @@ from pathlib import Path
 from noventa import App, Config
 from registry import registry
 
-application = App(registry, Config.load(Path(__file__).parent))
-registry.metadata.create_all(application.database.engine)
-with application.database.session() as db:
+app = App(registry, Config.load(Path(__file__).parent))
+application = app
+registry.metadata.create_all(app.database.engine)
+with app.database.session() as db:
     db.merge(registry.models[0].Counter(id=1, value=0))
     db.commit()
 """,

@@ -25,7 +25,8 @@ from noventa import App, Config
 
 from registry import registry
 
-application = App(registry, Config.load(Path(__file__).parent))
+app = App(registry, Config.load(Path(__file__).parent))
+application = app
 """,
     "pages/index.html": "<h1>Hello</h1>\n",
 }

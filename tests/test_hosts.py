@@ -54,7 +54,8 @@ from noventa import App, Config
 
 from registry import registry
 
-application = App(registry, Config.load(Path(__file__).parent))
+app = App(registry, Config.load(Path(__file__).parent))
+application = app
 """,
     "registry.py": """\
 import endpoints

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 from processes import KEY, PROJECT, noventa, write_project
@@ -289,10 +291,79 @@ def test_the_shell_has_db_the_registry_and_the_models(migrated, monkeypatch, cap
     assert "User, db, app, registry" in err
 
 
+def test_the_shell_uses_the_app_of_wsgi_py_also_where_middleware_is_around_it(tmp_path, capsys):
+    wrapped = PROJECT["wsgi.py"].replace("= app\n", "= lambda *arguments: app(*arguments)\n")
+    ended = noventa(
+        "--project", write_project(tmp_path, {"wsgi.py": wrapped}), "shell",
+        input="import wsgi; print(wsgi.app is app)\n",
+    )  # fmt: skip
+    assert "True\n" in ended.stdout
+    write_project(tmp_path, {"wsgi.py": "application = None\n"})
+    assert run(tmp_path, "shell") == 1
+    assert "wsgi.py defines no `app`; write app = App(registry" in capsys.readouterr().err
+
+
 def test_leaving_the_shell_by_exit_is_no_fault(tmp_path):
     ended = noventa("--project", write_project(tmp_path), "shell", input="exit()\nprint('on')\n")
     assert ended.returncode == 0
     assert "on\n" not in ended.stdout
+
+
+# ---- run ------------------------------------------------------------------------------------
+
+SCRIPT = """\
+import sys
+from components.user.user_models import User as imported
+import beside
+
+db.add(User())
+db.commit()
+print(sys.argv, __name__, imported is User, db.query(User).count(), len(registry.routes), app)
+"""
+
+
+def test_a_script_has_the_names_of_the_shell_and_its_own_arguments(migrated, tmp_path, capsys):
+    assert run(migrated, "migrate") == 0
+    script = migrated / "scripts" / "fill.py"
+    write_project(migrated, {"scripts/fill.py": SCRIPT, "scripts/beside.py": "", **USER})
+    before = sys.argv, sys.modules["__main__"]
+    assert run(migrated, "run", str(script), "-x", "--project", "y", "--", "-h") == 0
+    argv = [str(script), "-x", "--project", "y", "--", "-h"]
+    assert f"{argv} __main__ True 1 4 <App {migrated.name}" in capsys.readouterr().out
+    assert (sys.argv, sys.modules["__main__"]) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        ("import sys\nsys.exit(7)", 7, ""),
+        ("raise SystemExit", 0, ""),
+        ("raise SystemExit('No rows today.')", 1, "No rows today.\n"),
+        ("raise KeyboardInterrupt", 130, ""),
+    ],
+)
+def test_a_script_ends_as_under_python(text, code, message, tmp_path, capsys):
+    write_project(tmp_path, {"x.py": text})
+    assert run(tmp_path, "run", str(tmp_path / "x.py")) == code
+    assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize(
+    "text", ["import json\n\ndef f(): json.loads('')\n\nf()", "x = (", "raise NameError"]
+)
+def test_a_scripts_traceback_is_pythons(text, tmp_path, capsys):
+    write_project(tmp_path, {"x.py": text})
+    path = str(tmp_path / "x.py")
+    plain = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False)
+    assert run(tmp_path, "run", path) == plain.returncode == 1
+    assert capsys.readouterr().err == plain.stderr
+
+
+def test_a_script_that_is_not_there_is_one_message(tmp_path, capsys):
+    assert run(write_project(tmp_path), "run", "gone.py") == 1
+    expected = "gone.py cannot be read: No such file or directory; name a Python file.\n"
+    assert capsys.readouterr().err == expected
+    assert run(tmp_path, "run") == 2
 
 
 def test_a_model_may_be_listed_by_itself(tmp_path):

@@ -2,11 +2,13 @@
 
 import importlib.util
 import re
+import shutil
 import stat
+import subprocess
 import sys
 
 import pytest
-from processes import write_files, write_project
+from processes import environment, noventa, write_files, write_project
 
 import noventa_cli
 from noventa import Config, NoventaError
@@ -205,6 +207,24 @@ def test_tests_that_cannot_run_are_said(tmp_path, monkeypatch, capsys):
     )
     assert noventa_cli._run_tests(project) == 0
     assert "not run: pip install webtest" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_tests_of_a_fresh_clone_make_a_database_of_their_own(database, tmp_path):
+    assert noventa("new", tmp_path / "hello").returncode == 0
+    ignored = shutil.ignore_patterns("noventa.db*", "secret.key", "__pycache__", ".pytest_cache")
+    clone = shutil.copytree(tmp_path / "hello", tmp_path / "clone", ignore=ignored)
+    files = {path.relative_to(clone) for path in clone.rglob("*")}
+    config = (clone / "config.yaml").read_text()
+    unreachable = config.replace("sqlite:///./noventa.db", "mysql://nobody@127.0.0.1:1/none")
+    (clone / "config.yaml").write_text(unreachable)
+    own = "" if database.startswith("sqlite") else database
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=clone,
+        env=environment(NOVENTA_TEST_DATABASE=own), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "17 passed" in ended.stdout
+    assert {path.relative_to(clone) for path in clone.rglob("*")} == files
 
 
 @pytest.mark.parametrize(("expected", "code"), [("config.yaml", 0), ("nothing.yaml", 1)])

@@ -3,8 +3,9 @@ import secrets
 
 from sqlalchemy.orm import Session
 
-from components.sign_in.sign_in_models import make_password
+from components.sign_in.sign_in_models import Password
 from components.user.user_models import User
+from functions.passwords import hash_password
 
 
 def seed_users(db: Session):
@@ -22,7 +23,7 @@ def seed_users(db: Session):
 
     given = os.environ.get("NOVENTA_ADMIN_PASSWORD")
     password = given or secrets.token_urlsafe(12)
-    db.add(make_password(admin.id, password))
+    db.add(Password(user_id=admin.id, digest=hash_password(password)))
     db.commit()
     if not given:
         print(f"Sign in as admin@example.com with the password {password}")

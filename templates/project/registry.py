@@ -44,8 +44,7 @@ registry = Registry(
     models=[global_models],
     routes=[
         Page("/", "pages/index.html"),
-        # Anybody may rename anybody here; guards=[guards.signed_in] would change that.
-        Page("/users/{id:int}", "pages/users/profile.html"),
+        Page("/users/{id:int}", "pages/users/profile.html", guards=[guards.signed_in]),
         Page("/sign-in", "pages/sign_in.html"),
         Page("/account", "pages/account.html", guards=[guards.signed_in]),
         Endpoint("/api/users.json", users_json.list_users),

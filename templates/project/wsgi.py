@@ -5,4 +5,5 @@ from noventa import App, Config
 
 from registry import registry
 
-application = App(registry, Config.load(Path(__file__).parent))
+app = App(registry, Config.load(Path(__file__).parent))
+application = app  # what is served; WSGI middleware goes around this name

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from a2wsgi import WSGIMiddleware
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from wsgi import application as noventa
+from wsgi import app as noventa
 
 
 @asynccontextmanager

@@ -1,17 +1,63 @@
-from sqlalchemy import select
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 
-from components.sign_in.sign_in_models import Password, verify_password
+from sqlalchemy import delete, func, select
+
+from components.sign_in.sign_in_models import Attempt, Password
 from components.user.user_models import User
+from functions.passwords import hash_password, is_outdated, verify_password
+
+# How many attempts may fail within the window; what is older is forgotten.
+WINDOW = timedelta(minutes=15)
+FOR_ONE_ACCOUNT, FROM_ONE_ADDRESS = 10, 50
+MAX_EMAIL_LENGTH = 254
 
 
 def action_sign_in(request, session, db):
-    email = request.form.get("email", "").strip()
-    password = db.scalar(select(Password).join(User).where(User.email == email))
-    if not verify_password(password, request.form.get("password", "")):
+    email = request.form.get("email", "").strip()[:MAX_EMAIL_LENGTH]
+    text = request.form.get("password", "")
+    if not _note_attempt(db, email, _public_address(request)):
+        return _refusal(429, email, "Too many attempts. Please wait 15 minutes.")
+    query = select(Password.user_id, Password.digest).join(User)
+    found = db.execute(query.where(User.email == email)).first()
+    user_id, digest = found or (None, None)
+    db.commit()  # keeps the attempt, and holds nothing while the password is hashed
+
+    if not verify_password(text, digest):
         # One answer for both faults: it must not tell which addresses exist.
         error = "This email address and password do not belong together."
-        return {"_status": 422, "errors": {"form": error}, "values": {"email": email}}
+        return _refusal(422, email, error)
+    renewed = hash_password(text) if is_outdated(digest) else digest
+    db.get(Password, user_id).digest = renewed
+    db.execute(delete(Attempt).where(Attempt.email == email))
+    db.commit()
     # What the session was before signing in must be worth nothing afterwards.
     session.rotate()
-    session["user_id"] = password.user_id
+    session["user_id"] = user_id
     return {"_redirect": "/account"}
+
+
+def _note_attempt(db, email, address):
+    """Whether one more attempt may be made; it counts until it has succeeded."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    db.execute(delete(Attempt).where(Attempt.at < now - WINDOW))
+    count = select(func.count()).select_from(Attempt)
+    of_account = db.scalar(count.where(Attempt.email == email))
+    of_address = db.scalar(count.where(Attempt.address == address)) if address else 0
+    if of_account >= FOR_ONE_ACCOUNT or of_address >= FROM_ONE_ADDRESS:
+        return False
+    db.add(Attempt(email=email, address=address, at=now))
+    return True
+
+
+def _public_address(request):
+    """None for an address of this network: it is a proxy's, and all visitors share it."""
+    try:
+        address = ip_address(request.remote_addr or "")
+    except ValueError:  # a socket's name
+        return None
+    return str(address) if address.is_global else None
+
+
+def _refusal(status, email, error):
+    return {"_status": status, "errors": {"form": error}, "values": {"email": email}}

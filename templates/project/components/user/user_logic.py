@@ -1,6 +1,6 @@
-"""The profile of one user, and the form that renames them."""
+"""The profile of one user, and the form by which they rename themselves."""
 
-from webob.exc import HTTPNotFound
+from webob.exc import HTTPForbidden, HTTPNotFound
 
 from components.user.user_models import User
 
@@ -8,10 +8,13 @@ MAX_NAME_LENGTH = 100
 
 
 def load_template_context(request, session, db, *, user_id):
-    return {"user": _find_user(db, user_id)}
+    return {"user": _find_user(db, user_id), "own": _is_own(session, user_id)}
 
 
 def action_update_user(request, session, db, *, user_id):
+    # Others are not shown the form; that they may not use it is decided here.
+    if not _is_own(session, user_id):
+        raise HTTPForbidden("Only they themselves may change this name.")
     user = _find_user(db, user_id)
     name = request.form.get("name", "").strip()
     error = _name_error(name)
@@ -21,6 +24,10 @@ def action_update_user(request, session, db, *, user_id):
     db.commit()
     session.flash(f"Saved. The name is now {name}.", "success")
     return {"_redirect": f"/users/{user.id}"}
+
+
+def _is_own(session, user_id):
+    return session.get("user_id") == user_id
 
 
 def _find_user(db, user_id):
