@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey
+from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from components.user.user_models import User
@@ -20,7 +20,7 @@ class Password(Base):
         ForeignKey(User.id, ondelete="CASCADE"),
         primary_key=True,
     )
-    digest: Mapped[str] = mapped_column()  # see functions/passwords.py
+    digest: Mapped[str] = mapped_column(String(200))  # see functions/passwords.py
 
 
 class Attempt(Base):
@@ -29,6 +29,6 @@ class Attempt(Base):
     __tablename__ = "sign_in_attempts"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    email: Mapped[str] = mapped_column(index=True)
-    address: Mapped[str | None] = mapped_column(index=True)
+    email: Mapped[str] = mapped_column(String(254), index=True)
+    address: Mapped[str | None] = mapped_column(String(45), index=True)
     at: Mapped[datetime] = mapped_column()  # UTC

@@ -2,9 +2,7 @@
 
 from webob.exc import HTTPForbidden, HTTPNotFound
 
-from components.user.user_models import User
-
-MAX_NAME_LENGTH = 100
+from components.user.user_models import MAX_NAME_LENGTH, User
 
 
 def load_template_context(request, session, db, *, user_id):

@@ -1,4 +1,7 @@
+from sqlalchemy import String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+MAX_NAME_LENGTH = 100
 
 
 class Base(DeclarativeBase):
@@ -9,5 +12,5 @@ class User(Base):
     __tablename__ = "users"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    email: Mapped[str] = mapped_column(unique=True)
-    name: Mapped[str] = mapped_column()
+    email: Mapped[str] = mapped_column(String(254), unique=True)
+    name: Mapped[str] = mapped_column(String(MAX_NAME_LENGTH))
