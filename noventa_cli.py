@@ -97,11 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser, own = _parser(), argparse.ArgumentParser("noventa", add_help=False, allow_abbrev=False)
     own.add_argument("--project", metavar="DIR", default=".")  # it may stand anywhere
-    words = [
-        n for n, w in enumerate(argv) if "--project" not in (w.partition("=")[0], *argv[n - 1 : n])
-    ]
-    after = words[1] + 1 if len(words) > 1 and argv[words[0]] == "run" else len(argv)
-    argv, of_script = argv[:after], argv[after:]  # a script may have a --project of its own
+    argv, of_script = _split_at_script(argv)
     known, rest = own.parse_known_args(argv)
     name = next(iter(rest), "--help")
     if not name.startswith("-") and name not in COMMANDS:
@@ -115,6 +111,17 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if name == "run":
         options.arguments = of_script
     return options
+
+
+def _split_at_script(argv: list[str]) -> tuple[list[str], list[str]]:
+    """What follows `run FILE` is the script's own, a `--project` too."""
+    plain = [
+        n for n, word in enumerate(argv)
+        if not word.startswith("--project") and argv[n - 1 : n] != ["--project"]
+    ]  # fmt: skip
+    if len(plain) < 2 or argv[plain[0]] != "run":
+        return argv, []
+    return argv[: plain[1] + 1], argv[plain[1] + 1 :]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -555,7 +562,7 @@ def _listen(application: Any, host: str, port: int, **more: Any) -> Any:
             raise OverflowError
         server = create_server(
             application, host=host, port=port, ident=None, asyncore_use_poll=True,
-            connection_limit=2 * _CONNECTIONS, outbuf_high_watermark=_OUTPUT_BYTES, **more,
+            connection_limit=_CONNECTIONS + 100, outbuf_high_watermark=_OUTPUT_BYTES, **more,
         )  # fmt: skip
     except OSError as error:
         reason, remedy = error.strerror or str(error), "choose another with --host or --port"

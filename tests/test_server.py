@@ -347,16 +347,23 @@ def test_pending_migrations_are_said_in_one_line_at_the_start(tmp_path):
 
 
 @pytest.mark.parametrize(("limits", "status"), [("", 413), (', limits={"body": 3000}', 200)])
-def test_waitress_takes_in_for_a_mount_what_it_may_have(limits, status, tmp_path):
+@pytest.mark.parametrize(
+    "route",
+    ['Mount("/guest", guest', 'Endpoint("/guest", host, methods=["POST"], cross_origin=True'],
+)
+def test_waitress_takes_in_for_a_route_what_it_may_have(route, limits, status, tmp_path):
     registry = f"""\
-from noventa import Mount, Registry
+from noventa import Endpoint, Mount, Registry
+
+def host(request, session, db):
+    return {{"length": len(request.body)}}
 
 def guest(environ, start_response):
     body = environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Length", "4")])
     return [b"%d" % len(body)]
 
-registry = Registry(routes=[Mount("/guest", guest{limits})])
+registry = Registry(routes=[{route}{limits})])
 """
     config = PROJECT["config.yaml"] + "limits: {body: 1000}\n"
     root = write_project(tmp_path, {"registry.py": registry, "config.yaml": config})
