@@ -630,11 +630,15 @@ class _Watch:
         for channel in channels:
             if channel.total_outbufs_len:  # poll() is silent until a third of a buffer is free
                 channel.handle_write()
+        access = logging.getLogger("noventa.access")
         crowd = len(channels) - _CONNECTIONS
         for number, channel in enumerate(sorted(channels, key=lambda c: c.deadline(now))):
             deadline = channel.deadline(now)
             if deadline < now or (number < crowd and deadline < math.inf):
                 channel.handle_close()  # also frees a handler that waits for it
+                if channel.turn:  # else it was idle between two requests
+                    reason = "too slow" if deadline < now else "of too many, the slowest"
+                    access.info("connection from %s ended: %s", channel.addr[0], reason)
 
 
 def _body_limit(registry: Registry, config: Config) -> int:

@@ -212,7 +212,8 @@ def test_clients_that_do_not_read_keep_no_thread_from_the_others(with_files):
 
 
 @pytest.mark.slow
-def test_clients_that_do_not_read_are_let_go(with_files, monkeypatch):
+def test_clients_that_do_not_read_are_let_go(with_files, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "noventa.access")
     monkeypatch.setattr(noventa_cli, "_GRACE_SECONDS", 1)
 
     def talk(url):
@@ -221,6 +222,7 @@ def test_clients_that_do_not_read_are_let_go(with_files, monkeypatch):
         return [received(connection) for connection in stalled]
 
     assert max(serve(with_files, talk, "--threads", "2")) < SIZE
+    assert caplog.messages.count("connection from 127.0.0.1 ended: too slow") == 5
 
 
 @pytest.mark.slow
