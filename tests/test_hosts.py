@@ -685,7 +685,7 @@ def test_a_guest_may_replace_its_answer_as_long_as_nothing_was_sent(tmp_path):
 
 
 def test_a_guest_that_fails_is_a_500_of_ours_and_the_next_request_works(tmp_path):
-    app = make_app(tmp_path, {"p": "fine"}, routes=[Mount("/g", {}.get), Page("/", "p")])
+    app = make_app(tmp_path, {"p.html": "fine"}, routes=[Mount("/g", {}.get), Page("/", "p.html")])
     assert Request.blank("/g").get_response(app).status_int == 500
     assert Request.blank("/").get_response(app).text == "fine"
 
