@@ -2,6 +2,7 @@
 
 The file reads downwards; each section uses only the sections above it:
 
+    Log                  what is logged cannot forge an entry of the log
     Errors               what the user can mend, and the answers that refuse a request
     Configuration        config.yaml: one table of settings, checked and typed
     Registry             what an application consists of, and its faults
@@ -113,6 +114,39 @@ T = TypeVar("T")
 Handler = Callable[..., Any]
 StartResponse = Callable[..., Any]
 WSGIApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+
+
+# ---- Log ------------------------------------------------------------------------------------
+
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def one_line(text: str) -> str:
+    """`text` as it can neither begin a line of its own nor steer a terminal: `\\n`, `\\x1b`."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def shown_traceback(exc_info: Any) -> str:
+    """The traceback, indented: what an exception says cannot pass for another entry of the log."""
+    lines = "".join(traceback.format_exception(*exc_info)).rstrip("\n").split("\n")
+    return "\n".join(f"  {one_line(line)}" for line in lines)
+
+
+class _Sound(logging.Filter):
+    """What we log is sound before any handler gets it, whoever has set that up."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if (sound := one_line(message)) != message:
+            record.msg, record.args = sound, None
+        if record.exc_info:
+            record.exc_text = shown_traceback(record.exc_info)  # formatters take it as it is
+        return True
+
+
+log.addFilter(_Sound())
 
 
 # ---- Errors ---------------------------------------------------------------------------------
@@ -237,7 +271,11 @@ SETTINGS = (
     Setting("session.lifetime", _NUMBER, 7_776_000, "seconds that end it however busy it is"),
     Setting("session.ticket_age", _NUMBER, 86_400, "seconds after which a form is asked for again"),
     Setting("session.secure", _FLAG, False, "send the cookie over HTTPS only"),
-    Setting("session.same_site", _TEXT, "lax", "SameSite of the cookie", ("lax", "strict", "none")),
+    Setting(
+        "session.same_site", _TEXT, "lax",
+        "SameSite of the cookie; strict: who follows a link from elsewhere is a stranger at first",
+        ("lax", "strict", "none"),
+    ),
     Setting("session.domain", _TEXT, None, "Domain of the cookie"),
     Setting("server.host", _TEXT, "127.0.0.1", "address that `serve` listens on"),
     Setting("server.port", _NUMBER, 8000, "its port"),
@@ -1122,9 +1160,9 @@ _AUTHORIZATION_LIMIT = 1_024
 _REFRESH = 10  # a session's last-seen time is renewed after this fraction of max_age
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _BLANK = " \t"  # of a header: `str.strip()` also takes \x85 and \xa0, which are part of a name
-_DROPPED_IF_ODD = (  # a date that is none is to be ignored (RFC 9110, 13.1.3); WebOb raises
+_DROPPED_IF_ODD = (  # what is none is to be ignored (RFC 9110, 13.1.3, 14.2); WebOb chokes on it
     "HTTP_DATE", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE",
-    "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_MAX_FORWARDS",
+    "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_MAX_FORWARDS", "HTTP_RANGE",
 )  # fmt: skip
 _FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 _DEFAULT_LIMITS = {
@@ -1233,9 +1271,9 @@ class Request(webob.request.BaseRequest):
 
     def __init__(
         self, environ: dict[str, Any], limits: Mapping[str, int] | None = None,
-        closers: list[Callable[[], Any]] | None = None,
+        closers: list[Callable[[], Any]] | None = None, **attributes: Any,
     ) -> None:  # fmt: skip
-        super().__init__(environ)
+        super().__init__(environ, **attributes)
         self.limits = limits or _DEFAULT_LIMITS
         self.view_args: dict[str, Any] = {}
         self._closers = [] if closers is None else closers  # called at the end of the request
@@ -1243,6 +1281,8 @@ class Request(webob.request.BaseRequest):
 
     def __repr__(self) -> str:
         return f"<Request {described(self.environ)}>"
+
+    __str__ = __repr__  # WebOb's gives the whole request, body and cookies too
 
     def check(self) -> str:
         """The path, decoded; so is the query, so that nothing raises later. Raises Refusal."""
@@ -1261,6 +1301,8 @@ class Request(webob.request.BaseRequest):
         for name in _DROPPED_IF_ODD:
             if name in environ and not _is_sound(name, environ[name]):
                 del environ[name]
+                if name == "HTTP_IF_RANGE":  # its condition is not met (RFC 9110, 13.1.5)
+                    environ.pop("HTTP_RANGE", None)
         return path
 
     @lazy
@@ -1320,6 +1362,37 @@ class Request(webob.request.BaseRequest):
         except (ValueError, RecursionError):
             raise Refusal(400, "malformed-json") from None
         return value
+
+    @property
+    def charset(self) -> str:
+        """UTF-8. Raises Refusal for another one: decoding some takes quadratic time."""
+        charset = str(super().charset)
+        if charset.lower() not in ("utf-8", "us-ascii", "ascii"):
+            raise Refusal(415, "charset")
+        return "UTF-8"
+
+    @property
+    def text(self) -> str:  # type: ignore[override]
+        """The body as text. Raises Refusal where it is not UTF-8."""
+        try:
+            return self.body.decode(self.charset)
+        except UnicodeDecodeError:
+            raise Refusal(400, "undecodable-body") from None
+
+    def as_text(self) -> str:
+        """The whole request, for people to read."""
+        return self.as_bytes().decode("utf-8", "backslashreplace")
+
+    @property
+    def body_file_raw(self) -> Any:
+        """WebOb's name for `wsgi.input`, which `body` and `body_file` read: within the limit."""
+        if not self.is_body_seekable:  # else a copy of WebOb's
+            self.guard_body()
+        return self.environ["wsgi.input"]
+
+    @body_file_raw.setter
+    def body_file_raw(self, file: Any) -> None:
+        self.environ["wsgi.input"] = file
 
     @property
     def json_body(self) -> Any:
@@ -1530,6 +1603,7 @@ class Session(MutableMapping[str, Any]):
     def __init__(self, load: Callable[[], tuple[dict[str, Any], str]]) -> None:
         self._load = load  # gives the state, and the same as JSON
         self.shown = 0  # how many flashes a page has taken
+        self.rotated = False
 
     @lazy
     def state(self) -> dict[str, Any]:
@@ -1588,8 +1662,19 @@ class Session(MutableMapping[str, Any]):
 
     def rotate(self) -> None:
         """After a login or logout: tickets printed before are dead, the data stays."""
-        now = int(time.time())
+        now, self.rotated = int(time.time()), True
         self.state.update(nonce=secrets.token_urlsafe(12), issued=now, seen=now)
+
+    def forbid(self) -> None:
+        """From now on, touching what was not touched is a SessionError."""
+
+        def load() -> NoReturn:
+            raise SessionError(
+                "The session was first used in a streamed body whose Cache-Control is public; use"
+                " it before the Response is returned, or leave `public` out."
+            )
+
+        self._load = load
 
     def clear(self) -> None:
         """Forgets data and messages, and makes tickets printed before dead."""
@@ -1662,7 +1747,7 @@ class SessionCookies:
     def save(self, session: Session, request: Request, answer: Answer) -> None:
         """Sets the cookie if the session, which was touched, changed. Raises SessionError if it
         cannot be kept."""
-        _make_private(answer)
+        make_private(answer)
         state, now = session.state, int(time.time())
         text = self._dumped(state)
         if len(text) > self._room:
@@ -1676,6 +1761,8 @@ class SessionCookies:
             if self.name in request.cookies:
                 answer.headerlist.append(("Set-Cookie", self._cookie(request, "", max_age=0)))
             return
+        if self._withheld(request) and not session.rotated:
+            return
         if state["seen"] != now:
             text = self._dumped({**state, "seen": now})
         if len(text) > self._room:
@@ -1683,6 +1770,17 @@ class SessionCookies:
         value = self.signer.sign(text.encode())
         cookie = self._cookie(request, value, max_age=self._max_age)
         answer.headerlist.append(("Set-Cookie", cookie))
+
+    def _withheld(self, request: Request) -> bool:
+        """Whether the browser may have a session that it did not send, so that none is set.
+
+        From another site it keeps back a strict cookie always, a lax one unless it reads
+        (RFC 6265bis, 5.7.3).
+        """
+        policy = self.config["session.same_site"]
+        safe = policy == "none" or (policy == "lax" and request.method in READ_METHODS)
+        elsewhere = request.environ.get("HTTP_SEC_FETCH_SITE") == "cross-site"
+        return elsewhere and not safe and self.name not in request.cookies
 
     def _without_old_flashes(self, state: dict[str, Any]) -> str:
         """The state as JSON, with the newest of its messages that fit."""
@@ -1780,7 +1878,8 @@ def _is_sound(name: str, value: str) -> bool:
         return False
     if name == "HTTP_MAX_FORWARDS":
         return value.isdigit() and len(value) < 10
-    if name.endswith("MATCH") or (name == "HTTP_IF_RANGE" and '"' in value):
+    date_expected = name != "HTTP_IF_RANGE" or value.endswith(" GMT")
+    if name.endswith("MATCH") or name == "HTTP_RANGE" or not date_expected:
         return True
     try:
         return parse_date(value) is not None
@@ -1810,7 +1909,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def _make_private(answer: Answer) -> None:
+def make_private(answer: Answer) -> None:
     """Caches must not show one visitor's page to another (RFC 9111, 5.2.2.7)."""
     given = {name.lower() for name, _ in answer.headerlist}
     if given.isdisjoint(("cache-control", "vary")):
@@ -3741,7 +3840,9 @@ class App:
             if isinstance(answer, Answer):
                 self._complete(answer)
             return answer
-        if not exchange.reads or request.environ.get("CONTENT_LENGTH"):
+        environ = request.environ
+        sent = environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ
+        if not exchange.reads or sent:
             request.limits = {**self._limits, **route.limits}
             if not exchange.reads and request.media_type and isinstance(route, Page):
                 _ = request.form_type
@@ -4017,6 +4118,11 @@ class App:
             if session.shown and request.method != "HEAD":
                 del session.state["flashes"][: session.shown]
             self.sessions.save(session, request, answer)
+        elif not (exchange.mounted or isinstance(response.app_iter, (*_WHOLE, _OpenFile))):
+            if "public" in _words((answer.headers.get("Cache-Control") or "").lower()):
+                session.forbid()
+            else:
+                make_private(answer)  # it may read the session when nothing can be said any more
         return answer
 
     def _copied(self, exchange: Exchange, response: webob.Response) -> Answer:

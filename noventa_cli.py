@@ -440,7 +440,6 @@ _WATCH_SECONDS = 0.5
 _GRACE_SECONDS, _LEAST_RATE = 30, 1000
 _CONNECTIONS = 500  # beyond, those that have the least time left must go
 _OUTPUT_BYTES = 2**20  # that wait for a client to read them before the handler waits too
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def serve(  # noqa: PLR0913 - one for each option
@@ -513,7 +512,14 @@ class _OneLine(logging.Formatter):
     """A request's path or header cannot begin a line of its own, nor steer a terminal."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], super().formatMessage(record))
+        from noventa import one_line
+
+        return one_line(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        from noventa import shown_traceback
+
+        return shown_traceback(ei)
 
 
 def _with_access_log(application: Any) -> Any:
@@ -630,15 +636,11 @@ class _Watch:
         for channel in channels:
             if channel.total_outbufs_len:  # poll() is silent until a third of a buffer is free
                 channel.handle_write()
-        access = logging.getLogger("noventa.access")
         crowd = len(channels) - _CONNECTIONS
         for number, channel in enumerate(sorted(channels, key=lambda c: c.deadline(now))):
             deadline = channel.deadline(now)
             if deadline < now or (number < crowd and deadline < math.inf):
                 channel.handle_close()  # also frees a handler that waits for it
-                if channel.turn:  # else it was idle between two requests
-                    reason = "too slow" if deadline < now else "of too many, the slowest"
-                    access.info("connection from %s ended: %s", channel.addr[0], reason)
 
 
 def _body_limit(registry: Registry, config: Config) -> int:

@@ -5,10 +5,21 @@ from inspect import isfunction
 
 import pytest
 import webob
+from processes import KEY, serving, write_project
 from support import SECRET, make_app, make_module
 from visitors import Visitor, ask, post
 
-from noventa import App, Component, Config, ConfigError, Endpoint, Page, Registry, redirect
+from noventa import (
+    App,
+    Component,
+    Config,
+    ConfigError,
+    Endpoint,
+    Page,
+    Registry,
+    SessionError,
+    redirect,
+)
 
 DEFAULTS = {
     "X-Content-Type-Options": "nosniff",
@@ -231,6 +242,38 @@ def test_a_page_with_a_form_is_private(tmp_path):
     assert "HttpOnly" in answer.header("Set-Cookie")
 
 
+@pytest.mark.parametrize(("given", "expected"), [
+    (None, "private"), ("max-age=60", "private, max-age=60"), ("no-store", "no-store"),
+    ("public, max-age=60", "public, max-age=60"),
+])  # fmt: skip
+def test_a_streamed_body_that_may_read_the_session_late_is_private(tmp_path, given, expected):
+    def handler(request, session, db):
+        headers = [("Content-Type", "a/b"), *([("Cache-Control", given)] if given else [])]
+        return webob.Response(app_iter=(b"x" for _ in range(2)), headerlist=headers)
+
+    for method in ("GET", "HEAD"):
+        answer = ask(make_app(tmp_path, routes=[endpoint(handler)]), method)
+        assert answer.header("Cache-Control") == expected
+        assert answer.header("Vary") == (None if given and "public" in given else "Cookie")
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_streamed_body_that_says_public_cannot_read_the_session_late(tmp_path, caplog, early):
+    def handler(request, session, db):
+        if early:
+            session.get("user")
+        chunks = (str(session.get("user")).encode() for _ in range(2))
+        headers = [("Content-Type", "a/b"), ("Cache-Control", "public")]
+        return webob.Response(app_iter=chunks, headerlist=headers)
+
+    app = make_app(tmp_path, routes=[endpoint(handler)])
+    if early:
+        assert ask(app).header("Cache-Control") == "private"
+    else:
+        with pytest.raises(SessionError, match="use it before the Response is returned"):
+            ask(app)
+
+
 # ---- Errors ----
 
 
@@ -252,6 +295,42 @@ def test_an_error_page_tells_nothing_and_the_log_tells_all(tmp_path, caplog):
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.getMessage().startswith("500 GET / in /: RuntimeError")
     assert record.exc_info
+
+
+ATTACK = "a\x1b[2J\r\n2026-01-01 INFO forged\x85\u2028\u202e\ud800\x7f\x00\tend"
+
+
+@pytest.mark.parametrize("chained", [True, False])
+@pytest.mark.parametrize("formatter", [logging.Formatter(), logging.Formatter("%(name)s")])
+def test_no_exception_forges_a_line_of_the_log_or_steers_a_terminal(
+    tmp_path, caplog, chained, formatter
+):
+    def handler(request, session, db):
+        try:
+            raise ValueError(ATTACK)
+        except ValueError as error:
+            raise (RuntimeError("second") if chained else error) from None if not chained else error
+
+    ask(make_app(tmp_path, routes=[endpoint(handler)]))
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    text = formatter.format(record)
+    assert r"ValueError: a\x1b[2J\r" in text
+    assert r"  2026-01-01 INFO forged\x85\u2028\u202e\ud800\x7f\x00\tend" in text
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert all(line.startswith("  ") for line in text.split("\n")[1:])
+    assert record.exc_info
+
+
+def test_no_message_forges_a_line_of_the_log(tmp_path, caplog):
+    def handler(request, session, db):
+        db.connection().exec_driver_sql("CREATE TABLE t (a)")
+        db.connection().exec_driver_sql(f"INSERT INTO t VALUES ('{ATTACK[:30]}')")
+        return {}
+
+    ask(make_app(tmp_path, routes=[endpoint(handler, methods=["POST"], cross_origin=True)]), "POST")
+    [record] = [record for record in caplog.records if "without db.commit()" in record.getMessage()]
+    assert r"a\x1b[2J" in record.getMessage()
+    assert record.getMessage().isprintable()
 
 
 @pytest.mark.parametrize("path", ["/no", "/raised", "/sound"])
@@ -439,6 +518,66 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(tmp_path):
     header = visitor.get().header("Set-Cookie").lower()
     assert all(flag in header for flag in ("secure", "httponly", "samesite=lax", "path=/;"))
     assert visitor.get().header("Set-Cookie") is None
+
+
+STRICT = {
+    "config.yaml": f"secret_keys: ['{KEY}']\nsession: {{same_site: strict}}\n",
+    "logic.py": """\
+from noventa import redirect
+
+
+def load_template_context(request, session, db):
+    return {"user": session.get("user", "a stranger")}
+
+
+def sign_in(request, session, db):
+    session.rotate()
+    session["user"] = "ada"
+    return redirect("/")
+
+
+def action_say(request, session, db):
+    return {"said": request.form["text"]}
+""",
+    "registry.py": """\
+import logic
+from noventa import Component, Endpoint, Page, Registry
+
+registry = Registry(
+    components=[Component("note", "note.html", logic=logic)],
+    routes=[
+        Page("/", "page.html"), Page("/elsewhere", "elsewhere.html"),
+        Endpoint("/sign-in", logic.sign_in),
+    ],
+)
+""",
+    "page.html": "{{ component('note') }}<a id=on href='/'>on</a>",
+    "note.html": """\
+<h1>{{ user }}</h1>{{ said }}{{ errors.form }}
+<form method=post>{{ action('say') }}<input name=text value="{{ values.text }}">
+<button>Say</button></form>
+""",
+    "elsewhere.html": "<a id=there href='/'>there</a>",
+}
+
+
+@pytest.mark.slow
+def test_in_a_browser_a_link_from_elsewhere_signs_nobody_out(tmp_path, chromium):
+    with serving(write_project(tmp_path, STRICT)) as server:
+        page, site = chromium.new_page(), server.url.replace("127.0.0.1", "localhost")
+        page.goto(f"{site}/sign-in")
+        assert page.text_content("h1") == "ada"
+        page.goto(f"{server.url}/elsewhere")
+        page.evaluate("site => document.querySelector('a').href = site", f"{site}/")
+        page.click("#there")
+        assert page.text_content("h1") == "a stranger"  # to the browser's mind
+        page.fill("[name=text]", "typed")
+        page.click("button")
+        assert page.input_value("[name=text]") == "typed"  # asked again, as the session is now another
+        page.click("button")
+        assert "typed" in page.text_content("body")
+        page.click("#on")
+        assert page.text_content("h1") == "ada"
 
 
 def test_without_a_secret_key_a_session_is_an_error_that_says_what_to_write(tmp_path, caplog):

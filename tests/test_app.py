@@ -619,6 +619,24 @@ def test_guards_that_give_none_let_pass_the_registrys_first(tmp_path):
     assert ran == [("first", {"id": 7}, "GET"), "second"]
 
 
+@pytest.mark.parametrize("how", ["input", "body", "guard"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_chunked_body_is_within_the_limit_whoever_reads_it(tmp_path, how, method):
+    def read(request, session, db):
+        source = {"input": request.environ["wsgi.input"].read, "body": lambda: request.body}
+        return {"bytes": len(source[how]())}
+
+    def guard(request, session, db):
+        return None if how != "guard" else {"_status": 200 + len(request.body) * 0}
+
+    route = Endpoint("/", read, methods=["GET", "POST"], guards=[guard], cross_origin=True)
+    app = app_of(tmp_path, route, config={"limits": {"body": 1_000}})
+    chunked = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+    answer = ask(app, method, body=b"x" * 1_001, CONTENT_LENGTH=None, **chunked)
+    assert (answer.status, answer.refused) == (413, "body-too-large")
+    assert ask(app, method, body=b"x" * 1_000, CONTENT_LENGTH=None, **chunked).status == 200
+
+
 def test_a_guard_runs_before_the_body_is_read(tmp_path):
     def guard(request, session, db):
         return {"_status": 403}

@@ -107,6 +107,10 @@ def download(request, session, db):
     return response
 
 
+def fail(request, session, db):
+    raise RuntimeError(f"about {request.args['v']}")
+
+
 def mounted(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [repr((environ["SCRIPT_NAME"], environ["PATH_INFO"])).encode()]
@@ -138,6 +142,7 @@ def make_hostile_app(root):
             Endpoint("/raw-location", raw_location),
             Endpoint("/header", header),
             Endpoint("/cookie", cookie),
+            Endpoint("/raise", fail),
             Endpoint("/download", download),
             Mount("/m", mounted),
             Static("/files", "files"),
@@ -841,3 +846,15 @@ def test_raw_hostile_bytes_over_a_socket_meet_the_same_answers(name, tmp_path):
         assert exchange(port, RAW["sound"][0])[0] == 200
         assert open_descriptors(worker_of(process)) == before
         assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SERVERS)
+def test_what_an_exception_says_begins_no_line_of_a_servers_log(name, tmp_path):
+    target = b"GET /raise?v=%0d%0aFORGED%20line%1b[2J%C2%85 HTTP/1.1"
+    with running(name, tmp_path) as (port, _, log):
+        assert exchange(port, raw(target))[0] == 500
+        text = log.read_bytes().decode()
+    assert "about \\r\n  FORGED line\\x1b[2J\\x85" in text
+    assert not [line for line in text.split("\n") if line.startswith("FORGED")]
+    assert text.replace("\n", "").isprintable()

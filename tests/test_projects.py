@@ -3,15 +3,12 @@
 import importlib.util
 import re
 import shutil
-import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import closing
 
 import pytest
 from processes import environment, noventa, write_files, write_project
-from webtest import TestApp
 
 import noventa_cli
 from noventa import Config, NoventaError
@@ -228,25 +225,6 @@ def test_the_tests_of_a_fresh_clone_make_a_database_of_their_own(database, tmp_p
     )  # fmt: skip
     assert "17 passed" in ended.stdout
     assert {path.relative_to(clone) for path in clone.rglob("*")} == files
-
-
-@pytest.mark.slow
-def test_signing_in_to_a_new_project_holds_nothing_while_the_password_is_hashed(
-    tmp_path, monkeypatch
-):
-    assert noventa("new", tmp_path / "hello").returncode == 0
-
-    def verify_password(*_):
-        with closing(sqlite3.connect(tmp_path / "hello" / "noventa.db", timeout=0)) as other:
-            other.execute("BEGIN IMMEDIATE")
-        return True
-
-    with project_imports(tmp_path / "hello"):
-        app = noventa_cli.load_app(tmp_path / "hello")
-        monkeypatch.setattr("components.sign_in.sign_in_logic.verify_password", verify_password)
-        form = TestApp(app).get("/sign-in").form
-        form["email"], form["password"] = "admin@example.com", "anything"
-        assert form.submit(status=303).headers["Location"] == "/account"
 
 
 @pytest.mark.parametrize(("expected", "code"), [("config.yaml", 0), ("nothing.yaml", 1)])

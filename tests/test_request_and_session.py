@@ -1,5 +1,6 @@
 """Request and session, each alone: no application, no database."""
 
+import contextlib
 import io
 import json
 import time
@@ -282,6 +283,92 @@ def test_a_missing_field_is_a_refusal_and_a_key_error_for_who_expects_one(source
     assert ("a" in values) is (source != "files")
 
 
+ODD = [
+    "\xff\xfe", "'" * 60_000, '"' * 60_001, "," * 60_000, ";" * 60_000, " " * 60_000, "9" * 60_000,
+    'a="' * 20_000, '"a",' * 15_000, "W/" * 30_000, "a/b;q=0." * 8_000, 'a/b;c="' + "\\" * 60_000,
+    "bytes=" + " " * 250_000, "bytes=" + "9" * 5_000 + "-", "bytes=1-" + "9" * 5_000, "bytes=-0",
+    "[" * 60_000, "[::1", "x:" + "9" * 60_000, "Basic " + "=" * 60_000, '"x"x GMT', "x GMT",
+    "-1", "",
+    "Mon, 99 Jan 99999 99:99:99 GMT", "Mon, 01 Jan 0001 00:00:00 GMT", "\0", "a=" + " " * 60_000,
+    "text/html; charset=nope", "text/html; charset=base64", "text/html; charset=punycode",
+    "text/html; charset=\xff", 'text/html; charset="', "max-age=" + "9" * 5_000,
+    "charset=" * 7_500, "q=0." * 15_000, ' ,\t' * 20_000,
+]  # fmt: skip
+HEADERS = [
+    "HTTP_ACCEPT", "HTTP_ACCEPT_CHARSET", "HTTP_ACCEPT_ENCODING", "HTTP_ACCEPT_LANGUAGE",
+    "HTTP_AUTHORIZATION", "HTTP_CACHE_CONTROL", "HTTP_COOKIE", "HTTP_DATE", "HTTP_HOST",
+    "HTTP_IF_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_IF_RANGE",
+    "HTTP_IF_UNMODIFIED_SINCE", "HTTP_MAX_FORWARDS", "HTTP_PRAGMA", "HTTP_RANGE", "HTTP_REFERER",
+    "HTTP_USER_AGENT", "HTTP_X_REQUESTED_WITH", "CONTENT_TYPE", "CONTENT_LENGTH", "QUERY_STRING",
+    "PATH_INFO", "SCRIPT_NAME",
+]  # fmt: skip
+SERVED = {
+    "SERVER_NAME": "s", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1", "PATH_INFO": "/",
+    "wsgi.url_scheme": "http", "CONTENT_TYPE": "text/plain", "CONTENT_LENGTH": "3",
+}  # fmt: skip
+READ = {
+    "str": str, "copy": lambda request: request.copy(), "copy_get": lambda r: r.copy_get(),
+    "as_text": lambda request: request.as_text(), "decode": lambda request: request.decode(),
+    "if_range": lambda r: webob.Response(etag="x", last_modified=1) in r.if_range,
+    "offers": lambda request: request.accept.acceptable_offers(["text/html", "a/b"]),
+    "content_range": lambda request: request.range and request.range.content_range(9),
+    "length": lambda request: str(request.cache_control) + str(request.if_range),
+    "relative": lambda request: request.relative_url("x"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_whatever_a_header_holds_all_that_webob_offers_is_read_or_refused(header):
+    names = [name for name in dir(Request) if not name.startswith("_")]
+    names = [name for name in names if not callable(getattr(Request, name))]
+    readers = [
+        *READ.values(),
+        *(lambda request, name=name: getattr(request, name) for name in names),
+    ]
+    began = time.process_time()
+    for value in ODD:
+        for read in readers:
+            environ = {"REQUEST_METHOD": "POST", "wsgi.input": io.BytesIO(b"abc"), **SERVED}
+            with contextlib.suppress(Refusal):
+                request = Request({**environ, header: value}, LIMITS)
+                request.check()
+                repr(read(request))
+    assert time.process_time() - began < 15  # one that is quadratic takes longer by itself
+
+
+@pytest.mark.parametrize(("charset", "body", "expected"), [
+    ("", b"\xc3\xa9", "é"), ("; charset=UTF8", b"\xc3\xa9", "é"), ("; charset=us-ascii", b"a", "a"),
+    ("", b"\xff", (400, "undecodable-body")), ("; charset=latin-1", b"a", (415, "charset")),
+    ("; charset=no-such", b"a", (415, "charset")), ("; charset=punycode", b"a", (415, "charset")),
+])  # fmt: skip
+def test_text_is_utf_8_or_refused(charset, body, expected):
+    request = make_request(body, CONTENT_TYPE=f"text/plain{charset}")
+    found = request.text if isinstance(expected, str) else refusal_of(lambda: request.text)
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", ["body", "text", "body_file", "body_file_seekable", "copy"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_chunked_body_is_within_the_limit_however_it_is_read(name, method):
+    chunked = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True, "REQUEST_METHOD": method}
+    request = make_request(b"x" * 100_001, CONTENT_TYPE="text/plain", **chunked)
+
+    def read():
+        value = getattr(request, name)
+        return value.read() if "file" in name else value() if callable(value) else value
+
+    assert refusal_of(read) == (413, "body-too-large")
+    request.close_files()
+
+
+def test_an_if_range_that_cannot_be_read_is_a_condition_that_is_not_met():
+    request = make_request(HTTP_RANGE="bytes=0-1", HTTP_IF_RANGE="some day GMT")
+    assert "HTTP_RANGE" not in request.environ
+    kept = make_request(HTTP_RANGE="bytes=0-1", HTTP_IF_RANGE="x")
+    assert kept.range
+    assert webob.Response(etag="y") not in kept.if_range
+
+
 # ---- Session ----
 
 SESSION = {"session": {"max_age": 1000, "lifetime": 5000}}
@@ -441,6 +528,43 @@ def test_the_cookie_has_the_flags_of_the_config(tmp_path):
     assert header.startswith("__Host-id=")
     flags = {part.strip().lower() for part in header.split(";")[1:]}
     assert flags == {"secure", "httponly", "samesite=strict", "path=/", "max-age=1209600"}
+
+
+WITHHELD = [
+    ("strict", "GET", "cross-site", True), ("strict", "POST", "cross-site", True),
+    ("strict", "GET", "same-site", False), ("strict", "GET", "none", False),
+    ("strict", "GET", "same-origin", False), ("strict", "GET", None, False),
+    ("lax", "GET", "cross-site", False), ("lax", "POST", "cross-site", True),
+    ("lax", "POST", "same-origin", False), ("none", "POST", "cross-site", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("policy", "method", "site", "withheld"), WITHHELD)
+@pytest.mark.parametrize("change", ["nonce", "data", "flash", "rotate"])
+def test_a_session_that_was_only_not_sent_is_not_overwritten_but_by_a_new_login(
+    tmp_path, policy, method, site, withheld, change
+):
+    cookies = make_cookies(tmp_path, session={"same_site": policy, "secure": True})
+    sent = {} if site is None else {"HTTP_SEC_FETCH_SITE": site}
+    request, response = make_request(REQUEST_METHOD=method, **sent), webob.Response()
+    session = cookies.open(request)
+    changes = {"nonce": lambda: session.nonce, "flash": lambda: session.flash("x")}
+    changes |= {"data": lambda: session.update(a=1), "rotate": session.rotate}
+    changes[change]()
+    cookies.save(session, request, response)
+    assert ("Set-Cookie" in response.headers) == (change == "rotate" or not withheld)
+    assert response.headers["Cache-Control"] == "private"
+
+
+@pytest.mark.parametrize("change", [lambda session: session.clear(), lambda s: s.update(a=1)])
+def test_a_session_that_was_sent_from_elsewhere_may_change(tmp_path, change):
+    cookies = make_cookies(tmp_path, session={"same_site": "strict"})
+    header = f"noventa_session={signed(make_state())}"
+    request = make_request(HTTP_COOKIE=header, HTTP_SEC_FETCH_SITE="cross-site")
+    session, response = cookies.open(request), webob.Response()
+    change(session)
+    cookies.save(session, request, response)
+    assert "Set-Cookie" in response.headers
 
 
 def test_a_mounted_application_keeps_its_cookie_below_its_prefix(tmp_path):

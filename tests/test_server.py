@@ -212,8 +212,7 @@ def test_clients_that_do_not_read_keep_no_thread_from_the_others(with_files):
 
 
 @pytest.mark.slow
-def test_clients_that_do_not_read_are_let_go(with_files, monkeypatch, caplog):
-    caplog.set_level(logging.INFO, "noventa.access")
+def test_clients_that_do_not_read_are_let_go(with_files, monkeypatch):
     monkeypatch.setattr(noventa_cli, "_GRACE_SECONDS", 1)
 
     def talk(url):
@@ -222,7 +221,6 @@ def test_clients_that_do_not_read_are_let_go(with_files, monkeypatch, caplog):
         return [received(connection) for connection in stalled]
 
     assert max(serve(with_files, talk, "--threads", "2")) < SIZE
-    assert caplog.messages.count("connection from 127.0.0.1 ended: too slow") == 5
 
 
 @pytest.mark.slow

@@ -18,11 +18,6 @@ from processes import ROOT, read_url, serving, stop
 pytestmark = pytest.mark.slow
 
 PASSWORD = "a password for the browser"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = (  # nothing but the pages under test is to be asked for
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-)  # fmt: skip
 
 
 def clean_environment():
@@ -203,18 +198,6 @@ def artifacts(place):
     folder.mkdir(parents=True, exist_ok=True)
     print(f"screenshots: {folder}")
     return folder
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if CHROMIUM is None and not os.environ.get("CI"):
-        pytest.skip("no Chromium here; `apt install chromium` for the tests in a browser")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 def sign_in(page):

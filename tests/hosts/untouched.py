@@ -22,9 +22,10 @@ import yaml
 
 def snapshot():
     root, ours = logging.getLogger(), logging.getLogger("noventa")
+    filters = [one for one in ours.filters if type(one).__module__ != "noventa"]
     return {
         "logging": [root.level, *root.handlers, *root.filters, root.manager.disable],
-        "its logger": [ours.level, *ours.handlers, *ours.filters, ours.propagate],
+        "its logger": [ours.level, *ours.handlers, *filters, ours.propagate],
         "log records": [logging.getLogRecordFactory(), logging.getLoggerClass()],
         "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
         "wake-up": signal.getitimer(signal.ITIMER_REAL),
