@@ -57,7 +57,7 @@ import traceback
 import uuid
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field
@@ -1947,6 +1947,7 @@ def _encode(data: bytes) -> str:
 # ---- Router ---------------------------------------------------------------------------------
 
 _PARAMETER = re.compile(r"\{([A-Za-z_]\w*)(?::(\w+))?\}")
+_FOREIGN_PARAMETER = re.compile(r"<(?:(\w+):)?(\w+)>|:(\w+)")  # as other frameworks write it
 _INT_DIGITS = 18  # more do not fit into a BIGINT
 
 
@@ -2052,7 +2053,10 @@ class Router:
             last = number == len(segments) - 1
             parameter = _PARAMETER.fullmatch(segment)
             if not parameter:
-                if "{" in segment or "}" in segment:
+                if foreign := _FOREIGN_PARAMETER.fullmatch(segment):
+                    kind = f":{foreign[1]}" if foreign[1] else ""
+                    fault(f"segment {segment!r}", f"write {{{foreign[2] or foreign[3]}{kind}}}")
+                elif "{" in segment or "}" in segment:
                     fault(f"segment {segment!r}", "a segment is a text or one {name}")
                 if not segment and not last:
                     fault("two slashes in a row", "write one")
@@ -2912,10 +2916,17 @@ def revision_mismatch(config: Config, engine: sa.Engine) -> str | None:
     return f"The database is at {listed}, behind {newest}; run `python -m noventa migrate`."
 
 
-def _current_revisions(engine: sa.Engine) -> set[str]:
+def lacks_file(engine: sa.Engine) -> bool:
+    """Whether the database is a file of SQLite that is not there: connecting would make it."""
     file = engine.url.database or ""
-    if engine.dialect.name == "sqlite" and not file.startswith("file:") and not Path(file).exists():
-        return set()  # connecting would make the file
+    if engine.dialect.name != "sqlite" or file.startswith("file:"):
+        return False
+    return not Path(file).exists()
+
+
+def _current_revisions(engine: sa.Engine) -> set[str]:
+    if lacks_file(engine):
+        return set()
     with reading(engine) as connection:
         if not sa.inspect(connection).has_table("alembic_version"):
             return set()
@@ -3046,23 +3057,25 @@ class CompiledComponent:
 
     def check_props(self, props: Mapping[str, Any], action: str | None = None) -> None:
         """Raises PropsError for a missing, unknown or reserved prop, naming the template line."""
-        if self._fits(tuple(props), action):
-            return
+        if not self._fits(tuple(props), action):
+            raise PropsError(str(next(self.props_faults(_calling_line(), props.keys(), action))))
+
+    def props_faults(
+        self, where: str, given: Set[str], action: str | None = None
+    ) -> Iterator[Fault]:
+        """What is wrong with props of these names: reserved, missing or unknown ones."""
         taken, needed = self._accepted_by[action] if action else self._accepted
-        given = props.keys()
-        where = f"{_calling_line()}: component {self.name!r}"
-        whose = f"{where}: its action {action!r}" if action else where
+        whose = f"component {self.name!r}" + (f": its action {action!r}" if action else "")
         for name in sorted(_NO_PROPS & given):
-            raise PropsError(
-                f"{where}: the prop {name!r} has the name of a template function or an argument of"
-                " every handler; rename it."
-            )
+            problem = f"component {self.name!r}: the prop {name!r} has the name of a template"
+            problem += " function or an argument of every handler"
+            yield Fault(where, problem, "rename it")
         for name in sorted(needed - given):
-            raise PropsError(
-                f"{whose} needs the prop {name!r}; give it: component({self.name!r}, {name}=…)."
-            )
-        for name in sorted(given - (taken or frozenset())):
-            raise PropsError(f"{whose} takes no prop {name!r}; {did_you_mean(name, taken or ())}")
+            remedy = f"give it: component({self.name!r}, {name}=…)"
+            yield Fault(where, f"{whose} needs the prop {name!r}", remedy)
+        for name in sorted(given - taken - _NO_PROPS) if taken is not None else ():
+            problem = f"{whose} takes no prop {name!r}"
+            yield Fault(where, problem, did_you_mean(name, taken or ()))
 
     def guard_props(self, props: Mapping[str, Any]) -> dict[str, Any]:
         """Those of `props` that the component's guard takes."""
@@ -3100,7 +3113,7 @@ class Components:
         components = registry.components
         self.by_name = {component.name: CompiledComponent(component) for component in components}
         self.guards = _digest_of_guards(components)
-        self._calls: dict[str, dict[str, set[str]]] = {}
+        self._calls: dict[str, dict[str, set[Any]]] = {}
         for component in components:
             self._check_declared(self.by_name[component.name])
             if component.template in self._analysed(component.template, component.where):
@@ -3109,8 +3122,19 @@ class Components:
             if page.template in self._analysed(page.template, page.where):
                 self._check_calls(page.template, None)
             self._check_parameters(page)
+        for template in self._calls:
+            self._check_uses(template)
         for compiled in self.by_name.values():
             compiled.may_act = self.debug or self._may_act(compiled)
+
+    @property
+    def templates(self) -> list[str]:
+        """Every template that a page or component needs, and that is sound."""
+        return sorted(self._calls)
+
+    def signs(self, template: str) -> set[str]:
+        """Those functions of a template that need a session, and so a secret key."""
+        return self._calls[template]["signs"]
 
     def find(self, name: str) -> CompiledComponent:
         """The component of that name. Raises PropsError, naming the template line."""
@@ -3195,6 +3219,17 @@ class Components:
             problem = f"{whose} has no action {name!r}"
             self.faults.append(Fault(template, problem, did_you_mean(name, actions)))
 
+    def _check_uses(self, template: str) -> None:
+        """The props of components and the files of `static()`, as far as they are written there."""
+        uses = self._calls[template]
+        for line, name, given in sorted(uses["props"]):
+            if name in self.by_name:
+                where = f"{template}:{line}"
+                self.faults += self.by_name[name].props_faults(where, frozenset(given))
+        for line, name in sorted(uses["static"]):
+            if not self.static.has(name):
+                self.faults.append(self.static.missing(f"{template}:{line}", name))
+
     def _check_declared(self, compiled: CompiledComponent) -> None:
         load = compiled.load
         declared = {parameter.name for parameter in _parameters(load)[3:]} if load else set()
@@ -3222,6 +3257,7 @@ def _digest_of_guards(components: Iterable[Component]) -> str:
 
 
 _CHECKED_CALLS = ("component", "action", "action_ticket")
+_SIGNS = {"action", "action_ticket", "flashes"}
 
 
 class Rendering:
@@ -3409,8 +3445,26 @@ class StaticFiles:
                 with file:
                     fingerprint = self._fingerprint(file, os.fstat(file.fileno()))
                 return f"{quote(path, safe='/')}?v={fingerprint}"
+        raise NoventaError(str(self.missing(_calling_line(), name)))
+
+    def has(self, name: str) -> bool:
+        """Whether a folder has the file `name`."""
+        files = (_open_file(folder, "/" + name.lstrip("/")) for folder in self.routes.values())
+        if file := next(filter(None, files), None):
+            file.close()
+        return file is not None
+
+    def missing(self, where: str, name: str) -> Fault:
+        """The fault that no folder has the file `name`."""
         folders = ", ".join(route.folder for route in self.routes) or "no Static route"
-        raise NoventaError(f"{_calling_line()}: static({name!r}): no such file in {folders}.")
+        known = [
+            path.relative_to(folder).as_posix()
+            for folder in self.routes.values()
+            for path in Path(folder, name.strip("/") or "x").parent.glob("*.*")
+            if path.is_relative_to(folder)
+        ]
+        problem = f"static({name!r}): no such file in {folders}"
+        return Fault(where, problem, did_you_mean(name, known))
 
     def link(self, exchange: Exchange, name: str) -> str:
         """The same as browsers write it; `static()` of the templates."""
@@ -3547,37 +3601,49 @@ def _siblings(root: Path, name: str) -> list[str]:
     return [path.relative_to(root).as_posix() for path in found if path.is_relative_to(root)]
 
 
-def _uses(tree: jinja2.nodes.Template) -> dict[str, set[str]]:
+def _uses(tree: jinja2.nodes.Template) -> dict[str, set[Any]]:
     """What a template calls by name, what it includes, and what only a request decides."""
-    uses = {function: _constant_arguments(tree, function) for function in _CHECKED_CALLS}
+    names = {name.name for name in tree.find_all(jinja2.nodes.Name)}
+    uses: dict[str, set[Any]] = {
+        function: _constant_arguments(tree, function) for function in _CHECKED_CALLS
+    }
     included = {name for name in jinja2.meta.find_referenced_templates(tree) if name is not None}
     return uses | {
-        "include": included, "optional": _optional_templates(tree), "open": _open_uses(tree)
+        "include": included, "optional": _optional_templates(tree), "open": _open_uses(tree),
+        "props": {*_written_props(tree)}, "signs": names & _SIGNS,
+        "static": {(call.lineno, _first_of(call)) for call in _calls_of(tree, "static")},
     }  # fmt: skip
+
+
+def _calls_of(tree: jinja2.nodes.Template, function: str) -> Iterator[jinja2.nodes.Call]:
+    """The calls of `function` whose first argument is a text."""
+    for call in tree.find_all(jinja2.nodes.Call):
+        named = isinstance(call.node, jinja2.nodes.Name) and call.node.name == function
+        if named and call.args and isinstance(_first_of(call), str):
+            yield call
+
+
+def _first_of(call: jinja2.nodes.Call) -> Any:
+    """The first argument of a call, if it is written there; else None."""
+    return getattr(call.args[0], "value", None)
+
+
+def _written_props(tree: jinja2.nodes.Template) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+    """Line, component and names of props of each `component("…", name=…)` without `**`."""
+    for call in _calls_of(tree, "component"):
+        if call.dyn_args is None and call.dyn_kwargs is None:
+            names = tuple(keyword.key for keyword in call.kwargs if keyword.key != "key")
+            yield call.lineno, _first_of(call), names
 
 
 def _constant_arguments(tree: jinja2.nodes.Template, function: str) -> set[str]:
     """The texts that `function` is called with as first argument."""
-    return {
-        call.args[0].value
-        for call in tree.find_all(jinja2.nodes.Call)
-        if isinstance(call.node, jinja2.nodes.Name)
-        and call.node.name == function
-        and call.args
-        and isinstance(call.args[0], jinja2.nodes.Const)
-        and isinstance(call.args[0].value, str)
-    }
+    return {_first_of(call) for call in _calls_of(tree, function)}
 
 
 def _open_uses(tree: jinja2.nodes.Template) -> set[str]:
     """`component` and `include` where what they show is decided by a request."""
-    constant = sum(
-        isinstance(call.node, jinja2.nodes.Name)
-        and call.node.name == "component"
-        and bool(call.args)
-        and isinstance(call.args[0], jinja2.nodes.Const)
-        for call in tree.find_all(jinja2.nodes.Call)
-    )
+    constant = len([*_calls_of(tree, "component")])
     used = sum(name.name == "component" for name in tree.find_all(jinja2.nodes.Name))
     dynamic = None in jinja2.meta.find_referenced_templates(tree)
     return {"component"} if used > constant else {"include"} if dynamic else set()

@@ -30,9 +30,9 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -68,6 +68,7 @@ COMMANDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "check": {
         "--deploy": {"action": "store_true", "help": "also what matters in production only"},
+        "--json": {"action": "store_true", "dest": "as_json", "help": "for programs"},
     },
     "routes": {"--json": {"action": "store_true", "dest": "as_json", "help": "for programs"}},
     "shell": {},
@@ -1876,9 +1877,9 @@ def _applied_seeds(engine: Any) -> dict[str, Any]:
     """The rows of the ledger by name; none where there is no ledger, which is not made here."""
     import sqlalchemy as sa
 
-    from noventa import reading
+    from noventa import lacks_file, reading
 
-    if engine.dialect.name == "sqlite" and not Path(engine.url.database).exists():
+    if lacks_file(engine):
         return {}
     with reading(engine) as connection:
         if not sa.inspect(connection).has_table(_LEDGER):
@@ -2122,59 +2123,148 @@ def _scratch_faults(project: Project) -> Iterator[Fault]:
 # ---- Inspection -----------------------------------------------------------------------------
 
 
-def check(root: Path, *, deploy: bool = False) -> int:
-    """Lists every fault of settings, registry, templates, models and migrations.
+@dataclass
+class Report:
+    """What `check` looked at, and what it found there."""
 
-    Says `ok` where there is none; changes nothing and needs no server. --deploy adds what
-    matters in production only, and advice, which is no fault.
+    looked_at: list[str] = field(default_factory=list)
+    faults: list[Fault | str] = field(default_factory=list)  # a text where one was raised
+    advice: list[str] = field(default_factory=list)
+
+
+def check(root: Path, *, deploy: bool = False, as_json: bool = False) -> int:
+    """Lists every fault of settings, registry, templates, models, migrations and database.
+
+    Says `ok` where there is none; changes nothing. --deploy adds what matters in production
+    only, and advice, which is no fault.
     """
-    config, faults = _settings_faults(root)
-    sound = not faults  # env.py reads the settings itself
-    deploy = deploy and sound  # of defaults that stand in for them it would say nothing
-    faults += _registry_faults(root, config, migrations=sound)
-    if not deploy and not config["debug"]:
-        faults += config.starter_keys()  # no application starts with one
-    if deploy:
-        faults += _deploy_faults(config)
-        for line in _deploy_advice(config):
-            say(f"advice: {line}")
-    if not faults:
+    report = Report()
+    config = _check_settings(report, root)
+    sound = not report.faults  # env.py reads the settings itself
+    _check_registry(report, root, config, sound=sound)
+    if sound and deploy:  # of defaults that stand in for the settings it would say nothing
+        report.faults += _deploy_faults(config)
+        report.advice += _deploy_advice(config)
+    elif not config["debug"]:
+        report.faults += config.starter_keys()  # no application starts with one
+    return _print_json(report) if as_json else _print_report(report)
+
+
+def _print_report(report: Report) -> int:
+    for line in report.looked_at:
+        say(f"looked at {line}")
+    for line in report.advice:
+        say(f"advice: {line}")
+    if not report.faults:
         say("ok")
         return 0
-    count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
-    return complain("\n".join([f"{count}:", *(f"  {fault}" for fault in faults)]))
+    count = f"{len(report.faults)} fault{'s' if len(report.faults) > 1 else ''}"
+    return complain("\n".join([f"{count}:", *(f"  {fault}" for fault in report.faults)]))
 
 
-def _settings_faults(root: Path) -> tuple[Config, list[str]]:
+def _print_json(report: Report) -> int:
+    """The report as one document; a fault has `where`, `problem` and, where known, `remedy`."""
+    faults = []
+    for fault in report.faults:
+        if isinstance(fault, str):
+            where, _, problem = fault.partition(": ")
+            faults.append({"where": where, "problem": problem, "remedy": None})
+        else:
+            faults.append(asdict(fault))
+    document = {"faults": faults, "advice": report.advice, "looked_at": report.looked_at}
+    say(json.dumps(document, indent=2, ensure_ascii=False))
+    return 1 if faults else 0
+
+
+def _check_settings(report: Report, root: Path) -> Config:
     """The settings, or the defaults where they have faults: the rest can be checked with them."""
     from noventa import Config, ConfigError, Database
 
+    report.looked_at.append("settings: config.yaml")
     try:
         config = Config.load(root)
         Database(config)
-        return config, []
+        return config
     except ConfigError as error:
-        return Config.from_mapping({}, root), str(error).splitlines()
+        report.faults += str(error).splitlines()
+        return Config.from_mapping({}, root)
 
 
-def _registry_faults(root: Path, config: Config, *, migrations: bool) -> list[str]:
-    from noventa import NoventaError, RegistryError, compile_registry
+def _check_registry(report: Report, root: Path, config: Config, *, sound: bool) -> None:
+    from noventa import Components, NoventaError, Router
 
     try:
         registry = load_registry(root)
     except NoventaError as error:
-        return str(error).splitlines()
-    faults: list[Fault] = []
+        report.faults += str(error).splitlines()
+        return
+    report.looked_at.append(
+        f"registry: {_counted(registry.components, 'component')},"
+        f" {_counted(registry.routes, 'route')}, {_counted(registry.seeds, 'seed')}"
+    )
+    if wrong := registry.wrong_types():  # nothing else can be judged by them
+        report.faults += wrong
+        return
+    router, components = Router(registry.routes), Components(registry, config)
+    report.faults += dict.fromkeys([*registry.faults(), *router.faults, *components.faults])
+    report.looked_at.append(f"templates: {_counted(components.templates, 'template')}")
+    if sound and not config["secret_keys"]:
+        report.faults += _key_faults_of(components)
+    if sound and not registry.faults():  # judged only by models that are whole
+        _check_models(report, Project(root, config, registry))
+
+
+def _counted(things: Sized, noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+
+
+def _key_faults_of(components: Components) -> Iterator[Fault]:
+    """The templates that need a session, where no secret key would sign it."""
+    from noventa import Fault
+
+    for template in components.templates:
+        if functions := components.signs(template):
+            yield Fault(
+                template,
+                f"it uses {', '.join(sorted(functions))}, but config.yaml has no secret_keys",
+                'write secret_keys: ["${file:secret.key}"], and into that file what'
+                " `openssl rand -hex 32` prints",
+            )
+
+
+def _check_models(report: Report, project: Project) -> None:
+    from noventa import revision_files, shown_url
+
+    registry, config = project.registry, project.config
+    tables = _counted(registry.metadata.tables, "table")
+    report.looked_at.append(f"models: {tables}, on {', '.join(config['migrations.portable_to'])}")
+    revisions = _counted(revision_files(project.root / _FOLDER / "versions"), "revision")
+    report.looked_at.append(f"migrations: {revisions}, up, down and up on a scratch database")
+    report.faults += migration_faults(project)
+    report.advice += length_advice(project)
+    report.looked_at.append(f"database: {shown_url(config.database_url)}")
+    report.faults += _database_faults(config)
+
+
+def _database_faults(config: Config) -> Iterator[Fault]:
+    """Whether the database answers, and is at the head of the revisions."""
+    import sqlalchemy as sa
+
+    from noventa import Fault, lacks_file, make_engine, reading, revision_mismatch, shown_url
+
+    engine = make_engine(config, poolclass=sa.NullPool)
+    where = f"database {shown_url(config.database_url)}"
     try:
-        compile_registry(registry, config)  # not an App, which looks at the database
-    except RegistryError as error:
-        faults += error.faults
-    if migrations and not registry.faults():  # judged only by models that are whole
-        project = Project(root, config, registry)
-        faults += migration_faults(project)
-        for line in length_advice(project):
-            say(f"advice: {line}")
-    return [str(fault) for fault in faults]
+        if not lacks_file(engine):
+            with reading(engine):
+                pass
+    except sa.exc.DBAPIError as error:
+        remedy = "start it, or mend `database` in config.yaml"
+        yield Fault(where, f"it does not answer: {_reason(error)}", remedy)
+        return
+    if mismatch := revision_mismatch(config, engine):
+        problem, _, remedy = mismatch.removesuffix(".").partition("; ")
+        yield Fault(where, problem, remedy)
 
 
 def _deploy_faults(config: Config) -> Iterator[str]:

@@ -573,7 +573,9 @@ def test_in_a_browser_a_link_from_elsewhere_signs_nobody_out(tmp_path, chromium)
         assert page.text_content("h1") == "a stranger"  # to the browser's mind
         page.fill("[name=text]", "typed")
         page.click("button")
-        assert page.input_value("[name=text]") == "typed"  # asked again, as the session is now another
+        assert (
+            page.input_value("[name=text]") == "typed"
+        )  # asked again, as the session is now another
         page.click("button")
         assert "typed" in page.text_content("body")
         page.click("#on")

@@ -196,26 +196,36 @@ def test_props_may_be_declared(tmp_path, call, seen):
     assert ask(app).text == seen
 
 
-@pytest.mark.parametrize(
-    ("call", "problem"),
-    [
-        ("component('c')", "component 'c' needs the prop 'id'; give it: component('c', id=…)."),
-        ("component('c', id=1, moed=2)", "component 'c' takes no prop 'moed'; did you"),
-        ("component('c', id=1, x=2)", "component 'c' takes no prop 'x'; known: id, mode"),
-        ("component('c', ide=1)", "component 'c' needs the prop 'id'"),
-        ("component('c' ~ 'x')", "component 'cx' is not in the registry; did you mean 'c'?"),
-        ("component('free', url='/')", "component 'free': the prop 'url' has the name"),
-        ("component('free', db=1)", "component 'free': the prop 'db' has the name"),
-    ],
-)  # fmt: skip
+WRONG_PROPS = [
+    ("component('c')", "component 'c' needs the prop 'id'; give it: component('c', id=…)."),
+    ("component('c', id=1, moed=2)", "component 'c' takes no prop 'moed'; did you"),
+    ("component('c', id=1, x=2)", "component 'c' takes no prop 'x'; known: id, mode"),
+    ("component('c', ide=1)", "component 'c' needs the prop 'id'"),
+    ("component('free', url='/')", "component 'free': the prop 'url' has the name"),
+    ("component('free', db=1)", "component 'free': the prop 'db' has the name"),
+]
+WRONG_NAME = "component 'cx' is not in the registry; did you mean 'c'?"
+
+
+@pytest.mark.parametrize(("call", "problem"), [*WRONG_PROPS, ("component('c' ~ 'x')", WRONG_NAME)])
 def test_a_wrong_prop_names_component_and_calling_line(tmp_path, caplog, call, problem):
     components = {"c": ("", DECLARED), "free": ("", None)}
-    app = shown(tmp_path, "<p>\n{% if 1 %}\n{{ " + call + " }}{% endif %}", components)
+    late = call.removesuffix(")") + ", **{})"  # what it is called with is known only then
+    app = shown(tmp_path, "<p>\n{% if 1 %}\n{{ " + late + " }}{% endif %}", components)
     assert failure_of(app, caplog).startswith(f"page.html:3: {problem}")
 
 
+@pytest.mark.parametrize(("call", "problem"), WRONG_PROPS)
+@pytest.mark.parametrize("block", ["{{{{ {} }}}}", "{{% call {} %}}{{% endcall %}}"])
+def test_a_wrong_prop_that_is_written_out_is_a_fault_at_the_start(tmp_path, call, problem, block):
+    components = {"c": ("", DECLARED), "free": ("", None)}
+    with pytest.raises(RegistryError) as caught:
+        shown(tmp_path, "{% if 0 %}\n" + block.format(call) + "{% endif %}", components)
+    assert str(caught.value.faults[0]).startswith(f"page.html:2: {problem}")
+
+
 def test_a_wrong_prop_names_the_line_of_the_component_that_called(tmp_path, caplog):
-    components = {"outer": ("\n{{ component('c') }}", None), "c": ("", DECLARED)}
+    components = {"outer": ("\n{{ component('c', **{}) }}", None), "c": ("", DECLARED)}
     app = shown(tmp_path, "{{ component('outer') }}", components)
     assert failure_of(app, caplog).startswith("outer.html:2: component 'c' needs the prop 'id'")
 
@@ -494,8 +504,8 @@ def test_static_gives_a_url_that_changes_with_the_file(tmp_path):
 
 
 def test_static_of_a_file_that_does_not_exist_names_the_line(tmp_path, caplog):
-    failure = failure_of(shown(tmp_path, "\n{{ static('no.css') }}"), caplog)
-    assert failure == "page.html:2: static('no.css'): no such file in no Static route."
+    failure = failure_of(shown(tmp_path, "\n{{ static('no' ~ '.css') }}"), caplog)
+    assert failure.startswith("page.html:2: static('no.css'): no such file in no Static route;")
 
 
 @pytest.mark.parametrize("where", ["page", "component"])

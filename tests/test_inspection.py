@@ -114,34 +114,129 @@ def migrated(tmp_path):
     """A project without faults: what it has for tables is in its migrations."""
     root = write_project(tmp_path, USER)
     assert run(root, "migrate", "revision", "--autogenerate", "-m", "Users") == 0
-    for left in root.glob("noventa.db*"):
-        left.unlink()
+    assert run(root, "migrate") == 0
     return root
 
 
-def test_check_says_ok_where_nothing_is_wrong(migrated, capsys):
+def test_check_says_what_it_looked_at_and_ok_where_nothing_is_wrong(migrated, capsys):
     capsys.readouterr()
     assert run(migrated, "check") == 0
-    assert capsys.readouterr() == ("ok\n", "")
+    assert capsys.readouterr().out == (
+        "looked at settings: config.yaml\n"
+        "looked at registry: 3 components, 4 routes, 0 seeds\n"
+        "looked at templates: 3 templates\n"
+        "looked at models: 1 table, on sqlite, postgresql, mysql\n"
+        "looked at migrations: 1 revision, up, down and up on a scratch database\n"
+        f"looked at database: sqlite:///{migrated}/noventa.db\n"
+        "ok\n"
+    )
+
+
+def test_check_as_json_is_one_document(migrated, capsys):
+    capsys.readouterr()
+    assert run(migrated, "check", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["faults"] == []
+    write_project(migrated, {**USER, "pages/index.html": '{{ component("usr") }}'})
+    with (migrated / "config.yaml").open("a") as config:
+        config.write("debgu: true\n")
+    assert run(migrated, "check", "--json") == 1
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert document["faults"] == [
+        {"where": "config.yaml", "problem": "debgu is no setting; did you mean 'debug'?",
+         "remedy": None},
+        {"where": "pages/index.html", "problem": "component 'usr' is not in the registry",
+         "remedy": "did you mean 'user'?"},
+    ]  # fmt: skip
+    assert (len(document["looked_at"]), document["advice"], err) == (3, [], "")
+
+
+@pytest.mark.parametrize("state", ["gone", "empty", "behind", "damaged", "away"])
+def test_check_says_what_the_database_lacks(state, migrated, capsys):
+    file = migrated / "noventa.db"
+    if state == "gone":
+        file.unlink()
+    elif state == "empty":
+        file.write_bytes(b"")
+    elif state == "behind":
+        assert run(migrated, "migrate", "revision", "-m", "more") == 0
+    elif state == "damaged":
+        file.write_bytes(b"no database at all, but long enough to have been one" * 100)
+    else:
+        url = "postgresql+psycopg://me:hidden-word@127.0.0.1:1/x"
+        settings = PROJECT["config.yaml"].replace("sqlite:///./noventa.db", url)
+        write_project(migrated, {**USER, "config.yaml": settings})
+    before = file.read_bytes() if file.exists() else None
+    assert run(migrated, "check") == 1
+    err = capsys.readouterr().err
+    said = {
+        "gone": "The database is empty, not at ", "empty": "The database is empty, not at ",
+        "behind": ", behind ", "damaged": "it does not answer: DatabaseError: file is not a data",
+        "away": "it does not answer: OperationalError: connection failed",
+    }  # fmt: skip
+    assert said[state] in err
+    remedy = "start it, or mend" if state in ("damaged", "away") else "run `python -m noventa mig"
+    assert remedy in err
+    assert "hidden-word" not in err
+    if state in ("gone", "damaged"):
+        assert before == (file.read_bytes() if file.exists() else None)
+
+
+def test_check_misses_the_secret_key_that_templates_need(migrated, capsys):
+    settings = PROJECT["config.yaml"].partition("secret_keys")[0]
+    write_project(migrated, {**USER, "config.yaml": settings})
+    assert run(migrated, "check") == 1
+    err = capsys.readouterr().err
+    assert "user.html: it uses action, but config.yaml has no secret_keys; write secret_keys" in err
+    assert err.startswith("1 fault:")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"pages/index.html": '\n{{ static("sit.css") }}'},
+            "pages/index.html:2: static('sit.css'): no such file in files; did you",
+        ),
+        (
+            {"components/user/user_logic.py": "def action_rename(request, session, db, **x): 1\n"
+             "def load_template_context(request, session, db, *, id): 1\n"},
+            "pages/index.html:1: component 'user' needs the prop 'id'; give it: component('user',",
+        ),
+        (
+            {"registry.py": USER["registry.py"].replace('"/users.json"', '"/users/<int:id>"')},
+            "route '/users/<int:id>': segment '<int:id>'; write {id:int}.",
+        ),
+    ],
+)  # fmt: skip
+def test_check_and_the_start_find_what_is_written_wrong(files, message, migrated, capsys):
+    write_project(migrated, {**USER, **files})
+    assert run(migrated, "check") == 1
+    assert message in capsys.readouterr().err
+    assert run(migrated, "serve") == 1
+    assert message in capsys.readouterr().err
 
 
 def test_check_advises_on_text_that_mysql_holds_less_of(tmp_path, capsys):
     models = "components/user/user_models.py"
     root = write_project(tmp_path, {**USER, models: USER[models] + "    name: Mapped[str]\n"})
     assert run(root, "migrate", "revision", "--autogenerate", "-m", "Users") == 0
+    assert run(root, "migrate") == 0
     capsys.readouterr()
     assert run(root, "check") == 0
-    advice, ok = capsys.readouterr().out.splitlines()
+    *_, advice, ok = capsys.readouterr().out.splitlines()
     assert advice.startswith(f"advice: {models}: User: name: String without a length: VARCHAR(255)")
     assert ok == "ok"
     with (root / "config.yaml").open("a") as config:
         config.write("migrations: {portable_to: [postgresql]}\n")
     assert run(root, "check") == 0
-    assert capsys.readouterr().out == "ok\n"
+    assert "advice" not in capsys.readouterr().out
 
 
 def test_check_does_not_make_the_database(migrated):
-    assert run(migrated, "check", "--deploy") in (0, 1)
+    for left in migrated.glob("noventa.db*"):
+        left.unlink()
+    assert run(migrated, "check", "--deploy") == 1
     assert list(migrated.glob("noventa.db*")) == []
 
 
@@ -207,7 +302,7 @@ def test_a_project_that_is_ready_has_only_advice(tmp_path, monkeypatch, capsys):
     out, err = deploy_faults(tmp_path, capsys, GOOD)
     assert err == ""
     assert out.splitlines()[-1] == "ok"
-    assert all(line.startswith("advice: ") for line in out.splitlines()[:-1])
+    assert all(line.startswith(("looked at ", "advice: ")) for line in out.splitlines()[:-1])
     assert "database is SQLite" in out
     assert "through a proxy on this machine" in out
     assert 'write headers: {Strict-Transport-Security: "max-age=31536000"}' in out
@@ -257,7 +352,7 @@ def test_debug_by_the_environment_is_mended_there(tmp_path, monkeypatch, capsys)
 def test_settings_that_cannot_be_read_are_mended_first(tmp_path, capsys):
     out, err = deploy_faults(tmp_path, capsys, GOOD)
     assert err.startswith("1 fault:\n  config.yaml: secret_keys needs the environment variable")
-    assert out == ""
+    assert "advice" not in out
 
 
 def test_advice_follows_the_settings(tmp_path, monkeypatch, capsys):
@@ -271,10 +366,14 @@ def test_advice_follows_the_settings(tmp_path, monkeypatch, capsys):
     assert "server.hosts" not in deploy_faults(tmp_path, capsys, GOOD + listed)[0]
 
 
-def test_no_sqlite_advice_for_a_server(tmp_path):
-    settings = "database: postgresql+psycopg://me@db.example/x\n"
-    config = noventa_cli._settings_faults(write_project(tmp_path, {"config.yaml": settings}))[0]
-    assert not [line for line in noventa_cli._deploy_advice(config) if "SQLite" in line]
+def test_no_sqlite_advice_for_a_server(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SOME_KEY", KEY)
+    settings = "database: postgresql+psycopg://me@127.0.0.1:1/x\n"
+    write_project(tmp_path, {"config.yaml": GOOD + settings})
+    assert run(tmp_path, "check", "--deploy") == 1  # it does not answer
+    out = capsys.readouterr().out
+    assert "advice" in out
+    assert "SQLite" not in out
 
 
 # ---- shell ----------------------------------------------------------------------------------
