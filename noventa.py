@@ -74,7 +74,10 @@ import sqlalchemy as sa
 import yaml
 from markupsafe import Markup, escape
 from sqlalchemy import event, orm
-from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
+from sqlalchemy.engine.cursor import (
+    BufferedRowCursorFetchStrategy,
+    FullyBufferedCursorFetchStrategy,
+)
 from sqlalchemy.util import ScopedRegistry
 
 with warnings.catch_warnings():  # WebOb imports `cgi`, deprecated from Python 3.11 on
@@ -1449,11 +1452,6 @@ class Request(webob.request.BaseRequest):
             self.environ["wsgi.input"] = io.BufferedReader(self._body)
             self.environ["webob.is_body_seekable"] = False
 
-    def receive(self) -> None:
-        """Takes in a body that was guarded, so that whoever reads it later waits for nobody."""
-        if "_body" in self.__dict__ and self._body.is_new and self.is_body_readable:
-            self.make_body_seekable()
-
     def make_tempfile(self) -> tempfile.SpooledTemporaryFile[bytes]:  # type: ignore[override]
         """A file that goes to disk over `limits.memory`; for uploads, and for WebOb's `body`."""
         file = tempfile.SpooledTemporaryFile[bytes](self.limits["memory"])
@@ -1468,9 +1466,7 @@ class Request(webob.request.BaseRequest):
             file.close()
 
     def rewind(self) -> None:
-        """Makes the body and uploaded files readable from their start again."""
-        if self.is_body_seekable:
-            self.environ["wsgi.input"].seek(0)
+        """Makes uploaded files readable from their start again."""
         for file in self._open_files:
             if not file.closed:
                 file.seek(0)
@@ -1560,12 +1556,7 @@ class _Body(io.RawIOBase):
         self.stream, self.known = environ["wsgi.input"], length is not None
         if length is None and not environ.get("wsgi.input_terminated"):
             length, self.known = 0, True  # a server that does not end the stream: read nothing
-        self.total = self.left = limit + 1 if length is None else length
-
-    @property
-    def is_new(self) -> bool:
-        """Whether nothing of it was read."""
-        return self.left == self.total
+        self.left = limit + 1 if length is None else length
 
     def readable(self) -> bool:
         return True
@@ -1615,14 +1606,12 @@ class Session(MutableMapping[str, Any]):
     def __init__(self, load: Callable[[], tuple[dict[str, Any], str]]) -> None:
         self._load = load  # gives the state, and the same as JSON
         self.shown = 0  # how many flashes a page has taken
-        self.settled = 0  # how many there were before the handler under way
         self.rotated = False
 
     @lazy
     def state(self) -> dict[str, Any]:
         """What the cookie holds: data, flashes, nonce, and the times issued and seen."""
         state, self.loaded = self._load()
-        self.settled = len(state["flashes"])
         return state
 
     @property
@@ -1669,21 +1658,6 @@ class Session(MutableMapping[str, Any]):
         """Keeps a message until a page that shows it was sent."""
         self.state["flashes"].append([str(text), kind])
 
-    def settle(self, *, keep: bool) -> None:
-        """After a handler: what it flashed stays, or goes with what it did not commit."""
-        if self.touched:
-            flashes = self.state["flashes"]
-            if not keep:
-                del flashes[self.settled :]
-            self.settled = len(flashes)
-
-    def take(self, kind: str) -> list[str]:
-        """The texts of the messages of one kind, which are then gone."""
-        flashes = self.state["flashes"]
-        self.state["flashes"] = [flash for flash in flashes if flash[1] != kind]
-        self.settled = len(self.state["flashes"])
-        return [text for text, its in flashes if its == kind]
-
     def flashes(self) -> list[Flash]:
         """The messages; they go when the page that asked was sent."""
         self.shown = len(self.state["flashes"])
@@ -1707,7 +1681,6 @@ class Session(MutableMapping[str, Any]):
 
     def clear(self) -> None:
         """Forgets data and messages, and makes tickets printed before dead."""
-        self.settled = 0
         self.state.update(data={}, flashes=[], nonce=None)
 
 
@@ -2281,6 +2254,7 @@ def make_engine(
     else:
         event.listen(engine, "checkin", _note_use)
         event.listen(engine, "checkout", functools.partial(_ping_if_idle, engine.dialect))
+    event.listen(engine, "reset", _end_forgotten_streams)
     return engine
 
 
@@ -2290,14 +2264,16 @@ def shown_url(url: sa.URL) -> str:
 
 
 class Work:
-    """One transaction of a session: whether it only reads, and what it has written so far."""
+    """One transaction of a session: whether it only reads, what it has written so far, and the
+    cursors of results that are read row by row and not read to their end."""
 
-    __slots__ = ("connection", "in_request", "reads", "savepoints", "writes")
+    __slots__ = ("connection", "dialect", "reads", "savepoints", "streams", "writes")
 
-    def __init__(self, connection: sa.Connection, *, reads: bool, in_request: bool) -> None:
+    def __init__(self, connection: sa.Connection, *, reads: bool) -> None:
         self.connection = weakref.ref(connection)  # one that is forgotten goes back to the pool
-        self.reads, self.in_request = reads, in_request
+        self.reads, self.dialect = reads, connection.dialect
         self.writes: list[str] = []
+        self.streams: list[Any] = []
         self.savepoints: dict[str, int] = {}  # how many writes came before each
         connection.info["work"] = self
 
@@ -2320,6 +2296,46 @@ class Work:
         elif statement.startswith("ROLLBACK TO SAVEPOINT "):
             name = statement.removeprefix("ROLLBACK TO SAVEPOINT ")
             del self.writes[self.savepoints.get(name, 0) :]
+
+    def stream(self, cursor: Any, context: Any) -> None:
+        """Has a result read as its rows are asked for, at the latest until the transaction ends.
+
+        An unread rest of SQLite's would keep its snapshot, and the next transaction on that
+        connection would find the database locked; a server's cursor is closed before its end.
+        """
+        for ending in ("rollback", "commit"):
+            event.listen(context.root_connection, ending, self.end_streams)
+        self.streams.append(cursor)
+        context.cursor_fetch_strategy = _StreamedRows(cursor, context.execution_options, self)
+
+    def end_streams(self, *_: object) -> None:
+        """Closes what was not read to its end."""
+        while self.streams:
+            cursor = self.streams.pop()
+            with contextlib.suppress(self.dialect.loaded_dbapi.Error):  # its connection is gone
+                cursor.close()
+
+
+class _StreamedRows(BufferedRowCursorFetchStrategy):
+    """Rows in batches of `yield_per`, whose cursor is forgotten when it was read to its end."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, cursor: Any, options: Mapping[str, Any], work: Work) -> None:
+        super().__init__(cursor, options)
+        self._work = work
+
+    def soft_close(self, result: Any, dbapi_cursor: Any) -> None:
+        super().soft_close(result, dbapi_cursor)
+        self._end(dbapi_cursor)
+
+    def hard_close(self, result: Any, dbapi_cursor: Any) -> None:
+        super().hard_close(result, dbapi_cursor)
+        self._end(dbapi_cursor)
+
+    def _end(self, cursor: Any) -> None:
+        if cursor in self._work.streams:
+            self._work.streams.remove(cursor)
 
 
 Begin = Callable[[Any, str, Any, Work | None], None]  # cursor, statement, its context, the work
@@ -2346,9 +2362,13 @@ def watch_statements(engine: sa.Engine, begin: Begin, again: Again = lambda *_: 
             by(cursor, statement, *arguments)
         if work and not statement.startswith("SELECT"):
             work.note(statement)
-        streamed = context.execution_options.get("stream_results", False)
-        if (work and work.in_request) if streamed else is_sqlite:
-            _read_whole(cursor, context, streamed)
+        if cursor.description and not context.is_crud:
+            if not context.execution_options.get("stream_results"):
+                if is_sqlite:  # a cursor that is left open keeps its snapshot
+                    whole = FullyBufferedCursorFetchStrategy(cursor, cursor.description)
+                    context.cursor_fetch_strategy = whole
+            elif work:
+                work.stream(cursor, context)
         return True  # it is sent
 
     for name in ("do_execute", "do_executemany", "do_execute_no_params"):
@@ -2400,11 +2420,16 @@ class Scope:
             self.session.rollback()
 
     def release(self) -> None:
-        """Gives the connection back to the pool; loaded objects stay readable as they are."""
+        """Gives the connection back to the pool, but for a result that is read row by row.
+
+        Loaded objects stay readable as they are.
+        """
         if self.session is None:
             return
         if uncommitted(self.session):
             _clean(self.session, self.session.rollback)
+        elif (work := self.session.info.get("work")) and work.streams:
+            return
         elif transaction := self.session.get_transaction():
             _clean(self.session, transaction.close)
 
@@ -2568,7 +2593,7 @@ class Database:
             _begin_sqlite_at_once(connection, reads=reads)
         elif self._autocommit is not None:
             reads = reads and self._autocommit.prepare(connection)
-        session.info["work"] = Work(connection, reads=reads, in_request=scope is not None)
+        session.info["work"] = Work(connection, reads=reads)
 
     def _end_work(self, session: orm.Session, transaction: orm.SessionTransaction) -> None:
         if transaction.parent is not None:
@@ -2686,7 +2711,8 @@ def _make_read_only(connection: sa.Connection, driver: Any) -> bool:
         found = connection.exec_driver_sql(
             "SELECT set_config('default_transaction_read_only', 'on', false)"
             " WHERE current_setting('default_transaction_isolation') = 'read committed'"
-            " AND current_setting('default_transaction_read_only') = 'off'"
+            " AND current_setting('default_transaction_read_only') = 'off'",
+            execution_options={"stream_results": False},
         ).first()
     finally:
         if not driver.closed:
@@ -2719,6 +2745,8 @@ _OF_ITS_TRANSACTION = re.compile(  # locks, settings, messages, ids and the cloc
 def _clean(session: orm.Session, clean: Callable[[], None]) -> None:
     """A connection that cannot be cleaned is dropped, and spoils no answer."""
     work: Work | None = session.info.get("work")
+    if work is not None:
+        work.end_streams()  # in a sandbox the connection's own transaction goes on
     try:
         clean()
     except (sa.exc.SQLAlchemyError, OSError) as error:
@@ -2858,17 +2886,10 @@ def _rollback_sqlite(connection: Any) -> None:
         connection.execute("ROLLBACK")
 
 
-def _read_whole(cursor: Any, context: Any, streamed: bool) -> None:
-    """Reads a result at once where its cursor may not stay open.
-
-    SQLite's would keep its snapshot, and the next transaction on that connection would find the
-    database locked; a server's is gone when a stream gives its connection back between chunks.
-    """
-    description = cursor.description
-    if description and not context.is_crud:
-        context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(cursor, description)
-        if streamed:
-            cursor.close()
+def _end_forgotten_streams(_: object, record: Any, __: object) -> None:
+    """Where a session was not closed, but is gone."""
+    if record is not None and (work := record.info.get("work")) is not None:
+        work.end_streams()
 
 
 def _survive_fork(engine: sa.Engine) -> None:
@@ -3536,13 +3557,8 @@ class StaticFiles:
 
 
 def report_forgotten_commit(exchange: Exchange, handler: Handler | None) -> None:
-    """Rolls back what `handler` (None: it raised) changed and did not commit, and says so.
-
-    What it flashed goes too: the visitor must not read "Saved." where nothing was.
-    """
-    rows = exchange.scope.uncommitted()
-    exchange.session.settle(keep=not rows)
-    if rows:
+    """Rolls back what `handler` (None: it raised) changed and did not commit, and says so."""
+    if rows := exchange.scope.uncommitted():
         exchange.scope.rollback()
         names = [] if handler is None else [name_of(handler)]
         name = " > ".join((*exchange.trail, *names))
@@ -3819,7 +3835,6 @@ _ASKED_AGAIN = {
     "other-session": "Your session has changed: please send the form again.",
     "old-ticket": "This form is out of date: please send it again.",
 }
-_UNCOMMITTED = "uncommitted"  # kind of the message that carries a report over a redirect, in debug
 _CLOCKS_DIFFER = 300  # seconds, between two machines that serve one site
 _DEFAULT_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -3949,9 +3964,7 @@ class App:
             if not exchange.reads and request.media_type and isinstance(route, Page):
                 _ = request.form_type
             request.guard_body()
-            exchange.scope.rollback()  # while a slow client sends, its guards hold nothing
         if isinstance(route, Endpoint):
-            request.receive()
             return self._endpoint(exchange, route)
         return self._page(exchange, route)
 
@@ -4173,10 +4186,6 @@ class App:
             report_forgotten_commit(exchange, handler)
 
     def _render(self, exchange: Exchange, page: Page, posted: Posted | None = None) -> str:
-        if self._debug and self.sessions.name in exchange.request.cookies:
-            for text in exchange.session.take(_UNCOMMITTED):  # before a redirect
-                handler, *rows = text.split("\n")
-                exchange.reports.append((handler, rows))
         rendering = Rendering(self.components, exchange, posted)
         html = rendering.page(page.template)
         if self._debug:
@@ -4222,9 +4231,6 @@ class App:
         """With the session's cookie; what a handler returned is copied and checked."""
         session, request = exchange.session, exchange.request
         answer = response if isinstance(response, Answer) else self._copied(exchange, response)
-        if self._debug and answer.status.startswith("3") and self.config["secret_keys"]:
-            for handler, rows in exchange.reports:  # for the page that it leads to
-                session.flash("\n".join([handler, *rows]), _UNCOMMITTED)
         if session.touched:
             if session.shown and request.method != "HEAD":
                 del session.state["flashes"][: session.shown]
@@ -4344,7 +4350,7 @@ def compile_registry(registry: Registry, config: Config) -> tuple[Router, Compon
 
 class Stream:
     """A body that is made while it is sent. It may use `db`, whose connection goes back to the
-    pool before the first chunk and after each."""
+    pool before the first chunk and after each, unless a result is being read row by row."""
 
     def __init__(self, chunks: Iterable[bytes], scope: Scope) -> None:
         self._closed = False

@@ -40,14 +40,10 @@ class Counter(Base):
     label: orm.Mapped[str | None] = orm.mapped_column(sa.String(40), unique=True)
 
 
-def counting_app(
-    root: Path, url: str, *routes: Any, debug: bool = False, files: Any = None,
-    components: Any = (), **pool: Any,
-) -> App:  # fmt: skip
+def counting_app(root: Path, url: str, *routes: Any, debug: bool = False, **pool: Any) -> App:
     """An application with one counter, at 0. `pool` are settings below `database:`."""
     config = {"database": {"url": url, **pool}, "debug": debug}
-    parts = {"routes": list(routes), "components": components}
-    app = make_app(root, files, config, models=[Counter], **parts)
+    app = make_app(root, config=config, models=[Counter], routes=list(routes))
     with app.database.session() as db:
         db.merge(Counter(id=1, value=0))
         db.commit()
@@ -191,10 +187,6 @@ def add(request, session, db):
     db.commit()
     return {"process": os.getpid()}
 
-def guard(request, session, db):
-    db.query(Counter).one()
-    open("guarded", "w").close()
-
 def count(request, session, db):
     return {"count": db.query(Counter).count(), "process": os.getpid()}
 
@@ -209,15 +201,14 @@ import handlers
 import models
 from noventa import Endpoint, Registry
 
-def action(path, handler, **options):
-    return Endpoint(path, handler, methods=["POST"], cross_origin=True, **options)
+def action(path, handler):
+    return Endpoint(path, handler, methods=["POST"], cross_origin=True)
 
 registry = Registry(
     models=[models],
     routes=[
         action("/increment", handlers.increment),
         action("/add", handlers.add),
-        action("/guarded", handlers.increment, guards=[handlers.guard]),
         Endpoint("/count", handlers.count),
         Endpoint("/slow", handlers.slow),
     ],

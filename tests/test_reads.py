@@ -126,7 +126,7 @@ NOT_PLAIN = {
     "server-side cursor": lambda db: (
         db.connection().execution_options(stream_results=True).execute(sa.select(Account.id)).all()
     ),
-    "row by row": lambda db: [  # by a server-side cursor, which is read at once in a request
+    "row by row": lambda db: [  # by a server-side cursor
         row.id for row in db.scalars(sa.select(Account).execution_options(yield_per=1))
     ],
     "function that writes": lambda db: db.scalar(sa.select(sa.func.stats.count(5))),
