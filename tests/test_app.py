@@ -936,6 +936,7 @@ assert not seen, seen
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_a_request_leaves_nothing_for_the_garbage_collector(tmp_path):
     """Circular references of every request cost each of them time, and hold what it loaded."""
     app, html, garbage = form_app(tmp_path, "return {}"), [], []

@@ -1393,6 +1393,7 @@ def test_an_exhausted_pool_is_a_503_and_no_hang(
     assert "timeout 1.00" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_database_that_is_down_is_a_503_and_heals_by_itself(
     tmp_path: Path, cluster: PrivatePostgres, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1409,6 +1410,7 @@ def test_a_database_that_is_down_is_a_503_and_heals_by_itself(
     assert ask(app, "POST", "/add").text == '{"value":2}'
 
 
+@pytest.mark.slow
 def test_a_database_that_goes_away_amid_a_request_is_a_503(
     tmp_path: Path, cluster: PrivatePostgres
 ) -> None:
@@ -1469,6 +1471,7 @@ assert checked_out(app) == 0
 """
 
 
+@pytest.mark.slow
 def test_a_forked_child_makes_connections_of_its_own(tmp_path: Path, database: str) -> None:
     tests = str(Path(__file__).parent)
     command = [sys.executable, "-c", FORKING, str(tmp_path), database]
@@ -1479,6 +1482,7 @@ def test_a_forked_child_makes_connections_of_its_own(tmp_path: Path, database: s
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @only_postgresql
 def test_a_preloaded_application_serves_from_forked_workers(tmp_path: Path, database: str) -> None:
     with gunicorn(tmp_path, database, "--workers", "2") as server:

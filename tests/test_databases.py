@@ -17,6 +17,8 @@ from support import make_app
 
 from noventa import Config, Database
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "p%40@/:?#$ü"
 ROLES = {
     "postgresql": ["CREATE ROLE {0} LOGIN PASSWORD '{1}'", "ALTER DATABASE {2} OWNER TO {0}"],

@@ -14,6 +14,8 @@ import pytest
 import sqlalchemy as sa
 from processes import KEY, PROJECT, environment, noventa, serving, write_files
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = Path(__file__).parent / "data" / "database-integration.txt"
 KINDS = ("PYTHON", "YAML", "BASH")
 PROSE = re.compile(r"\n\n(?=[A-Z])")  # at the margin, after an empty line: code here never is

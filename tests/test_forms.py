@@ -151,6 +151,7 @@ SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max
 TEXTS = st.text(st.characters(exclude_characters="\0\r\n", exclude_categories=["Cs"]), max_size=20)
 
 
+@pytest.mark.slow
 @given(
     props=st.dictionaries(st.sampled_from(["id", "name", "für", "x_1"]), SCALARS),
     form=st.dictionaries(TEXTS, TEXTS, max_size=5),

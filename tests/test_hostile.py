@@ -657,6 +657,7 @@ def test_a_refusal_is_one_log_line_of_ascii_with_its_reason(app, caplog):
             assert f": {answer.refused} ({answer.status})" in lines[-1]
 
 
+@pytest.mark.slow
 def test_a_hostile_request_leaves_no_row_no_file_and_no_memory(app, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     send(app, CASES[0].values[0])
@@ -832,6 +833,7 @@ def worker_of(process):
     return children[-1] if children else str(process.pid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SERVERS)
 def test_raw_hostile_bytes_over_a_socket_meet_the_same_answers(name, tmp_path):
     with running(name, tmp_path) as (port, process, log):

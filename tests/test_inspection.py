@@ -390,6 +390,7 @@ def test_the_shell_has_db_the_registry_and_the_models(migrated, monkeypatch, cap
     assert "User, db, app, registry" in err
 
 
+@pytest.mark.slow
 def test_the_shell_uses_the_app_of_wsgi_py_also_where_middleware_is_around_it(tmp_path, capsys):
     wrapped = PROJECT["wsgi.py"].replace("= app\n", "= lambda *arguments: app(*arguments)\n")
     ended = noventa(
@@ -402,6 +403,7 @@ def test_the_shell_uses_the_app_of_wsgi_py_also_where_middleware_is_around_it(tm
     assert "wsgi.py defines no `app`; write app = App(registry" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_leaving_the_shell_by_exit_is_no_fault(tmp_path):
     ended = noventa("--project", write_project(tmp_path), "shell", input="exit()\nprint('on')\n")
     assert ended.returncode == 0

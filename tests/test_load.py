@@ -37,6 +37,8 @@ from webob import Request, Response
 
 from noventa import App, Component, Config, Database, Endpoint, Page
 
+pytestmark = pytest.mark.slow
+
 # ---- Twenty-six kinds of failure: each handler has used `db` when it fails -------------------
 
 

@@ -27,6 +27,8 @@ import noventa_cli
 from noventa import revision_mismatch
 from noventa_cli import load_project, migration_faults, migration_lock, project_imports
 
+pytestmark = pytest.mark.slow
+
 ITEM = """
 class Item(Base):
     __tablename__ = "items"

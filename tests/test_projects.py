@@ -227,6 +227,7 @@ def test_the_tests_of_a_fresh_clone_make_a_database_of_their_own(database, tmp_p
     assert {path.relative_to(clone) for path in clone.rglob("*")} == files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("expected", "code"), [("config.yaml", 0), ("nothing.yaml", 1)])
 def test_the_projects_own_tests_are_run_where_it_lies(expected, code, tmp_path, capfd):
     test = f"from pathlib import Path\n\ndef test_it(): assert Path({expected!r}).exists()\n"

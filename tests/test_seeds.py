@@ -7,6 +7,8 @@ import os
 import pytest
 from conftest import USER_MODELS, only_postgresql, only_sqlite
 
+pytestmark = pytest.mark.slow
+
 IMPORT = "from components.user.user_models import User\n\n\n"
 ADD = "db.add(User(email='{0}@example.com', name='{0}'))"
 

@@ -20,6 +20,8 @@ from processes import PROJECT, noventa, read_url, serving, stop, write_project
 import noventa_cli
 from noventa_cli import main
 
+pytestmark = pytest.mark.slow
+
 SLOW = """\
 import time
 from pathlib import Path
@@ -199,7 +201,6 @@ registry = Registry(
     return tmp_path
 
 
-@pytest.mark.slow
 def test_clients_that_do_not_read_keep_no_thread_from_the_others(with_files):
     def talk(url):
         stalled = open_connections(url, 20, LARGE)
@@ -211,7 +212,6 @@ def test_clients_that_do_not_read_keep_no_thread_from_the_others(with_files):
     assert "Hello" in serve(with_files, talk, "--threads", "2")
 
 
-@pytest.mark.slow
 def test_clients_that_do_not_read_are_let_go(with_files, monkeypatch):
     monkeypatch.setattr(noventa_cli, "_GRACE_SECONDS", 1)
 
@@ -223,7 +223,6 @@ def test_clients_that_do_not_read_are_let_go(with_files, monkeypatch):
     assert max(serve(with_files, talk, "--threads", "2")) < SIZE
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("start", [b"GET / HTTP/1.1\r\nHost: x\r\nX: ", POST])
 def test_clients_that_send_a_byte_now_and_then_keep_nobody_out(start, with_files, monkeypatch):
     monkeypatch.setattr(noventa_cli, "_CONNECTIONS", 50)
@@ -244,7 +243,6 @@ def test_clients_that_send_a_byte_now_and_then_keep_nobody_out(start, with_files
     assert all("Hello" in page for page in serve(with_files, talk, "--threads", "2"))
 
 
-@pytest.mark.slow
 def test_a_slow_download_that_keeps_moving_comes_to_its_end(with_files, monkeypatch):
     monkeypatch.setattr(noventa_cli, "_GRACE_SECONDS", 1)
 
@@ -260,7 +258,6 @@ def test_a_slow_download_that_keeps_moving_comes_to_its_end(with_files, monkeypa
     assert serve(with_files, talk) > 4_000_000
 
 
-@pytest.mark.slow
 def test_a_slow_upload_that_keeps_moving_is_answered(with_files, monkeypatch):
     monkeypatch.setattr(noventa_cli, "_GRACE_SECONDS", 1)
 
@@ -270,7 +267,7 @@ def test_a_slow_upload_that_keeps_moving_is_answered(with_files, monkeypatch):
             time.sleep(0.1)
             connection.sendall(b"x" * 2_000)
         with closing(connection):
-            return connection.recv(65_536)
+            return b"".join(iter(lambda: connection.recv(65_536), b""))
 
     assert serve(with_files, talk).endswith(b'{"length":60000}')
 
