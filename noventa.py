@@ -1452,6 +1452,11 @@ class Request(webob.request.BaseRequest):
             self.environ["wsgi.input"] = io.BufferedReader(self._body)
             self.environ["webob.is_body_seekable"] = False
 
+    def receive(self) -> None:
+        """Takes in a body that was guarded, so that whoever reads it later waits for nobody."""
+        if "_body" in self.__dict__ and self._body.is_new and self.is_body_readable:
+            self.make_body_seekable()
+
     def make_tempfile(self) -> tempfile.SpooledTemporaryFile[bytes]:  # type: ignore[override]
         """A file that goes to disk over `limits.memory`; for uploads, and for WebOb's `body`."""
         file = tempfile.SpooledTemporaryFile[bytes](self.limits["memory"])
@@ -1466,7 +1471,9 @@ class Request(webob.request.BaseRequest):
             file.close()
 
     def rewind(self) -> None:
-        """Makes uploaded files readable from their start again."""
+        """Makes the body and uploaded files readable from their start again."""
+        if self.is_body_seekable:
+            self.environ["wsgi.input"].seek(0)
         for file in self._open_files:
             if not file.closed:
                 file.seek(0)
@@ -1556,7 +1563,12 @@ class _Body(io.RawIOBase):
         self.stream, self.known = environ["wsgi.input"], length is not None
         if length is None and not environ.get("wsgi.input_terminated"):
             length, self.known = 0, True  # a server that does not end the stream: read nothing
-        self.left = limit + 1 if length is None else length
+        self.total = self.left = limit + 1 if length is None else length
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing of it was read."""
+        return self.left == self.total
 
     def readable(self) -> bool:
         return True
@@ -1606,12 +1618,14 @@ class Session(MutableMapping[str, Any]):
     def __init__(self, load: Callable[[], tuple[dict[str, Any], str]]) -> None:
         self._load = load  # gives the state, and the same as JSON
         self.shown = 0  # how many flashes a page has taken
+        self.settled = 0  # how many there were before the handler under way
         self.rotated = False
 
     @lazy
     def state(self) -> dict[str, Any]:
         """What the cookie holds: data, flashes, nonce, and the times issued and seen."""
         state, self.loaded = self._load()
+        self.settled = len(state["flashes"])
         return state
 
     @property
@@ -1658,6 +1672,21 @@ class Session(MutableMapping[str, Any]):
         """Keeps a message until a page that shows it was sent."""
         self.state["flashes"].append([str(text), kind])
 
+    def settle(self, *, keep: bool) -> None:
+        """After a handler: what it flashed stays, or goes with what it did not commit."""
+        if self.touched:
+            flashes = self.state["flashes"]
+            if not keep:
+                del flashes[self.settled :]
+            self.settled = len(flashes)
+
+    def take(self, kind: str) -> list[str]:
+        """The texts of the messages of one kind, which are then gone."""
+        flashes = self.state["flashes"]
+        self.state["flashes"] = [flash for flash in flashes if flash[1] != kind]
+        self.settled = len(self.state["flashes"])
+        return [text for text, its in flashes if its == kind]
+
     def flashes(self) -> list[Flash]:
         """The messages; they go when the page that asked was sent."""
         self.shown = len(self.state["flashes"])
@@ -1681,6 +1710,7 @@ class Session(MutableMapping[str, Any]):
 
     def clear(self) -> None:
         """Forgets data and messages, and makes tickets printed before dead."""
+        self.settled = 0
         self.state.update(data={}, flashes=[], nonce=None)
 
 
@@ -3557,8 +3587,13 @@ class StaticFiles:
 
 
 def report_forgotten_commit(exchange: Exchange, handler: Handler | None) -> None:
-    """Rolls back what `handler` (None: it raised) changed and did not commit, and says so."""
-    if rows := exchange.scope.uncommitted():
+    """Rolls back what `handler` (None: it raised) changed and did not commit, and says so.
+
+    What it flashed goes too: the visitor must not read "Saved." where nothing was.
+    """
+    rows = exchange.scope.uncommitted()
+    exchange.session.settle(keep=not rows)
+    if rows:
         exchange.scope.rollback()
         names = [] if handler is None else [name_of(handler)]
         name = " > ".join((*exchange.trail, *names))
@@ -3835,6 +3870,7 @@ _ASKED_AGAIN = {
     "other-session": "Your session has changed: please send the form again.",
     "old-ticket": "This form is out of date: please send it again.",
 }
+_UNCOMMITTED = "uncommitted"  # kind of the message that carries a report over a redirect, in debug
 _CLOCKS_DIFFER = 300  # seconds, between two machines that serve one site
 _DEFAULT_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -3964,7 +4000,9 @@ class App:
             if not exchange.reads and request.media_type and isinstance(route, Page):
                 _ = request.form_type
             request.guard_body()
+            exchange.scope.rollback()  # while a slow client sends, its guards hold nothing
         if isinstance(route, Endpoint):
+            request.receive()
             return self._endpoint(exchange, route)
         return self._page(exchange, route)
 
@@ -4186,6 +4224,10 @@ class App:
             report_forgotten_commit(exchange, handler)
 
     def _render(self, exchange: Exchange, page: Page, posted: Posted | None = None) -> str:
+        if self._debug and self.sessions.name in exchange.request.cookies:
+            for text in exchange.session.take(_UNCOMMITTED):  # before a redirect
+                handler, *rows = text.split("\n")
+                exchange.reports.append((handler, rows))
         rendering = Rendering(self.components, exchange, posted)
         html = rendering.page(page.template)
         if self._debug:
@@ -4231,6 +4273,9 @@ class App:
         """With the session's cookie; what a handler returned is copied and checked."""
         session, request = exchange.session, exchange.request
         answer = response if isinstance(response, Answer) else self._copied(exchange, response)
+        if self._debug and answer.status.startswith("3") and self.config["secret_keys"]:
+            for handler, rows in exchange.reports:  # for the page that it leads to
+                session.flash("\n".join([handler, *rows]), _UNCOMMITTED)
         if session.touched:
             if session.shown and request.method != "HEAD":
                 del session.state["flashes"][: session.shown]

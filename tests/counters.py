@@ -40,10 +40,14 @@ class Counter(Base):
     label: orm.Mapped[str | None] = orm.mapped_column(sa.String(40), unique=True)
 
 
-def counting_app(root: Path, url: str, *routes: Any, debug: bool = False, **pool: Any) -> App:
+def counting_app(
+    root: Path, url: str, *routes: Any, debug: bool = False, files: Any = None,
+    components: Any = (), **pool: Any,
+) -> App:  # fmt: skip
     """An application with one counter, at 0. `pool` are settings below `database:`."""
     config = {"database": {"url": url, **pool}, "debug": debug}
-    app = make_app(root, config=config, models=[Counter], routes=list(routes))
+    parts = {"routes": list(routes), "components": components}
+    app = make_app(root, files, config, models=[Counter], **parts)
     with app.database.session() as db:
         db.merge(Counter(id=1, value=0))
         db.commit()
@@ -187,6 +191,10 @@ def add(request, session, db):
     db.commit()
     return {"process": os.getpid()}
 
+def guard(request, session, db):
+    db.query(Counter).one()
+    open("guarded", "w").close()
+
 def count(request, session, db):
     return {"count": db.query(Counter).count(), "process": os.getpid()}
 
@@ -201,14 +209,15 @@ import handlers
 import models
 from noventa import Endpoint, Registry
 
-def action(path, handler):
-    return Endpoint(path, handler, methods=["POST"], cross_origin=True)
+def action(path, handler, **options):
+    return Endpoint(path, handler, methods=["POST"], cross_origin=True, **options)
 
 registry = Registry(
     models=[models],
     routes=[
         action("/increment", handlers.increment),
         action("/add", handlers.add),
+        action("/guarded", handlers.increment, guards=[handlers.guard]),
         Endpoint("/count", handlers.count),
         Endpoint("/slow", handlers.slow),
     ],

@@ -742,6 +742,34 @@ def test_in_debug_the_page_shows_what_was_forgotten(tmp_path: Path, forget: Any)
     assert "value 0" in shown
 
 
+@pytest.mark.parametrize("debug", [True, False])
+@pytest.mark.parametrize("forget", [change, None])
+def test_a_message_goes_with_what_was_not_committed(
+    tmp_path: Path, forget: Any, debug: bool
+) -> None:
+    def act(request, session, db):
+        session.flash("Saved.")
+        if forget:
+            forget(db)
+        return {"_redirect": "/"}
+
+    def load(request, session, db):
+        return {"value": " ".join(flash.text for flash in session.flashes())}
+
+    def guard(request, session, db):
+        if request.method == "POST":
+            session.flash("Welcome.")
+
+    visitor = Visitor(forms(tmp_path, act, load, debug=debug, guard=guard))
+    assert visitor.post(ticket=visitor.get().tickets[0]).status == 303
+    shown = visitor.get().text
+    assert "Welcome." in shown
+    assert ("Saved." in shown) == (forget is None)
+    assert ("page.html &gt; counter &gt; action_add" in shown) == (debug and forget is not None)
+    assert ("changed Counter (1,)" in shown) == (debug and forget is not None)
+    assert "did not commit" not in visitor.get().text
+
+
 def test_a_statement_that_failed_is_not_reported(
     tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import http.client
+import io
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import sqlalchemy as sa
@@ -31,8 +34,8 @@ from counters import (
     stored,
     value,
 )
-from support import make_app
-from visitors import ask
+from support import make_app, make_module
+from visitors import Visitor, ask
 from webob import Request, Response
 
 from noventa import App, Component, Config, Database, Endpoint, Page
@@ -386,6 +389,91 @@ def test_a_database_restarted_between_two_requests_is_not_noticed(
     for _ in range(4):
         assert ask(app, "POST", "/add").status == 200
     assert checked_out(app) == 0
+
+
+class Slow(io.BytesIO):
+    """A body whose client sends it only after something else was done."""
+
+    def __init__(self, body: bytes, meanwhile: Callable[[], None]) -> None:
+        super().__init__(body)
+        self.meanwhile: Callable[[], None] | None = meanwhile
+
+    def read(self, size: int | None = -1) -> bytes:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile:
+            meanwhile()
+        return super().read(size)
+
+
+def looks_at_the_counter(request: Any, session: Any, db: Any) -> None:
+    request.counter = db.get(Counter, 1)
+
+
+COUNT = """
+    from counters import increment
+
+    def action_count(request, session, db):
+        assert request.counter.value == 1  # the guard's own is read anew, too
+        return increment(request, session, db)
+"""
+
+
+@pytest.mark.parametrize("path", ["/endpoint", "/page"])
+def test_while_a_slow_client_sends_nothing_is_held(
+    tmp_path: Path, database: str, path: str
+) -> None:
+    logic, guards = make_module("slowly.slowly_logic", COUNT), [looks_at_the_counter]
+    app = counting_app(
+        tmp_path, database, action("/increment", increment),
+        action("/endpoint", logic.action_count, guards=guards),
+        Page("/page", "page.html", guards=guards),
+        files={"page.html": "{{ component('slow') }}", "slow.html": "{{ action('count') }}"},
+        components=[Component("slow", "slow.html", logic=logic)],
+    )  # fmt: skip
+    visitor, answers, held = Visitor(app), [], []
+
+    def save() -> None:
+        answers.append(answered(app, "POST", "/increment"))
+
+    def another_saves() -> None:
+        held.append(checked_out(app))
+        thread = threading.Thread(target=save)
+        thread.start()
+        thread.join(20)
+
+    tickets = visitor.get("/page").tickets
+    body = urlencode({"_ticket": tickets[0]}).encode()
+    slow = {"wsgi.input": Slow(body, another_saves), "CONTENT_LENGTH": str(len(body))}
+    assert visitor.post(path, **slow).status == 200
+    assert (held, answers, stored(app)) == ([0], [200], 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+def test_under_gunicorn_a_slow_client_keeps_nobody_from_saving(
+    tmp_path: Path, database: str
+) -> None:
+    head = b"POST /guarded HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\n\r\n"
+    with (
+        gunicorn(tmp_path, database, "--worker-class", "gthread", "--threads", "2") as server,
+        socket.create_connection(("127.0.0.1", server.port), 30) as client,
+    ):
+        client.sendall(head + b"a=")
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "guarded").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert fetch(server.port, "POST", "/increment")["value"] == 1
+        if database.startswith("postgresql"):
+            assert idle_in_transaction(database) == 0
+        client.sendall(b"1")
+        assert b'"value":2' in client.makefile("rb").read()
+
+
+def idle_in_transaction(url: str) -> int:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    query += " AND state = 'idle in transaction'"
+    with sa.create_engine(url, poolclass=sa.NullPool).connect() as watch:
+        return int(watch.scalar(sa.text(query)))
 
 
 @transactional
