@@ -448,7 +448,6 @@ def test_while_a_slow_client_sends_nothing_is_held(
     assert (held, answers, stored(app)) == ([0], [200], 2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 def test_under_gunicorn_a_slow_client_keeps_nobody_from_saving(
     tmp_path: Path, database: str
