@@ -31,7 +31,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -762,6 +762,8 @@ def _source_times(root: Path) -> dict[str, int]:
 
 _FOLDER = "migrations"  # the folder of a project with alembic.ini, env.py, versions/ and seed/
 _LEDGER = "noventa_seed"
+_UNFINISHED = "noventa_unfinished"  # is there while a revision runs, and if it stopped half-way
+_OURS = (_LEDGER, _UNFINISHED)
 _CREATES = re.compile(
     r"""create_table\(\s*["'](\w+)|rename_table\(\s*["']\w+["'],\s*["'](\w+)"""
     r"""|create\s+table\s+(?:if\s+not\s+exists\s+)?["'`]?(\w+)""",
@@ -769,6 +771,8 @@ _CREATES = re.compile(
 )
 _CHANGES = re.compile(r"(?!select|show|describe|explain|set\b|pragma|begin|savepoint)", re.I)
 _ROWS_ONLY = re.compile(r"insert|update|delete|replace", re.I)  # MySQL can roll these back
+_DROPS = re.compile(r"\bdrop\s+(table|column)\b", re.I)
+_CARRIES = re.compile(r"\b(rename|change)\b|\binsert\s+into\b.*\bselect\b", re.I)
 
 
 def migrate(project: Project, arguments: Sequence[str]) -> int:
@@ -805,7 +809,7 @@ def run_migrations(registry: Registry, config: Config, **options: Any) -> None:
         elif connection := context.config.attributes.get("connection"):
             journal = _Journal(connection, quiet=True)
             _configure(context, configured, journal, connection=connection)
-            _run_revisions(context, journal, connection)
+            _run_revisions(context, journal)
         else:
             _run_locked(context, config, configured)
 
@@ -926,7 +930,7 @@ def _configuration(registry: Registry, script: Any, given: Mapping[str, Any]) ->
     def include_name(name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
         if kind == "table":
             shown = parents.get("schema_qualified_table_name") or name
-            if shown not in known or name == _LEDGER:  # not this project's: left alone
+            if shown not in known or name in _OURS:  # another's: left alone
                 return False
         return bool(included(name, kind, parents))
 
@@ -970,6 +974,9 @@ def _configure(
         given = settings.get("on_version_apply", ())
         settings["on_version_apply"] = (*((given,) if callable(given) else given), journal.applied)
     context.configure(**target, **settings)
+    if journal is not None:
+        running = context.get_context()
+        running._migrations_fn = partial(journal.steps, running.opts["fn"])
 
 
 def _plain_metadata(registry: Registry) -> Any:
@@ -1279,24 +1286,39 @@ def _run_locked(context: Any, config: Config, configured: Mapping[str, Any]) -> 
         journal = _Journal(connection, quiet=context.config.messaging_opts["quiet"])
         _configure(context, configured, journal, connection=connection)
         running = context.get_context()
-        if running.opts.get("dont_mutate"):
-            context.run_migrations()
+        generates = "revision_context" in running.opts
+        if generates or running.opts.get("dont_mutate"):
+            running.opts["dont_mutate"] = True  # else it would make the table of the version
+            connection.execution_options(noventa_reads=True)
+            with migration_lock(config) if generates else nullcontext():
+                context.run_migrations()
             return
-        with migration_lock(config):
-            if connection.dialect.name == "sqlite":
-                journal.count_orphans(engine)
-            _run_revisions(context, journal, connection)
-            if "revision_context" in running.opts:  # it only read
-                return
-            if journal.heads is None:
-                journal.heads = set(running.get_current_heads())
-                if "destination_rev" in running.opts:
-                    say(f"Nothing to do: the database is at {_listed(journal.heads)}.")
-            connection.commit()
-            _read_back(engine, running, journal.heads)
+        with migration_lock(config) as check_lock:
+            _run_verb(context, journal, engine, check_lock)
 
 
-def _migration_engine(config: Config) -> Any:
+def _run_verb(context: Any, journal: _Journal, engine: Any, check_lock: Callable[[], None]) -> None:
+    running = context.get_context()
+    heads, stamps = _current_heads(engine, running), "purge" in running.opts
+    with _explained(context, journal):
+        steps = [*running.opts["fn"](() if running.purge else tuple(heads), running)]
+    if not stamps:
+        _refuse_unfinished(engine, steps)
+    if not steps and not running.purge:
+        say(f"Nothing to do: the database is at {_listed(heads)}.")
+    else:
+        journal.prepare(engine, check_lock)
+        try:
+            _run_revisions(context, journal)
+            journal.connection.commit()
+        finally:
+            _clear_unfinished(engine)
+        _read_back(engine, running, journal.heads)
+    if stamps:  # who stamps says how the tables are
+        _clear_unfinished(engine, finished=True)
+
+
+def _migration_engine(config: Config, *, cascades: bool = False) -> Any:
     """An engine whose connections do not wait without end, nor cascade while SQLite copies."""
     import sqlalchemy as sa
 
@@ -1305,7 +1327,8 @@ def _migration_engine(config: Config) -> Any:
     engine = make_engine(config, poolclass=sa.NullPool, isolation_level=None)
     seconds = max(1, config["migrations.lock_timeout"])
     prepare = {
-        "sqlite": "PRAGMA foreign_keys=OFF",  # a batch copies tables; _Journal checks the rows
+        # A batch copies tables; _Journal checks the rows.
+        "sqlite": f"PRAGMA foreign_keys={'ON' if cascades else 'OFF'}",
         "postgresql": f"SET lock_timeout = {seconds * 1000}",
         "mysql": f"SET SESSION lock_wait_timeout={seconds}, innodb_lock_wait_timeout={seconds}",
     }.get(config.database_url.get_backend_name().replace("mariadb", "mysql"))
@@ -1318,30 +1341,134 @@ def _migration_engine(config: Config) -> Any:
 
     if prepare:
         sa.event.listen(engine, "connect", on_connect)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "begin", partial(_begin_writing, config))
     return engine
+
+
+def _begin_writing(config: Config, connection: Any) -> None:
+    """SQLite, which has one writer: waits for another one, and says so, before it is too late."""
+    options, driver = connection.get_execution_options(), connection.connection.driver_connection
+    if "noventa_reads" in options or options.get("isolation_level") == "AUTOCOMMIT":
+        return
+    seconds = config["migrations.lock_timeout"]
+
+    def attempt() -> str | None:
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+        except driver.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF == 5:  # SQLITE_BUSY
+                return f"another program, which writes to {config.database_url.database}"
+        return None  # what else may fail, the first statement meets and reports
+
+    driver.execute("PRAGMA busy_timeout=0")
+    try:
+        _wait(attempt, seconds)
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={seconds * 1000}")
+
+
+class _Statements:
+    """What a revision or a seed has its connection run, and how much of that is committed.
+
+    Before each statement the driver is asked whether its transaction is still under way: it may
+    be ended by a session, a text, the driver itself, and on MySQL by DDL.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        from sqlalchemy import event
+
+        self.connection = connection
+        self.run: list[str] = []
+        self.kept = 0  # how many of them are committed
+        self.undone = False  # the others were rolled back
+        event.listen(connection, "before_cursor_execute", self._note)
+        event.listen(connection, "commit", self._keep)
+        event.listen(connection, "rollback", self._roll_back)
+
+    def clear(self) -> None:
+        self.run, self.kept, self.undone = [], 0, False
+
+    def committed(self, failed: bool) -> int:
+        """How many statements stay; `failed` says whether the last one did."""
+        count = len(self.run) - failed
+        ends = failed and self.connection.dialect.name in ("mysql", "mariadb")
+        if ends and not _ROWS_ONLY.match(self.run[-1]):
+            return count  # DDL there commits what stands before it, even if it fails
+        return min(self.kept, count)
+
+    def _note(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if self.undone:
+            del self.run[self.kept :]
+            self.undone = False
+        elif not _in_transaction(self.connection):
+            self.kept = len(self.run)
+        words = " ".join(statement.split())
+        if _CHANGES.match(words):
+            self.run.append(words)
+
+    def _keep(self, _: Any) -> None:
+        self.kept, self.undone = len(self.run), False
+
+    def _roll_back(self, _: Any) -> None:
+        if not _in_transaction(self.connection):
+            self.kept = len(self.run)
+        self.undone = True
+
+
+def _in_transaction(connection: Any) -> bool:
+    """Whether the driver has a transaction under way; True where it cannot be asked."""
+    driver = connection.connection.driver_connection
+    if hasattr(driver, "in_transaction"):  # sqlite3
+        return bool(driver.in_transaction)
+    if hasattr(driver, "server_status"):  # PyMySQL; 1 is SERVER_STATUS_IN_TRANS
+        return bool(driver.server_status & 1)
+    return bool(getattr(getattr(driver, "info", None), "transaction_status", 1))  # libpq: 0 is idle
 
 
 class _Journal:
     """What one run does: the statements of the revision under way, and where it has arrived."""
 
     def __init__(self, connection: Any, *, quiet: bool) -> None:
-        from sqlalchemy import event
-
-        self.quiet = quiet
-        self.statements: list[str] = []
-        self.heads: set[str] | None = None
+        self.connection, self.quiet = connection, quiet
+        self.statements = _Statements(connection)
+        self.heads: set[str] = set()
+        self.engine: Any = None  # of second connections, in a run of our own
+        self.check_lock: Callable[[], None] = lambda: None
+        self.step: Any = None  # the revision under way
+        self.losses: _Losses | None = None  # of a downgrade
         self.orphans: Counter[str] | None = None  # counted on SQLite only
         self.began = time.monotonic()
-        event.listen(connection, "before_cursor_execute", self._note)
         if not quiet:
             _show_statements(connection)
 
-    def count_orphans(self, engine: Any) -> None:
+    def prepare(self, engine: Any, check_lock: Callable[[], None]) -> None:
         """Rows without parent that are there already are no revision's fault."""
         from noventa import reading
 
-        with reading(engine) as connection:
-            self.orphans = _orphans(connection)
+        self.engine, self.check_lock = engine, check_lock
+        if engine.dialect.name == "sqlite":
+            with reading(engine) as connection:
+                self.orphans = _orphans(connection)
+
+    def steps(self, plan: Callable[..., Iterable[Any]], heads: Any, running: Any) -> Iterator[Any]:
+        """Alembic's steps, each of which then goes through _run()."""
+        for step in plan(heads, running):
+            if hasattr(step, "revision"):  # else it stamps
+                function = partial(self._run, step, step.migration_fn)
+                step.migration_fn = functools.update_wrapper(function, step.migration_fn)
+            yield step
+
+    def _run(self, step: Any, function: Callable[..., None], **arguments: Any) -> None:
+        self.check_lock()
+        self.step, self.losses = step, None if step.is_upgrade else _Losses(self.connection)
+        if self.engine:
+            _mark_unfinished(self.connection, _id(step), step.name)
+        self.statements.clear()
+        try:
+            function(**arguments)
+        except SystemExit as end:  # with exit code 0 the revision would pass for applied
+            raise SysExit("it called sys.exit()").with_traceback(end.__traceback__) from None
 
     def applied(self, *, ctx: Any, step: Any, heads: Iterable[str], **_: Any) -> None:
         """Alembic calls this after each revision, before its COMMIT."""
@@ -1350,18 +1477,84 @@ class _Journal:
             _refuse_orphans(found - self.orphans)
             self.orphans = found
         self.heads = set(heads)
-        self.statements.clear()
+        lost = self.losses.told(self.statements.run) if self.losses else []
+        if self.engine and self.step:
+            self.connection.execute(_unfinished().delete())
+        self.step, self.losses = None, None
         verb = "stamped" if step.is_stamp else "upgraded" if step.is_upgrade else "downgraded"
         if not self.quiet:
             name = step.up_revision.revision if step.up_revision else "base"
             title = step.up_revision.doc if step.up_revision else ""
             _say_done(f"{verb} {name} {title}".rstrip(), self.began)
+            for line in lost:
+                say(f"    {line}")
         self.began = time.monotonic()
 
-    def _note(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        words = " ".join(statement.split())
-        if _CHANGES.match(words) and "alembic_version" not in words:
-            self.statements.append(words)
+
+class SysExit(Exception):  # noqa: N818
+    """A revision or a seed called sys.exit()."""
+
+
+def _id(step: Any) -> str:
+    return str(step.revision.revision)
+
+
+class _Losses:
+    """What a downgrade drops, with the number of rows, counted before they go."""
+
+    def __init__(self, connection: Any) -> None:
+        from sqlalchemy import event
+
+        self.connection = connection
+        self.before = _columns_there(connection)
+        self.counts: dict[str, dict[str, int]] = {}  # of a table's rows ("") and columns
+        event.listen(connection, "before_cursor_execute", self._count)
+
+    def told(self, run: Sequence[str]) -> list[str]:
+        """Ends the counting; the seeds whose tables are gone are forgotten."""
+        from sqlalchemy import event
+
+        event.remove(self.connection, "before_cursor_execute", self._count)
+        carried = " ".join(filter(_CARRIES.search, run))
+        after, gone, parts = _columns_there(self.connection), set(), []
+        for table, columns in self.before.items():
+            counts = self.counts.get(table, {})
+            if table not in after and not _named(table, carried):
+                gone.add(table)
+                parts.append(f"table {table}" + (f" ({counts['']} rows)" if counts else ""))
+            for column in columns - after.get(table, columns) if counts else ():
+                if not _named(column, carried):
+                    parts.append(f"column {table}.{column} ({counts[column]} values)")
+        lines = [f"dropped {', '.join(parts)}"] if parts else []
+        return lines + (_forget_seeds(self.connection, gone, set(after)) if gone else [])
+
+    def _count(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        import sqlalchemy as sa
+
+        if not _DROPS.search(statement):
+            return
+        for name in self.before.keys() - self.counts.keys():
+            inspector = sa.inspect(self.connection)
+            if not _named(name, statement) or not inspector.has_table(name):
+                continue
+            keys = [column["name"] for column in inspector.get_columns(name)]
+            table = sa.table(name, *map(sa.column, keys))
+            columns = [sa.func.count(table.c[key]) for key in keys]
+            row = self.connection.execute(sa.select(sa.func.count(), *columns).select_from(table))
+            self.counts[name] = dict(zip(["", *keys], row.one(), strict=True))
+
+
+def _columns_there(connection: Any) -> dict[str, set[str]]:
+    """The columns of each table of the default schema, as another look at the database says."""
+    import sqlalchemy as sa
+
+    found = sa.inspect(connection).get_multi_columns()
+    return {name: {column["name"] for column in columns} for (_, name), columns in found.items()}
+
+
+def _named(name: str, text: str) -> re.Match[str] | None:
+    """Where `name` stands in an SQL text, quoted or not."""
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)
 
 
 def _orphans(connection: Any) -> Counter[str]:
@@ -1381,25 +1574,33 @@ def _refuse_orphans(found: Counter[str]) -> None:
         )
 
 
-def _run_revisions(context: Any, journal: _Journal, connection: Any) -> None:
+def _run_revisions(context: Any, journal: _Journal) -> None:
+    with _explained(context, journal), context.begin_transaction():
+        context.run_migrations()
+
+
+@contextmanager
+def _explained(context: Any, journal: _Journal) -> Iterator[None]:
+    """What a revision raises becomes one message that says where it failed, and what is left."""
     from alembic.util import CommandError
 
     from noventa import NoventaError
 
     try:
-        with context.begin_transaction():
-            context.run_migrations()
-    except (CommandError, NoventaError):
+        yield
+    except (CommandError, NoventaError) as error:
+        if left := "\n".join(_left(journal, failed=False, planned=[])):
+            raise NoventaError(f"{error}\n{left}") from error
         raise
     except Exception as error:  # whatever a revision may raise
-        if message := _failure(error, context, journal, connection):
+        if message := _failure(error, context, journal):
             raise NoventaError(message) from error
         raise
     finally:
         _end_live()
 
 
-def _failure(error: Exception, context: Any, journal: _Journal, connection: Any) -> str | None:
+def _failure(error: Exception, context: Any, journal: _Journal) -> str | None:
     """What failed, where, and what is left of it; None if no revision and no database failed."""
     import sqlalchemy as sa
 
@@ -1409,18 +1610,16 @@ def _failure(error: Exception, context: Any, journal: _Journal, connection: Any)
     places = [frame for frame in frames if Path(frame.filename).resolve() in paths]
     if not places:
         return _reason(error) if failed else None
-    file = Path(places[-1].filename)
+    file, run = Path(places[-1].filename), journal.statements.run
     lines = [f"{_FOLDER}/versions/{file.name}:{places[-1].lineno}: {_reason(error)}"]
-    if failed and journal.statements:
-        lines.append(f"  in: {_shortened(journal.statements[-1])}")
-    if waited := _blockers(error, connection):
+    if failed and run:
+        lines.append(f"  in: {_shortened(run[-1])}")
+    if waited := _blockers(error, journal.connection):
         lines.append(waited)
-    if context.get_context().impl.transactional_ddl:
-        lines.append("Nothing of this revision was kept; mend the file and migrate again.")
-    else:
-        planned = _planned(context, file, {frame.name for frame in places})
-        lines += _left_by_mysql(journal.statements, planned, failed)
-    return "\n".join(lines)
+    planned = _planned(context, file, {frame.name for frame in places}) if journal.step else []
+    left = [*_left(journal, failed and bool(run), planned)]
+    nothing = "Nothing of this revision was kept; mend the file and migrate again."
+    return "\n".join(lines + (left or [nothing]))
 
 
 def _reason(error: Exception) -> str:
@@ -1429,23 +1628,99 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"
 
 
-def _left_by_mysql(run: list[str], planned: list[str], failed: bool) -> Iterator[str]:
-    """MySQL commits at each DDL: what of a revision was applied, and what was not.
+def _left(journal: _Journal, failed: bool, planned: list[str]) -> Iterator[str]:
+    """What of a revision that failed was committed, by whatever way, and what was not; or nothing.
 
-    `failed` says whether the last statement of `run` did; if it is DDL, what stands before it
-    was committed nevertheless.
+    It is also written down, so that no later run takes the database for whole.
     """
-    count = len(run) - failed
-    if not (failed and not _ROWS_ONLY.match(run[-1])):
-        while count and _ROWS_ONLY.match(run[count - 1]):
-            count -= 1  # rows changed since the last DDL were rolled back
+    step, run = journal.step, journal.statements.run
+    count = journal.statements.committed(failed) if step else 0
+    transactional = journal.connection.dialect.name not in ("mysql", "mariadb")
+    if not step or (transactional and not count and not _unfinished_row(journal.engine)):
+        return
+    if transactional:
+        count = count or len(run) - failed
+        yield "It committed on its way, so this much of the revision stays:"
+    else:
+        yield "This database cannot take DDL back. Of this revision these were applied:"
     applied, missing = run[:count], run[count:] + planned[len(run) :]
-    yield "This database cannot take DDL back. Of this revision these were applied:"
     yield from (f"  {_shortened(statement)}" for statement in applied or ["(none)"])
-    yield "and these were not:"
+    yield "and these were not:" if transactional is False else "and these do not:"
     missing = missing or ["(what stands after the failing line)"]
     yield from (f"  {_shortened(statement)}" for statement in missing)
-    yield "Undo the first ones by hand, mend the file, and migrate again."
+    again = "migrate" if step.is_upgrade else f"migrate downgrade {_listed(step.to_revisions)}"
+    if journal.engine and applied:
+        journal.connection.rollback()  # of what the revision began after its own commit
+        with journal.engine.begin() as connection:
+            _mark_unfinished(connection, _id(step), step.name, "\n".join(applied))
+    yield f"Undo the first ones by hand, mend the file, and run `{again}` again."
+
+
+# -- a revision that stopped half-way, and what it left
+
+
+def _unfinished() -> Any:
+    import sqlalchemy as sa
+
+    return sa.Table(
+        _UNFINISHED,
+        sa.MetaData(),
+        sa.Column("revision", sa.String(255), primary_key=True),
+        sa.Column("verb", sa.String(20), nullable=False),  # upgrade or downgrade
+        sa.Column("applied", sa.Text, nullable=False),  # its statements that stay, a line each
+    )
+
+
+def _mark_unfinished(connection: Any, revision: str, verb: str, applied: str = "") -> None:
+    """The first thing in a revision's transaction: who sees it later knows of a commit in it."""
+    table = _unfinished()
+    table.create(connection, checkfirst=True)
+    connection.execute(table.delete())
+    connection.execute(table.insert().values(revision=revision, verb=verb, applied=applied))
+
+
+def _clear_unfinished(engine: Any, *, finished: bool = False) -> None:
+    """Takes the table away, unless it tells of a revision that has not been `finished`."""
+    import sqlalchemy as sa
+
+    from noventa import reading
+
+    with reading(engine) as connection:
+        there = sa.inspect(connection).has_table(_UNFINISHED)
+    if there and (finished or not _unfinished_row(engine)):
+        with engine.begin() as connection:
+            _unfinished().drop(connection)
+
+
+def _unfinished_row(engine: Any) -> Any:
+    """As another process sees it, or None; `engine` may be None."""
+    import sqlalchemy as sa
+
+    from noventa import reading
+
+    if engine is None:
+        return None
+    with reading(engine) as connection:
+        if not sa.inspect(connection).has_table(_UNFINISHED):
+            return None
+        return connection.execute(sa.select(_unfinished())).first()
+
+
+def _refuse_unfinished(engine: Any, steps: Sequence[Any]) -> None:
+    """A database that is between two revisions takes the same step again, and no other one."""
+    from noventa import NoventaError
+
+    row = _unfinished_row(engine)
+    if row is None or (steps and (row.revision, row.verb) == (_id(steps[0]), steps[0].name)):
+        return
+    lines = [f"  {_shortened(statement)}" for statement in row.applied.splitlines()]
+    raise NoventaError(
+        f"The {row.verb} of {row.revision} has stopped half-way, and these of its statements stay:"
+        f"\n{chr(10).join(lines) or '  (it was killed; which ones is not known)'}\n"
+        f"Do what is missing by hand, or undo these, and then run `python -m noventa migrate stamp`"
+        f" with the revision at which the tables are; or mend the file and run that {row.verb}"
+        " again."
+    )
 
 
 def _planned(context: Any, file: Path, functions: Collection[str]) -> list[str]:
@@ -1463,26 +1738,28 @@ def _planned(context: Any, file: Path, functions: Collection[str]) -> list[str]:
     try:
         with Operations.context(dry):
             getattr(found[0].module, name)()
-    except Exception:  # whatever a revision may raise, for example because a SELECT has no rows
+    except (Exception, SystemExit):  # whatever it may raise, say because a SELECT has no rows
         return []
     statements = (" ".join(part.split()) for part in text.getvalue().split(";\n"))
     return [statement for statement in statements if statement]
 
 
-def _read_back(engine: Any, running: Any, expected: set[str]) -> None:
+def _current_heads(engine: Any, running: Any) -> set[str]:
     """Reads the revision on a second connection: what another process sees is the truth."""
-    import sqlalchemy as sa
+    from alembic.migration import MigrationContext
 
-    from noventa import NoventaError, reading
+    from noventa import reading
 
-    version = sa.table(
-        running.version_table, sa.column("version_num"), schema=running.version_table_schema
-    )
+    names = ("version_table", "version_table_schema")
+    options = {name: getattr(running, name) for name in names}
     with reading(engine) as connection:
-        if not sa.inspect(connection).has_table(version.name, schema=version.schema):
-            found = set()
-        else:
-            found = set(connection.scalars(sa.select(version.c.version_num)))
+        return set(MigrationContext.configure(connection, opts=options).get_current_heads())
+
+
+def _read_back(engine: Any, running: Any, expected: set[str]) -> None:
+    from noventa import NoventaError
+
+    found = _current_heads(engine, running)
     if found != expected:
         raise NoventaError(
             f"The database says it is at {_listed(found)}, not at {_listed(expected)}: the"
@@ -1553,67 +1830,90 @@ def _session_id(connection: Any) -> int:
 
 
 @contextmanager
-def migration_lock(config: Config) -> Iterator[None]:
+def migration_lock(config: Config) -> Iterator[Callable[[], None]]:
     """Lets one process migrate or seed the database; the others wait. Raises NoventaError.
 
     The lock is on a connection of its own (or on a file beside SQLite's), so that nothing of
-    it is in the migration's transaction, and whoever dies gives it back.
+    it is in the migration's transaction, and whoever dies gives it back. Yields a function that
+    raises NoventaError if the lock has been lost.
     """
     backend = config.database_url.get_backend_name()
     holding = {"sqlite": _file_lock, "postgresql": _server_lock}
     if not config["migrations.lock"] or config.in_memory:
-        yield
+        yield lambda: None
         return
-    with holding.get(backend, _server_lock)(config):
-        yield
+    with holding.get(backend, _server_lock)(config) as check:
+        yield check
 
 
 @contextmanager
-def _server_lock(config: Config) -> Iterator[None]:
+def _server_lock(config: Config) -> Iterator[Callable[[], None]]:
     import sqlalchemy as sa
 
-    from noventa import make_engine
+    from noventa import NoventaError, make_engine
 
     engine = make_engine(config, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+    queries = _LOCKS.get(engine.dialect.name, {})
+
+    def check() -> None:
+        try:
+            held = not queries or connection.scalar(sa.text(queries["held"]))
+        except sa.exc.DBAPIError:  # its session has been ended
+            held = False
+        if not held:
+            raise NoventaError(
+                "The lock that lets one process migrate or seed was lost: its session on the"
+                " server has ended. What comes next was not begun; run the command again."
+            )
+
+    def attempt() -> str | None:
+        if not queries or connection.scalar(sa.text(queries["lock"])):
+            return None
+        number = connection.scalar(sa.text(queries["holder"]))
+        return f"session {number} of the database, which migrates or seeds"
+
     with _reached(config), engine.connect() as connection:
-        queries = _LOCKS.get(engine.dialect.name)
-
-        def attempt() -> str | None:
-            if queries is None or connection.scalar(sa.text(queries[0])):
-                return None
-            return f"session {connection.scalar(sa.text(queries[1]))} of the database"
-
+        if queries:
+            connection.execute(sa.text(queries["stay"]))
         _wait(attempt, config["migrations.lock_timeout"])
-        yield  # closing the connection gives the lock back
+        yield check  # closing the connection gives the lock back
 
 
 _KEY = 0x6E6F7665  # "nove": PostgreSQL's advisory locks are numbers, in each database anew
 _NAME = "concat('noventa ', left(sha2(database(), 256), 40))"  # MySQL's are one set for the server
+_GRANTED = f"classid = {_KEY} AND objid = 1 AND granted"
 _LOCKS = {
-    "postgresql": (
-        f"SELECT pg_try_advisory_lock({_KEY}, 1)",
-        f"""SELECT min(pid) FROM pg_locks JOIN pg_database ON pg_database.oid = database
-        WHERE datname = current_database() AND classid = {_KEY} AND granted""",  # noqa: S608
-    ),
-    "mysql": (f"SELECT get_lock({_NAME}, 0)", f"SELECT is_used_lock({_NAME})"),
+    "postgresql": {
+        "lock": f"SELECT pg_try_advisory_lock({_KEY}, 1)",
+        "holder": f"""SELECT min(pid) FROM pg_locks JOIN pg_database ON pg_database.oid = database
+        WHERE datname = current_database() AND {_GRANTED}""",  # noqa: S608
+        "held": f"SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND {_GRANTED}",  # noqa: S608
+        "stay": """SELECT set_config(name, '0', false) FROM pg_settings
+        WHERE name = 'idle_session_timeout'""",  # from version 14 on
+    },
+    "mysql": {
+        "lock": f"SELECT get_lock({_NAME}, 0)",
+        "holder": f"SELECT is_used_lock({_NAME})",
+        "held": f"SELECT is_used_lock({_NAME}) = connection_id()",
+        "stay": "SET SESSION wait_timeout = 2147483",  # seconds: the most that it takes everywhere
+    },
 }
 _LOCKS["mariadb"] = _LOCKS["mysql"]
 
 
 @contextmanager
-def _file_lock(config: Config) -> Iterator[None]:
+def _file_lock(config: Config) -> Iterator[Callable[[], None]]:
     from noventa import NoventaError
 
     path = Path(f"{config.database_url.database}.lock".removeprefix("file:"))
     opened: list[Any] = []
 
     def attempt() -> str | None:
-        handle = path.open("a+")
+        handle = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
         if not _lock_file(handle):
-            handle.seek(0)
-            holder = handle.read()
+            holder = handle.read().decode()
             handle.close()
-            return f"process {holder or '?'}"
+            return f"process {holder or '?'}, which migrates or seeds"
         if not path.exists() or not os.path.samestat(os.fstat(handle.fileno()), path.stat()):
             handle.close()  # its holder has just removed it: this one is nobody's lock
             return "a process that has just ended"
@@ -1622,14 +1922,16 @@ def _file_lock(config: Config) -> Iterator[None]:
 
     try:
         _wait(attempt, config["migrations.lock_timeout"])
+        opened[0].write(str(os.getpid()).encode())
+        opened[0].truncate()
     except OSError as error:
+        for handle in opened:
+            path.unlink()
+            handle.close()
         raise NoventaError(f"{path}: {error.strerror}; the lock is a file there.") from None
-    with opened[0] as handle:
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
+    with opened[0]:
         try:
-            yield
+            yield lambda: None
         finally:
             path.unlink(missing_ok=True)
 
@@ -1651,18 +1953,18 @@ def _lock_file(handle: Any) -> bool:
 
 
 def _wait(attempt: Callable[[], str | None], seconds: int) -> None:
-    """Repeats `attempt` until it says that nobody holds the lock (None). Raises NoventaError."""
+    """Repeats `attempt` until it names nobody who holds the lock (None). Raises NoventaError."""
     from noventa import NoventaError
 
     deadline, pause, told = time.monotonic() + seconds, 0.02, False
     while holder := attempt():
         if time.monotonic() >= deadline:
             raise NoventaError(
-                f"Another one has been migrating or seeding this database for {seconds} s:"
-                f" {holder}. Wait for it or end it, or raise migrations.lock_timeout."
+                f"Waited for {seconds} s: the database is held by {holder}."
+                " Let it end, or end it, or raise migrations.lock_timeout."
             )
         if not told:
-            complain(f"Process {os.getpid()} waits for {holder}, which migrates or seeds.")
+            complain(f"Process {os.getpid()} waits for {holder}.")
         told, pause = True, min(pause * 1.5, 0.5)
         time.sleep(pause)
 
@@ -1778,32 +2080,39 @@ def seed(project: Project, *, again: str | None = None, show_list: bool = False)
     Each runs once, in one transaction with its entry in the table noventa_seed, and leaves
     nothing if it fails. --list says which have run; --again NAME runs one once more.
     """
-    import sqlalchemy as sa
-
-    from noventa import make_engine, seed_name
+    from noventa import seed_name
 
     seeds = {seed_name(function): function for function in project.registry.seeds}
     if show_list:
         return _list_seeds(project.config, seeds)
     chosen = _seed_called(again, seeds) if again else None
-    engine = make_engine(project.config, poolclass=sa.NullPool)
-    with _reached(project.config), migration_lock(project.config):
-        with engine.begin() as connection:
-            _ledger().create(connection, checkfirst=True)
+    engine = _migration_engine(project.config, cascades=True)
+    with _reached(project.config), migration_lock(project.config) as check_lock:
         before = _applied_seeds(engine)
-        pending = [chosen] if chosen else [name for name in seeds if name not in before]
+        pending = [chosen] if chosen else [name for name in seeds if not _has_run(before, name)]
         for name in set(before) & set(seeds) - set(pending):
-            if before[name].checksum != _checksum(seeds[name]):
-                say(f"  {name} has changed since it ran; to run it again: seed --again {name}")
+            for reason in _reasons_to_repeat(before[name], seeds[name]):
+                say(f"  {name} {reason}; to run it again: seed --again {name}")
+        if pending:
+            with engine.begin() as connection:
+                _ledger().create(connection, checkfirst=True)
         for name in pending:
-            _run_seed(project, engine, name, seeds[name])
+            if name in before and not chosen:
+                raise _half_seeded(name)
+            check_lock()
+            _run_seed(project, engine, name, seeds[name], again=bool(chosen))
         if not pending:
             say("Nothing to do: every seed has run." if seeds else "The registry lists no seeds.")
     return 0
 
 
-def _run_seed(project: Project, engine: Any, name: str, function: Callable[..., Any]) -> None:
-    """One seed and its ledger row, in one transaction that the seed's commit does not end."""
+def _run_seed(
+    project: Project, engine: Any, name: str, function: Callable[..., Any], *, again: bool
+) -> None:
+    """One seed and its ledger row, in one transaction that the seed's commit does not end.
+
+    The row comes first: of two processes that run one seed, the second waits here, and fails.
+    """
     import sqlalchemy as sa
     from sqlalchemy import orm
 
@@ -1815,24 +2124,62 @@ def _run_seed(project: Project, engine: Any, name: str, function: Callable[..., 
         if not finished:
             raise NoventaError("it ended its connection's transaction; call db.commit() only")
 
-    try:
-        with engine.connect() as connection, connection.begin():
-            _show_statements(connection)
-            sa.event.listen(connection, "commit", refuse)
-            with orm.Session(connection, join_transaction_mode="create_savepoint") as session:
-                function(session)
-                session.commit()  # a seed that forgets to is meant to keep its rows too
-            _set_sequences(connection, project.registry)
-            _enter_in_ledger(connection, name, _checksum(function))
-            finished = True
-    except Exception as error:  # whatever a seed may raise
-        raise NoventaError(
-            f"Seed {name}{_place(error, function)} failed and left nothing: {_reason(error)}"
-            f"{_not_at_head(project.config, engine)}"
-        ) from error
-    finally:
-        _end_live()
+    with engine.connect() as connection:
+        statements = _Statements(connection)
+        try:
+            with connection.begin():
+                if not _enter_in_ledger(connection, name, _checksum(function), again=again):
+                    say(f"  {name} has been run by another process meanwhile")
+                    return
+                _show_statements(connection)
+                statements.clear()
+                sa.event.listen(connection, "commit", refuse)
+                with orm.Session(connection, join_transaction_mode="create_savepoint") as session:
+                    function(session)
+                    session.commit()  # a seed that forgets to is meant to keep its rows too
+                _set_sequences(connection, project.registry)
+                _complete_in_ledger(connection, name, statements.run)
+                finished = True
+        except (Exception, SystemExit) as error:  # whatever a seed may raise
+            raise _seed_failure(project.config, engine, function, error, statements) from error
+        finally:
+            _end_live()
     _say_done(f"seeded {name}", began)
+
+
+def _seed_failure(
+    config: Config, engine: Any, function: Any, error: Any, statements: _Statements
+) -> Exception:
+    """What to tell of a seed that failed: where, why, and what it left."""
+    import sqlalchemy as sa
+
+    from noventa import NoventaError, seed_name
+
+    name = seed_name(function)
+
+    reason = "it called sys.exit()" if isinstance(error, SystemExit) else _reason(error)
+    head = f"Seed {name}{_place(error, function)} failed"
+    row = _applied_seeds(engine).get(name)
+    count = statements.committed(bool(statements.run) and isinstance(error, sa.exc.DBAPIError))
+    if count or (row is not None and row.applied_at is None):
+        kept = statements.run[: count or None] or ["(statements that went to the driver itself)"]
+        listed = "".join(f"\n  {_shortened(statement)}" for statement in kept)
+        text = (
+            f"{head}: {reason}\nIts transaction was ended on the way (by COMMIT, or on MySQL by"
+            f" DDL and TRUNCATE), so this stays:{listed}\n{_half_seeded(name)}"
+        )
+    else:
+        text = f"{head} and left nothing: {reason}{_not_at_head(config, engine)}"
+    return NoventaError(text)
+
+
+def _half_seeded(name: str) -> Exception:
+    from noventa import NoventaError
+
+    return NoventaError(
+        f"Seed {name} has stopped half-way: take away what it left, then run"
+        f" `python -m noventa seed --again {name}`."
+    )
 
 
 def _place(error: Exception, function: Callable[..., Any]) -> str:
@@ -1858,19 +2205,75 @@ def _ledger() -> Any:
         sa.MetaData(),
         sa.Column("name", sa.String(255), primary_key=True),
         sa.Column("checksum", sa.String(64), nullable=False),
-        sa.Column("applied_at", sa.DateTime, nullable=False),
+        sa.Column("applied_at", sa.DateTime),  # NULL if it stopped half-way
+        sa.Column("wrote", sa.JSON),  # the tables
+        sa.Column("lost", sa.JSON),  # those of them that a downgrade dropped
     )
 
 
-def _enter_in_ledger(connection: Any, name: str, checksum: str) -> None:
+def _enter_in_ledger(connection: Any, name: str, checksum: str, *, again: bool) -> bool:
+    """Whether this process may run the seed: nobody else has, or has begun to."""
+    import sqlalchemy as sa
+
+    ledger = _ledger()
+    if again:
+        connection.execute(sa.delete(ledger).where(ledger.c.name == name))
+    try:
+        connection.execute(sa.insert(ledger).values(name=name, checksum=checksum))
+    except sa.exc.IntegrityError:
+        return False
+    return True
+
+
+def _complete_in_ledger(connection: Any, name: str, statements: Iterable[str]) -> None:
     import datetime
 
     import sqlalchemy as sa
 
     ledger, now = _ledger(), datetime.datetime.now(datetime.UTC)
-    row = {"checksum": checksum, "applied_at": now.replace(tzinfo=None, microsecond=0)}
-    connection.execute(sa.delete(ledger).where(ledger.c.name == name))
-    connection.execute(sa.insert(ledger).values(name=name, **row))
+    tables = _columns_there(connection).keys() - {*_OURS}
+    wrote = sorted({table for text in statements if (table := _first_named(tables, text))})
+    values = {"applied_at": now.replace(tzinfo=None, microsecond=0), "wrote": wrote}
+    connection.execute(sa.update(ledger).where(ledger.c.name == name).values(values))
+
+
+def _first_named(tables: Iterable[str], statement: str) -> str | None:
+    """The table that a statement writes: of those that it names the first."""
+    places = {table: found.start() for table in tables if (found := _named(table, statement))}
+    return min(places, key=places.__getitem__, default=None)
+
+
+def _forget_seeds(connection: Any, gone: set[str], there: set[str]) -> list[str]:
+    """After a downgrade: a seed of whose tables none is left runs again; else it is noted.
+
+    One that has rows in other tables too would add these a second time.
+    """
+    import sqlalchemy as sa
+
+    if _LEDGER not in there:
+        return []
+    ledger, lines = _ledger(), []
+    for row in connection.execute(sa.select(ledger)).all():
+        wrote = set(row.wrote or gone | there - {*_OURS, "alembic_version"})
+        this = ledger.c.name == row.name
+        if wrote & gone and not wrote & there:
+            connection.execute(sa.delete(ledger).where(this))
+            lines.append(f"forgot that {row.name} has run: `seed` runs it again")
+        elif wrote & gone:
+            lost = sorted({*(row.lost or ()), *(wrote & gone)})
+            connection.execute(sa.update(ledger).where(this).values(lost=lost))
+    return lines
+
+
+def _has_run(applied: Mapping[str, Any], name: str) -> bool:
+    return name in applied and applied[name].applied_at is not None
+
+
+def _reasons_to_repeat(row: Any, function: Callable[..., Any]) -> Iterator[str]:
+    if row.checksum != _checksum(function):
+        yield "has changed since it ran"
+    if row.lost:
+        yield f"has run, but a downgrade dropped its rows in {', '.join(row.lost)}"
 
 
 def _applied_seeds(engine: Any) -> dict[str, Any]:
@@ -1904,8 +2307,11 @@ def _list_seeds(config: Config, seeds: Mapping[str, Callable[..., Any]]) -> int:
 def _seed_state(row: Any, function: Callable[..., Any]) -> str:
     if row is None:
         return "pending"
+    if row.applied_at is None:
+        return "stopped half-way"
     changed = ", changed since" if row.checksum != _checksum(function) else ""
-    return f"ran {row.applied_at}{changed}"
+    lost = f", a downgrade dropped its rows in {', '.join(row.lost)}" if row.lost else ""
+    return f"ran {row.applied_at}{changed}{lost}"
 
 
 def _seed_called(name: str, seeds: Mapping[str, Any]) -> str:

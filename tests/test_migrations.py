@@ -128,6 +128,101 @@ def test_mariadb_lists_what_was_applied_and_what_was_not(site, capsys, failing, 
     assert site.at() == []
 
 
+ENDS = {
+    "autocommit_block": "with op.get_context().autocommit_block():\n    op.execute('SELECT 1')",
+    "the connection's commit": "op.get_bind().commit()",
+    "COMMIT as text": "op.execute('COMMIT')",
+    "the driver's commit": "op.get_bind().connection.driver_connection.commit()",
+}
+
+
+@transactional
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("failure", ["1 / 0", 'op.execute("INSERT INTO nowhere VALUES (1)")'])
+def test_what_a_revision_committed_itself_is_told_and_no_other_step_is_taken_on_it(
+    site, capsys, end, failure
+):
+    body = f"{MAKE_ITEMS}\n{end}\nop.execute(\"INSERT INTO items VALUES (1, 'x')\")\n{failure}"
+    site.revision("a1", body)
+    assert site.migrate() == 1
+    stays, _, missing = capsys.readouterr().err.partition("and these do not:")
+    assert "so this much of the revision stays:" in stays
+    assert "Nothing of this revision" not in stays
+    assert "CREATE TABLE items" in stays
+    assert "INSERT INTO items" in missing
+    assert site.rows("SELECT * FROM items") == []
+    site.revision("a1", "pass")
+    site.revision("b2", "pass", after="a1")
+    assert site.migrate("stamp", "a1") == 0
+    assert site.migrate() == 0
+    assert site.tables() == {"items"}
+
+
+@transactional
+def test_what_a_revision_rolled_back_itself_is_not_said_to_stay(site, capsys):
+    site.revision("a1", f"{MAKE_ITEMS}\nop.get_bind().rollback()\n1 / 0")
+    assert site.migrate() == 1
+    assert "Nothing of this revision was kept" in capsys.readouterr().err
+    assert site.tables() == set()
+
+
+@pytest.mark.parametrize("code", ["0", ""])
+def test_sys_exit_in_a_revision_is_a_failure(site, capsys, code):
+    site.revision("a1", f"import sys\nsys.exit({code})")
+    assert site.migrate() == 1
+    assert "migrations/versions/a1_.py:9: SysExit: it called" in (error := capsys.readouterr().err)
+    assert "sys.exit()" in error
+    assert "run `python -m noventa migrate`" in str(revision_mismatch(site.config, site.engine))
+
+
+DROP_TWO = 'op.drop_table("items")\nop.drop_table("nowhere")'
+
+
+@only_mariadb
+def test_after_a_half_failed_downgrade_nothing_goes_on_until_it_is_mended(site, capsys):
+    site.revision("a1", "pass")
+    site.revision("b2", MAKE_ITEMS, DROP_TWO, after="a1")
+    assert site.migrate() == 0
+    assert site.migrate("downgrade", "-1") == 1
+    assert "run `migrate downgrade a1` again" in capsys.readouterr().err
+    site.revision("b2", MAKE_ITEMS, "pass", after="a1")
+    for words in ([], ["upgrade", "b2"]):
+        assert site.migrate(*words) == 1
+        message = capsys.readouterr().err
+        assert "The downgrade of b2 has stopped half-way" in message
+        assert "DROP TABLE items" in message
+    assert site.migrate("stamp", "a1") == 0  # the table is gone, as it is before b2
+    assert site.migrate() == 0
+    assert site.tables() == {"items"}
+    assert site.at() == ["b2"]
+
+
+@only_mariadb
+def test_a_half_failed_revision_that_is_mended_runs_again(site):
+    site.revision("a1", f'{MAKE_ITEMS}\nop.execute("INSERT INTO nowhere VALUES (1)")')
+    site.revision("b2", "pass", after="a1")
+    assert site.migrate() == 1
+    assert site.tables() == {"items", "noventa_unfinished"}
+    site.execute("DROP TABLE items")
+    site.revision("a1", MAKE_ITEMS)
+    assert site.migrate() == 0
+    assert site.tables() == {"items"}
+
+
+@only_mariadb
+@pytest.mark.slow
+def test_a_revision_that_was_killed_half_way_is_not_taken_for_whole(site, capsys):
+    site.revision("a1", MAKE_ITEMS)
+    assert site.migrate() == 0
+    end = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
+    site.revision("a1", MAKE_ITEMS, f'op.drop_table("items")\n{end}')
+    command = [sys.executable, "-m", "noventa", "migrate", "downgrade", "base"]
+    done = subprocess.run(command, cwd=site.root, env=environment(), check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert site.migrate() == 1
+    assert "it was killed; which ones is not known" in capsys.readouterr().err
+
+
 def test_exit_0_means_the_database_is_there_as_read_on_a_second_connection(
     site, capsys, monkeypatch
 ):
@@ -159,6 +254,27 @@ def test_upgrade_and_downgrade_arrive_where_they_say(site, capsys):
     assert site.migrate() == 0
     assert site.migrate() == 0
     assert "Nothing to do: the database is at b2." in capsys.readouterr().out
+
+
+def test_a_downgrade_says_what_it_drops_with_the_number_of_rows(site, capsys):
+    site.revision("a1", MAKE_ITEMS, 'op.drop_table("items")')
+    site.revision("b2", """
+        with op.batch_alter_table("items") as batch:
+            batch.add_column(sa.Column("size", sa.Integer))
+    """, """
+        with op.batch_alter_table("items") as batch:
+            batch.drop_column("size")
+            batch.alter_column("name", new_column_name="title", existing_type=sa.String(50))
+    """, after="a1")  # fmt: skip
+    assert site.migrate() == 0
+    rows = "INSERT INTO items (id, name, size) VALUES (1, 'a', 3), (2, 'b', NULL), (3, 'c', 9)"
+    site.execute(rows)
+    assert site.migrate("downgrade", "base") == 0
+    output = capsys.readouterr().out
+    assert re.findall("dropped .*", output) == [
+        "dropped column items.size (2 values)",
+        "dropped table items (3 rows)",
+    ]
 
 
 # ---- 8. one at a time
@@ -256,6 +372,77 @@ def test_who_waits_says_so_and_gives_up_and_a_killed_holder_frees_the_lock(site,
     assert site.migrate() == 0
 
 
+@only_sqlite
+def test_beside_an_open_writer_what_only_reads_ends_at_once_and_the_rest_waits_as_set(site, capsys):
+    site.revision("a1", MAKE_ITEMS)
+    site.models(ITEM.replace("Mapped[str]", "Mapped[str] = mapped_column(sa.String(50))"))
+    assert site.migrate() == 0
+    site.write("config.yaml", f'database: "{site.url}"\nmigrations: {{lock_timeout: 1}}\n')
+    with site.engine.begin() as writer:
+        writer.execute(sa.text("INSERT INTO items VALUES (1, 'one')"))
+        for words in ([], ["current"], ["check"], ["stamp", "head"]):
+            assert site.migrate(*words) == 0
+        assert site.run("seed") == 0
+        assert "waits" not in capsys.readouterr().err
+        site.revision("b2", "op.execute(\"INSERT INTO items VALUES (2, 'two')\")", after="a1")
+        assert site.migrate() == 1
+    message = capsys.readouterr().err
+    assert re.search(
+        r"Process \d+ waits for another program, which writes to .*noventa.db", message
+    )
+    assert "for 1 s" in message
+    assert "migrations.lock_timeout" in message
+    assert site.migrate() == 0
+    assert len(site.rows("SELECT * FROM items")) == 2
+
+
+@only_postgresql
+def test_the_lock_survives_a_limit_for_idle_sessions(site):
+    name = sa.make_url(site.url).database
+    site.execute(f"ALTER DATABASE {name} SET idle_session_timeout = 300")
+    with migration_lock(site.config) as check:
+        time.sleep(1)
+        check()
+    assert site.rows("SHOW idle_session_timeout") == [("300ms",)]
+
+
+@only_mariadb
+def test_the_session_of_the_lock_may_be_idle_for_weeks(site):
+    with site.engine.connect() as session:
+        before = session.scalar(sa.text("SELECT @@global.wait_timeout"))
+        session.execute(sa.text("SET GLOBAL wait_timeout = 1"))
+        try:
+            with migration_lock(site.config) as check:
+                session.execute(sa.text(f"SET GLOBAL wait_timeout = {before}"))
+                time.sleep(2)
+                check()
+        finally:
+            session.execute(sa.text(f"SET GLOBAL wait_timeout = {before}"))
+
+
+@servers
+def test_a_lock_that_was_lost_is_noticed_before_the_next_step(site, capsys):
+    site.revision("a1", MAKE_ITEMS)
+    kill = """
+        import sqlalchemy as sa
+        bind = op.get_bind()
+        if bind.dialect.name == "postgresql":
+            bind.execute(sa.text("SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_database d"
+                " ON d.oid = database WHERE datname = current_database()"
+                " AND locktype = 'advisory'"))
+        else:
+            name = "concat('noventa ', left(sha2(database(), 256), 40))"
+            bind.execute(sa.text("KILL %d" % bind.scalar(sa.text(f"SELECT is_used_lock({name})"))))
+    """
+    site.revision("b2", kill, after="a1")
+    site.revision("c3", "op.drop_table('items')", after="b2")
+    assert site.migrate() == 1
+    assert "was lost" in capsys.readouterr().err
+    assert site.at() == ["b2"]
+    assert site.migrate() == 0
+    assert site.tables() == set()
+
+
 def test_a_waiting_one_goes_on_when_the_holder_has_finished(site):
     order = []
 
@@ -273,6 +460,18 @@ def test_a_waiting_one_goes_on_when_the_holder_has_finished(site):
         order.append("next")
     thread.join()
     assert order == ["holds", "ends", "next"]
+
+
+@only_sqlite
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_one_message(site, capsys):
+    site.revision("a1", MAKE_ITEMS)
+    (site.root / "noventa.db.lock").symlink_to("/dev/full")
+    assert site.migrate() == 1
+    message = capsys.readouterr().err
+    assert "noventa.db.lock: No space left on device" in message
+    assert "Traceback" not in message
+    assert site.migrate() == 0
 
 
 @only_sqlite

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
-from conftest import USER_MODELS, only_postgresql, only_sqlite
+from conftest import USER_MODELS, only_mariadb, only_postgresql, only_sqlite, servers
+from processes import environment
 
 pytestmark = pytest.mark.slow
 
@@ -86,6 +89,104 @@ def test_a_seed_that_ends_the_transaction_of_its_connection_is_refused(seeded, c
     assert seeded.run("seed") == 1
     assert "db.commit()" in capsys.readouterr().err
     assert seeded.ledger() == []
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["db.execute(sa.text('COMMIT'))", "db.connection().connection.driver_connection.commit()"],
+    ids=["COMMIT as text", "the driver's commit"],
+)
+def test_what_a_seed_committed_itself_is_told_and_is_not_added_twice(seeded, end, capsys):
+    body = f"import sqlalchemy as sa\n{ADD.format('one')}\ndb.flush()\n{end}\n1 / 0"
+    seeded.seeds(some=body, more=ADD.format("more"))
+    assert seeded.run("seed") == 1
+    message = capsys.readouterr().err
+    assert "left nothing" not in message
+    assert "so this stays:\n  INSERT INTO users" in message
+    seeded.seeds(some=ADD.format("one"), more=ADD.format("more"))
+    assert seeded.run("seed") == 1
+    assert "seed --again migrations.seed.first.some" in capsys.readouterr().err
+    assert seeded.names() == ["one"]
+    seeded.execute("DELETE FROM users")
+    assert seeded.run("seed", "--again", "some") == 0
+    assert seeded.run("seed") == 0
+    assert seeded.names() == ["one", "more"]
+
+
+@only_mariadb
+def test_truncate_in_a_seed_keeps_what_was_added_before_it(seeded, capsys):
+    truncate = "db.execute(sa.text('TRUNCATE TABLE noventa_test'))"
+    seeded.execute("CREATE TABLE noventa_test (id INTEGER)")
+    flush = "db.flush()\n"
+    seeded.seeds(
+        some=f"import sqlalchemy as sa\n{ADD.format('one')}\n{flush}{truncate}\n"
+        f"{ADD.format('two')}\n{flush}1 / 0"
+    )
+    assert seeded.run("seed") == 1
+    message = capsys.readouterr().err
+    assert "INSERT INTO users" in message
+    assert "TRUNCATE" in message
+    assert "left nothing" not in message
+    assert seeded.names() == ["one"]
+
+
+@pytest.mark.parametrize("code", ["", "0", "3"])
+def test_sys_exit_in_a_seed_is_a_failure(seeded, code, capsys):
+    seeded.seeds(some=f"import sys\n{ADD.format('one')}\ndb.commit()\nsys.exit({code})")
+    assert seeded.run("seed") == 1
+    assert "first.py:8) failed and left nothing: it called sys.exit()" in capsys.readouterr().err
+    assert seeded.names() == []
+    assert seeded.ledger() == []
+
+
+RUN = "import sys\nfrom noventa_cli import main\nsys.exit(main(['seed']))\n"
+
+
+@pytest.mark.slow
+@servers
+def test_a_seed_that_two_run_without_a_lock_runs_once(seeded):
+    """As after a lost lock: the ledger, in the seed's own transaction, lets one in."""
+    seeded.write("config.yaml", f'database: "{seeded.url}"\nmigrations: {{lock: false}}\n')
+    seeded.seeds(some=f"import time\n{ADD.format('one')}\ndb.flush()\ntime.sleep(1)")
+    command = [sys.executable, "-c", RUN]
+    options = {"cwd": seeded.root, "env": environment(), "text": True}
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, **options) for _ in range(2)]
+    output = "".join(run.communicate(timeout=60)[0] for run in runs)
+    assert [run.returncode for run in runs] == [0, 0]
+    assert output.count("seeded migrations.seed.first.some") == 1
+    assert seeded.names() == ["one"]
+
+
+def test_after_a_downgrade_seeds_run_again_whose_tables_are_gone(seeded, capsys):
+    seeded.seeds(one=ADD.format("one"))
+    assert seeded.run("seed") == 0
+    assert seeded.migrate("downgrade", "base") == 0
+    assert "forgot that migrations.seed.first.one has run" in capsys.readouterr().out
+    assert seeded.migrate() == 0
+    assert seeded.names() == []
+    assert seeded.run("seed") == 0
+    assert seeded.names() == ["one"]
+
+
+def test_a_seed_that_has_rows_in_a_table_that_stays_is_told_and_not_run_again(seeded, capsys):
+    first = seeded.at()[0]
+    make = "op.create_table('roles', sa.Column('id', sa.Integer, primary_key=True))"
+    seeded.revision("b2", make, "op.drop_table('roles')", after=first)
+    assert seeded.migrate() == 0
+    role = "import sqlalchemy as sa\ndb.execute(sa.text('INSERT INTO roles VALUES (1)'))\n"
+    seeded.seeds(both=role + ADD.format("one"), users=ADD.format("two"))
+    assert seeded.run("seed") == 0
+    assert seeded.migrate("downgrade", "-1") == 0
+    assert seeded.migrate() == 0
+    capsys.readouterr()
+    assert seeded.run("seed") == 0
+    assert "both has run, but a downgrade dropped its rows in roles" in capsys.readouterr().out
+    assert seeded.run("seed", "--list") == 0
+    assert "a downgrade dropped its rows in roles" in capsys.readouterr().out
+    assert seeded.names() == ["one", "two"]
+    seeded.execute("DELETE FROM users")
+    assert seeded.run("seed", "--again", "both") == 0
+    assert len(seeded.rows("SELECT * FROM roles")) == 1
 
 
 def test_a_seed_that_has_changed_is_said_and_not_run_again_but_by_name(seeded, capsys):
