@@ -46,6 +46,7 @@ import logging
 import math
 import mimetypes
 import os
+import random
 import re
 import secrets
 import stat
@@ -262,7 +263,10 @@ SETTINGS = (
     Setting("database.max_overflow", _NUMBER, 2, "connections beyond, closed after use"),
     Setting("database.pool_timeout", _NUMBER, 10, "seconds to wait for a connection before a 503"),
     Setting("database.pool_recycle", _NUMBER, 1800, "seconds after which one is made anew"),
-    Setting("database.isolation_level", _TEXT, None, "of every transaction; the database's own"),
+    Setting(
+        "database.isolation_level", _TEXT, None,
+        "of every transaction; the database's own; SQLite takes no AUTOCOMMIT",
+    ),
     Setting(
         "database.autocommit_reads", _FLAG, True,
         "PostgreSQL: plain reads in one round trip; false behind PgBouncer's transaction mode",
@@ -688,12 +692,16 @@ class Component:
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """A template at a URL. `limits` raises those of the config: `{"body": 50_000_000}`."""
+    """A template at a URL. `limits` raises those of the config: `{"body": 50_000_000}`.
+
+    `writes` says that showing it writes: its GETs then begin as an action does.
+    """
 
     path: str
     template: str
     _: KW_ONLY
     guards: Sequence[Handler] = ()
+    writes: bool = False
     limits: Mapping[str, int] = field(default_factory=dict)
     where: str = field(default_factory=_call_site, repr=False)
 
@@ -706,7 +714,8 @@ class Page:
 class Endpoint:
     """A function at a URL, which returns a WebOb response, or a dict or list sent as JSON.
 
-    An unsafe method needs evidence of the same origin unless `cross_origin`.
+    An unsafe method needs evidence of the same origin unless `cross_origin`. With `writes` a GET
+    begins as an action does.
     """
 
     path: str
@@ -715,6 +724,7 @@ class Endpoint:
     methods: Sequence[str] = ("GET",)
     guards: Sequence[Handler] = ()
     cross_origin: bool = False
+    writes: bool = False
     retries: int = 0
     limits: Mapping[str, int] = field(default_factory=dict)
     where: str = field(default_factory=_call_site, repr=False)
@@ -938,6 +948,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "logic": (lambda value: value is None or isinstance(value, ModuleType), "the imported module"),
     "application": (callable, "a WSGI application"),
     "retries": (lambda value: isinstance(value, int) and value >= 0, "0 or more"),
+    "writes": (lambda value: isinstance(value, bool), "True or False"),
 }  # fmt: skip
 
 
@@ -2240,6 +2251,7 @@ _READS = "noventa_reads"  # execution option of a connection that only reads
 _BUSY_TIMEOUT = 30  # seconds that SQLite waits for another writer
 _CONNECT_TIMEOUT = 10  # seconds; libpq has none of its own
 _TOLD = 20  # rows that the report of a forgotten commit lists
+_FIRST_WAIT, _LONGEST_WAIT = 0.005, 0.1  # seconds before what met a conflict is done again
 _FRESH = 0.2  # seconds after its last use in which a connection is taken to be alive
 _WRITE = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
@@ -2463,9 +2475,9 @@ class Scope:
         elif transaction := self.session.get_transaction():
             _clean(self.session, transaction.close)
 
-    def read_from_now(self) -> None:
-        """What follows only reads, as after an action: no more BEGIN IMMEDIATE."""
-        self.writes = False
+    def begin_anew(self, *, writes: bool) -> None:
+        """What follows has a transaction of its own, as the page has after its action."""
+        self.writes = writes
         if self.session is not None:
             self.session.rollback()
 
@@ -2476,7 +2488,11 @@ class Scope:
             _clean(session, session.close)
 
     def replay(self, attempt: Callable[[], T], retries: int) -> T:
-        """Calls `attempt`, again after a conflict between transactions if nothing was committed."""
+        """Calls `attempt`, again after a conflict between transactions if nothing was committed.
+
+        Before that it waits, each time about twice as long, so that those who met part.
+        """
+        longest = _FIRST_WAIT
         while True:
             if self.session is not None:  # what a guard committed is not done again
                 self.session.info.pop("committed", None)
@@ -2489,6 +2505,8 @@ class Scope:
                 retries -= 1
                 log.info("replayed after a conflict: %s", type(error.orig).__name__)
                 self.remove()
+                time.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - no secret
+                longest = min(longest * 2, _LONGEST_WAIT)
 
     def _call(self, closer: Callable[[], Any]) -> None:
         try:
@@ -2577,13 +2595,13 @@ class Database:
         """The scope of one request: `with database.scope(writes=True): …`."""
         return Scope(self, writes=writes)
 
-    def report_unavailable(self, error: BaseException) -> None:
+    def report_unavailable(self, error: BaseException, remedy: str = "") -> None:
         """One log line a second at most that the database does not answer."""
         now = time.monotonic()
         if now - self._last_report >= 1:
             self._last_report = now
             reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
-            log.error("database %s: %s", shown_url(self.engine.url), reason)
+            log.error("database %s: %s%s", shown_url(self.engine.url), reason, remedy)
 
     def scope_now(self) -> Scope:
         """The scope of the request under way. Raises NoventaError outside one."""
@@ -2817,6 +2835,13 @@ def is_conflict(error: sa.exc.DBAPIError) -> bool:
     return bool(arguments and arguments[0] in _MYSQL_CONFLICTS)
 
 
+def is_late_write(error: BaseException) -> bool:
+    """Whether SQLite did not let write what had begun as a transaction that reads."""
+    if not isinstance(error, sa.exc.DBAPIError) or not hasattr(error.orig, "sqlite_errorcode"):
+        return False
+    return is_conflict(error) and bool(_WRITE.match(error.statement or ""))
+
+
 def is_unavailable(error: BaseException) -> bool:
     """Whether the database did not answer at all, or had no connection left, or was busy."""
     if isinstance(error, sa.exc.TimeoutError):
@@ -2830,6 +2855,12 @@ def is_unavailable(error: BaseException) -> bool:
 
 def _check_isolation_level(config: Config, dialect: sa.Dialect) -> None:
     level = config["database.isolation_level"]
+    if dialect.name == "sqlite" and level and level.upper() == "AUTOCOMMIT":
+        raise ConfigError(
+            f"config.yaml: database.isolation_level is {level!r}, with which SQLite could neither"
+            " undo what fails nor keep an action from losing an update; leave it out, and ask for"
+            " it where it is needed: connection.execution_options(isolation_level='AUTOCOMMIT')."
+        )
     known = dialect.get_isolation_level_values(cast(Any, None))
     if level and level.replace("_", " ").upper() not in known:
         remedy = did_you_mean(level.upper(), known)
@@ -3871,6 +3902,10 @@ _ASKED_AGAIN = {
     "old-ticket": "This form is out of date: please send it again.",
 }
 _UNCOMMITTED = "uncommitted"  # kind of the message that carries a report over a redirect, in debug
+_WRITES_LATE = (
+    "; {} read first and then wrote in a GET, which SQLite refuses where others write meanwhile:"
+    " write `writes=True` on its entry."
+)
 _CLOCKS_DIFFER = 300  # seconds, between two machines that serve one site
 _DEFAULT_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -3977,6 +4012,8 @@ class App:
             return answer
         if not exchange.reads:
             self._check_origin(request, route)
+        elif isinstance(route, (Page, Endpoint)):
+            exchange.scope.writes = route.writes
         for guard in (*self.registry.guards, *route.guards):
             answer = guard(request, exchange.session, exchange.db)
             report_forgotten_commit(exchange, guard)
@@ -4166,7 +4203,7 @@ class App:
         text = _ASKED_AGAIN[reason]
         session.flash(text, "warning")
         typed = Posted(ticket.instance, {"values": dict(request.form), "errors": {"form": text}})
-        exchange.scope.read_from_now()
+        exchange.scope.begin_anew(writes=page.writes)
         html = self._render(exchange, page, typed)
         if not session.shown:  # the page shows no messages: say it all the same
             session.state["flashes"].pop()
@@ -4195,7 +4232,7 @@ class App:
         if "_redirect" in result:
             return self._redirect(exchange, result["_redirect"])
         del exchange.trail[1:]  # the page is shown now
-        exchange.scope.read_from_now()
+        exchange.scope.begin_anew(writes=page.writes)
         shown = {name: value for name, value in result.items() if name not in _RESULT_KEYS}
         html = self._render(exchange, page, Posted(ticket.instance, shown))
         return self._html(html, status)
@@ -4329,7 +4366,9 @@ class App:
             refusal = Refusal(400, "bad-value", detail=said)
             return self._refused(exchange, refusal, error)
         if is_unavailable(error):
-            self.database.report_unavailable(error)
+            late = not exchange.scope.writes and is_late_write(error)
+            remedy = _WRITES_LATE.format(trail) if late else ""
+            self.database.report_unavailable(error, remedy)
             answer = self._error(503)
             answer.headers["Retry-After"] = str(_RETRY_AFTER)
             return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import logging
 import sqlite3
@@ -65,7 +66,7 @@ TEMPLATES = {
 
 def forms(
     root: Path, act: Any, load: Any = None, *, url: str = "sqlite:///./a.db",
-    debug: bool = False, **options: Any,
+    debug: bool = False, writes: bool = False, **options: Any,
 ) -> App:  # fmt: skip
     """A page at / with one component, whose form is posted to `act`."""
     logic = ModuleType("counter_logic")
@@ -73,7 +74,8 @@ def forms(
     logic.load_template_context, logic.action_add = load or value, act  # type: ignore[attr-defined]
     counter = Component("counter", "counter.html", logic=logic, models=[Counter], **options)
     config = {"database": url, "debug": debug}
-    app = make_app(root, TEMPLATES, config, components=[counter], routes=[Page("/", "page.html")])
+    page = Page("/", "page.html", writes=writes)
+    app = make_app(root, TEMPLATES, config, components=[counter], routes=[page])
     with app.database.session() as db:
         db.merge(Counter(id=1, value=0))
         db.commit()
@@ -400,6 +402,88 @@ def test_a_get_may_write(tmp_path: Path, database: str) -> None:
     assert stored(app) == 1
 
 
+def page_that_writes(root: Path, url: str, **options: Any) -> App:
+    """A page that counts its own visitors, reading before it writes."""
+    logic = ModuleType("visits")
+    logic.load_template_context = increment  # type: ignore[attr-defined]
+    visits = Component("visits", "visits.html", logic=logic, models=[Counter])
+    templates = {"page.html": '{{ component("visits") }}', "visits.html": "{{ value }}"}
+    page = Page("/", "page.html", **options)
+    app = make_app(root, templates, {"database": url}, components=[visits], routes=[page])
+    with app.database.session() as db:
+        db.add(Counter(id=1, value=0))
+        db.commit()
+    return app
+
+
+def endpoint_that_writes(root: Path, url: str, **options: Any) -> App:
+    return counting_app(root, url, Endpoint("/", increment, **options))
+
+
+WRITING = [page_that_writes, endpoint_that_writes]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("make", WRITING)
+def test_a_get_whose_entry_writes_begins_as_an_action_does(
+    tmp_path: Path, make: Any, method: str
+) -> None:
+    app = make(tmp_path, "sqlite:///./a.db", writes=True)
+    with statements(app) as sent:
+        assert ask(app, method).status == 200
+    assert sent[0] == "BEGIN IMMEDIATE"
+
+
+@pytest.mark.parametrize("make", WRITING)
+def test_gets_that_read_and_then_write_wait_for_each_other(tmp_path: Path, make: Any) -> None:
+    app = make(tmp_path, "sqlite:///./a.db", writes=True)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: answered(app, "GET", "/"), range(160)))
+    assert (found, stored(app)) == ([200] * 160, 160)
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_get_whose_entry_writes_has_a_transaction_on_postgresql(
+    tmp_path: Path, database: str, writes: bool
+) -> None:
+    def handler(request, session, db):
+        db.get(Counter, 1)
+        driver = db.connection().connection.dbapi_connection
+        return {"status": driver.info.transaction_status.name}
+
+    app = counting_app(tmp_path, database, Endpoint("/", handler, writes=writes))
+    status = "INTRANS" if writes else "IDLE"
+    assert ask(app).text == f'{{"status":"{status}"}}'
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_log_says_what_lets_a_get_write(
+    tmp_path: Path, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def meets_another(request, session, db):
+        if method == "GET":
+            overtaken(db, app)
+        raise sa.exc.OperationalError("UPDATE counters", {}, conflict_of_sqlite(tmp_path))
+
+    both = Endpoint("/visits", meets_another, methods=["GET", "POST"], cross_origin=True)
+    app = counting_app(tmp_path, "sqlite:///./a.db", both)
+    assert ask(app, method, "/visits").status == 503
+    said = "/visits read first and then wrote in a GET"
+    assert (said in caplog.text) == ("write `writes=True` on its entry" in caplog.text)
+    assert (said in caplog.text) == (method == "GET")
+
+
+def test_a_page_that_writes_does_so_after_its_action_too(tmp_path: Path) -> None:
+    app = forms(tmp_path, lambda request, session, db: {}, increment, writes=True)
+    visitor = Visitor(app)
+    ticket = visitor.get().tickets[0]
+    with statements(app) as sent:
+        assert "value 3" in visitor.post(ticket=ticket).text
+    begun = [text for text in sent if text.startswith("BEGIN")]
+    assert set(begun) == {"BEGIN IMMEDIATE"}
+
+
 def test_a_page_shown_after_its_action_only_reads(tmp_path: Path) -> None:
     def act(request, session, db):
         return increment(request, session, db)
@@ -455,6 +539,13 @@ def test_the_isolation_level_is_configured(
 def test_a_wrong_isolation_level_is_told_at_the_start(tmp_path: Path, url: str) -> None:
     settings = {"database": {"url": url, "isolation_level": "serialisable"}}
     with pytest.raises(ConfigError, match=r"isolation_level is 'serialisable'; did you mean"):
+        Database(Config.from_mapping(settings, tmp_path))
+
+
+@pytest.mark.parametrize("level", ["AUTOCOMMIT", "autocommit"])
+def test_sqlite_without_transactions_is_refused_at_the_start(tmp_path: Path, level: str) -> None:
+    settings = {"database": {"url": "sqlite:///a.db", "isolation_level": level}}
+    with pytest.raises(ConfigError, match=f"isolation_level is '{level}', with which SQLite"):
         Database(Config.from_mapping(settings, tmp_path))
 
 
@@ -563,6 +654,20 @@ def test_when_the_retries_are_used_up_the_client_is_to_try_again(
     assert (answer.status, answer.header("Retry-After")) == (503, "5")
     assert len(calls) == retries + 1
     assert stored(app) == 10 * len(calls)
+
+
+def test_each_replay_waits_a_little_longer(tmp_path: Path) -> None:
+    calls = []
+
+    def always_busy(request, session, db):
+        calls.append(time.monotonic())
+        raise sa.exc.OperationalError("", {}, busy)
+
+    busy = conflict_of_sqlite(tmp_path)
+    app = counting_app(tmp_path, "sqlite:///./a.db", Endpoint("/", always_busy, retries=4))
+    assert ask(app).status == 503
+    waits = [after - before for before, after in itertools.pairwise(calls)]
+    assert all(wait >= least for wait, least in zip(waits, [2e-3, 4e-3, 9e-3, 19e-3], strict=True))
 
 
 def test_what_committed_something_is_not_replayed(tmp_path: Path) -> None:

@@ -322,7 +322,7 @@ def test_a_post_has_its_transaction_from_the_first_read(url: str, tmp_path: Path
     with database.scope(writes=True) as scope:
         database.scoped.get(Account, 1)
         assert in_transaction(database)
-        scope.read_from_now()  # as after an action
+        scope.begin_anew(writes=False)  # as after an action
         database.scoped.get(Account, 1)
         assert not in_transaction(database)
     database.engine.dispose()

@@ -140,6 +140,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest_or_all(known, remedy):
         ({"routes": [Static("/f", None)]}, "folder is None; expected a text"),
         ({"routes": [Mount("/m", "app")]}, "application is 'app'; expected a WSGI application"),
         ({"routes": [Endpoint("/e", endpoint, retries="2")]}, "retries is '2'; expected 0 or more"),
+        ({"routes": [Page("/", "a.html", writes="no")]}, "writes is 'no'; expected True or False"),
     ],
 )  # fmt: skip
 def test_an_entry_of_a_wrong_type_is_named_with_its_place(tmp_path, registry, problem):
