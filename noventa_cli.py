@@ -29,6 +29,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, nullcontext, suppress
@@ -966,6 +967,7 @@ def _revision_paths(script: Any) -> list[Path]:
 def _configure(
     context: Any, configured: Mapping[str, Any], journal: _Journal | None = None, **target: Any
 ) -> None:
+    _watch_operations()
     settings = dict(configured)
     url = target["url"] if "url" in target else target["connection"].engine.url
     if url.get_backend_name() == "sqlite":  # make_engine() makes its DDL transactional
@@ -1575,7 +1577,9 @@ def _refuse_orphans(found: Counter[str]) -> None:
 
 
 def _run_revisions(context: Any, journal: _Journal) -> None:
-    with _explained(context, journal), context.begin_transaction():
+    with _explained(context, journal), context.begin_transaction(), warnings.catch_warnings():
+        for untrue in ("Unnamed CHECK constraint on reflected", "Skipped unsupported refl"):
+            warnings.filterwarnings("ignore", untrue)  # _Copy keeps them
         context.run_migrations()
 
 
@@ -1588,12 +1592,12 @@ def _explained(context: Any, journal: _Journal) -> Iterator[None]:
 
     try:
         yield
-    except (CommandError, NoventaError) as error:
-        if left := "\n".join(_left(journal, failed=False, planned=[])):
-            raise NoventaError(f"{error}\n{left}") from error
-        raise
     except Exception as error:  # whatever a revision may raise
-        if message := _failure(error, context, journal):
+        told = isinstance(error, CommandError | NoventaError)
+        message = None if isinstance(error, CommandError) else _failure(error, context, journal)
+        if told and not message and (left := "\n".join(_left(journal, failed=False, planned=[]))):
+            message = f"{error}\n{left}"
+        if message:
             raise NoventaError(message) from error
         raise
     finally:
@@ -1619,11 +1623,16 @@ def _failure(error: Exception, context: Any, journal: _Journal) -> str | None:
     planned = _planned(context, file, {frame.name for frame in places}) if journal.step else []
     left = [*_left(journal, failed and bool(run), planned)]
     nothing = "Nothing of this revision was kept; mend the file and migrate again."
-    return "\n".join(lines + (left or [nothing]))
+    text = "\n".join(lines + (left or [nothing]))
+    return text.replace("_alembic_tmp_", "")  # the user's table, which was copied
 
 
 def _reason(error: Exception) -> str:
     """The first line of an error, of the driver's if it is one, for the rest may show values."""
+    from noventa import NoventaError
+
+    if isinstance(error, NoventaError):
+        return str(error)
     lines = str(getattr(error, "orig", None) or error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"
 
@@ -1824,6 +1833,686 @@ def _session_id(connection: Any) -> int:
     if hasattr(driver, "thread_id"):
         return int(driver.thread_id())
     return int(getattr(getattr(driver, "info", None), "backend_pid", 0))
+
+
+# -- changing tables that hold rows
+
+
+@functools.cache
+def _watch_operations() -> None:
+    """Has Alembic look at the rows before it changes a table, and copy SQLite's tables whole."""
+    from alembic.ddl.sqlite import SQLiteImpl
+    from alembic.operations import Operations, ops, toimpl
+
+    class CarefulSQLite(SQLiteImpl):
+        __dialect__ = "sqlite"  # registers it
+        copy: _Copy | None = None
+
+        def requires_recreate_in_batch(self, batch_op: Any) -> bool:
+            if not self.as_sql:
+                batch_op.batch = list(_not_native(self, batch_op.batch))
+            return super().requires_recreate_in_batch(batch_op)
+
+        def cast_for_batch_migrate(self, existing: Any, transfer: Any, new_type: Any) -> None:
+            column = transfer["expr"]
+            if convert := self.memo.pop((column.table.name, column.name), None):
+                transfer["expr"] = convert(column)
+
+        def prep_table_for_batch(self, batch_impl: Any, table: Any) -> None:
+            self.copy = None if self.as_sql else _Copy(self.connection, batch_impl)
+
+        def create_table(self, table: Any, **options: Any) -> None:
+            if self.copy and table is self.copy.new:
+                self.copy.create()
+            else:
+                super().create_table(table, **options)
+
+        def drop_table(self, table: Any, **options: Any) -> None:
+            if not (self.copy and table is self.copy.new):  # after a failure; it is rolled back
+                super().drop_table(table, **options)
+
+        def rename_table(self, old_table_name: str, *arguments: Any, **options: Any) -> None:
+            copy, self.copy = self.copy, None
+            if copy:
+                copy.replace(partial(super().rename_table, old_table_name, *arguments, **options))
+            else:
+                super().rename_table(old_table_name, *arguments, **options)
+
+    watch = partial(Operations.implementation_for, replace=True)
+    watch(ops.AlterColumnOp)(_after(_judge_alter, toimpl.alter_column))
+    watch(ops.AddColumnOp)(_after(_judge_add, toimpl.add_column))
+    watch(ops.AddConstraintOp)(_after(_judge_constraint, toimpl.create_constraint))
+
+
+def _after(judge: Callable[..., None], implementation: Callable[..., Any]) -> Callable[..., Any]:
+    def run(operations: Any, operation: Any) -> Any:
+        if not operations.migration_context.as_sql:
+            judge(operations.migration_context, operation)
+        return implementation(operations, operation)
+
+    return run
+
+
+def _judge_alter(context: Any, operation: Any) -> None:
+    """Refuses a change of type or NOT NULL that rows contradict. Raises NoventaError."""
+    import sqlalchemy as sa
+
+    from noventa import NoventaError
+
+    table = sa.table(operation.table_name, schema=operation.schema)
+    name, where = operation.column_name, f"{operation.table_name}.{operation.column_name}"
+    column: Any = sa.column(name, _selectable=table)
+    if operation.modify_nullable is False:
+        query = sa.select(sa.func.count()).select_from(table).where(column.is_(None))
+        if count := context.connection.scalar(query):
+            raise NoventaError(
+                f"{where} is to be NOT NULL, but {_rows(count)} no value;"
+                " give them one first, in this revision: op.execute(…)"
+            )
+    if operation.modify_type is None or operation.kw.get("postgresql_using"):
+        return  # who writes how to convert has decided
+    new = _plain_type(sa.types.to_instance(operation.modify_type))
+    old = operation.existing_type or _reflected_type(context.connection, operation)
+    old = _plain_type(sa.types.to_instance(old))
+    dialect = context.connection.dialect
+    new, old = (kind._variant_mapping.get(dialect.name, kind) for kind in (new, old))
+    if _is_wider(old, new):
+        return
+    read: Callable[[Any], Any] = partial(
+        _converted, read=_reader(old, dialect), kind=new, dialect=dialect
+    )
+    if dialect.name in ("mysql", "mariadb") and isinstance(old, sa.Interval) != isinstance(
+        new, sa.Interval
+    ):
+        read = _refuse_value  # it is stored as a moment after 1970 there
+    count, example = 0, None
+    for (value,) in context.connection.execute(sa.select(column).where(column.is_not(None))):
+        try:
+            read(value)
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            count, example = count + 1, example if count else value
+    if count:
+        raise NoventaError(
+            f"{where} is to be {new!r}, but {_rows(count)} a value that it cannot hold, for"
+            f" example {example!r}; change these first, or add a column and fill it by hand."
+        )
+    if dialect.name == "sqlite":
+        context.impl.memo[operation.table_name, name] = _sqlite_function(
+            context.connection, read, new
+        )
+    elif dialect.name in ("mysql", "mariadb") and isinstance(old, sa.String):
+        _rewrite_texts(context.connection, table, column, read)
+    elif dialect.name == "postgresql" and (using := _using(name, old, new, dialect)):
+        operation.kw["postgresql_using"] = using
+
+
+def _rows(count: int) -> str:
+    return "1 row has" if count == 1 else f"{count} rows have"
+
+
+def _reflected_type(connection: Any, operation: Any) -> Any:
+    import sqlalchemy as sa
+
+    columns = sa.inspect(connection).get_columns(operation.table_name, schema=operation.schema)
+    return next(each["type"] for each in columns if each["name"] == operation.column_name)
+
+
+def _is_wider(old: Any, new: Any) -> bool:
+    """Whether every text of `old` is one of `new`; SQLite never cuts, but `old` may not say."""
+    import sqlalchemy as sa
+
+    texts = all(
+        isinstance(kind, sa.String) and not isinstance(kind, sa.Enum) for kind in (old, new)
+    )
+    return texts and (new.length is None or (old.length or sys.maxsize) <= new.length)
+
+
+def _reader(kind: Any, dialect: Any) -> Callable[[Any], Any]:
+    """What makes of a value as the driver gives it what it means."""
+    import sqlalchemy as sa
+
+    stored: Any = sa.Date | sa.DateTime | sa.Time | sa.Interval | sa.Uuid
+    if not isinstance(kind, stored):
+        return bool if isinstance(kind, sa.Boolean) else lambda value: value
+    return kind.dialect_impl(dialect).result_processor(dialect, None) or (lambda value: value)
+
+
+def _sqlite_function(connection: Any, read: Callable[[Any], Any], kind: Any) -> Any:
+    """A function of SQL that converts a column, stored as SQLAlchemy stores `kind`."""
+    import sqlalchemy as sa
+
+    store = kind.dialect_impl(connection.dialect).bind_processor(connection.dialect)
+    if isinstance(kind, sa.JSON | sa.String) or store is None:  # JSON stays the text it was
+        store = lambda value: value  # noqa: E731
+    name = f"noventa_convert_{secrets.token_hex(4)}"
+
+    def convert(value: Any) -> Any:
+        return None if value is None else store(read(value))
+
+    connection.connection.driver_connection.create_function(name, 1, convert)
+    return getattr(sa.func, name)
+
+
+def _rewrite_texts(connection: Any, table: Any, column: Any, read: Callable[[Any], Any]) -> None:
+    """Writes each text as MySQL reads it: it knows no `true`."""
+    import sqlalchemy as sa
+
+    texts = connection.scalars(sa.select(column).distinct().where(column.is_not(None))).all()
+    target = sa.table(table.name, sa.column(column.name), schema=table.schema)
+    for text in texts:
+        if isinstance(value := read(text), bool):
+            update = sa.update(target).where(target.c[column.name] == text)
+            connection.execute(update.values({column.name: str(int(value))}))
+
+
+def _refuse_value(value: Any) -> None:
+    raise ValueError(value)
+
+
+_TRUTHS = {
+    "1": True,
+    "t": True,
+    "true": True,
+    "y": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "f": False,
+    "false": False,
+    "n": False,
+    "no": False,
+    "off": False,
+}  # fmt: skip  (as PostgreSQL reads text)
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+_SPAN = re.compile(r"(?:(-?\d+) days?,? )?(\d{1,2}):(\d\d):(\d\d)(?:\.(\d{1,6}))?")
+
+
+def _converted(value: Any, *, read: Callable[[Any], Any], kind: Any, dialect: Any) -> Any:
+    """The stored value as one of the type `kind`. Raises ValueError if it would not be the same."""
+    import sqlalchemy as sa
+
+    value = read(value)
+    for classes, convert in (
+        (sa.Enum, _as_enum), (sa.String, _as_text), (sa.Boolean, _as_boolean),
+        (sa.Integer, _as_integer), (sa.Numeric | sa.Float, _as_number),
+        (sa.DateTime | sa.Date | sa.Time, _as_moment), (sa.Interval, _as_span),
+        (sa.Uuid, _as_uuid), (sa.JSON, _as_json),
+    ):  # fmt: skip
+        if isinstance(kind, classes):
+            return convert(value, kind, dialect)
+    raise ValueError(value)
+
+
+def _as_enum(value: Any, kind: Any, _: Any) -> str:
+    if value not in kind.enums:
+        raise ValueError(value)
+    return str(value)
+
+
+def _as_text(value: Any, kind: Any, dialect: Any) -> str:
+    if isinstance(value, bytes):
+        raise ValueError(value)
+    text = str(int(value) if isinstance(value, bool) else value)
+    if kind.length is not None and dialect.name != "sqlite" and len(text) > kind.length:
+        raise ValueError(value)
+    return text
+
+
+def _as_boolean(value: Any, *_: Any) -> bool:
+    return _TRUTHS[value.lower()] if isinstance(value, str) else _exact(value, bool(value))
+
+
+def _as_integer(value: Any, kind: Any, _: Any) -> int:
+    import sqlalchemy as sa
+
+    bits = (
+        16 if isinstance(kind, sa.SmallInteger) else 64 if isinstance(kind, sa.BigInteger) else 32
+    )
+    found: int = _exact(_text_number(value), int(value))
+    if not -(2 ** (bits - 1)) <= found < 2 ** (bits - 1):
+        raise ValueError(value)
+    return found
+
+
+def _as_number(value: Any, kind: Any, dialect: Any) -> Any:
+    from decimal import Decimal
+
+    import sqlalchemy as sa
+
+    number = Decimal(str(_text_number(value)))
+    if isinstance(kind, sa.Float) or dialect.name == "sqlite":
+        _exact(number, Decimal(repr(float(number))))
+    if not isinstance(kind, sa.Float) and kind.scale is not None:
+        _exact(number, number.quantize(Decimal(1).scaleb(-kind.scale)))
+        if kind.precision and abs(number) >= 10 ** (kind.precision - kind.scale):
+            raise ValueError(value)
+    return number
+
+
+def _text_number(value: Any) -> Any:
+    """A number, of text only as it would be written again: `007` may be a code."""
+    from decimal import Decimal
+
+    if not isinstance(value, str):
+        return value
+    if not _NUMBER.fullmatch(value):
+        raise ValueError(value)
+    return Decimal(value)
+
+
+def _as_moment(value: Any, kind: Any, dialect: Any) -> Any:
+    import datetime
+
+    import sqlalchemy as sa
+
+    names = ("DateTime", "datetime"), ("Date", "date"), ("Time", "time")
+    wanted: Any = next(
+        getattr(datetime, to) for of, to in names if isinstance(kind, getattr(sa, of))
+    )
+    if type(value) is datetime.date and wanted is datetime.datetime:
+        return datetime.datetime.combine(value, datetime.time())
+    if isinstance(value, datetime.datetime) and wanted is datetime.date:
+        _exact(value.replace(tzinfo=None), datetime.datetime.combine(value, datetime.time()))
+        return value.date()
+    found = wanted.fromisoformat(value) if isinstance(value, str) else value
+    zone = getattr(found, "tzinfo", None)
+    cut = dialect.name in ("mysql", "mariadb") and not getattr(kind, "fsp", None)
+    if type(found) is not wanted or (zone and not getattr(kind, "timezone", False)):
+        raise ValueError(value)
+    if cut and getattr(found, "microsecond", None):
+        raise ValueError(value)
+    return found
+
+
+def _as_span(value: Any, *_: Any) -> Any:
+    import datetime
+
+    if isinstance(value, datetime.timedelta):
+        return value
+    if not (found := _SPAN.fullmatch(value)):
+        raise ValueError(value)
+    days, hours, minutes, seconds, micro = found.groups("0")
+    return datetime.timedelta(
+        int(days), int(seconds), int(micro.ljust(6, "0")), 0, int(minutes), int(hours)
+    )
+
+
+def _as_uuid(value: Any, *_: Any) -> Any:
+    import uuid
+
+    return value if isinstance(value, uuid.UUID) else uuid.UUID(value)
+
+
+def _as_json(value: Any, *_: Any) -> Any:
+    if isinstance(value, str):
+        json.loads(value)
+    return value
+
+
+def _exact(value: Any, converted: Any) -> Any:
+    if value != converted:
+        raise ValueError(value)
+    return converted
+
+
+def _using(name: str, old: Any, new: Any, dialect: Any) -> str | None:
+    """PostgreSQL's expression that converts a column; None where it needs none."""
+    import sqlalchemy as sa
+
+    column = dialect.identifier_preparer.quote(name)
+    target = dialect.type_compiler_instance.process(new)
+    numbers: Any = sa.Integer | sa.Numeric | sa.Float
+    if isinstance(new, sa.Boolean) and isinstance(old, numbers):
+        return f"{column} <> 0"
+    if isinstance(old, sa.Boolean) and not isinstance(new, sa.Boolean):
+        return f"{column}::integer::{target}"
+    if isinstance(old, sa.Enum) and isinstance(new, sa.Enum):
+        return f"{column}::text::{target}"
+    if isinstance(old, sa.String) and (isinstance(new, sa.Enum) or not isinstance(new, sa.String)):
+        return f"{column}::{target}"
+    zones = [getattr(kind, "timezone", None) for kind in (old, new)]
+    if isinstance(old, sa.DateTime) and isinstance(new, sa.DateTime) and zones[0] != zones[1]:
+        return f"{column} AT TIME ZONE 'UTC'"  # else the session's own zone would decide
+    return None
+
+
+def _judge_add(context: Any, operation: Any) -> None:
+    """Refuses a column that rows would lack; MariaDB would make up zeros. Raises NoventaError."""
+    import sqlalchemy as sa
+
+    from noventa import NoventaError
+
+    column = operation.column
+    if column.nullable or column.server_default is not None or column.primary_key:
+        return
+    table = sa.table(operation.table_name, schema=operation.schema)
+    if count := context.connection.scalar(sa.select(sa.func.count()).select_from(table)):
+        raise NoventaError(
+            f"{operation.table_name}.{column.name} must have a value, but {_rows(count)} none;"
+            " give it a server_default, or add it nullable, fill it, and then alter it."
+        )
+
+
+def _judge_constraint(context: Any, operation: Any) -> None:
+    """Refuses a UNIQUE or CHECK that rows break. Raises NoventaError."""
+    import sqlalchemy as sa
+    from alembic.operations import ops
+
+    from noventa import NoventaError
+
+    if not isinstance(operation, ops.CreateUniqueConstraintOp | ops.CreateCheckConstraintOp):
+        return
+    name, query = operation.table_name, sa.select(sa.func.count())
+    table = sa.table(name, schema=operation.schema)
+    if isinstance(operation, ops.CreateUniqueConstraintOp):
+        columns: list[Any] = [sa.column(str(column)) for column in operation.columns]
+        filled = sa.select(*columns).select_from(table).where(*(c.is_not(None) for c in columns))
+        repeated = filled.group_by(*columns).having(sa.func.count() > 1)
+        found = context.connection.scalar(query.select_from(repeated.subquery()))
+        problem = "values are there more than once"
+    else:
+        condition: Any = operation.condition
+        condition = sa.text(f"NOT ({condition})") if isinstance(condition, str) else ~condition
+        found = context.connection.scalar(query.select_from(table).where(condition))
+        problem = "rows break it"
+    if found:
+        shown = operation.constraint_name or "the constraint"
+        raise NoventaError(f"{name}: {shown} cannot be made, for {found} {problem}; mend these.")
+
+
+# -- how SQLite copies a table
+
+
+def _not_native(impl: Any, batch: Iterable[Any]) -> Iterator[Any]:
+    """What a batch leaves to a copy: SQLite renames columns, everywhere, and drops indexes."""
+    from alembic.ddl.base import ColumnName
+
+    names: dict[str, str] = {}
+    for verb, arguments, options in batch:
+        if verb == "drop_index":
+            impl.drop_index(*arguments, **options)
+            continue
+        if verb == "alter_column":
+            table, column, *rest = arguments
+            column, new = names.get(column, column), options.get("name")
+            if new and new != column:
+                impl._exec(ColumnName(table, column, new, schema=options.get("schema")))
+                names[column], column = new, new
+            left = {key: value for key, value in options.items() if key != "name"}
+            unchanged = {"nullable": None, "type_": None, "server_default": False, "comment": False}
+            if any(left.get(key, value) is not value for key, value in unchanged.items()):
+                yield verb, (table, column, *rest), left
+            continue
+        yield verb, arguments, options
+
+
+class _Copy:
+    """A table of SQLite while a batch makes it anew under another name.
+
+    Reflection knows less than CREATE TABLE says, so the text stays, but for what differs between
+    the table as reflected and as the batch wants it; what went with the old table is made again
+    (https://sqlite.org/lang_altertable.html, section 7).
+    """
+
+    def __init__(self, connection: Any, batch: Any) -> None:
+        import sqlalchemy as sa
+
+        self.connection, self.new, self.name = connection, batch.new_table, batch.table.name
+        self.execute = connection.exec_driver_sql
+        self.indexes = list(batch.new_indexes.values())
+        self.objects = self._objects()
+        self.broken, self.sequence = self._broken(), self._sequence()
+        batch.indexes, batch.new_indexes = {}, {}  # replace() makes them, from their own text
+        before = sa.Table(self.name, sa.MetaData(), autoload_with=connection)
+        for check in [each for each in before.constraints if isinstance(each, sa.CheckConstraint)]:
+            if not check.name:  # the batch knows nothing of these either
+                before.constraints.discard(check)
+        for column in (*before.columns, *self.new.columns):
+            if isinstance(column.type, sa.types.NullType):
+                column.type = sa.BLOB()  # a column without type, which stays one
+        for name, transfer in batch.column_transfers.items():
+            if self.new.columns[name].computed is not None:
+                transfer.pop("expr", None)
+        texts = [_TableText(self._compiled(table)) for table in (before, self.new)]
+        self.text = _TableText(self._old_text()).merged(*texts)
+
+    def _compiled(self, table: Any) -> str:
+        from sqlalchemy.schema import CreateTable
+
+        return str(CreateTable(table).compile(dialect=self.connection.dialect))
+
+    def _old_text(self) -> str:
+        from noventa import NoventaError
+
+        query = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?"
+        text = self.execute(query, (self.name,)).scalar()
+        if text is None or text.upper().startswith("CREATE VIRTUAL"):
+            raise NoventaError(f"{self.name} is no table that can be copied, so it stays as it is.")
+        if self.execute("PRAGMA foreign_keys").scalar():
+            raise NoventaError(
+                f"{self.name} cannot be copied while PRAGMA foreign_keys is on: dropping the old"
+                " one would delete the rows of its children."
+            )
+        return str(text)
+
+    def _objects(self) -> dict[str, tuple[str, str, str]]:
+        """Kind, table and text of each index, trigger and view of the database, by name."""
+        query = "SELECT name, type, tbl_name, sql FROM sqlite_master WHERE type <> 'table'"
+        return {name: (kind, of, sql) for name, kind, of, sql in self.execute(query) if sql}
+
+    def create(self) -> None:
+        import sqlalchemy as sa
+
+        from noventa import NoventaError
+
+        quote = self.connection.dialect.identifier_preparer.quote
+        try:
+            self.execute(f"CREATE TABLE {quote(self.new.name)} {self.text}")
+        except sa.exc.DBAPIError as error:
+            raise NoventaError(f"{self.name} cannot be made so: {error.orig}.") from error
+
+    def replace(self, rename: Callable[[], None]) -> None:
+        """Gives the copy the name of the table that is gone, and all that went with it."""
+        from sqlalchemy.schema import CreateIndex
+
+        from noventa import NoventaError
+
+        legacy = self.execute("PRAGMA legacy_alter_table").scalar()
+        self.execute("PRAGMA legacy_alter_table=ON")  # views and triggers keep the name they know
+        rename()
+        self.execute(f"PRAGMA legacy_alter_table={legacy}")
+        self._set_sequence()
+        for name in self.objects.keys() - self._objects().keys():
+            kind, _, text = self.objects[name]
+            try:
+                self.execute(text)
+            except Exception as error:
+                raise NoventaError(
+                    f"The {kind} {name} on {self.name} would be lost ({_reason(error)});"
+                    " drop or change it in the same revision."
+                ) from error
+        for index in self.indexes:
+            self.connection.execute(CreateIndex(index))
+        for name in self._broken() - self.broken:
+            raise NoventaError(
+                f"The {self.objects[name][0]} {name} uses what {self.name} would no longer have;"
+                " drop or change it in the same revision."
+            )
+
+    def _broken(self) -> set[str]:
+        """The views and triggers around this table that do not compile; nothing is run."""
+        import sqlalchemy as sa
+
+        quote, found = self.connection.dialect.identifier_preparer.quote, set()
+        for name, (kind, of, text) in self._objects().items():
+            if kind == "index" or self.name.lower() not in text.lower():
+                continue
+            try:
+                for probe in self._probes(kind, quote(of), of):
+                    self.execute(f"EXPLAIN {probe}")
+            except sa.exc.OperationalError:
+                found.add(name)
+        return found
+
+    def _probes(self, kind: str, quoted: str, name: str) -> Iterator[str]:
+        """The statements for which SQLite compiles a view or the triggers of a table."""
+        if kind == "view":
+            yield f"SELECT * FROM {quoted}"  # noqa: S608
+            return
+        query = "SELECT name FROM pragma_table_xinfo(?) WHERE hidden = 0"
+        quote = self.connection.dialect.identifier_preparer.quote
+        columns = [quote(column) for column, *_ in self.execute(query, (name,))]
+        yield f"INSERT INTO {quoted} DEFAULT VALUES"
+        yield f"DELETE FROM {quoted}"  # noqa: S608
+        yield f"UPDATE {quoted} SET " + ", ".join(f"{each} = {each}" for each in columns)  # noqa: S608
+
+    def _set_sequence(self) -> None:
+        """AUTOINCREMENT never gives an id a second time, also not that of a deleted row."""
+        if self.sequence is not None:
+            self.execute("DELETE FROM sqlite_sequence WHERE name = ?", (self.name,))
+            self.execute("INSERT INTO sqlite_sequence VALUES (?, ?)", (self.name, self.sequence))
+
+    def _sequence(self) -> int | None:
+        if not self.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'").scalar():
+            return None
+        query = "SELECT seq FROM sqlite_sequence WHERE name = ?"
+        found: int | None = self.execute(query, (self.name,)).scalar()
+        return found
+
+
+_TOKEN = re.compile(
+    r"""((?:\s|--[^\n]*\n|/\*.*?\*/)*)"""
+    r"""('(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|[\w$.]+|.)""",
+    re.DOTALL,
+)
+_CONSTRAINTS = {"CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN"}
+_CLAUSES = _CONSTRAINTS | {"NOT", "NULL", "DEFAULT", "COLLATE", "REFERENCES", "GENERATED", "AS"}
+_TAKES_NEXT = {"CONSTRAINT", "SET", "DEFAULT", "ALWAYS", "NOT", "COLLATE", "REFERENCES"}
+
+
+class _TableText:
+    """CREATE TABLE in its parts: each column's clauses by kind, the constraints, the options."""
+
+    def __init__(self, sql: str) -> None:
+        atoms = _atoms(sql.strip())
+        position = next(i for i, atom in enumerate(atoms) if atom.lstrip().startswith("("))
+        self.options = "".join(atoms[position + 1 :])
+        self.columns: dict[str, dict[str, str]] = {}
+        self.constraints: list[str] = []
+        element: list[str] = []
+        for atom in [*_atoms(atoms[position].strip()[1:-1].strip()), ","]:
+            if atom.strip() != ",":
+                element.append(atom)
+                continue
+            if element[0].strip().upper() in _CONSTRAINTS:
+                self.constraints.append("".join(element).strip())
+            else:
+                self.columns[_unquoted(element[0])] = _clauses(element)
+            element = []
+
+    def __str__(self) -> str:
+        columns = ["".join(clauses.values()).strip() for clauses in self.columns.values()]
+        return "(\n    " + ",\n    ".join([*columns, *self.constraints]) + f"\n){self.options}"
+
+    def merged(self, before: _TableText, after: _TableText) -> _TableText:
+        """This text, with what differs between two others. Raises NoventaError."""
+        known = {_plain_text(text) for text in before.constraints}
+        wanted = {_plain_text(text) for text in after.constraints}
+        for text in before.constraints:
+            if _plain_text(text) not in wanted:
+                self._remove(text)
+        self.constraints += [text for text in after.constraints if _plain_text(text) not in known]
+        self.columns = {
+            name: self._merged_column(name, before.columns.get(name, {}), clauses)
+            for name, clauses in after.columns.items()
+        }
+        if _plain_text(before.options) != _plain_text(after.options):
+            self.options = after.options
+        return self
+
+    def _merged_column(
+        self, name: str, before: dict[str, str], after: dict[str, str]
+    ) -> dict[str, str]:
+        if not before:
+            return after
+        own, merged = self.columns[name], {}
+        for kind in dict.fromkeys(["name", "type", *own, *after]):
+            same = _plain_text(before.get(kind, "")) == _plain_text(after.get(kind, ""))
+            text = own.get(kind) if same or kind == "name" else after.get(kind)
+            if text:
+                merged[kind] = f" {text.strip()}"
+        return merged
+
+    def _remove(self, text: str) -> None:
+        """Takes out a constraint, which may stand in a column."""
+        from noventa import NoventaError
+
+        gone = _identity(text)
+        for own in self.constraints:
+            if _is_same(_identity(own), gone):
+                self.constraints.remove(own)
+                return
+        for column, clauses in self.columns.items():
+            for kind, clause in clauses.items():
+                if _is_same(_identity(clause, column), gone):
+                    del clauses[kind]
+                    return
+        raise NoventaError(f"The constraint is not found in the text of the table: {text}")
+
+
+def _atoms(sql: str) -> list[str]:
+    """The words of SQL, each with a blank before it if there was one; parentheses are one."""
+    found: list[str] = []
+    depth = 0
+    for gap, token in _TOKEN.findall(sql):
+        piece = (" " if gap else "") + token
+        if depth:
+            found[-1] += piece
+        else:
+            found.append(piece)
+        depth += {"(": 1, ")": -1}.get(token, 0)
+    return found
+
+
+def _clauses(element: Sequence[str]) -> dict[str, str]:
+    """`id INTEGER NOT NULL`: its name, its type, and the rest by kind of clause."""
+    words = [atom.strip().upper() for atom in element]
+    clauses, kind = {"name": element[0]}, "type"
+    for i, word in enumerate(words[1:], 1):
+        argument = words[i - 1] in _TAKES_NEXT or (i > 1 and words[i - 2] == "CONSTRAINT")
+        if word in _CLAUSES and not argument and words[i : i + 2] != ["NOT", "DEFERRABLE"]:
+            start = i + 2 if word == "CONSTRAINT" else i
+            kind = {"NOT": "NULL", "GENERATED": "AS"}.get(words[start], words[start])
+            while kind in clauses:
+                kind += "+"
+        clauses[kind] = clauses.get(kind, "") + element[i]
+    return clauses
+
+
+def _identity(text: str, column: str = "") -> tuple[str, str, str]:
+    """Name, kind and columns (or condition) of a constraint."""
+    words = [atom.strip() for atom in _atoms(text.strip())]
+    name = _unquoted(words[1]) if words[0].upper() == "CONSTRAINT" else ""
+    words = words[2:] if name else words
+    kind = {"REFERENCES": "FOREIGN"}.get(words[0].upper(), words[0].upper())
+    groups = [word for word in words if word.startswith("(")]
+    if kind == "CHECK" or not column:
+        column = groups[0][1:-1] if groups else ""
+    return name, kind, re.sub(r"[\s\"`\[\]]", "", column).lower()
+
+
+def _is_same(one: tuple[str, str, str], other: tuple[str, str, str]) -> bool:
+    named = bool(one[0] and other[0])
+    return one[:2] == other[:2] if named else one[1:] == other[1:]
+
+
+def _unquoted(name: str) -> str:
+    name = name.strip()
+    return name[1:-1].replace(name[0] * 2, name[0]) if name[0] in '"`[' else name
+
+
+def _plain_text(text: str) -> str:
+    return "".join(text.split())
 
 
 # -- one at a time
