@@ -11,6 +11,7 @@ Inspection            check, routes, shell, run
 from __future__ import annotations
 
 import argparse
+import copy
 import errno
 import functools
 import hashlib
@@ -924,11 +925,14 @@ def _heads_message(versions: Path) -> str:
 def _configuration(registry: Registry, script: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords of `context.configure()`; the caller's filter and hook run beside ours."""
     metadata = _plain_metadata(registry)
+    schemas = {table.schema for table in metadata.tables.values()} | {None}
     known = {table.key for table in metadata.tables.values()} | _tables_made(script)
     included = given.get("include_name", lambda *_: True)
     hook = given.get("process_revision_directives", lambda *_: None)
 
     def include_name(name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
+        if kind == "schema" and name not in schemas:
+            return False
         if kind == "table":
             shown = parents.get("schema_qualified_table_name") or name
             if shown not in known or name in _OURS:  # another's: left alone
@@ -942,6 +946,7 @@ def _configuration(registry: Registry, script: Any, given: Mapping[str, Any]) ->
     ours = {"include_name": include_name, "process_revision_directives": process}
     defaults = {
         "target_metadata": metadata,
+        "include_schemas": len(schemas) > 1,
         "render_as_batch": True,  # on every database, for the files must run on SQLite too
         "render_item": _render_item,
         "compare_type": _compare_type,
@@ -991,6 +996,10 @@ def _plain_metadata(registry: Registry) -> Any:
     for table in source.tables.values():
         for column in table.to_metadata(plain).columns:
             column.type = _plain_type(column.type)
+            checks: list[Any] = [*column.constraints]
+            for check in checks:  # Alembic writes those of a table only
+                column.constraints.discard(check)
+                column.table.append_constraint(sa.CheckConstraint(check.sqltext, name=check.name))
     sort: Any = sort_tables_and_constraints
     *_, (_, circular) = sort(plain.tables.values())
     for key in circular:
@@ -1005,20 +1014,59 @@ def _plain_type(kind: Any) -> Any:
 
     from noventa import with_length
 
-    if type(kind).__module__.startswith("sqlalchemy.") and not type(kind).__name__.startswith("_"):
+    variants = {name: _plain_type(special) for name, special in kind._variant_mapping.items()}
+    if isinstance(kind, sa.TypeDecorator) and type(kind) is not sa.Interval:
+        plain = with_length(_plain_type(kind.load_dialect_impl(DefaultDialect())))
+        for name, dialect in _dialects().items():
+            special = _plain_type(kind.load_dialect_impl(dialect))
+            if name not in variants and repr(special) != repr(plain):
+                variants[name] = with_length(special)._variant_mapping.get(name, special)
+    else:
+        plain = _public_type(kind)
+    plain = copy.copy(plain)
+    for attribute, nested in _nested_types(plain):
+        setattr(plain, attribute, _plain_type(nested))
+    plain._variant_mapping = plain._variant_mapping.union(variants)
+    return plain
+
+
+def _public_type(kind: Any) -> Any:
+    """The type as the nearest one that SQLAlchemy documents; itself where there is none."""
+    import sqlalchemy as sa
+
+    from noventa import with_length
+
+    abstract = (sa.types.TypeEngine, sa.types.UserDefinedType, sa.types.ExternalType)
+    known = (base for base in type(kind).__mro__ if _public_name(base) and base not in abstract)
+    base = next(known, type(kind))
+    if base is type(kind):
         return kind
-    if not isinstance(kind, sa.TypeDecorator):
-        bases = (base for base in type(kind).__mro__ if base.__module__.startswith("sqlalchemy."))
-        base = next(base for base in bases if not base.__name__.startswith("_"))
-        concrete = base not in (sa.types.UserDefinedType, sa.types.TypeEngine)
-        return with_length(kind.adapt(base)) if concrete else kind
-    plain = _plain_type(kind.load_dialect_impl(DefaultDialect()))
-    for name, dialect in _dialects().items():
-        special = _plain_type(kind.load_dialect_impl(dialect))
-        if repr(special) != repr(plain):
-            special = with_length(special)._variant_mapping.get(name, special)
-            plain = plain.with_variant(special, name)
-    return with_length(plain)
+    if issubclass(base, sa.Enum):  # its adapt() keeps the class of the values
+        names = ("name", "schema", "native_enum", "create_constraint", "length")
+        return base(*kind.enums, **{name: getattr(kind, name) for name in names})
+    return with_length(kind.adapt(base))
+
+
+def _public_name(base: type[Any]) -> str | None:
+    """`sa.String`, `postgresql.INET`: what the class is called in a revision."""
+    import sqlalchemy as sa
+
+    first, second, third, *_ = f"{base.__module__}...".split(".")
+    if first != "sqlalchemy" or not issubclass(base, sa.types.TypeEngine):
+        return None
+    home = third if second == "dialects" else "sa"
+    module: Any = getattr(sa.dialects, third) if second == "dialects" else sa
+    return f"{home}.{base.__name__}" if getattr(module, base.__name__, None) is base else None
+
+
+def _nested_types(kind: Any) -> list[tuple[str, Any]]:
+    """The types that a type holds as arguments: ARRAY's items, JSON's text."""
+    import sqlalchemy as sa
+
+    if isinstance(kind, sa.TypeDecorator):
+        return []
+    held = [(name, getattr(kind, name, None)) for name in inspect.signature(type(kind)).parameters]
+    return [(name, value) for name, value in held if isinstance(value, sa.types.TypeEngine)]
 
 
 def _compare_type(context: Any, _: Any, __: Any, found: Any, kind: Any) -> bool | None:
@@ -1039,42 +1087,54 @@ def _compare_type(context: Any, _: Any, __: Any, found: Any, kind: Any) -> bool 
 def _dialects() -> dict[str, Any]:
     """The dialects on which revision files must run; none of them needs a driver for this."""
     from sqlalchemy.dialects import mysql, postgresql, sqlite
+    from sqlalchemy.dialects.mysql.mariadb import MariaDBDialect
 
-    dialects: Any = {"sqlite": sqlite, "postgresql": postgresql, "mysql": mysql}
-    return {name: module.dialect() for name, module in dialects.items()}
+    kinds: Any = (sqlite.dialect, postgresql.dialect, mysql.dialect, MariaDBDialect)
+    return {kind.name: kind() for kind in kinds}
 
 
 def _render_item(kind: str, item: Any, context: Any) -> str | bool:
     """Writes what Alembic would write for one database only, or so that the file does not run."""
     if kind == "server_default":
         return _default_text(getattr(item, "arg", None))
-    if kind != "type":
-        return False
-    if text := _type_text(item):
-        return text
-    if _is_native_enum(item):  # _make_enum_types() adds the lines that make and drop its type
-        return f"{_enum_text(item)[:-1]}, create_type=False)"
-    first, second, third, *_ = f"{type(item).__module__}...".split(".")
-    if first != "sqlalchemy":  # neither a TypeDecorator nor derived: it has no plain form
-        context.imports.add(f"import {type(item).__module__}")
-    elif second == "dialects" and not item._variant_mapping:
-        context.imports.add(f"from sqlalchemy.dialects import {third}")
-        nested = re.compile(r"(?<=[=(])([A-Z][A-Za-z]*\()")
-        return f"{third}." + nested.sub(r"sa.\1", repr(item))
-    return False
+    return _type_text(item, context.imports) if kind == "type" else False
 
 
-def _type_text(kind: Any) -> str | None:
-    """A `String` without a length, on every database in one call; None for any other type."""
-    from noventa import is_unbounded, with_length
+def _type_text(kind: Any, imports: set[str]) -> str:
+    """The call that makes the type, with its nested types and variants, for a revision."""
+    import sqlalchemy as sa
+    from sqlalchemy.util import generic_repr
 
-    if not is_unbounded(kind):
-        return None
-    own = with_length(type(kind)(collation=kind.collation))._variant_mapping
-    if repr(kind._variant_mapping) != repr(own):
-        return None
-    names = ", ".join(map(repr, own))
-    return f"sa.{kind!r}.with_variant(sa.{next(iter(own.values()))!r}, {names})"
+    name, home = _public_name(type(kind)), type(kind).__module__
+    if name is None:  # neither a TypeDecorator nor derived: it has no plain form
+        imports.add(f"import {home}")
+    elif not name.startswith("sa."):
+        imports.add(f"from sqlalchemy.dialects import {name.partition('.')[0]}")
+    bare = copy.copy(kind)
+    bare._variant_mapping = type(kind)._variant_mapping
+    if _is_native_enum(kind):  # _make_enum_types() adds the lines that make and drop it
+        bare.create_type = False
+    for attribute, nested in _nested_types(kind):
+        setattr(bare, attribute, _Text(_type_text(nested, imports)))
+    write: Any = generic_repr if isinstance(kind, sa.Interval) else repr
+    shown = write(bare)
+    text = f"{name or f'{home}.{type(kind).__qualname__}'}({shown.partition('(')[2]}"
+    variants: dict[str, list[str]] = {}
+    for dialect, special in kind._variant_mapping.items():
+        variants.setdefault(_type_text(special, imports), []).append(repr(dialect))
+    for special_text, dialects in variants.items():
+        text += f".with_variant({special_text}, {', '.join(dialects)})"
+    return text
+
+
+class _Text:
+    """Stands for what is written already where a `repr()` is made."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 def _default_text(value: Any) -> str | bool:
@@ -1094,10 +1154,13 @@ def _is_native_enum(kind: Any) -> bool:
     return isinstance(kind, sa.Enum) and kind.native_enum and bool(kind.name)
 
 
-def _enum_text(kind: Any) -> str:
-    values = "".join(f"{value!r}, " for value in kind.enums)
-    schema = f", schema={kind.schema!r}" if kind.schema else ""
-    return f"sa.Enum({values}name={kind.name!r}{schema})"
+def _native_enums(kind: Any) -> Iterator[Any]:
+    """The enums of a column's type that have a name of their own on PostgreSQL."""
+    kind = kind._variant_mapping.get("postgresql", kind)
+    if _is_native_enum(kind):
+        yield kind
+    for _, nested in _nested_types(kind):
+        yield from _native_enums(nested)
 
 
 # -- what a generated revision may contain
@@ -1123,12 +1186,58 @@ def _review(context: Any, directives: list[Any], metadata: Any) -> None:
         directives.clear()
         return
     allowed = context.environment_context.get_x_argument(as_dictionary=True).get("allow_drop")
+    _write_texts_as_they_are(context)
     if (lost := _losses(upgrade)) and allowed not in ("1", "true", "yes"):
         raise NoventaError("\n".join(_loss_message(lost, upgrade)))
     _give_lengths(upgrade, downgrade)
     _add_circular_keys(upgrade, downgrade)
     _make_enum_types(upgrade, downgrade, metadata)
+    _make_schemas(upgrade)
+    for operations in (upgrade, downgrade):
+        _order_for_mysql(operations)
     _say_what_rows_lack(upgrade)
+
+
+def _write_texts_as_they_are(context: Any) -> None:
+    """A `%` of a CHECK, an index or a default reaches the file once, and a `:` as no parameter.
+
+    Alembic compiles them for a driver that wants `%%`, and the file is compiled once more.
+    """
+    import sqlalchemy as sa
+
+    dialect = copy.copy(context.impl.dialect)
+    dialect.paramstyle, dialect.positional = "named", False
+    dialect.identifier_preparer = dialect.preparer(dialect)
+    context.impl.dialect = dialect
+    compiled = context.impl.render_ddl_sql_expr
+
+    def render(expression: Any, *, is_index: bool = False, **options: Any) -> str:
+        text = str(compiled(expression, is_index=is_index, **options))
+        if is_index:  # a literal_column(), which has no parameters
+            return text
+        return sa.TextClause._bind_params_regex.sub(lambda match: f"\\{match[0]}", text)
+
+    context.impl.render_ddl_sql_expr = render
+
+
+def _order_for_mysql(operations: Any) -> None:
+    """MySQL keeps an index that a foreign key needs: keys go first, tables with their indexes."""
+    from alembic.operations import ops
+
+    drops = [step for step in operations.ops if isinstance(step, ops.DropTableOp)]
+    dropped = {(step.schema, step.table_name) for step in drops}
+    for step in [step for step in operations.ops if isinstance(step, ops.ModifyTableOps)]:
+        if (step.schema, step.table_name) in dropped:
+            step.ops = [part for part in step.ops if not isinstance(part, ops.DropIndexOp)]
+        keys = [part for part in step.ops if _drops_key(part)]
+        step.ops = keys + [part for part in step.ops if part not in keys]
+    operations.ops = [step for step in operations.ops if getattr(step, "ops", True)]
+
+
+def _drops_key(step: Any) -> bool:
+    from alembic.operations import ops
+
+    return isinstance(step, ops.DropConstraintOp) and step.constraint_type == "foreignkey"
 
 
 def _say_what_rows_lack(upgrade: Any) -> None:
@@ -1202,7 +1311,7 @@ def _renames(lost: Sequence[Any], upgrade: Any) -> Iterator[str]:
             alike = old.type._type_affinity is kind._type_affinity
             if candidate.table_name == step.table_name and alike:
                 added.remove(candidate)
-                text = _type_text(kind) or f"sa.{kind!r}"
+                text = _type_text(kind, set())
                 yield (
                     f"op.alter_column({step.table_name!r}, {old.name!r},"
                     f" new_column_name={candidate.column.name!r}, existing_type={text},"
@@ -1229,19 +1338,19 @@ def _make_enum_types(upgrade: Any, downgrade: Any, metadata: Any) -> None:
     """For PostgreSQL: a type is made before its first column, and dropped after its last."""
     arriving, leaving = _enums_of(upgrade), _enums_of(downgrade)
     staying = {
-        column.type.name
+        kind.name
         for table in metadata.tables.values()
         for column in table.columns
-        if _is_native_enum(column.type) and (table.name, column.name) not in arriving
+        for kind in _native_enums(column.type)
+        if (table.name, column.name) not in arriving
     }
     new = {kind.name: kind for kind in arriving.values() if kind.name not in staying}
     wanted = {*staying, *new}
     old = {kind.name: kind for kind in leaving.values() if kind.name not in wanted}
-    make = _enum_operation()
-    upgrade.ops[:0] = [make(kind, "create") for kind in new.values()]
-    upgrade.ops += [make(kind, "drop") for kind in old.values()]
-    downgrade.ops[:0] = [make(kind, "create") for kind in old.values()]
-    downgrade.ops += [make(kind, "drop") for kind in new.values()]
+    upgrade.ops[:0] = [_made(kind, "create") for kind in new.values()]
+    upgrade.ops += [_made(kind, "drop") for kind in old.values()]
+    downgrade.ops[:0] = [_made(kind, "create") for kind in old.values()]
+    downgrade.ops += [_made(kind, "drop") for kind in new.values()]
 
 
 def _enums_of(operations: Any) -> dict[tuple[str, str], Any]:
@@ -1256,26 +1365,46 @@ def _enums_of(operations: Any) -> dict[tuple[str, str], Any]:
             kinds[step.column.name] = step.column.type
         elif isinstance(step, ops.AlterColumnOp):
             kinds[step.column_name] = step.modify_type
-        enums = {name: kind for name, kind in kinds.items() if _is_native_enum(kind)}
-        found |= {(step.table_name, name): kind for name, kind in enums.items()}
+        for name, kind in kinds.items():
+            for enum in _native_enums(kind) if kind is not None else ():
+                found[step.table_name, name] = enum
     return found
 
 
+def _made(kind: Any, verb: str) -> Any:
+    def write(context: Any) -> str:
+        text = _type_text(kind, context.imports).replace(", create_type=False", "")
+        return f"{text}.{verb}(op.get_bind(), checkfirst=True)"
+
+    return _line_operation()(write)
+
+
+def _make_schemas(upgrade: Any) -> None:
+    """A schema is made before its first table; a downgrade keeps it, for it may hold others'."""
+    from alembic.operations import ops
+
+    created = [step for step in upgrade.ops if isinstance(step, ops.CreateTableOp)]
+    for schema in sorted({step.schema for step in created if step.schema}):
+        line = f"op.execute(sa.schema.CreateSchema({schema!r}, if_not_exists=True))"
+        lines = ['if op.get_context().dialect.name != "sqlite":', line, ""]
+        upgrade.ops.insert(0, _line_operation()(lambda _, lines=lines: lines))
+
+
 @functools.cache
-def _enum_operation() -> Any:
-    """An operation for _make_enum_types(), which is written as a line of plain SQLAlchemy."""
+def _line_operation() -> Any:
+    """An operation that is written as lines of plain SQLAlchemy, which a function makes."""
     from alembic.autogenerate import renderers
     from alembic.operations import ops
 
-    class EnumOp(ops.MigrateOperation):
-        def __init__(self, kind: Any, verb: str) -> None:
-            self.kind, self.verb = kind, verb
+    class LineOp(ops.MigrateOperation):
+        def __init__(self, write: Callable[[Any], Any]) -> None:
+            self.write = write
 
-    @renderers.dispatch_for(EnumOp)
-    def render(_: Any, operation: EnumOp) -> str:
-        return f"{_enum_text(operation.kind)}.{operation.verb}(op.get_bind(), checkfirst=True)"
+    @renderers.dispatch_for(LineOp)
+    def render(context: Any, operation: LineOp) -> Any:
+        return operation.write(context)
 
-    return EnumOp
+    return LineOp
 
 
 # -- applying

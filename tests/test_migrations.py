@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -782,6 +783,141 @@ def test_custom_types_are_written_so_that_the_revision_runs_alone(site):
     shutil.rmtree(site.root / "models")
     assert site.migrate("downgrade", "base") == 0
     assert site.migrate() == 0
+
+
+REAL = """
+from sqlalchemy.dialects import mysql, postgresql
+
+class Mixin:
+    pass
+
+class Short(Mixin, sa.String):
+    cache_ok = True
+
+class Tone(sa.Enum):
+    cache_ok = True
+
+class GUID(sa.TypeDecorator):  # as in SQLAlchemy's documentation
+    impl = sa.CHAR
+    cache_ok = True
+    def load_dialect_impl(self, dialect):
+        kind = postgresql.UUID() if dialect.name == "postgresql" else sa.CHAR(32)
+        return dialect.type_descriptor(kind)
+
+class Item(Base):
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    value = mapped_column({kind})
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("GUID()", "sa.CHAR(length=32).with_variant(sa.UUID(), 'postgresql')"),
+        ("Short(20)", "sa.String(length=20)"),
+        ("Tone('a', 'b', name='tone')", "sa.Enum('a', 'b', name='tone', create_type=False)"),
+        (
+            "sa.Enum('a', 'b', name='v', native_enum=False, create_constraint=True, length=9)",
+            "sa.Enum('a', 'b', name='v', native_enum=False, create_constraint=True, length=9)",
+        ),
+        ("sa.Text().with_variant(mysql.LONGTEXT(), 'mysql', 'mariadb')", "mysql.LONGTEXT()"),
+    ],
+)
+def test_a_type_reaches_the_revision_with_all_that_the_model_says(site, kind, text):
+    site.models(REAL.replace("{kind}", kind))
+    assert text in site.autogenerate("items")
+    for words in (["upgrade", "head"], ["downgrade", "base"], ["upgrade", "head"], ["check"]):
+        assert site.migrate(*words) == 0
+
+
+@only_postgresql
+@pytest.mark.parametrize(
+    "kind", ["postgresql.JSONB", "postgresql.INET", "postgresql.ENUM('a', 'b', name='letter')"]
+)
+def test_an_array_of_a_type_of_postgresql_goes_up_and_down(site, kind):
+    site.models(REAL.replace("{kind}", f"postgresql.ARRAY({kind})"))
+    assert "sa.JSONB" not in site.autogenerate("items")
+    for words in (["upgrade", "head"], ["downgrade", "base"], ["upgrade", "head"], ["check"]):
+        assert site.migrate(*words) == 0
+    assert site.migrate("downgrade", "base") == 0
+    assert site.rows("SELECT typname FROM pg_type WHERE typname = 'letter'") == []
+
+
+@only_sqlite
+def test_a_collation_without_a_length_reaches_the_table(site):
+    site.models(REAL.replace("{kind}", "sa.String(collation='NOCASE')"))
+    site.autogenerate("items")
+    assert site.migrate() == 0
+    site.execute("INSERT INTO items VALUES (1, 'One')")
+    assert site.rows("SELECT id FROM items WHERE value = 'ONE'") == [(1,)]
+
+
+PERCENT = """
+class Item(Base):
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(20), server_default="5% a:b")
+    code: Mapped[str] = mapped_column(sa.String(20), sa.CheckConstraint("code LIKE 'A:%'"))
+    half: Mapped[int] = mapped_column(
+        sa.Computed("length(code) % 2", persisted=True), nullable=True
+    )
+    __table_args__ = (
+        sa.Index("ix_some", "name", postgresql_where=sa.text("name LIKE 'x%'"),
+                 sqlite_where=sa.text("name LIKE 'x%'")),
+    )
+"""
+
+
+def test_percent_signs_and_colons_of_checks_and_defaults_reach_the_database_once(site):
+    site.models(PERCENT)
+    assert "%%" not in site.autogenerate("items")
+    for words in (["upgrade", "head"], ["downgrade", "base"], ["upgrade", "head"], ["check"]):
+        assert site.migrate(*words) == 0
+    site.execute("INSERT INTO items (id, code) VALUES (3, 'A:1')")
+    assert site.rows("SELECT name, half FROM items") == [("5% a:b", 1)]
+    with pytest.raises((sa.exc.IntegrityError, sa.exc.OperationalError)):
+        site.execute("INSERT INTO items (id, code) VALUES (4, 'B:1')")
+
+
+KINDS = """
+class Kind(Base):
+    __tablename__ = "kinds"
+    __table_args__ = {"schema": SCHEMA}
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+class Item(Base):
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind_id: Mapped[int] = mapped_column(sa.ForeignKey(Kind.id), index=True)
+"""
+
+
+@servers
+def test_tables_in_a_schema_are_made_with_it_and_only_once(site, capsys):
+    schema = f"noventa_{secrets.token_hex(6)}"
+    site.models(KINDS.replace("SCHEMA", repr(schema)))
+    site.autogenerate("items")
+    try:
+        for words in (["upgrade", "head"], ["downgrade", "base"], ["upgrade", "head"], ["check"]):
+            assert site.migrate(*words) == 0
+        assert site.migrate("revision", "--autogenerate", "-m", "again") == 0
+        assert "Nothing has changed" in capsys.readouterr().out
+    finally:
+        site.execute("DROP TABLE items", f"DROP TABLE {schema}.kinds", f"DROP SCHEMA {schema}")
+
+
+def test_an_index_that_a_foreign_key_needs_does_not_stop_a_downgrade(site):
+    models = KINDS.replace('    __table_args__ = {"schema": SCHEMA}\n', "")
+    site.models(models)
+    site.autogenerate("items")
+    for words in (["upgrade", "head"], ["downgrade", "base"], ["upgrade", "head"], ["check"]):
+        assert site.migrate(*words) == 0
+    site.models(models.replace("    kind_id", "    # kind_id"))
+    site.autogenerate("no kind", "--allow-drop")
+    for words in (["upgrade", "head"], ["downgrade", "-1"], ["upgrade", "head"], ["check"],
+                  ["downgrade", "base"], ["upgrade", "head"]):  # fmt: skip
+        assert site.migrate(*words) == 0
 
 
 NOTE = """
