@@ -1182,7 +1182,11 @@ def _review(context: Any, directives: list[Any], metadata: Any) -> None:
             " list the models in registry.py: models=[…], or Component(…, models=[…])."
         )
     if upgrade.is_empty():
-        say("Nothing has changed: the database equals the models, no file was written.")
+        say(
+            "Nothing has changed: tables, columns, types, keys and indexes are those of the models,"
+            " no file was written."
+        )
+        say(f"  Not compared: {_NOT_COMPARED}.")
         directives.clear()
         return
     allowed = context.environment_context.get_x_argument(as_dictionary=True).get("allow_drop")
@@ -1196,6 +1200,9 @@ def _review(context: Any, directives: list[Any], metadata: Any) -> None:
     for operations in (upgrade, downgrade):
         _order_for_mysql(operations)
     _say_what_rows_lack(upgrade)
+
+
+_NOT_COMPARED = "server defaults, CHECKs, the values of an Enum, primary keys, collations"
 
 
 def _write_texts_as_they_are(context: Any) -> None:
@@ -3192,10 +3199,16 @@ def _portability_faults(project: Project) -> Iterator[Fault]:
     wanted = project.config["migrations.portable_to"]
     dialects = {name: dialect for name, dialect in _dialects().items() if name in wanted}
     owners = {table.key: owner for table, owner in project.registry.tables.items()}
-    for table in _plain_metadata(project.registry).tables.values():
-        owner = _owner(owners[table.key], project.root)
+    tables = {
+        table: _owner(owners[table.key], project.root)
+        for table in _plain_metadata(project.registry).tables.values()
+    }
+    if "postgresql" in dialects:
+        yield from _enum_faults(tables)
+    for table, owner in tables.items():
         faults = [*_column_faults(table, owner, dialects)]
-        faults += _key_faults(table, owner) if "mysql" in dialects else ()
+        if "mysql" in dialects:
+            faults += [*_key_faults(table, owner), *_mysql_faults(table, owner)]
         yield from faults
         for name, dialect in dialects.items() if not faults else ():
             try:
@@ -3269,6 +3282,48 @@ def _key_faults(table: Any, owner: str) -> Iterator[Fault]:
         if total > 3072:
             problem = f"not portable to mysql: the key {key.name} is over 3072 bytes"
             yield Fault(owner, problem, "shorten its columns")
+
+
+def _mysql_faults(table: Any, owner: str) -> Iterator[Fault]:
+    """What SQLAlchemy compiles for MySQL and MariaDB, but they refuse or take otherwise."""
+    from noventa import Fault
+
+    for index in table.indexes:
+        if index.unique and _is_partial(index):
+            yield Fault(
+                owner,
+                f"not portable to mysql: it takes no WHERE, so {index.name} would be unique"
+                " for all rows",
+                "index a computed column that is NULL where the index does not apply",
+            )
+    for key in table.constraints:
+        if key.deferrable is not None or key.initially is not None:
+            problem = f"not portable to mysql: it knows no DEFERRABLE, which {key.name} is"
+            yield Fault(
+                owner, problem, "leave it out, or leave mysql out of migrations.portable_to"
+            )
+    for column in table.columns:
+        if column.computed is not None and not column.nullable:
+            problem = "not portable to mysql: MariaDB refuses NOT NULL for a computed column"
+            yield Fault(f"{owner}.{column.name}", problem, "write nullable=True")
+
+
+def _is_partial(index: Any) -> bool:
+    return any(options.get("where") is not None for options in index.dialect_options.values())
+
+
+def _enum_faults(tables: Mapping[Any, str]) -> Iterator[Fault]:
+    """PostgreSQL has one type for all enums of one name."""
+    from noventa import Fault
+
+    first: dict[Any, tuple[list[str], str]] = {}
+    for column in (column for table in tables for column in table.columns):
+        where = f"{tables[column.table]}.{column.name}"
+        for kind in _native_enums(column.type):
+            values, other = first.setdefault((kind.schema, kind.name), (kind.enums, where))
+            if values != kind.enums:
+                problem = f"its enum {kind.name} has other values than that of {other}"
+                yield Fault(where, problem, "give one of them another name: Enum(…, name=…)")
 
 
 def _revision_faults(project: Project) -> Iterator[Fault]:

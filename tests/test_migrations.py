@@ -581,7 +581,9 @@ def test_an_empty_autogenerate_writes_no_file(site, capsys):
     site.autogenerate("first")
     assert site.migrate() == 0
     assert site.migrate("revision", "--autogenerate", "-m", "nothing") == 0
-    assert "Nothing has changed" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Nothing has changed" in told
+    assert "Not compared: server defaults, CHECKs, the values of an Enum" in told
     assert len(site.revisions()) == 1
     assert site.migrate("check") == 0
     assert site.migrate("revision", "-m", "by hand") == 0
@@ -1142,6 +1144,36 @@ class Item(Base):
     assert "ix_items_note is over 3072 bytes" in found
     assert "Item.color: not portable to postgresql" in found
     assert "Item.fine" not in found
+
+
+REFUSED = """
+class Item(Base):
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    size = mapped_column(sa.Enum("S", "L", name="size"))
+    other = mapped_column(sa.Enum("S", "XL", name="size"))
+    parent = mapped_column(sa.ForeignKey("items.id", deferrable=True, initially="DEFERRED"))
+    twice: Mapped[int] = mapped_column(sa.Computed("id * 2"))
+    half: Mapped[int | None] = mapped_column(sa.Computed("id / 2"))
+    __table_args__ = (
+        sa.Index("ix_one", "size", unique=True, sqlite_where=sa.text("id > 1"),
+                 postgresql_where=sa.text("id > 1")),
+        sa.Index("ix_some", "other", sqlite_where=sa.text("id > 1")),
+    )
+"""
+
+
+@only_sqlite
+def test_check_names_what_mysql_takes_otherwise_and_two_enums_of_one_name(site):
+    site.models(REFUSED)
+    found = faults(site)
+    item = "models/shop_models.py: Item"
+    assert f"{item}.other: its enum size has other values than that of {item}.size" in found
+    assert f"{item}: not portable to mysql: it knows no DEFERRABLE, which fk_items_" in found
+    assert f"{item}.twice: not portable to mysql: MariaDB refuses NOT NULL" in found
+    assert "so ix_one would be unique for all rows" in found
+    assert "ix_some" not in found
+    assert "Item.half" not in found
 
 
 def test_the_app_can_say_behind_ahead_and_empty_with_the_command_that_mends_it(site):
