@@ -32,7 +32,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -189,6 +189,10 @@ def complain(text: str) -> int:
     sys.stdout.flush()
     print(text, file=sys.stderr, flush=True)
     return 1
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -1659,10 +1663,12 @@ class _Losses:
             counts = self.counts.get(table, {})
             if table not in after and not _named(table, carried):
                 gone.add(table)
-                parts.append(f"table {table}" + (f" ({counts['']} rows)" if counts else ""))
+                parts.append(
+                    f"table {table}" + (f" ({_counted(counts[''], 'row')})" if counts else "")
+                )
             for column in columns - after.get(table, columns) if counts else ():
                 if not _named(column, carried):
-                    parts.append(f"column {table}.{column} ({counts[column]} values)")
+                    parts.append(f"column {table}.{column} ({_counted(counts[column], 'value')})")
         lines = [f"dropped {', '.join(parts)}"] if parts else []
         return lines + (_forget_seeds(self.connection, gone, set(after)) if gone else [])
 
@@ -3437,7 +3443,7 @@ def _print_report(report: Report) -> int:
     if not report.faults:
         say("ok")
         return 0
-    count = f"{len(report.faults)} fault{'s' if len(report.faults) > 1 else ''}"
+    count = _counted(len(report.faults), "fault")
     return complain("\n".join([f"{count}:", *(f"  {fault}" for fault in report.faults)]))
 
 
@@ -3478,46 +3484,40 @@ def _check_registry(report: Report, root: Path, config: Config, *, sound: bool) 
         report.faults += str(error).splitlines()
         return
     report.looked_at.append(
-        f"registry: {_counted(registry.components, 'component')},"
-        f" {_counted(registry.routes, 'route')}, {_counted(registry.seeds, 'seed')}"
+        f"registry: {_counted(len(registry.components), 'component')},"
+        f" {_counted(len(registry.routes), 'route')}, {_counted(len(registry.seeds), 'seed')}"
     )
     if wrong := registry.wrong_types():  # nothing else can be judged by them
         report.faults += wrong
         return
     router, components = Router(registry.routes), Components(registry, config)
     report.faults += dict.fromkeys([*registry.faults(), *router.faults, *components.faults])
-    report.looked_at.append(f"templates: {_counted(components.templates, 'template')}")
+    report.looked_at.append(f"templates: {_counted(len(components.templates), 'template')}")
     if sound and not config["secret_keys"]:
-        report.faults += _key_faults_of(components)
+        report.faults += _missing_key(components)
     if sound and not registry.faults():  # judged only by models that are whole
         _check_models(report, Project(root, config, registry))
 
 
-def _counted(things: Sized, noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
-
-
-def _key_faults_of(components: Components) -> Iterator[Fault]:
-    """The templates that need a session, where no secret key would sign it."""
+def _missing_key(components: Components) -> Iterator[Fault]:
+    """That templates need a session, and no secret key would sign it."""
     from noventa import Fault
 
-    for template in components.templates:
-        if functions := components.signs(template):
-            yield Fault(
-                template,
-                f"it uses {', '.join(sorted(functions))}, but config.yaml has no secret_keys",
-                'write secret_keys: ["${file:secret.key}"], and into that file what'
-                " `openssl rand -hex 32` prints",
-            )
+    using = [template for template in components.templates if components.signs(template)]
+    if using:
+        listed = ", ".join(using[:3]) + (", …" if len(using) > 3 else "")
+        problem = f"secret_keys is empty, but a form or a message needs one in {listed}"
+        remedy = 'write ["${file:secret.key}"], and there what `openssl rand -hex 32` prints'
+        yield Fault("config.yaml", problem, remedy)
 
 
 def _check_models(report: Report, project: Project) -> None:
     from noventa import revision_files, shown_url
 
     registry, config = project.registry, project.config
-    tables = _counted(registry.metadata.tables, "table")
+    tables = _counted(len(registry.metadata.tables), "table")
     report.looked_at.append(f"models: {tables}, on {', '.join(config['migrations.portable_to'])}")
-    revisions = _counted(revision_files(project.root / _FOLDER / "versions"), "revision")
+    revisions = _counted(len(revision_files(project.root / _FOLDER / "versions")), "revision")
     report.looked_at.append(f"migrations: {revisions}, up, down and up on a scratch database")
     report.faults += migration_faults(project)
     report.advice += length_advice(project)

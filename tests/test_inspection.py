@@ -187,7 +187,7 @@ def test_check_misses_the_secret_key_that_templates_need(migrated, capsys):
     write_project(migrated, {**USER, "config.yaml": settings})
     assert run(migrated, "check") == 1
     err = capsys.readouterr().err
-    assert "user.html: it uses action, but config.yaml has no secret_keys; write secret_keys" in err
+    assert "secret_keys is empty, but a form or a message needs one in user.html; write" in err
     assert err.startswith("1 fault:")
 
 
