@@ -2925,8 +2925,7 @@ def seed(project: Project, *, again: str | None = None, show_list: bool = False)
             for reason in _reasons_to_repeat(before[name], seeds[name]):
                 say(f"  {name} {reason}; to run it again: seed --again {name}")
         if pending:
-            with engine.begin() as connection:
-                _ledger().create(connection, checkfirst=True)
+            _make_ledger(engine)
         for name in pending:
             if name in before and not chosen:
                 raise _half_seeded(name)
@@ -3040,6 +3039,17 @@ def _ledger() -> Any:
         sa.Column("wrote", sa.JSON),  # the tables
         sa.Column("lost", sa.JSON),  # those of them that a downgrade dropped
     )
+
+
+def _make_ledger(engine: Any) -> None:
+    import sqlalchemy as sa
+
+    try:
+        with engine.begin() as connection:
+            _ledger().create(connection, checkfirst=True)
+    except sa.exc.DBAPIError:  # without a lock another process may make it at the same moment
+        if not sa.inspect(engine).has_table(_LEDGER):
+            raise
 
 
 def _enter_in_ledger(connection: Any, name: str, checksum: str, *, again: bool) -> bool:
