@@ -1027,7 +1027,8 @@ def _plain_type(kind: Any) -> Any:
                 variants[name] = with_length(special)._variant_mapping.get(name, special)
     else:
         plain = _public_type(kind)
-    plain = copy.copy(plain)
+    is_decorator = isinstance(plain, sa.TypeDecorator)  # copy.copy() asks it what it has not yet
+    plain = plain.copy() if is_decorator else copy.copy(plain)
     for attribute, nested in _nested_types(plain):
         setattr(plain, attribute, _plain_type(nested))
     plain._variant_mapping = plain._variant_mapping.union(variants)
