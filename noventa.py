@@ -31,6 +31,7 @@ import dataclasses
 import datetime
 import decimal
 import difflib
+import email.message
 import enum
 import errno
 import functools
@@ -109,6 +110,7 @@ __all__ = [
     "Session",
     "Static",
     "redirect",
+    "reply",
 ]
 __version__ = "0.1.0"
 
@@ -271,6 +273,7 @@ SETTINGS = (
         "database.autocommit_reads", _FLAG, True,
         "PostgreSQL: plain reads in one round trip; false behind PgBouncer's transaction mode",
     ),
+    Setting("app", _MAPPING, {}, "the application's own: `request.app.config.app[\"…\"]`"),
     Setting("debug", _FLAG, False, "error pages with source; the variable NOVENTA_DEBUG overrides"),
     Setting("secret_keys", _TEXTS, (), "first signs, all verify; 32 characters at least"),
     Setting("session.cookie_name", _TEXT, "noventa_session", "may begin with `__Host-`"),
@@ -385,6 +388,11 @@ class Config:
         if url.get_backend_name() != "sqlite" or not file or file.startswith((":memory:", "file:")):
             return url
         return url.set(database=str((self.root / file).resolve()))
+
+    @property
+    def app(self) -> Mapping[str, Any]:
+        """The application's own section of config.yaml, as it is written there."""
+        return cast(Mapping[str, Any], self["app"])
 
     @property
     def in_memory(self) -> bool:
@@ -692,16 +700,20 @@ class Component:
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """A template at a URL. `limits` raises those of the config: `{"body": 50_000_000}`.
+    """A component at a URL, whose parameters are its props.
 
-    `writes` says that showing it writes: its GETs then begin as an action does.
+    `limits` raises those of the config: `{"body": 50_000_000}`. `writes` says that showing it
+    writes: its GETs then begin as an action does.
     """
 
     path: str
     template: str
     _: KW_ONLY
+    logic: ModuleType | None = None
+    models: Sequence[Any] = ()
     guards: Sequence[Handler] = ()
     writes: bool = False
+    retries: int = 0
     limits: Mapping[str, int] = field(default_factory=dict)
     where: str = field(default_factory=_call_site, repr=False)
 
@@ -765,7 +777,8 @@ class Registry:
 
     `models` and `Component(models=)` take modules, mapped classes and tables, and a declarative
     Base or a MetaData for all its tables; `seeds` are functions of one argument, the session;
-    `guards` run before every route; `filters` are added to Jinja's.
+    `guards` run before every route; `filters` and `globals` are added to Jinja's; `errors` are the
+    templates that answer for a status, `"4xx"` or `"5xx"`.
     """
 
     _: KW_ONLY
@@ -775,6 +788,8 @@ class Registry:
     seeds: Sequence[Callable[[orm.Session], Any]] = ()
     guards: Sequence[Handler] = ()
     filters: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    globals: Mapping[str, Any] = field(default_factory=dict)
+    errors: Mapping[int | str, str] = field(default_factory=dict)
     where: str = field(default_factory=_call_site, repr=False)
 
     @functools.cached_property
@@ -812,8 +827,18 @@ class Registry:
             *self._seed_faults(),
         ]
 
+    @property
+    def pages(self) -> list[Page]:
+        """Those of the routes that are pages."""
+        return [route for route in self.routes if isinstance(route, Page)]
+
+    @property
+    def shown(self) -> list[Component | Page]:
+        """What has a template: the components, then the pages."""
+        return [*self.components, *self.pages]
+
     def _listed_models(self) -> Iterator[tuple[Any, str]]:
-        for component in self.components:
+        for component in self.shown:
             yield from ((model, component.where) for model in component.models)
         yield from ((model, self.where) for model in self.models)
 
@@ -849,12 +874,13 @@ class Registry:
             first.setdefault(entry, where)
 
     def _handler_faults(self) -> Iterator[Fault]:
-        for component in self.components:
+        for component in self.shown:
             load = load_function(component)
             yield from _signature_faults(load, component.where)
             for action in actions_of(component).values():
                 yield from _signature_faults(action, component.where)
                 yield from _action_faults(action, load)
+        for component in self.components:
             yield from _signature_faults(component.guard, component.where)
         for route in self.routes:
             if isinstance(route, Endpoint):
@@ -943,6 +969,8 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (lambda value: isinstance(value, str), _TEXT),
     "template": (lambda value: isinstance(value, str), _TEXT),
     "folder": (lambda value: isinstance(value, str), _TEXT),
+    "errors": (lambda value: isinstance(value, Mapping), "a mapping of statuses to templates"),
+    "globals": (lambda value: isinstance(value, Mapping), _MAPPING),
     "filters": (lambda value: isinstance(value, Mapping), "a mapping of names to functions"),
     "limits": (lambda value: isinstance(value, Mapping), _MAPPING),
     "logic": (lambda value: value is None or isinstance(value, ModuleType), "the imported module"),
@@ -971,12 +999,12 @@ def seed_name(seed: Callable[..., Any]) -> str:
     return f"{getattr(seed, '__module__', '?')}.{getattr(seed, '__qualname__', seed)}"
 
 
-def load_function(component: Component) -> Handler | None:
+def load_function(component: Component | Page) -> Handler | None:
     """The component's `load_template_context`, if its logic module has one."""
     return getattr(component.logic, "load_template_context", None)
 
 
-def actions_of(component: Component) -> dict[str, Handler]:
+def actions_of(component: Component | Page) -> dict[str, Handler]:
     """The `action_*` functions that the logic module itself defines, by name without prefix."""
     if not isinstance(component.logic, ModuleType):
         return {}  # none, or a fault of the registry
@@ -1279,7 +1307,8 @@ class Upload:
 class Request(webob.request.BaseRequest):
     """A WebOb request that reads path, query, cookies and body strictly.
 
-    `args`, `form` (text) and `files` are `Values`; `view_args` are the URL's parameters.
+    `args`, `form` (text) and `files` are `Values`; `view_args` are the URL's parameters; `app` is
+    the App, whose `config` and `database` a handler reaches by it.
     Anything malformed is refused with a 4xx when it is read, the path and query at once.
     """
 
@@ -1289,6 +1318,7 @@ class Request(webob.request.BaseRequest):
     ) -> None:  # fmt: skip
         super().__init__(environ, **attributes)
         self.limits = limits or _DEFAULT_LIMITS
+        self.app: Any = None  # the App that answers it
         self.view_args: dict[str, Any] = {}
         self._closers = [] if closers is None else closers  # called at the end of the request
         self._open_files: list[tempfile.SpooledTemporaryFile[bytes]] = []
@@ -1996,11 +2026,13 @@ _INT_DIGITS = 18  # more do not fit into a BIGINT
 
 
 class Match(NamedTuple):
-    """A route for a path. `tail` is what a Mount or a Static still has to read."""
+    """A route for a path. `tail` is what a Mount or a Static still has to read; `methods` are
+    those that the path answers, by whichever route, and for a Mount empty: it decides."""
 
     route: Route
     view_args: dict[str, Any]
     tail: str
+    methods: Mapping[str, Any]
 
 
 @dataclass
@@ -2013,8 +2045,12 @@ class _Node:
 
 
 class _Leaf(NamedTuple):
+    """The route of a path, with its parameters' names; of several endpoints the first, and by
+    their methods each."""
+
     route: Route
     names: tuple[str, ...]
+    by_method: dict[str, _Leaf]
 
 
 class Router:
@@ -2027,38 +2063,42 @@ class Router:
     def __init__(self, routes: Sequence[Route]) -> None:
         self.faults: list[Fault] = []
         self._root = _Node()
-        self._exact: dict[str, Route] = {}
-        shapes: dict[tuple[str, ...], Route] = {}
+        self._exact: dict[str, _Leaf] = {}
+        leaves: dict[tuple[str, ...], _Leaf] = {}
         for route in routes:
             before = len(self.faults)
             shape, names = self._parse(route)
             if len(self.faults) > before:
                 continue
-            if first := shapes.get(shape):
-                problem = f"route {route.path!r} has the shape of {first.path!r} at {first.where}"
-                self.faults.append(Fault(route.where, problem, "remove one of them"))
+            methods = methods_of(route)
+            leaf = leaves.get(shape)
+            if leaf is None:
+                leaf = leaves[shape] = _Leaf(route, names, {})
+                self._add(leaf, shape)
+            elif not (methods and leaf.by_method) or not methods.isdisjoint(leaf.by_method):
+                self.faults.append(_taken(route, leaf))
                 continue
-            shapes[shape] = route
-            self._add(route, shape, names)
+            leaf.by_method.update(dict.fromkeys(methods, _Leaf(route, names, leaf.by_method)))
 
-    def match(self, path: str) -> Match | None:
-        """The route for a decoded path, or None."""
-        if route := self._exact.get(path):
-            return Match(route, {}, "")
+    def match(self, path: str, method: str = "GET") -> Match | None:
+        """The route for a decoded path, by preference one for that method; or None."""
+        if (leaf := self._exact.get(path)) is not None:
+            return Match(leaf.by_method.get(method, leaf).route, {}, "", leaf.by_method)
         if not path.startswith("/"):
             return None
         found = _find(self._root, path.split("/")[1:], 0)
         if found is None:
             return None
         leaf, values, tail = found
-        return Match(leaf.route, dict(zip(leaf.names, values, strict=True)), tail)
+        route, names, methods = leaf.by_method.get(method, leaf)
+        return Match(route, dict(zip(names, values, strict=True)), tail, methods)
 
     def other_form(self, path: str) -> str | None:
         """The path with or without its last slash, where only that one has a route."""
         other = path[:-1] if path.endswith("/") else f"{path}/"
         return other if other and self.match(other) else None
 
-    def _add(self, route: Route, shape: tuple[str, ...], names: tuple[str, ...]) -> None:
+    def _add(self, leaf: _Leaf, shape: tuple[str, ...]) -> None:
         node = self._root
         for segment in shape:
             if segment in ("{path}", "*"):
@@ -2069,15 +2109,14 @@ class Router:
                 node = children[segment]
             else:
                 node = node.literals.setdefault(segment, _Node())
-        leaf = _Leaf(route, names)
         if shape[-1:] == ("*",):
             node.below = leaf
         elif shape[-1:] == ("{path}",):
             node.rest = leaf
         else:
             node.end = leaf
-            if not names:
-                self._exact[route.path] = route
+            if not leaf.names:
+                self._exact[leaf.route.path] = leaf
 
     def _parse(self, route: Route) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The path's segments, parameters as `{int}`, and the parameters' names."""
@@ -2117,22 +2156,47 @@ class Router:
             names.append(name)
             shape.append(converter)
         if isinstance(route, Endpoint):
-            self._check_endpoint(route, names, fault)
+            self._check_methods(route, fault)
+            self._check_handler("its handler", route.handler, names, fault)
+        elif isinstance(route, Page):
+            for handler in filter(None, (load_function(route), *actions_of(route).values())):
+                self._check_handler(name_of(handler), handler, names, fault)
         return (*shape, "*") if prefix else tuple(shape), tuple(names)
 
-    def _check_endpoint(
-        self, route: Endpoint, names: list[str], fault: Callable[[str, str], None]
-    ) -> None:
+    def _check_methods(self, route: Endpoint, fault: Callable[[str, str], None]) -> None:
         listed = isinstance(route.methods, list | tuple | set | frozenset) and route.methods
         if not listed or not all(_HEADER_NAME.fullmatch(str(method)) for method in route.methods):
             fault(f"methods is {route.methods!r}", 'expected a list like ["GET", "POST"]')
-        if not callable(route.handler):
+
+    def _check_handler(
+        self, whose: str, handler: Handler, names: list[str], fault: Callable[[str, str], None]
+    ) -> None:
+        if not callable(handler):
             return  # a fault of the registry
-        taken, needed = _accepted_props(route.handler)
+        taken, needed = _accepted_props(handler)
         for name in sorted(needed - set(names)):
-            fault(f"its handler needs {name!r}", f"add {{{name}}} to the path, or a default")
+            fault(f"{whose} needs {name!r}", f"add {{{name}}} to the path, or a default")
         for name in sorted(set(names) - taken) if taken is not None else ():
-            fault(f"its handler does not take {name!r}", "add it as a parameter, or **view_args")
+            fault(f"{whose} does not take {name!r}", "add it as a parameter, or **view_args")
+
+
+def methods_of(route: Route) -> frozenset[str]:
+    """The methods that a route answers; HEAD wherever GET. None for a Mount, which decides."""
+    if isinstance(route, Mount):
+        return frozenset()
+    listed = ("GET",) if isinstance(route, Static) else route.methods
+    methods = frozenset(method.upper() for method in listed)
+    return methods | {"HEAD"} if "GET" in methods else methods
+
+
+def _taken(route: Route, leaf: _Leaf) -> Fault:
+    """The fault of a route whose path is another's, for a method of both."""
+    both = sorted(methods_of(route) & leaf.by_method.keys())
+    first = leaf.by_method[both[0]].route if both else leaf.route
+    problem = f"route {route.path!r} has the shape of {first.path!r} at {first.where}"
+    if both and isinstance(route, Endpoint) and isinstance(first, Endpoint):
+        problem += f", which answers {both[0]} too"
+    return Fault(route.where, problem, "remove one of them")
 
 
 def _to_int(segment: str) -> int | None:
@@ -3065,7 +3129,9 @@ def _tuple(value: Any) -> tuple[str, ...]:
 RESERVED = frozenset(
     {"action", "action_ticket", "children", "component", "flashes", "key", "static", "url"}
 )
+_TEMPLATE_FUNCTIONS: Any = RESERVED - {"children", "key"}
 _NO_PROPS = RESERVED | {"request", "session", "db", "caller"}
+_ERRORS = {*range(400, 600), "4xx", "5xx"}  # keys of a registry's `errors`
 _DEPTH = 50  # components inside each other; more is one that shows itself
 _URL_SAFE = "/?#[]@!$&'()*+,;=:%~"  # reserved characters of RFC 3986, and what is encoded already
 
@@ -3089,6 +3155,15 @@ class Exchange:
     trail: list[str] = field(default_factory=list)  # page, then components, outermost first
     reports: list[tuple[str, list[str]]] = field(default_factory=list)  # forgotten commits
     mounted: bool = False  # another application answered
+    status: int = 200  # of the page
+    is_data: bool = False  # an endpoint answers: who does not say otherwise gets JSON
+    unavailable: bool = False  # the database is away
+    reference: str = ""  # of the error, in its page and in the log
+
+    def refer(self) -> str:
+        """The word that leads from an error page to the log."""
+        self.reference = self.reference or secrets.token_hex(4)
+        return self.reference
 
     @property
     def db(self) -> orm.scoped_session[orm.Session]:
@@ -3112,10 +3187,49 @@ class Posted(NamedTuple):
 
 
 class Answered(Exception):  # noqa: N818
-    """A guard inside a page answered for the whole request."""
+    """A handler inside a page answered for the whole request."""
 
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
+    def __init__(self, result: Result | webob.Response) -> None:
+        self.result = result
+
+
+class Result(NamedTuple):
+    """What a handler returned as a dict: `_status`, the checked `_redirect`, and all else."""
+
+    status: int
+    redirect: str | None
+    values: Any
+
+    @property
+    def answers(self) -> bool:
+        """Whether it stands for the whole answer, where a page was being made."""
+        return self.redirect is not None or self.status >= 400
+
+
+def read_result(returned: Any, handler: Handler, *, is_data: bool = False) -> Result:
+    """Reads the dict that a handler returned, or None for an empty one.
+
+    With `is_data` it is JSON to be: also a list, and with any keys beside. Raises NoventaError
+    for anything else, for a misspelt `_key` and for a wrong value of one.
+    """
+    where = f"{place_of(handler)}: {name_of(handler)}"
+    if is_data and isinstance(returned, list):
+        return Result(200, None, returned)
+    if not isinstance(returned, Mapping) and (is_data or returned is not None):
+        expected = "a Response, or a dict or list for JSON" if is_data else "a dict"
+        raise NoventaError(f"{where} returned a {type(returned).__name__}; expected {expected}.")
+    values = dict(returned or ())
+    status, target = values.pop("_status", 200), values.pop("_redirect", None)
+    if not isinstance(status, int) or not 200 <= status <= 599:
+        problem = f"{where} returned the _status {_shown(status)}"
+        raise NoventaError(f"{problem}; expected a number from 200 to 599.")
+    for name in values if not is_data else ():
+        if str(name).startswith("_"):
+            remedy = did_you_mean(name, ("_status", "_redirect"))
+            raise NoventaError(f"{where} returned {name!r}; {remedy}")
+    if target is not None:
+        target = safe_target(target, external=False, where=where)
+    return Result(status, target, values)
 
 
 class Redirect(webob.Response):
@@ -3131,34 +3245,125 @@ def redirect(target: str, external: bool = False) -> Redirect:
 
     Any other target is answered with 400.
     """
+    safe_target(target, external=external, where=_call_site())
     return Redirect(target, external=external)
 
 
-def safe_target(target: str, *, external: bool) -> str:
+def reply(
+    content: Any, status: int = 200, *, content_type: str | None = None,
+    headers: Mapping[str, str] | None = None, filename: str | None = None,
+) -> webob.Response:  # fmt: skip
+    """A response of what `content` is: a dict or list as JSON, a text, bytes, a file (`Path`, with
+    ranges and conditional answers) or an iterable of texts or bytes, sent as it is made.
+
+    `content_type` is the media type, by default that of the content; `filename` makes it a
+    download. Raises HTTPNotFound where the file is not there.
+    """
+    kind, response = "application/octet-stream", webob.Response(status=status)
+    if isinstance(content, Path):
+        name = filename or content.name
+        kind, response = _media_type(name), _file_response(_opened(content), name)
+        response.status_int = status
+    elif isinstance(content, str):
+        kind, response.body = "text/plain", content.encode()
+    elif isinstance(content, bytes):
+        response.body = content
+    elif isinstance(content, dict | list):
+        kind, response.body = "application/json", encode_json(content, reply)
+    else:
+        response.app_iter = _as_bytes(content)
+    kind = content_type or kind
+    is_bare = kind.startswith("text/") and "charset" not in kind
+    response.headers["Content-Type"] = f"{kind}; charset=UTF-8" if is_bare else kind
+    if filename is not None:
+        disposition = email.message.Message()
+        disposition.add_header("Content-Disposition", "attachment", filename=_sound_name(filename))
+        response.headers["Content-Disposition"] = disposition["Content-Disposition"]
+    response.headers.update([*(headers or {}).items()])
+    return response
+
+
+def _sound_name(filename: str) -> str | tuple[str, str, str]:
+    """A file's name as `email` writes it into a header: what is not ASCII by RFC 8187."""
+    name = _CONTROLS.sub("", filename.replace("\\", "/").rpartition("/")[2])
+    return name if name.isascii() else ("utf-8", "", name)
+
+
+def _as_bytes(chunks: Iterable[str | bytes]) -> Iterator[bytes]:
+    try:
+        for chunk in chunks:
+            yield chunk.encode() if isinstance(chunk, str) else chunk
+    finally:
+        if hasattr(chunks, "close"):
+            chunks.close()
+
+
+def _opened(path: Path) -> io.FileIO:
+    try:
+        if path.is_file():
+            return io.FileIO(path, "rb")
+    except OSError as error:
+        log.warning("reply(%s): %s", path, error)
+    raise webob.exc.HTTPNotFound
+
+
+def _file_response(file: io.FileIO, name: str) -> webob.Response:
+    """An open file with its type by `name`, Last-Modified and ETag; WebOb answers conditions."""
+    status = os.fstat(file.fileno())
+    headers = [*_file_headers(status, name), ("Content-Length", str(status.st_size))]
+    body = _OpenFile(file, status.st_size)
+    return webob.Response(headerlist=headers, app_iter=body, conditional_response=True)
+
+
+def _file_headers(status: os.stat_result, name: str) -> list[tuple[str, str]]:
+    return [
+        ("Content-Type", _media_type(name)),
+        ("Last-Modified", _http_date(int(status.st_mtime))),
+        ("ETag", f'"{status.st_mtime_ns:x}-{status.st_size:x}"'),
+        ("Accept-Ranges", "bytes"),
+    ]
+
+
+def safe_target(target: str, *, external: bool, where: str = "") -> str:
     """`target` percent-encoded, if it leads where it seems to. Raises Refusal otherwise."""
+    expected = "a whole http(s) URL or a local path" if external else "a local path"
+    detail = f"{where}: redirect to {_shown(target)}; expected {expected}, like '/users/7'"
+    refusal = Refusal(400, "redirect-target", detail=detail.removeprefix(": "))
+    if not isinstance(target, str) or _CONTROLS.search(target) or "\\" in target:
+        raise refusal
     try:
         parts = urlsplit(target)
     except ValueError:
-        raise Refusal(400, "redirect-target") from None
+        raise refusal from None
     whole = external and parts.scheme in ("http", "https") and bool(parts.netloc)
     local = target.startswith("/") and not target.startswith("//") and not parts.netloc
-    if _CONTROLS.search(target) or "\\" in target or not (whole or local):
-        raise Refusal(400, "redirect-target")
+    if not (whole or local):
+        raise refusal
     return quote(target, safe=_URL_SAFE)
 
 
 class CompiledComponent:
-    """A component as it is shown: its handlers, and the props that they take."""
+    """A component or page as it is shown: its handlers, and the props that they take.
 
-    def __init__(self, component: Component) -> None:
-        self.component, self.name = component, component.name
+    `name` is empty for a page; `label` is either as messages call it.
+    """
+
+    def __init__(self, component: Component | Page) -> None:
+        self.template, self.where = component.template, component.where
+        self.retries = component.retries
+        if isinstance(component, Component):
+            self.name, self.guard = component.name, component.guard
+            self.label = f"component {self.name!r}"
+        else:
+            self.name, self.guard = "", None  # its guards run before its body is read
+            self.label = f"page {component.path!r}"
         self.load = load_function(component)
         self.actions = actions_of(component)
         self._accepted = _accepted_props(self.load) if self.load else (None, frozenset[str]())
         self._accepted_by = {name: _accepted_props(act) for name, act in self.actions.items()}
         self._fits = functools.lru_cache(maxsize=100)(self._judge)
         self.defaults = _default_props(self.load) if self.load else {}
-        self.guard_taken = _accepted_props(component.guard)[0] if component.guard else None
+        self.guard_taken = _accepted_props(self.guard)[0] if self.guard else None
         self.may_act = True  # a form may be inside: its instances must be told apart
 
     def _judge(self, names: tuple[str, ...], action: str | None) -> bool:
@@ -3177,9 +3382,9 @@ class CompiledComponent:
     ) -> Iterator[Fault]:
         """What is wrong with props of these names: reserved, missing or unknown ones."""
         taken, needed = self._accepted_by[action] if action else self._accepted
-        whose = f"component {self.name!r}" + (f": its action {action!r}" if action else "")
+        whose = self.label + (f": its action {action!r}" if action else "")
         for name in sorted(_NO_PROPS & given):
-            problem = f"component {self.name!r}: the prop {name!r} has the name of a template"
+            problem = f"{self.label}: the prop {name!r} has the name of a template"
             problem += " function or an argument of every handler"
             yield Fault(where, problem, "rename it")
         for name in sorted(needed - given):
@@ -3194,15 +3399,26 @@ class CompiledComponent:
         taken = self.guard_taken
         return {name: props[name] for name in props if taken is None or name in taken}
 
-    def guard_answer(self, exchange: Exchange, props: Mapping[str, Any]) -> Any:
-        """What the component's guard answers; it gets those props that it declares."""
-        guard = self.component.guard
-        if guard is None:
-            return None
-        chosen = self.guard_props(props)
-        answer = guard(exchange.request, exchange.session, exchange.db, **chosen)
-        report_forgotten_commit(exchange, guard)
-        return answer
+    def check_guard(self, exchange: Exchange, props: Mapping[str, Any]) -> None:
+        """Runs the component's guard with those props that it declares. Raises Answered."""
+        if self.guard is not None:
+            ask_guard(exchange, self.guard, self.guard_props(props))
+
+
+def ask_guard(exchange: Exchange, guard: Handler, props: Mapping[str, Any] | None = None) -> None:
+    """Runs a guard. Raises Answered if it does not let pass."""
+    returned = guard(exchange.request, exchange.session, exchange.db, **(props or {}))
+    report_forgotten_commit(exchange, guard)
+    if isinstance(returned, webob.Response):
+        raise Answered(returned)
+    if returned is not None:
+        result = read_result(returned, guard) if isinstance(returned, Mapping) else None
+        if result is None or not returned.keys() & {"_status", "_redirect"}:
+            raise NoventaError(
+                f"{place_of(guard)}: a guard answered {_shown(returned)}; expected None, a dict"
+                " with _redirect or _status (200 to 599), or a Response."
+            )
+        raise Answered(result)
 
 
 class Components:
@@ -3219,21 +3435,37 @@ class Components:
             cache_size=-1,
         )
         self.jinja.filters.update(registry.filters)
+        self.jinja.globals.update(registry.globals)
+        for name in sorted(RESERVED & registry.globals.keys()):
+            problem = f"globals has {name!r}, the name of a template function"
+            self.faults.append(Fault(registry.where, problem, "rename it"))
         self.static = StaticFiles(registry, config)
         self.faults += self.static.faults()
         self.tickets = Tickets(config["secret_keys"])
-        components = registry.components
-        self.by_name = {component.name: CompiledComponent(component) for component in components}
-        self.guards = _digest_of_guards(components)
+        self.by_name: dict[str, CompiledComponent] = {}
+        self.by_page: dict[Page, CompiledComponent] = {}
+        self.by_error: dict[int | str, CompiledComponent] = {}
+        self.guards = _digest_of_guards(registry.components)
         self._calls: dict[str, dict[str, set[Any]]] = {}
-        for component in components:
-            self._check_declared(self.by_name[component.name])
-            if component.template in self._analysed(component.template, component.where):
-                self._check_calls(component.template, self.by_name[component.name])
-        for page in (route for route in registry.routes if isinstance(route, Page)):
-            if page.template in self._analysed(page.template, page.where):
-                self._check_calls(page.template, None)
-            self._check_parameters(page)
+        for component in registry.shown:
+            compiled = CompiledComponent(component)
+            if isinstance(component, Page):
+                self.by_page[component] = compiled
+                self._check_parameters(component)
+            else:
+                self.by_name[component.name] = compiled
+            self._check_declared(compiled)
+        for status, template in registry.errors.items():
+            page = Page(f"errors[{status!r}]", template, where=registry.where)
+            self.by_error[status] = CompiledComponent(page)
+            if status not in _ERRORS:
+                problem = f"errors has {_shown(status)}"
+                remedy = "expected a number from 400 to 599, '4xx' or '5xx'"
+                self.faults.append(Fault(registry.where, problem, remedy))
+        pages = *self.by_page.values(), *self.by_error.values()
+        for compiled in (*self.by_name.values(), *pages):
+            if compiled.template in self._analysed(compiled.template, compiled.where):
+                self._check_calls(compiled)
         for template in self._calls:
             self._check_uses(template)
         for compiled in self.by_name.values():
@@ -3247,6 +3479,10 @@ class Components:
     def signs(self, template: str) -> set[str]:
         """Those functions of a template that need a session, and so a secret key."""
         return self._calls[template]["signs"]
+
+    def error_page(self, status: int) -> CompiledComponent | None:
+        """The application's own page for a status, by it alone or by its class."""
+        return self.by_error.get(status) or self.by_error.get(f"{status // 100}xx")
 
     def find(self, name: str) -> CompiledComponent:
         """The component of that name. Raises PropsError, naming the template line."""
@@ -3265,7 +3501,7 @@ class Components:
             for name in self._called(waiting.pop(), "component") - found:
                 found.add(name)
                 if name in self.by_name:
-                    waiting.append(self.by_name[name].component.template)
+                    waiting.append(self.by_name[name].template)
         return sorted(found)
 
     def _called(self, template: str, function: str) -> set[str]:
@@ -3314,22 +3550,21 @@ class Components:
 
     def _may_act(self, compiled: CompiledComponent) -> bool:
         """Whether it has actions, or shows what has, or what only a request decides."""
-        shown = map(self.by_name.get, self.used_by(compiled.component.template))
+        shown = map(self.by_name.get, self.used_by(compiled.template))
         return any(
-            one.actions or self._called(one.component.template, "open")
+            one.actions or self._called(one.template, "open")
             for one in (compiled, *filter(None, shown))
         )
 
-    def _check_calls(self, template: str, owner: CompiledComponent | None) -> None:
+    def _check_calls(self, owner: CompiledComponent) -> None:
+        template = owner.template
         for name in sorted(self._called(template, "component") - self.by_name.keys()):
             problem = f"component {name!r} is not in the registry"
             self.faults.append(Fault(template, problem, did_you_mean(name, self.by_name)))
-        actions = owner.actions if owner else {}
         called = self._called(template, "action") | self._called(template, "action_ticket")
-        for name in sorted(called - actions.keys()):
-            whose = f"component {owner.name!r}" if owner else "a page"
-            problem = f"{whose} has no action {name!r}"
-            self.faults.append(Fault(template, problem, did_you_mean(name, actions)))
+        for name in sorted(called - owner.actions.keys()):
+            problem = f"{owner.label} has no action {name!r}"
+            self.faults.append(Fault(template, problem, did_you_mean(name, owner.actions)))
 
     def _check_uses(self, template: str) -> None:
         """The props of components and the files of `static()`, as far as they are written there."""
@@ -3346,14 +3581,15 @@ class Components:
         load = compiled.load
         declared = {parameter.name for parameter in _parameters(load)[3:]} if load else set()
         for name in sorted(_NO_PROPS & declared):
-            problem = f"prop {name!r} of component {compiled.name!r} is the name of a template"
+            problem = f"prop {name!r} of {compiled.label} is the name of a template"
             problem += " function or an argument of every handler"
             self.faults.append(Fault(place_of(load), problem, "rename it"))
 
     def _check_parameters(self, page: Page) -> None:
         names = {match[1] for match in _PARAMETER.finditer(str(page.path))}
-        for name in sorted(names & RESERVED):
+        for name in sorted(names & _NO_PROPS):
             problem = f"parameter {name!r} of {page.path!r} is the name of a template function"
+            problem += " or an argument of every handler"
             self.faults.append(Fault(page.where, problem, "rename it"))
 
 
@@ -3388,18 +3624,22 @@ class Rendering:
             "flashes": exchange.session.flashes,
         }
 
-    def page(self, template: str) -> str:
-        """The page's HTML. Raises Answered if a component's guard answers instead."""
-        context = self.context(Place(self, None, "", {}), self.exchange.request.view_args)
+    def page(self, compiled: CompiledComponent, props: dict[str, Any]) -> str:
+        """The page's HTML. Raises Answered if a handler inside answers instead."""
+        place = Place(self, compiled, "", props)
         try:
-            return self.text(template, context)
+            context = self.context(place, self.values(place, compiled))
+            return self.text(compiled.template, context)
         except Exception:
             self.components.jinja.handle_exception()  # gives the traceback the templates' lines
 
     def text(self, name: str, context: dict[str, Any]) -> str:
         """`Template.render` without its copies of the context and of Jinja's globals."""
         template = self.components.jinja.get_template(name)
-        seen = _Context(template.environment, context, template.name, template.blocks)
+        # Named as globals, our functions are seen by macros of `{% from … import … %}` too.
+        seen = _Context(
+            template.environment, context, template.name, template.blocks, _TEMPLATE_FUNCTIONS
+        )
         return "".join(template.root_render_func(seen))
 
     def context(self, place: Place, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -3417,15 +3657,22 @@ class Rendering:
         values, exchange = {**compiled.defaults, **place.props}, self.exchange
         if (load := compiled.load) is not None:
             loaded = load(exchange.request, exchange.session, exchange.db, **place.props)
-            self._add(values, result_dict(loaded, load), compiled)
-            report_forgotten_commit(exchange, load)
+            if isinstance(loaded, webob.Response):
+                settle(exchange, load, loaded.status_int)
+                raise Answered(loaded)
+            result = read_result(loaded, load)
+            settle(exchange, load, result.status)
+            if result.answers:
+                raise Answered(result)
+            exchange.status = max(exchange.status, result.status)
+            self._add(values, result.values, compiled)
         if self.posted and self.posted.instance == place.id:
             self._add(values, self.posted.result, compiled)
         for name in ("errors", "values"):
             said = values.get(name)
             if said and not isinstance(said, Mapping):
                 problem = f"{name} is a {type(said).__name__}; expected a dict."
-                raise PropsError(f"component {compiled.name!r}: {problem}")
+                raise PropsError(f"{compiled.label}: {problem}")
             values[name] = Fields(said) if said else Fields()
         return values
 
@@ -3435,7 +3682,7 @@ class Rendering:
         if not RESERVED.isdisjoint(result):
             name = sorted(RESERVED & result.keys())[0]
             raise PropsError(
-                f"component {compiled.name!r}: {name!r} is a function of every template;"
+                f"{compiled.label}: {name!r} is a function of every template;"
                 " give the result another name."
             )
         values.update(result)
@@ -3459,9 +3706,8 @@ class Place:
     __slots__ = ("compiled", "id", "props", "rendering")
 
     def __init__(
-        self, rendering: Rendering, compiled: CompiledComponent | None, id: str,
-        props: dict[str, Any],
-    ) -> None:  # fmt: skip
+        self, rendering: Rendering, compiled: CompiledComponent, id: str, props: dict[str, Any]
+    ) -> None:
         self.rendering, self.compiled, self.id, self.props = rendering, compiled, id, props
 
     def component(self, name: str, /, key: Any = None, caller: Any = None, **props: Any) -> Markup:
@@ -3476,17 +3722,15 @@ class Place:
         trail.append(name)
         instance = rendering.instance_id(self, name, key, props) if compiled.may_act else ""
         place = Place(rendering, compiled, instance, props)
-        answer = compiled.guard_answer(exchange, props)
-        if answer is not None:
-            raise Answered(answer)
-        if compiled.component.guard:
+        compiled.check_guard(exchange, props)
+        if compiled.guard:
             rendering.guarded.append(place)
         values = rendering.values(place, compiled)
         values["children"] = caller() if caller else ""
         context = rendering.context(place, values)
-        html = rendering.text(compiled.component.template, context)
+        html = rendering.text(compiled.template, context)
         trail.pop()
-        if compiled.component.guard:
+        if compiled.guard:
             rendering.guarded.pop()
         return Markup(html)  # noqa: S704
 
@@ -3497,12 +3741,10 @@ class Place:
 
     def action_ticket(self, name: str) -> str:
         """The value of that field, for a button: `<button name="_ticket" value="…">`."""
-        actions = self.compiled.actions if self.compiled else {}
-        if self.compiled is None or name not in actions:
-            whose = f"component {self.compiled.name!r}" if self.compiled else "a page"
-            raise PropsError(
-                f"{_calling_line()}: {whose} has no action {name!r}; {did_you_mean(name, actions)}"
-            )
+        actions = self.compiled.actions
+        if name not in actions:
+            problem = f"{_calling_line()}: {self.compiled.label} has no action {name!r}"
+            raise PropsError(f"{problem}; {did_you_mean(name, actions)}")
         self.compiled.check_props(self.props, name)
         rendering = self.rendering
         request, nonce = rendering.exchange.request, rendering.exchange.session.nonce
@@ -3510,7 +3752,7 @@ class Place:
         around = [
             (place.compiled.name, place.compiled.guard_props(place.props))
             for place in rendering.guarded
-            if place.compiled and place is not self
+            if place is not self
         ]
         ticket = Ticket(
             nonce, path, self.compiled.name, self.id, name, self.props, around,
@@ -3588,12 +3830,7 @@ class StaticFiles:
         if file is None:
             raise webob.exc.HTTPNotFound
         status = os.fstat(file.fileno())
-        headers = [
-            ("Content-Type", _media_type(tail)),
-            ("Last-Modified", _http_date(int(status.st_mtime))),
-            ("ETag", f'"{status.st_mtime_ns:x}-{status.st_size:x}"'),
-            ("Accept-Ranges", "bytes"),
-        ]
+        headers = _file_headers(status, tail)
         fingerprint = request.args.get("v") if request.environ["QUERY_STRING"] else None
         if self._guarded or route.guards:  # who may see it is asked each time
             headers.append(("Cache-Control", "private, no-cache"))
@@ -3603,9 +3840,9 @@ class StaticFiles:
             with file:
                 data = file.read(status.st_size)
             return Answer("200 OK", [*headers, ("Content-Length", str(len(data)))], [data])
-        headers.append(("Content-Length", str(status.st_size)))
-        body = _OpenFile(file, status.st_size)
-        return webob.Response(headerlist=headers, app_iter=body, conditional_response=True)
+        response = _file_response(file, tail)
+        response.headerlist = [*headers, ("Content-Length", str(status.st_size))]
+        return response
 
     def _fingerprint(self, file: io.FileIO, status: os.stat_result) -> str:
         identity = status.st_dev, status.st_ino
@@ -3632,16 +3869,12 @@ def report_forgotten_commit(exchange: Exchange, handler: Handler | None) -> None
         log.warning("%s changed rows without db.commit(), rolled back: %s", name, ", ".join(rows))
 
 
-def result_dict(result: Any, handler: Handler) -> Mapping[str, Any]:
-    """What a handler returned, as a dict. Raises NoventaError for anything but a dict or None."""
-    if result is None:
-        return {}
-    if not isinstance(result, Mapping):
-        raise NoventaError(
-            f"{place_of(handler)}: {name_of(handler)} returned a {type(result).__name__};"
-            " expected a dict."
-        )
-    return result
+def settle(exchange: Exchange, handler: Handler | None, status: int) -> None:
+    """After a handler: an answer of 400 and above undoes, any other should have committed."""
+    if status >= 400:
+        exchange.scope.rollback()
+    else:
+        report_forgotten_commit(exchange, handler)
 
 
 class _Context(jinja2.runtime.Context):
@@ -3906,6 +4139,7 @@ _WRITES_LATE = (
     "; {} read first and then wrote in a GET, which SQLite refuses where others write meanwhile:"
     " write `writes=True` on its entry."
 )
+_PROBLEM = "application/problem+json"
 _CLOCKS_DIFFER = 300  # seconds, between two machines that serve one site
 _DEFAULT_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -3939,7 +4173,6 @@ class App:
         self._compare_revisions()
         self.sessions = SessionCookies(config)
         self._limits = {name: config[f"limits.{name}"] for name in _DEFAULT_LIMITS}
-        self._methods = {r: _methods(r) for r in registry.routes if not isinstance(r, Mount)}
         self._headers = _chosen_headers(config["headers"])
         self._debug: bool = config["debug"]
         self._checks_visitors = bool(self._debug or config["server.hosts"])
@@ -3961,6 +4194,7 @@ class App:
     def respond(self, environ: dict[str, Any], scope: Scope) -> Answer:
         """The answer to a request, whatever happens on the way."""
         request = Request(environ, self._limits, scope.closers)
+        request.app = self
         exchange = Exchange(request, self.sessions.open(request), scope, not scope.writes)
         try:
             return self._finish(exchange, self._answer(exchange))
@@ -3989,13 +4223,13 @@ class App:
             response = self._publish(exchange)
         except Answered as answered:
             exchange.session.shown = 0  # the page that showed them is not sent
-            response = self._guard_response(exchange, answered.answer)
+            response = self._result(exchange, answered.result)
         except webob.exc.HTTPException as error:
             exchange.session.shown = 0
             response = error.with_traceback(None).wsgi_response  # itself: else a circle
-            self._settle(exchange, None, response.status_int)
+            settle(exchange, None, response.status_int)
         if isinstance(response, webob.exc.WSGIHTTPException):  # raised or returned
-            return self._http_error(response)
+            return self._http_error(exchange, response)
         return response
 
     def _publish(self, exchange: Exchange) -> Answer | webob.Response:
@@ -4003,22 +4237,20 @@ class App:
         if self._checks_visitors:
             self._check_visitor(request)
         path = request.check()
-        match = self.router.match(path)
+        match = self.router.match(path, request.environ["REQUEST_METHOD"])
         if match is None:
             return self._other_form(request, path)
-        route, request.view_args, tail = match
+        route, request.view_args, tail, methods = match
         exchange.trail.append(route.template if isinstance(route, Page) else route.path)
-        if (answer := self._options(request, route)) is not None:
+        exchange.is_data = isinstance(route, Endpoint)
+        if (answer := self._options(request, methods)) is not None:
             return answer
         if not exchange.reads:
             self._check_origin(request, route)
         elif isinstance(route, (Page, Endpoint)):
             exchange.scope.writes = route.writes
         for guard in (*self.registry.guards, *route.guards):
-            answer = guard(request, exchange.session, exchange.db)
-            report_forgotten_commit(exchange, guard)
-            if answer is not None:
-                return self._guard_response(exchange, answer)
+            ask_guard(exchange, guard)
         return self._dispatch(exchange, route, tail)
 
     def _dispatch(self, exchange: Exchange, route: Route, tail: str) -> Answer | webob.Response:
@@ -4076,10 +4308,10 @@ class App:
         target = quote(other, safe="/~!$&'()*+,=:@;")
         return Redirect(f"{target}?{query}" if query else target, status=308)
 
-    def _options(self, request: Request, route: Route) -> Answer | None:
-        """Refuses a method that the route does not have; answers OPTIONS for it."""
+    def _options(self, request: Request, methods: Mapping[str, Any]) -> Answer | None:
+        """Refuses a method that the path does not have; answers OPTIONS for it."""
         method = request.environ["REQUEST_METHOD"]
-        if isinstance(route, Mount) or method in (methods := self._methods[route]):
+        if not methods or method in methods:
             return None
         allow = ", ".join(sorted({*methods, "OPTIONS"}))
         if method != "OPTIONS":
@@ -4121,22 +4353,19 @@ class App:
         scheme = request.environ.get("wsgi.url_scheme", "http")
         return f"{scheme}://{request.environ.get('HTTP_HOST', '')}"
 
-    def _guard_response(self, exchange: Exchange, answer: Any) -> Answer | webob.Response:
-        if isinstance(answer, webob.Response):
-            return answer
-        if isinstance(answer, Mapping) and "_redirect" in answer:
-            return self._redirect(exchange, answer["_redirect"])
-        if isinstance(answer, Mapping) and _is_status(answer.get("_status")):
-            return self._error(answer["_status"], answer.get("message"))
-        raise NoventaError(
-            f"a guard answered {_shown(answer)}; expected None, a dict with _redirect or"
-            " _status (200 to 599), or a Response."
-        )
+    def _result(
+        self, exchange: Exchange, result: Result | webob.Response
+    ) -> Answer | webob.Response:
+        """What a guard, or a handler inside a page, answers for the whole request."""
+        if isinstance(result, webob.Response):
+            return result
+        if result.redirect is not None:
+            return self._redirect(exchange, result.redirect)
+        return self._error(exchange, result.status, result.values.get("message"))
 
     def _redirect(self, exchange: Exchange, target: str) -> Answer:
-        location = exchange.request.prefix + safe_target(target, external=False)
         answer = self._whole("text/html; charset=UTF-8", b"", 303)
-        answer.headerlist.append(("Location", location))
+        answer.headerlist.append(("Location", exchange.request.prefix + target))
         return answer
 
     def _mounted(self, exchange: Exchange, route: Mount, tail: str) -> webob.Response:
@@ -4152,21 +4381,21 @@ class App:
     def _endpoint(self, exchange: Exchange, route: Endpoint) -> Answer | webob.Response:
         result = self._call(exchange, route.handler, exchange.request.view_args, route.retries)
         if isinstance(result, webob.Response):
-            self._settle(exchange, route.handler, result.status_int)
+            settle(exchange, route.handler, result.status_int)
             return result
-        self._settle(exchange, route.handler, 200)
-        if isinstance(result, (dict, list)):
-            return self._whole("application/json", encode_json(result, route.handler))
-        raise NoventaError(
-            f"{place_of(route.handler)}: {name_of(route.handler)} returned a"
-            f" {type(result).__name__}; expected a Response, or a dict or list for JSON."
-        )
+        result = read_result(result, route.handler, is_data=True)
+        settle(exchange, route.handler, result.status)
+        if result.redirect is not None:
+            return self._redirect(exchange, result.redirect)
+        body = encode_json(result.values, route.handler)
+        return self._whole("application/json", body, result.status)
 
     def _page(self, exchange: Exchange, page: Page) -> Answer | webob.Response:
         if exchange.reads:
-            return self._html(self._render(exchange, page))
+            return self._html(self._render(exchange, page), exchange.status)
         ticket = self._ticket(exchange.request)
-        compiled = self.components.by_name.get(ticket.component)
+        named = self.components.by_name.get(ticket.component)
+        compiled = named if ticket.component else self.components.by_page[page]
         if compiled is None or ticket.action not in compiled.actions:
             raise Refusal(409, "unknown-action")
         if ticket.guards != self.components.guards:
@@ -4175,11 +4404,10 @@ class App:
             return self._ask_again(exchange, page, ticket, "other-session")
         if not -_CLOCKS_DIFFER <= time.time() - ticket.issued <= self.config["session.ticket_age"]:
             return self._ask_again(exchange, page, ticket, "old-ticket")
-        for name, props in (*ticket.around, (compiled.name, ticket.props)):
+        inside = [(compiled.name, ticket.props)] if compiled.name else []
+        for name, props in (*ticket.around, *inside):
             exchange.trail.append(name)
-            answer = self.components.by_name[name].guard_answer(exchange, props)
-            if answer is not None:
-                return self._guard_response(exchange, answer)
+            self.components.by_name[name].check_guard(exchange, props)
         return self._act(exchange, page, ticket, compiled)
 
     def _ticket(self, request: Request) -> Ticket:
@@ -4216,26 +4444,19 @@ class App:
         self, exchange: Exchange, page: Page, ticket: Ticket, compiled: CompiledComponent
     ) -> Answer | webob.Response:
         action = compiled.actions[ticket.action]
-        result = self._call(exchange, action, ticket.props, compiled.component.retries)
+        result = self._call(exchange, action, ticket.props, compiled.retries)
         if isinstance(result, webob.Response):
-            self._settle(exchange, action, result.status_int)
+            settle(exchange, action, result.status_int)
             return result
-        result = result_dict(result, action)
-        for name in result:
-            if name.startswith("_") and name not in _RESULT_KEYS:
-                remedy = did_you_mean(name, _RESULT_KEYS)
-                raise NoventaError(f"{place_of(action)}: it returned {name!r}; {remedy}")
-        if not _is_status(status := result.get("_status", 200)):
-            said = f"{place_of(action)}: its _status is {_shown(status)}"
-            raise NoventaError(f"{said}; expected a number from 200 to 599.")
-        self._settle(exchange, action, status)
-        if "_redirect" in result:
-            return self._redirect(exchange, result["_redirect"])
+        result = read_result(result, action)
+        settle(exchange, action, result.status)
+        if result.redirect is not None:
+            return self._redirect(exchange, result.redirect)
         del exchange.trail[1:]  # the page is shown now
         exchange.scope.begin_anew(writes=page.writes)
-        shown = {name: value for name, value in result.items() if name not in _RESULT_KEYS}
-        html = self._render(exchange, page, Posted(ticket.instance, shown))
-        return self._html(html, status)
+        exchange.status = result.status
+        html = self._render(exchange, page, Posted(ticket.instance, result.values))
+        return self._html(html, exchange.status)
 
     def _call(
         self, exchange: Exchange, handler: Handler, arguments: Mapping[str, Any], retries: int
@@ -4253,20 +4474,13 @@ class App:
 
         return exchange.scope.replay(attempt, retries)
 
-    def _settle(self, exchange: Exchange, handler: Handler | None, status: int) -> None:
-        """After a handler: an answer of 400 and above undoes, any other should have committed."""
-        if status >= 400:
-            exchange.scope.rollback()
-        else:
-            report_forgotten_commit(exchange, handler)
-
     def _render(self, exchange: Exchange, page: Page, posted: Posted | None = None) -> str:
         if self._debug and self.sessions.name in exchange.request.cookies:
             for text in exchange.session.take(_UNCOMMITTED):  # before a redirect
                 handler, *rows = text.split("\n")
                 exchange.reports.append((handler, rows))
         rendering = Rendering(self.components, exchange, posted)
-        html = rendering.page(page.template)
+        html = rendering.page(self.components.by_page[page], exchange.request.view_args)
         if self._debug:
             notice = self._pages.get_template("uncommitted.html")
             for handler, rows in exchange.reports:
@@ -4288,23 +4502,56 @@ class App:
         ]
         return Answer(_status_line(status), headers, [body])
 
-    def _http_error(self, error: webob.Response) -> webob.Response:
+    def _http_error(self, exchange: Exchange, error: webob.Response) -> Answer | webob.Response:
         """An error page for what a handler raised; what has a body of its own stays as it is."""
         if error.has_body or error.status_int < 400:
             return error
-        page = self._error_html(error.status_int, getattr(error, "detail", None))
+        answer = self._error(exchange, error.status_int, getattr(error, "detail", None))
         kept = [(n, v) for n, v in error.headerlist if not n.lower().startswith("content-")]
-        response = webob.Response(page.encode("utf-8"), status=error.status)
-        response.headerlist.extend(kept)
-        return response
+        answer.headerlist += kept
+        return answer
 
-    def _error(self, status: int, message: str | None = None) -> Answer:
-        return self._html(self._error_html(status, message), status)
-
-    def _error_html(self, status: int, message: str | None) -> str:
+    def _error(self, exchange: Exchange, status: int, message: str | None = None) -> Answer:
+        """An error as the client prefers it: problem+json (RFC 9457), the application's page, or
+        ours where that fails."""
         title = _status_line(status)[4:]
-        text = message or _MESSAGES.get(status, title)
-        return self._error_page.render(status=status, title=title, message=text)
+        shown = {
+            "status": status, "title": title, "message": message or _MESSAGES.get(status, title),
+            "reference": exchange.reference,
+        }  # fmt: skip
+        if _prefers_json(exchange.request, default=exchange.is_data):
+            problem = {"title": title, "status": status, "detail": shown["message"]}
+            if exchange.reference:
+                problem["reference"] = exchange.reference
+            answer = self._whole(_PROBLEM, _JSON.encode(problem).encode(), status)
+        else:
+            page = self.components.error_page(status)
+            html = self._own_error_page(exchange, page, shown) if page else None
+            answer = self._html(html or self._error_page.render(shown), status)
+            if exchange.session.touched:
+                make_private(answer)
+        answer.headerlist.append(("Vary", "Accept"))
+        return answer
+
+    def _own_error_page(
+        self, exchange: Exchange, page: CompiledComponent, shown: dict[str, Any]
+    ) -> str | None:
+        """The application's error page, with a look at the database of its own; None if it fails,
+        or the database is away."""
+        request = exchange.request
+        if not exchange.reference:  # nothing was logged yet
+            what, status, reference = described(request.environ), shown["status"], exchange.refer()
+            log.info("answered %s: %d, reference %s", what, status, reference)
+            shown["reference"] = reference
+        if exchange.unavailable:
+            return None
+        try:
+            exchange.scope.begin_anew(writes=False)
+            exchange.trail[:] = [page.template]
+            return Rendering(self.components, exchange, Posted("", shown)).page(page, {})
+        except Exception as error:
+            log.error("the error page %s failed: %s", page.template, error, exc_info=error)
+            return None
 
     def _finish(self, exchange: Exchange, response: Answer | webob.Response) -> Answer:
         """With the session's cookie; what a handler returned is copied and checked."""
@@ -4344,6 +4591,8 @@ class App:
     def _complete(self, answer: Answer) -> set[str]:
         """Adds the default headers, and the length of a body that is whole; the names given."""
         given = {name.title() for name, _ in answer.headerlist}
+        if "Content-Type" not in given and isinstance(answer.app_iter, _WHOLE):
+            answer.headerlist.append(("Content-Type", _kind_of(b"".join(answer.app_iter))))
         answer.headerlist += [pair for pair in self._headers if pair[0] not in given]
         if answer.status[:3] in ("204", "304"):
             for name in ("Content-Type", "Content-Length"):
@@ -4369,11 +4618,19 @@ class App:
             late = not exchange.scope.writes and is_late_write(error)
             remedy = _WRITES_LATE.format(trail) if late else ""
             self.database.report_unavailable(error, remedy)
-            answer = self._error(503)
+            exchange.unavailable = True
+            answer = self._error(exchange, 503)
             answer.headers["Retry-After"] = str(_RETRY_AFTER)
             return answer
-        log.error("500 %s in %s: %s", what, trail or "?", type(error).__name__, exc_info=error)
-        return self._debug_page(exchange, error, 500) if self._debug else self._error(500)
+        where, reference = trail or "?", exchange.refer()
+        name = type(error).__name__
+        log.error("500 %s in %s: %s, reference %s", what, where, name, reference, exc_info=error)
+        if self._shows_debug(exchange):
+            return self._debug_page(exchange, error, 500)
+        return self._error(exchange, 500)
+
+    def _shows_debug(self, exchange: Exchange) -> bool:
+        return self._debug and not _prefers_json(exchange.request, default=False)
 
     def _refused(
         self, exchange: Exchange, refusal: Refusal, fault: BaseException | None = None
@@ -4384,10 +4641,10 @@ class App:
         said = f"in {trail}: {detail}" if trail and detail else detail
         end = f", {said}" if said else ""
         log.warning("refused %s: %s (%d)%s", what, reason, status, end, exc_info=fault)
-        if fault is not None and self._debug:
+        if fault is not None and self._shows_debug(exchange):
             answer = self._debug_page(exchange, fault, status)
         else:
-            answer = self._error(status, said if self._debug else None)
+            answer = self._error(exchange, status, said if self._debug else None)
         for name, value in {**refusal.headers, "X-Noventa-Refused": reason}.items():
             answer.headers[name] = value
         return answer
@@ -4498,18 +4755,20 @@ def data_folder(name: str) -> Path:
     return installed if installed.is_dir() else here / name
 
 
-_RESULT_KEYS = ("_status", "_redirect")
+def _prefers_json(request: Request, *, default: bool) -> bool:
+    """Whether the client asks for JSON (RFC 9110, 12.5.1); `default` where it says nothing."""
+    offered = ["text/html", "application/json", _PROBLEM]
+    best = request.accept.acceptable_offers(offered[::-1] if default else offered)
+    return best[0][0] != "text/html" if best else default
 
 
-def _is_status(value: Any) -> bool:
-    return isinstance(value, int) and 200 <= value <= 599
-
-
-def _methods(route: Route) -> set[str]:
-    if isinstance(route, Static):
-        return {"GET", "HEAD"}
-    methods = {method.upper() for method in cast(Page | Endpoint, route).methods}
-    return methods | {"HEAD"} if "GET" in methods else methods
+def _kind_of(body: bytes) -> str:
+    """The media type of a body whose own WebOb dropped, as it does where `headers` are given."""
+    try:
+        is_json = body[:1] in (b"{", b"[") and json.loads(body) is not None
+    except ValueError:
+        is_json = False
+    return "application/json" if is_json else "text/html; charset=UTF-8"
 
 
 def _inserted(page: str, notice: str) -> str:

@@ -3645,10 +3645,12 @@ def _route_row(route: Any, registry: Registry, components: Components) -> dict[s
     """A row of the table; a page's `target` is its template, an endpoint's its function."""
     from noventa import Page, Registry, actions_of
 
-    names = components.used_by(route.template) if isinstance(route, Page) else []
+    page = route if isinstance(route, Page) else None
+    names = components.used_by(page.template) if page else []
     used = [component for component in registry.components if component.name in names]
     guards = [*registry.guards, *route.guards, *(c.guard for c in used if c.guard)]
-    tables = {table.name for c in used for table in Registry(models=c.models).tables}
+    models = [model for one in (page, *used) if one for model in one.models]
+    tables = {table.name for table in Registry(models=models).tables}
     values = (
         route.path,
         type(route).__name__.lower(),
@@ -3656,7 +3658,14 @@ def _route_row(route: Any, registry: Registry, components: Components) -> dict[s
         _target_of(route),
         [_name_of(guard) for guard in guards],
         [component.name for component in used],
-        [f"{component.name}.{action}" for component in used for action in actions_of(component)],
+        [
+            *(actions_of(page) if page else ()),
+            *(
+                f"{component.name}.{action}"
+                for component in used
+                for action in actions_of(component)
+            ),
+        ],
         sorted(tables),
     )
     return dict(zip(_ROUTE_COLUMNS, values, strict=True))

@@ -271,7 +271,7 @@ def test_an_action_that_cannot_be_called_is_an_error_when_it_is_shown(
 
 def test_an_action_of_a_page_is_an_error(tmp_path, caplog):
     app = shown(tmp_path, "{{ action('sa' ~ 've') }}")
-    assert failure_of(app, caplog) == "page.html:1: a page has no action 'save'; none is known"
+    assert failure_of(app, caplog) == "page.html:1: page '/' has no action 'save'; none is known"
 
 
 # Instances

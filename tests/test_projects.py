@@ -223,7 +223,7 @@ def test_the_tests_of_a_fresh_clone_make_a_database_of_their_own(database, tmp_p
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=clone,
         env=environment(NOVENTA_TEST_DATABASE=own), capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert "17 passed" in ended.stdout
+    assert "18 passed" in ended.stdout
     assert {path.relative_to(clone) for path in clone.rglob("*")} == files
 
 

@@ -628,8 +628,8 @@ def test_a_template_that_may_be_missing_is_no_fault(tmp_path, source):
         ("{{ component('usr') }}", "component 'usr' is not in the registry; did you mean 'user'?"),
         ("{% call component('usr') %}{% endcall %}", "component 'usr' is not in the registry"),
         ("{% include 'part.html' %}", "component 'usre' is not in the registry"),
-        ("{{ action('save') }}", "a page has no action 'save'; none is known"),
-        ("{{ action_ticket('save') }}", "a page has no action 'save'"),
+        ("{{ action('save') }}", "page '/' has no action 'save'; none is known"),
+        ("{{ action_ticket('save') }}", "page '/' has no action 'save'"),
     ],
 )
 def test_a_template_that_calls_what_is_not_there_is_a_fault(tmp_path, source, problem):
@@ -653,7 +653,7 @@ def test_a_component_that_calls_an_unknown_action_is_a_fault(tmp_path):
 
 def test_a_parameter_with_the_name_of_a_template_function_is_a_fault(tmp_path):
     (fault,) = faults_of(tmp_path, {"a.html": ""}, routes=[Page("/{url}", "a.html")])
-    assert "parameter 'url' of '/{url}' is the name of a template function; rename it." in fault
+    assert "parameter 'url' of '/{url}' is the name of a template function or" in fault
 
 
 def test_a_static_folder_that_does_not_exist_is_a_fault(tmp_path):

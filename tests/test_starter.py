@@ -115,7 +115,7 @@ def test_the_first_command_of_the_readme_prints_what_stands_there_and_serves(tmp
 
 def test_new_says_each_step_and_what_comes_next(made, place):
     steps = ("Making", "The first migration", "Applying it", "The first rows", "Its own tests")
-    places = [made.index(step) for step in (*steps, "17 passed", "cd hello", "noventa serve")]
+    places = [made.index(step) for step in (*steps, "18 passed", "cd hello", "noventa serve")]
     assert places == sorted(places)
     assert PASSWORD not in made
     (revision,) = (place / "hello" / "migrations" / "versions").glob("*.py")
@@ -123,7 +123,7 @@ def test_new_says_each_step_and_what_comes_next(made, place):
 
 
 def test_the_projects_own_tests_pass_again(python, made, place):
-    assert "17 passed" in run(python, "-m", "pytest", "-q", cwd=place / "hello")
+    assert "18 passed" in run(python, "-m", "pytest", "-q", cwd=place / "hello")
 
 
 def test_check_is_content(python, made, place):

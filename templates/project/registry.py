@@ -9,6 +9,7 @@ from components.user_list import user_list_logic
 from functions import guards, users_json
 from migrations.seed import initial_users
 from models import global_models
+from pages.users import profile_logic
 
 registry = Registry(
     components=[
@@ -44,11 +45,17 @@ registry = Registry(
     models=[global_models],
     routes=[
         Page("/", "pages/index.html"),
-        Page("/users/{id:int}", "pages/users/profile.html", guards=[guards.signed_in]),
+        Page(
+            "/users/{id:int}",
+            "pages/users/profile.html",
+            logic=profile_logic,
+            guards=[guards.signed_in],
+        ),
         Page("/sign-in", "pages/sign_in.html"),
         Page("/account", "pages/account.html", guards=[guards.signed_in]),
         Endpoint("/api/users.json", users_json.list_users),
         Static("/files", "files"),
     ],
     seeds=[initial_users.seed_users],
+    errors={"4xx": "pages/error.html", "5xx": "pages/error.html"},
 )

@@ -35,6 +35,14 @@ def test_a_user_can_rename_themselves(client, user, sign_in):
     assert page.html.h1.text == "Rear Admiral Hopper"
 
 
+def test_the_title_names_the_person_and_a_stranger_is_a_404(client, user, sign_in):
+    sign_in(client, user)
+    assert client.get(f"/users/{user.id}").html.title.text.startswith("Grace Hopper")
+    missing = client.get("/users/999999999", status=404)
+    assert "There is no such user." in missing
+    assert missing.html.find(id="content")
+
+
 @pytest.mark.parametrize("name", ["", "x" * 101])
 def test_a_bad_name_is_refused_and_kept_in_the_form(client, user, sign_in, name):
     sign_in(client, user)

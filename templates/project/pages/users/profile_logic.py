@@ -1,0 +1,10 @@
+"""What the page itself shows around its components: the title names the person."""
+
+from components.user.user_models import User
+
+
+def load_template_context(request, session, db, *, id):
+    user = db.get(User, id)
+    if user is None:
+        return {"_status": 404, "message": "There is no such user."}
+    return {"title": user.name}

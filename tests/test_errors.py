@@ -1,0 +1,182 @@
+"""Errors as the client prefers them: the application's own page, problem+json, or ours."""
+
+import json
+import re
+
+import pytest
+import sqlalchemy as sa
+import webob.exc
+from support import make_app, make_module
+from visitors import Visitor, ask, post
+
+from noventa import App, Component, Config, Endpoint, Page, Registry, RegistryError
+
+HTML = {"HTTP_ACCEPT": "text/html,application/xhtml+xml,*/*;q=0.8"}
+ERROR = """{% extends 'layout.html' %}{% block main %}{{ status }} {{ title }}: {{ message }}
+({{ reference }}) {{ url('/') }} {{ component('help') }}{% endblock %}"""
+FILES = {
+    "layout.html": "<title>Shop</title>{% block main %}{% endblock %}",
+    "error.html": ERROR,
+    "help.html": "help for {{ who }}",
+    "page.html": "page",
+}
+HELP = """
+    def load_template_context(request, session, db):
+        return {"who": session.get("user", "all")}
+"""
+
+
+def fail(request, session, db):
+    raise RuntimeError("it broke")
+
+
+def read(request, session, db):
+    return {"read": request.form["text"]}
+
+
+def app_with(root, errors, *routes, files=(), config=None):
+    routes = routes or (Page("/", "page.html"), Endpoint("/fail", fail))
+    return make_app(
+        root, {**FILES, **dict(files)}, config, routes=routes, errors=errors,
+        components=[Component("help", "help.html", logic=make_module("help_logic", HELP))],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "status"), [(404, 404), ("4xx", 404)])
+def test_an_unknown_url_is_answered_by_the_page_of_its_status_or_class(tmp_path, key, status):
+    answer = ask(app_with(tmp_path, {key: "error.html"}), path="/no", SCRIPT_NAME="/m", **HTML)
+    assert answer.status == status
+    heading = "<title>Shop</title>404 Not Found: There is nothing at this address."
+    assert re.fullmatch(heading + r"\n\([0-9a-f]{8}\) /m/ help for all", answer.text)
+
+
+def test_the_page_of_a_status_wins_over_that_of_its_class(tmp_path):
+    app = app_with(tmp_path, {"4xx": "page.html", 404: "error.html"})
+    assert "404 Not Found" in ask(app, path="/no", **HTML).text
+
+
+@pytest.mark.parametrize(
+    ("send", "status"),
+    [
+        (lambda app: ask(app, "DELETE", **HTML), 405),
+        (lambda app: ask(app, "POST", "/read", body=b"x" * 99, **HTML), 413),
+        (lambda app: ask(app, "POST", "/", body=b"x", CONTENT_TYPE="text/x", **HTML), 415),
+        (lambda app: post(app, "/", **HTML), 400),
+        (lambda app: ask(app, path="/%", query="a=%ff", **HTML), 400),
+    ],
+)
+def test_every_refusal_goes_through_the_applications_page(tmp_path, send, status):
+    routes = Page("/", "page.html"), Endpoint("/read", read, methods=["POST"], cross_origin=True)
+    app = app_with(tmp_path, {"4xx": "error.html"}, *routes, config={"limits": {"body": 50}})
+    answer = send(app)
+    assert (answer.status, f"<title>Shop</title>{status} " in answer.text) == (status, True)
+
+
+def test_the_reference_on_the_page_is_that_in_the_log(tmp_path, caplog):
+    answer = ask(app_with(tmp_path, {"5xx": "error.html"}), path="/fail", **HTML)
+    (reference,) = re.findall(r"\(([0-9a-f]{8})\)", answer.text)
+    assert (answer.status, caplog.text.count(f"reference {reference}")) == (500, 1)
+    assert "it broke" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/no", "/fail"])
+def test_an_error_page_sees_the_session_and_is_for_this_visitor_only(tmp_path, path):
+    def enter(request, session, db):
+        session["user"] = "Ada"
+        return {}
+
+    routes = Endpoint("/enter", enter), Endpoint("/fail", fail)
+    app = app_with(tmp_path, {404: "error.html", 500: "error.html"}, *routes)
+    visitor = Visitor(app, **HTML)
+    visitor.get("/enter")
+    answer = visitor.get(path)
+    assert "help for Ada" in answer.text
+    assert "private" in answer.header("Cache-Control")
+
+
+@pytest.mark.parametrize("broken", ["{{ 1 / 0 }}", "{{ component('help', odd=1, **{}) }}"])
+def test_an_error_page_that_fails_gives_way_to_ours(tmp_path, broken, caplog):
+    app = app_with(tmp_path, {"5xx": "error.html"}, files={"error.html": broken})
+    answer = ask(app, path="/fail", **HTML)
+    assert (answer.status, "Something went wrong" in answer.text) == (500, True)
+    assert ["it broke" in caplog.text, "the error page error.html failed" in caplog.text] == [
+        True, True,
+    ]  # fmt: skip
+
+
+def test_where_the_database_is_away_ours_goes_out_at_once(tmp_path):
+    def ask_database(request, session, db):
+        return {"n": db.execute(sa.text("SELECT 1")).scalar()}
+
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    registry = Registry(routes=[Endpoint("/", ask_database)], errors={"5xx": "page.html"})
+    away = {"database": "postgresql+psycopg://127.0.0.1:1/none"}
+    answer = ask(App(registry, Config.from_mapping(away, tmp_path)), **HTML)
+    assert (answer.status, "not available right now" in answer.text) == (503, True)
+
+
+def test_what_an_error_pages_handler_wrote_before_it_failed_is_undone(tmp_path):
+    table = sa.Table("t", sa.MetaData(), sa.Column("n", sa.Integer))
+
+    def write(request, session, db):
+        db.execute(table.insert().values(n=1))
+        raise RuntimeError("after the write")
+
+    app = make_app(
+        tmp_path, FILES, routes=[Endpoint("/", write)], models=[table],
+        errors={500: "error.html"},
+        components=[Component("help", "help.html", logic=make_module("help_logic", HELP))],
+    )  # fmt: skip
+    assert "help for all" in ask(app, **HTML).text
+    with app.database.session() as db:
+        assert db.execute(sa.select(sa.func.count()).select_from(table)).scalar() == 0
+
+
+# Who prefers JSON
+
+
+@pytest.mark.parametrize(
+    "accept", ["application/json", "application/problem+json, text/html;q=0.5"]
+)
+@pytest.mark.parametrize("path", ["/no", "/fail"])
+def test_who_prefers_json_gets_problem_json(tmp_path, accept, path):
+    app = app_with(tmp_path, {"4xx": "error.html", "5xx": "error.html"})
+    answer = ask(app, path=path, HTTP_ACCEPT=accept)
+    problem = json.loads(answer.text)
+    assert answer.header("Content-Type") == "application/problem+json"
+    assert problem["status"] == answer.status
+    assert problem["title"] == {404: "Not Found", 500: "Internal Server Error"}[answer.status]
+    assert "Accept" in answer.header("Vary")
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", "nonsense;;q=x"])
+def test_an_endpoint_answers_json_to_whom_it_is_all_the_same(tmp_path, accept):
+    def missing(request, session, db):
+        raise webob.exc.HTTPNotFound("No user 7")
+
+    app = app_with(tmp_path, {404: "error.html"}, Endpoint("/", missing))
+    answer = ask(app, HTTP_ACCEPT=accept)
+    assert json.loads(answer.text)["detail"] == "No user 7"
+
+
+def test_a_browser_gets_a_page_from_an_endpoint_too(tmp_path):
+    answer = ask(app_with(tmp_path, {"5xx": "error.html"}), path="/fail", **HTML)
+    assert answer.text.startswith("<title>Shop</title>500")
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("errors", "problem"),
+    [
+        ({200: "error.html"}, "errors has 200; expected a number from 400 to 599"),
+        ({"404": "error.html"}, "errors has '404'; expected a number"),
+        ({404: "eror.html"}, "template 'eror.html' does not exist; did you mean 'error.html'?"),
+        ([404], "errors is \\[404\\]; expected a mapping of statuses to templates"),
+    ],
+)
+def test_an_error_page_that_cannot_be_is_a_fault(tmp_path, errors, problem):
+    with pytest.raises(RegistryError, match=problem):
+        app_with(tmp_path, errors)
