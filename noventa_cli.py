@@ -908,6 +908,13 @@ def _alembic_message(error: Exception, versions: Path) -> str:
         return _heads_message(versions)
     if "Target database is not up to date" in text:
         return f"{text} Run `python -m noventa migrate` first."
+    if "Can't locate revision" in text:
+        return (
+            f"{text}: no file in {versions.parent.name}/{versions.name} has it. If the database is"
+            " there, bring the file back from version control; or, if revisions were squashed"
+            " since, migrate to the head with the code of before; or, where the tables are those"
+            " of the head already: python -m noventa migrate stamp --purge head"
+        )
     return text
 
 
@@ -2830,13 +2837,16 @@ def _say_done(text: str, began: float) -> None:
 
 
 def _adopt(project: Project) -> int:
-    """Stamps a database that no revision made, if it equals the models. Raises NoventaError."""
+    """Stamps a database that no revision made, if it equals the models. Raises NoventaError.
+
+    Constraints and indexes with other names than a revision gives them are renamed.
+    """
     from noventa import NoventaError, revision_files
 
-    if not revision_files(project.root / _FOLDER / "versions"):
-        _write_baseline(project)
+    metadata = _plain_metadata(project.registry)
     with _reached(project.config), _migration_engine(project.config).connect() as connection:
-        at, differences = _compared(project.registry, connection)
+        renames = [*_take_names(connection, metadata)]
+        at, differences = _compared(metadata, connection)
     if at:
         raise NoventaError(f"The database is at {_listed(at)} already; there is nothing to adopt.")
     if differences:
@@ -2845,7 +2855,104 @@ def _adopt(project: Project) -> int:
             + "".join(f"  {difference}\n" for difference in differences)
             + "To take it as it is all the same: python -m noventa migrate stamp head"
         )
+    _rename(project, renames)
+    if not revision_files(project.root / _FOLDER / "versions"):
+        _write_baseline(project)
     return _alembic(project.root, ["stamp", "head"])
+
+
+def _take_names(connection: Any, metadata: Any) -> Iterator[tuple[Any, str | None, Any]]:
+    """Gives what differs in its name only the name that the database has; yields both names."""
+    import sqlalchemy as sa
+
+    inspector = sa.inspect(connection)
+    server = connection.dialect.name != "sqlite"
+    for table in metadata.tables.values():
+        if not inspector.has_table(table.name, table.schema):
+            continue
+        found = _keys_found(inspector, table)
+        wanted: dict[Any, list[Any]] = {}
+        for key in (*table.constraints, *table.indexes):
+            wanted.setdefault(_signature(key), []).append(key)
+        for signature, keys in wanted.items():
+            names = found.get(signature, [])
+            if len(keys) != 1 or len(names) != 1 or names[0] == keys[0].name:
+                continue
+            if signature[0] != "primary" or server:
+                old, new, keys[0].name = names[0], keys[0].name, names[0]
+                yield keys[0], old, new
+
+
+def _signature(key: Any) -> tuple[Any, ...]:
+    """What two constraints or indexes have in common that differ in their names only."""
+    import sqlalchemy as sa
+
+    kinds = {"primary": sa.PrimaryKeyConstraint, "unique": sa.UniqueConstraint}
+    if isinstance(key, sa.Index):
+        columns = (getattr(each, "name", None) for each in key.expressions)
+        return "index", tuple(columns), bool(key.unique)
+    if isinstance(key, sa.ForeignKeyConstraint):
+        return "foreignkey", tuple(key.column_keys), key.referred_table.name
+    kind = next((name for name, base in kinds.items() if isinstance(key, base)), "check")
+    return kind, tuple(key.columns.keys()) if kind != "check" else key.name
+
+
+def _keys_found(inspector: Any, table: Any) -> dict[tuple[Any, ...], list[str | None]]:
+    """The names in the database, by signature."""
+    found: dict[tuple[Any, ...], list[str | None]] = {}
+    where = table.name, table.schema
+    primary = inspector.get_pk_constraint(*where)
+    if inspector.dialect.name == "postgresql":  # the others have no name for it
+        found["primary", tuple(primary["constrained_columns"])] = [primary["name"]]
+    for each in inspector.get_unique_constraints(*where):
+        found.setdefault(("unique", tuple(each["column_names"])), []).append(each["name"])
+    for each in inspector.get_foreign_keys(*where):
+        signature = "foreignkey", tuple(each["constrained_columns"]), each["referred_table"]
+        found.setdefault(signature, []).append(each["name"])
+    for each in inspector.get_indexes(*where):
+        signature = "index", tuple(each["column_names"]), bool(each["unique"])
+        if "duplicates_constraint" not in each and None not in each["column_names"]:
+            found.setdefault(signature, []).append(each["name"])
+    return found
+
+
+def _rename(project: Project, renames: Sequence[tuple[Any, str | None, Any]]) -> None:
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+
+    _watch_operations()
+    engine = _migration_engine(project.config)
+    with migration_lock(project.config), _reached(project.config), engine.begin() as connection:
+        operations = Operations(MigrationContext.configure(connection))
+        for key, old, new in renames:
+            key.name = new
+            _rename_key(operations, key, old)
+            say(f"  renamed {old or 'what had no name'} of {key.table.name} to {new}")
+
+
+def _rename_key(operations: Any, key: Any, old: str | None) -> None:
+    """By a statement where the database has one, else by making it anew."""
+    dialect, kind = operations.get_context().dialect, _signature(key)[0]
+    prepare = dialect.identifier_preparer
+    table, new = prepare.format_table(key.table), prepare.quote(key.name)
+    if dialect.name == "postgresql":
+        before = prepare.quote(old)
+        schema = f"{prepare.quote(key.table.schema)}." if key.table.schema else ""
+        index, other = f"INDEX {schema}{before} RENAME", f"TABLE {table} RENAME CONSTRAINT {before}"
+        operations.execute(f"ALTER {index if kind == 'index' else other} TO {new}")
+    elif dialect.name != "sqlite" and kind in ("index", "unique"):
+        operations.execute(f"ALTER TABLE {table} RENAME INDEX {prepare.quote(old)} TO {new}")
+    elif kind == "index":
+        operations.drop_index(old, key.table.name, schema=key.table.schema)
+        key.create(operations.get_bind())
+    elif dialect.name == "sqlite":
+        names = key.table.metadata.naming_convention
+        with operations.batch_alter_table(key.table.name, naming_convention=names) as batch:
+            batch.drop_constraint(old or key.name, type_=kind)
+            batch.impl.batch.append(("add_constraint", (key,), {}))
+    else:
+        operations.impl.add_constraint(key)
+        operations.drop_constraint(old, key.table.name, type_=kind, schema=key.table.schema)
 
 
 def _write_baseline(project: Project) -> None:
@@ -2868,12 +2975,10 @@ def _scratch(project: Project) -> Iterator[Any]:
             yield connection
 
 
-def _compared(registry: Registry, connection: Any) -> tuple[set[str], list[str]]:
+def _compared(metadata: Any, connection: Any) -> tuple[set[str], list[str]]:
     """The revisions that a database is at, and what it lacks to equal the models."""
     from alembic.autogenerate import produce_migrations
     from alembic.migration import MigrationContext
-
-    metadata = _plain_metadata(registry)
 
     def include_name(name: str | None, kind: str, _: Any) -> bool:
         return kind != "table" or name in metadata.tables
@@ -3411,7 +3516,7 @@ def _scratch_faults(project: Project) -> Iterator[Fault]:
             problem = f"on a scratch SQLite `{' '.join(words)}` fails: {first}"
             yield Fault(where, problem, "mend the revision")
             return
-        _, differences = _compared(project.registry, connection)
+        _, differences = _compared(_plain_metadata(project.registry), connection)
     for difference in differences:
         yield Fault(where, f"the revisions do not make what the models say: {difference}", _REVISE)
 

@@ -1238,6 +1238,49 @@ def test_adopt_stamps_a_database_that_equals_the_models_and_shows_what_differs(s
     assert site.at() == []
 
 
+def test_adopt_renames_what_create_all_named_otherwise_and_keeps_the_rows(site, capsys):
+    site.models(
+        ITEM.replace("Mapped[str]", "Mapped[str] = mapped_column(sa.String(20), unique=True)")
+        + CHILD
+    )
+    with project_imports(site.root):
+        load_project(site.root)
+        import models.shop_models as shop
+
+        shop.Base.metadata.create_all(site.engine)
+    site.execute("INSERT INTO items (id, name) VALUES (1, 'one')")
+    assert site.migrate("--adopt") == 0
+    assert "to uq_items_name" in capsys.readouterr().out
+    assert site.migrate("check") == 0
+    assert site.rows("SELECT id, name FROM items") == [(1, "one")]
+    keys = sa.inspect(site.engine).get_foreign_keys("children")
+    assert [key["name"] for key in keys] == ["fk_children_item_id_items"]
+    assert site.migrate("downgrade", "base") == 0
+    assert site.migrate() == 0
+
+
+def test_adopt_writes_nothing_where_it_refuses(site, capsys):
+    site.models(ITEM)
+    site.execute("CREATE TABLE items (id INTEGER PRIMARY KEY)")
+    assert site.migrate("--adopt") == 1
+    assert "add_column items.name" in capsys.readouterr().err
+    assert site.revisions() == []
+    assert site.tables() == {"items"}
+
+
+@only_sqlite
+def test_a_database_at_a_revision_without_file_is_told_with_the_remedies(site, capsys):
+    site.revision("a1", MAKE_ITEMS)
+    assert site.migrate() == 0
+    site.execute("UPDATE alembic_version SET version_num = 'gone'")
+    assert site.migrate() == 1
+    message = capsys.readouterr().err
+    assert "'gone': no file in migrations/versions has it" in message
+    assert "stamp --purge head" in message
+    assert site.migrate("stamp", "--purge", "head") == 0
+    assert site.at() == ["a1"]
+
+
 @only_sqlite
 def test_versions_of_an_existing_alembic_project_work_with_our_env(site):
     path = site.revision("ae10", MAKE_ITEMS, 'op.drop_table("items")')
