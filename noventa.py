@@ -2237,6 +2237,7 @@ def _find(
 # ---- Signed tickets -------------------------------------------------------------------------
 
 _TICKET_LIMIT = 2_048  # bytes
+FRAGMENT = "_fragment"  # the parameter of a URL that asks for one component
 
 
 class Ticket(NamedTuple):
@@ -2252,6 +2253,7 @@ class Ticket(NamedTuple):
     around: Sequence[tuple[str, dict[str, Any]]]
     guards: str  # which components have a guard, and what it takes, as a digest
     issued: int  # seconds since 1970
+    alone: bool  # whether the instance has no children, so that it may be shown without its page
 
 
 def is_scalar(value: Any) -> bool:
@@ -2260,19 +2262,19 @@ def is_scalar(value: Any) -> bool:
 
 
 class Tickets:
-    """Issues and reads the hidden field of a form."""
+    """Issues and reads the hidden field of a form, or the parameter of a fragment's URL."""
 
-    field_name = "_ticket"
-
-    def __init__(self, secret_keys: Sequence[str]) -> None:
-        self._signer = Signer(secret_keys, "ticket")
+    def __init__(self, secret_keys: Sequence[str], field_name: str = "_ticket") -> None:
+        self.field_name = field_name
+        self._signer = Signer(secret_keys, field_name.strip("_"))
 
     def issue(self, ticket: Ticket) -> str:
         """The ticket as text. Raises PropsError if its props are not JSON scalars, or too many."""
         for name, value in ticket.props.items():
             if not is_scalar(value):
+                what = "renders an action" if ticket.action else "is shown alone"
                 raise PropsError(
-                    f"component {ticket.component!r} renders an action, but its prop {name!r} is a"
+                    f"component {ticket.component!r} {what}, but its prop {name!r} is a"
                     f" {type(value).__name__}; give the id instead and load the row in the handler."
                 )
         for component, props in ticket.around:
@@ -2292,12 +2294,12 @@ class Tickets:
             )
         return text
 
-    def read(self, form: Values[str]) -> Ticket:
-        """The ticket of a posted form; of several the last: the button that was pressed.
+    def read(self, fields: Values[str]) -> Ticket:
+        """The ticket of a request; of several the last: the button that was pressed.
 
         Raises BadTicket if there is none or if it was altered.
         """
-        texts = form.getlist(self.field_name)
+        texts = fields.getlist(self.field_name)
         if not texts or not texts[-1]:
             raise BadTicket("no-ticket")
         if len(texts[-1]) > _TICKET_LIMIT:
@@ -3126,10 +3128,9 @@ def _tuple(value: Any) -> tuple[str, ...]:
 
 # ---- Components -----------------------------------------------------------------------------
 
-RESERVED = frozenset(
-    {"action", "action_ticket", "children", "component", "flashes", "key", "static", "url"}
-)
-_TEMPLATE_FUNCTIONS: Any = RESERVED - {"children", "key"}
+_FUNCTIONS = {"action", "action_ticket", "component", "flashes", "fragment", "static", "url"}
+RESERVED = frozenset({*_FUNCTIONS, "children", "instance", "key"})
+_SEEN_BY_MACROS: Any = {*_FUNCTIONS, "instance"}
 _NO_PROPS = RESERVED | {"request", "session", "db", "caller"}
 _ERRORS = {*range(400, 600), "4xx", "5xx"}  # keys of a registry's `errors`
 _DEPTH = 50  # components inside each other; more is one that shows itself
@@ -3442,6 +3443,7 @@ class Components:
         self.static = StaticFiles(registry, config)
         self.faults += self.static.faults()
         self.tickets = Tickets(config["secret_keys"])
+        self.fragments = Tickets(config["secret_keys"], FRAGMENT)
         self.by_name: dict[str, CompiledComponent] = {}
         self.by_page: dict[Page, CompiledComponent] = {}
         self.by_error: dict[int | str, CompiledComponent] = {}
@@ -3498,7 +3500,9 @@ class Components:
         found: set[str] = set()
         waiting = [template]
         while waiting:
-            for name in self._called(waiting.pop(), "component") - found:
+            template = waiting.pop()
+            called = self._called(template, "component") | self._called(template, "fragment")
+            for name in called - found:
                 found.add(name)
                 if name in self.by_name:
                     waiting.append(self.by_name[name].template)
@@ -3552,15 +3556,20 @@ class Components:
         """Whether it has actions, or shows what has, or what only a request decides."""
         shown = map(self.by_name.get, self.used_by(compiled.template))
         return any(
-            one.actions or self._called(one.template, "open")
+            one.actions or self._called(one.template, "open") or self._called(one.template, "own")
             for one in (compiled, *filter(None, shown))
         )
 
     def _check_calls(self, owner: CompiledComponent) -> None:
         template = owner.template
-        for name in sorted(self._called(template, "component") - self.by_name.keys()):
+        fragments = self._called(template, "fragment")
+        for name in sorted((self._called(template, "component") | fragments) - self.by_name.keys()):
             problem = f"component {name!r} is not in the registry"
             self.faults.append(Fault(template, problem, did_you_mean(name, self.by_name)))
+        for name in sorted(fragments & self.by_name.keys()):
+            if "children" in self._called(self.by_name[name].template, "own"):
+                problem = f"component {name!r} shows its children, which a fragment has not"
+                self.faults.append(Fault(template, problem, "give another component"))
         called = self._called(template, "action") | self._called(template, "action_ticket")
         for name in sorted(called - owner.actions.keys()):
             problem = f"{owner.label} has no action {name!r}"
@@ -3604,8 +3613,8 @@ def _digest_of_guards(components: Iterable[Component]) -> str:
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:12]
 
 
-_CHECKED_CALLS = ("component", "action", "action_ticket")
-_SIGNS = {"action", "action_ticket", "flashes"}
+_CHECKED_CALLS = ("component", "action", "action_ticket", "fragment")
+_SIGNS = {"action", "action_ticket", "flashes", "fragment"}
 
 
 class Rendering:
@@ -3627,9 +3636,38 @@ class Rendering:
     def page(self, compiled: CompiledComponent, props: dict[str, Any]) -> str:
         """The page's HTML. Raises Answered if a handler inside answers instead."""
         place = Place(self, compiled, "", props)
+        return self._traced(lambda: self._html(place))
+
+    def fragment(self, compiled: CompiledComponent, ticket: Ticket) -> str:
+        """The HTML of one instance, as it is within its page; also its tickets are the same."""
+        for name, props in ticket.around:
+            self.guarded.append(Place(self, self.components.by_name[name], "", props))
+        place = Place(self, compiled, ticket.instance, ticket.props)
+        return self._traced(lambda: self.show(place))
+
+    def show(self, place: Place) -> str:
+        """The HTML of a component, after its guard."""
+        compiled, trail = place.compiled, self.exchange.trail
+        if len(trail) > _DEPTH:
+            raise PropsError(f"components are nested over {_DEPTH} deep: {' > '.join(trail[-3:])}.")
+        trail.append(compiled.name)
+        compiled.check_guard(self.exchange, place.props)
+        if compiled.guard:
+            self.guarded.append(place)
+        html = self._html(place)
+        trail.pop()
+        if compiled.guard:
+            self.guarded.pop()
+        return html
+
+    def _html(self, place: Place) -> str:
+        values = self.values(place, place.compiled)
+        values["children"] = place.caller() if place.caller else ""
+        return self.text(place.compiled.template, self.context(place, values))
+
+    def _traced(self, make: Callable[[], str]) -> str:
         try:
-            context = self.context(place, self.values(place, compiled))
-            return self.text(compiled.template, context)
+            return make()
         except Exception:
             self.components.jinja.handle_exception()  # gives the traceback the templates' lines
 
@@ -3638,7 +3676,7 @@ class Rendering:
         template = self.components.jinja.get_template(name)
         # Named as globals, our functions are seen by macros of `{% from … import … %}` too.
         seen = _Context(
-            template.environment, context, template.name, template.blocks, _TEMPLATE_FUNCTIONS
+            template.environment, context, template.name, template.blocks, _SEEN_BY_MACROS
         )
         return "".join(template.root_render_func(seen))
 
@@ -3650,6 +3688,8 @@ class Rendering:
             "component": place.component,
             "action": place.action,
             "action_ticket": place.action_ticket,
+            "fragment": place.fragment,
+            "instance": place.instance,
         }
 
     def values(self, place: Place, compiled: CompiledComponent) -> dict[str, Any]:
@@ -3687,8 +3727,10 @@ class Rendering:
             )
         values.update(result)
 
-    def instance_id(self, parent: Place, name: str, key: Any, props: dict[str, Any]) -> str:
-        """parent / name / key or hash of the props; equal ones are numbered."""
+    def instance_id(
+        self, parent: Place, name: str, key: Any, props: dict[str, Any], *, is_shown: bool = True
+    ) -> str:
+        """parent / name / key or hash of the props; equal ones that are shown are numbered."""
         plain = f"{parent.id}/{name}"
         if key is not None:
             plain += f"={quote(str(key), safe='')}"
@@ -3696,6 +3738,8 @@ class Rendering:
             scalars = {name: props[name] for name in sorted(props) if is_scalar(props[name])}
             text = json.dumps(scalars)
             plain += f"~{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        if not is_shown:
+            return plain
         number = self.twins[plain] = self.twins.get(plain, 0) + 1
         return plain if number == 1 else f"{plain}#{number}"
 
@@ -3703,40 +3747,49 @@ class Rendering:
 class Place:
     """A place where a component is shown; its methods are functions of the template there."""
 
-    __slots__ = ("compiled", "id", "props", "rendering")
+    __slots__ = ("caller", "compiled", "id", "props", "rendering")
 
     def __init__(
-        self, rendering: Rendering, compiled: CompiledComponent, id: str, props: dict[str, Any]
-    ) -> None:
+        self, rendering: Rendering, compiled: CompiledComponent, id: str, props: dict[str, Any],
+        caller: Callable[[], str] | None = None,
+    ) -> None:  # fmt: skip
         self.rendering, self.compiled, self.id, self.props = rendering, compiled, id, props
+        self.caller = caller  # makes its children
+
+    @property
+    def instance(self) -> str:
+        """An id for the DOM, the same in the page and in the fragment: `user-1f0c3a9d27b4`."""
+        if not self.id:
+            return "page"
+        name = self.compiled.name.replace("/", "-")
+        return f"{name}-{hashlib.sha256(self.id.encode()).hexdigest()[:12]}"
 
     def component(self, name: str, /, key: Any = None, caller: Any = None, **props: Any) -> Markup:
         """Shows a component here; `key` tells apart what has the same name and props."""
         rendering = self.rendering
         compiled = rendering.components.find(name)
         compiled.check_props(props)
-        exchange = rendering.exchange
-        trail = exchange.trail
-        if len(trail) > _DEPTH:
-            raise PropsError(f"components are nested over {_DEPTH} deep: {' > '.join(trail[-3:])}.")
-        trail.append(name)
         instance = rendering.instance_id(self, name, key, props) if compiled.may_act else ""
+        place = Place(rendering, compiled, instance, props, caller)
+        return Markup(rendering.show(place))  # noqa: S704
+
+    def fragment(self, name: str, /, key: Any = None, caller: Any = None, **props: Any) -> str:
+        """A URL of this page that gives the component alone, as `component()` shows it here."""
+        rendering = self.rendering
+        compiled = rendering.components.find(name)
+        compiled.check_props(props)
+        if caller is not None:
+            raise PropsError(f"{_calling_line()}: fragment({name!r}) can have no children.")
+        instance = rendering.instance_id(self, name, key, props, is_shown=False)
         place = Place(rendering, compiled, instance, props)
-        compiled.check_guard(exchange, props)
-        if compiled.guard:
-            rendering.guarded.append(place)
-        values = rendering.values(place, compiled)
-        values["children"] = caller() if caller else ""
-        context = rendering.context(place, values)
-        html = rendering.text(compiled.template, context)
-        trail.pop()
-        if compiled.guard:
-            rendering.guarded.pop()
-        return Markup(html)  # noqa: S704
+        text = rendering.components.fragments.issue(place.ticket(""))
+        request = rendering.exchange.request
+        path = quote(request.path_info, safe=_URL_SAFE)
+        return f"{request.prefix}{path}?{FRAGMENT}={text}"
 
     def action(self, name: str) -> Markup:
         """A hidden field for a `<form method="post">` that calls `action_<name>`."""
-        field_name, ticket = Tickets.field_name, self.action_ticket(name)
+        field_name, ticket = self.rendering.components.tickets.field_name, self.action_ticket(name)
         return Markup('<input type="hidden" name="{}" value="{}">').format(field_name, ticket)
 
     def action_ticket(self, name: str) -> str:
@@ -3746,6 +3799,10 @@ class Place:
             problem = f"{_calling_line()}: {self.compiled.label} has no action {name!r}"
             raise PropsError(f"{problem}; {did_you_mean(name, actions)}")
         self.compiled.check_props(self.props, name)
+        return self.rendering.components.tickets.issue(self.ticket(name))
+
+    def ticket(self, action: str) -> Ticket:
+        """What a form here may call; without an action, what may be shown alone."""
         rendering = self.rendering
         request, nonce = rendering.exchange.request, rendering.exchange.session.nonce
         path = request.script_name + request.path_info
@@ -3754,11 +3811,10 @@ class Place:
             for place in rendering.guarded
             if place is not self
         ]
-        ticket = Ticket(
-            nonce, path, self.compiled.name, self.id, name, self.props, around,
-            rendering.components.guards, int(time.time()),
+        return Ticket(
+            nonce, path, self.compiled.name, self.id, action, self.props, around,
+            rendering.components.guards, int(time.time()), self.caller is None,
         )  # fmt: skip
-        return rendering.components.tickets.issue(ticket)
 
 
 class StaticFiles:
@@ -3961,6 +4017,7 @@ def _uses(tree: jinja2.nodes.Template) -> dict[str, set[Any]]:
     return uses | {
         "include": included, "optional": _optional_templates(tree), "open": _open_uses(tree),
         "props": {*_written_props(tree)}, "signs": names & _SIGNS,
+        "own": names & {"children", "fragment", "instance"},
         "static": {(call.lineno, _first_of(call)) for call in _calls_of(tree, "static")},
     }  # fmt: skip
 
@@ -3980,7 +4037,7 @@ def _first_of(call: jinja2.nodes.Call) -> Any:
 
 def _written_props(tree: jinja2.nodes.Template) -> Iterator[tuple[int, str, tuple[str, ...]]]:
     """Line, component and names of props of each `component("…", name=…)` without `**`."""
-    for call in _calls_of(tree, "component"):
+    for call in (*_calls_of(tree, "component"), *_calls_of(tree, "fragment")):
         if call.dyn_args is None and call.dyn_kwargs is None:
             names = tuple(keyword.key for keyword in call.kwargs if keyword.key != "key")
             yield call.lineno, _first_of(call), names
@@ -4391,32 +4448,45 @@ class App:
         return self._whole("application/json", body, result.status)
 
     def _page(self, exchange: Exchange, page: Page) -> Answer | webob.Response:
-        if exchange.reads:
+        request, components = exchange.request, self.components
+        if exchange.reads and not (request.query_string and FRAGMENT in request.args):
             return self._html(self._render(exchange, page), exchange.status)
-        ticket = self._ticket(exchange.request)
-        named = self.components.by_name.get(ticket.component)
-        compiled = named if ticket.component else self.components.by_page[page]
-        if compiled is None or ticket.action not in compiled.actions:
+        if exchange.reads:
+            ticket = self._ticket(request, components.fragments, request.args)
+        else:
+            ticket = self._ticket(request, components.tickets, request.form)
+            request.form.discard(components.tickets.field_name)
+        named = components.by_name.get(ticket.component)
+        compiled = named if ticket.component else components.by_page[page]
+        if compiled is None or (ticket.action not in compiled.actions and not exchange.reads):
             raise Refusal(409, "unknown-action")
-        if ticket.guards != self.components.guards:
+        if ticket.guards != components.guards:
             raise Refusal(409, "changed-guards")
-        if ticket.nonce != exchange.session.state["nonce"]:
-            return self._ask_again(exchange, page, ticket, "other-session")
-        if not -_CLOCKS_DIFFER <= time.time() - ticket.issued <= self.config["session.ticket_age"]:
-            return self._ask_again(exchange, page, ticket, "old-ticket")
-        inside = [(compiled.name, ticket.props)] if compiled.name else []
+        if reason := self._outdated(exchange.session, ticket):
+            if exchange.reads:
+                raise Refusal(403, reason)
+            return self._ask_again(exchange, page, ticket, reason)
+        inside = [(compiled.name, ticket.props)] if compiled.name and not exchange.reads else []
         for name, props in (*ticket.around, *inside):
             exchange.trail.append(name)
-            self.components.by_name[name].check_guard(exchange, props)
+            components.by_name[name].check_guard(exchange, props)
+        if exchange.reads:
+            html = Rendering(components, exchange, None).fragment(compiled, ticket)
+            return self._html(html, exchange.status)
         return self._act(exchange, page, ticket, compiled)
 
-    def _ticket(self, request: Request) -> Ticket:
+    def _outdated(self, session: Session, ticket: Ticket) -> str | None:
+        if ticket.nonce != session.state["nonce"]:
+            return "other-session"
+        age = time.time() - ticket.issued
+        return None if -_CLOCKS_DIFFER <= age <= self.config["session.ticket_age"] else "old-ticket"
+
+    def _ticket(self, request: Request, tickets: Tickets, fields: Values[str]) -> Ticket:
         try:
-            ticket = self.components.tickets.read(request.form)
+            ticket = tickets.read(fields)
         except BadTicket as error:
             status = {"bad-signature": 403, "outdated-ticket": 409}.get(error.reason, 400)
             raise Refusal(status, error.reason) from None
-        request.form.discard(Tickets.field_name)
         if ticket.path != request.script_name + request.path_info:
             raise Refusal(403, "other-page")
         return ticket
@@ -4455,7 +4525,11 @@ class App:
         del exchange.trail[1:]  # the page is shown now
         exchange.scope.begin_anew(writes=page.writes)
         exchange.status = result.status
-        html = self._render(exchange, page, Posted(ticket.instance, result.values))
+        posted = Posted(ticket.instance, result.values)
+        if _asks_for_fragment(exchange.request) and compiled.name and ticket.alone:
+            html = Rendering(self.components, exchange, posted).fragment(compiled, ticket)
+        else:
+            html = self._render(exchange, page, posted)
         return self._html(html, exchange.status)
 
     def _call(
@@ -4557,7 +4631,10 @@ class App:
         """With the session's cookie; what a handler returned is copied and checked."""
         session, request = exchange.session, exchange.request
         answer = response if isinstance(response, Answer) else self._copied(exchange, response)
-        if self._debug and answer.status.startswith("3") and self.config["secret_keys"]:
+        is_redirect = answer.status.startswith("3") and "Location" in answer.headers
+        if is_redirect and not exchange.mounted and _asks_for_fragment(request):
+            self._redirect_page(request, answer)
+        if self._debug and is_redirect and self.config["secret_keys"]:
             for handler, rows in exchange.reports:  # for the page that it leads to
                 session.flash("\n".join([handler, *rows]), _UNCOMMITTED)
         if session.touched:
@@ -4570,6 +4647,13 @@ class App:
             else:
                 make_private(answer)  # it may read the session when nothing can be said any more
         return answer
+
+    def _redirect_page(self, request: Request, answer: Answer) -> None:
+        """A script would follow a redirect itself, and put a page where a fragment was."""
+        header = "HX-Redirect" if "HTTP_HX_REQUEST" in request.environ else "Noventa-Redirect"
+        answer.headers[header] = answer.headers.pop("Location")
+        answer.status = _status_line(204)
+        self._complete(answer)
 
     def _copied(self, exchange: Exchange, response: webob.Response) -> Answer:
         """A copy, as it may be shared, whose headers are checked and complete."""
@@ -4769,6 +4853,21 @@ def _kind_of(body: bytes) -> str:
     except ValueError:
         is_json = False
     return "application/json" if is_json else "text/html; charset=UTF-8"
+
+
+def _asks_for_fragment(request: Request) -> bool:
+    """Whether a script wants one component only: by a fragment's URL, or by a form that it posts.
+
+    htmx says so by HX-Request, and by two more headers where it wants a page after all.
+    """
+    environ = request.environ
+    if environ["REQUEST_METHOD"] in READ_METHODS and FRAGMENT not in environ.get(
+        "QUERY_STRING", ""
+    ):
+        return False
+    whole = "HTTP_HX_BOOSTED" in environ or "HTTP_HX_HISTORY_RESTORE_REQUEST" in environ
+    by_htmx = environ.get("HTTP_HX_REQUEST") == "true" and not whole
+    return by_htmx or environ.get("HTTP_NOVENTA_FRAGMENT") == "1"
 
 
 def _inserted(page: str, notice: str) -> str:

@@ -18,7 +18,9 @@ PROPS = st.dictionaries(st.text(min_size=1, max_size=12), SCALARS | NUMBERS, max
 
 def make_ticket(**changed):
     around = [["card", {"id": 1}]]
-    ticket = Ticket("nonce", "/page", "user", "/user", "save", {"id": 7}, around, "guards", 1_700)
+    ticket = Ticket(
+        "nonce", "/page", "user", "/user", "save", {"id": 7}, around, "guards", 1_700, True
+    )
     return ticket._replace(**changed)
 
 

@@ -1,0 +1,216 @@
+"""Fragments: one component alone, by a URL of its page or after a form; and `instance`."""
+
+import re
+
+import pytest
+from support import make_app, make_module
+from visitors import Visitor, ask
+
+from noventa import Component, Page, RegistryError
+
+HTMX = {"HTTP_HX_REQUEST": "true"}
+OURS = {"HTTP_NOVENTA_FRAGMENT": "1"}
+ROW = """
+    def load_template_context(request, session, db, *, id, **props):
+        return {"name": session.get(f"name {id}", f"row {id}")}
+
+    def action_save(request, session, db, *, id, **props):
+        if request.form["name"] == "away":
+            return {"_redirect": "/there"}
+        if not request.form["name"]:
+            return {"_status": 422, "errors": {"name": "empty"}}
+        session[f"name {id}"] = request.form["name"]
+        return {}
+"""
+ROW_HTML = """<li id="{{ instance }}">{{ name }}{{ errors.name }}<form method="post">
+{{ action("save") }}</form>{{ component("detail", of=id) }}{{ component("detail", of=id) }}</li>"""
+PAGE = """
+    def load_template_context(request, session, db):
+        return {"open": "member" in session}
+"""
+GUARD = """
+    def may(request, session, db, **props):
+        if "member" not in session:
+            return {"_status": 403, "message": "members only"}
+
+    def load_template_context(request, session, db, **props):
+        return {}
+
+    def action_enter(request, session, db, **props):
+        session["member"] = 1
+        return {"_redirect": "/"}
+
+    def action_leave(request, session, db, **props):
+        del session["member"]
+        return {"_redirect": "/"}
+"""
+DETAIL = """
+    def load_template_context(request, session, db, *, of):
+        return {}
+
+    def action_touch(request, session, db, *, of):
+        return {}
+"""
+FILES = {
+    "page.html": "<p>page</p>{{ component('door') }}{{ component('list') if open else '' }}",
+    "list.html": "{% for n in (1, 2) %}<a href='{{ fragment('row', id=n) }}'></a>"
+    "{{ component('row', id=n) }}{% endfor %}{{ component('row', id=1) }}"
+    "<a href='{{ fragment('row', key='k', id=1) }}'></a>{{ component('row', key='k', id=1) }}",
+    "row.html": ROW_HTML,
+    "detail.html": "<i id='{{ instance }}'>{{ of }}{{ action('touch') }}</i>",
+    "door.html": "<form method='post'>{{ action('enter') }}{{ action('leave') }}</form>",
+    "box.html": "<div>{{ children }}{{ errors.name }}</div>",
+}
+
+
+def page_app(root, files=(), config=None, **more):
+    guard = make_module("fragment_guard", GUARD)
+    page = make_module("fragment_page", PAGE)
+    components = [
+        Component("list", "list.html", guard=guard.may),
+        Component("row", "row.html", logic=make_module("fragment_row", ROW)),
+        Component("detail", "detail.html", logic=make_module("fragment_detail", DETAIL)),
+        Component("door", "door.html", logic=guard),
+        Component("box", "box.html"),
+    ]
+    routes = [Page("/", "page.html", logic=page, **more)]
+    files = {**FILES, **dict(files)}
+    return make_app(root, files, config, components=components, routes=routes)
+
+
+def member(app, **environ):
+    visitor = Visitor(app, **environ)
+    assert visitor.post("/", visitor.get().tickets[0]).status == 303
+    return visitor
+
+
+def urls(page):
+    return re.findall(r"<a href='([^']*)'", page.text)
+
+
+def fetch(visitor, url, **more):
+    path, _, query = url.partition("?")
+    return visitor.get(path.removeprefix("/m"), query=query, **more)
+
+
+def timeless(text):
+    """Without the tickets, whose time of issue may differ by a second, but with what they call."""
+    return re.sub(r'value="[^"]*"', "", text)
+
+
+def test_a_fragment_is_what_the_page_shows_there_byte_by_byte(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 1_800_000_000.0)
+    visitor = member(page_app(tmp_path), SCRIPT_NAME="/m")
+    page = visitor.get()
+    parts = re.findall(r"<li.*?</li>", page.text, re.DOTALL)
+    first, second, keyed = (fetch(visitor, url).text for url in urls(page))
+    assert [first, second, keyed] == [parts[0], parts[1], parts[3]]
+    assert len({*re.findall(r'id="([^"]*)"', page.text)}) == 4
+
+
+def test_a_ticket_inside_a_fragment_works_from_the_page(tmp_path):
+    visitor = member(page_app(tmp_path))
+    fragment = fetch(visitor, urls(visitor.get())[0])
+    answer = visitor.post("/", fragment.tickets[0], {"name": "new"})
+    assert (answer.status, "new<form" in answer.text, "<p>page" in answer.text) == (200, True, True)
+
+
+def test_a_fragment_is_for_this_visitor_only(tmp_path):
+    visitor = member(page_app(tmp_path))
+    answer = fetch(visitor, urls(visitor.get())[0])
+    assert "private" in answer.header("Cache-Control")
+    assert "Cookie" in answer.header("Vary")
+    url = urls(visitor.get())[0]
+    assert fetch(Visitor(visitor.app), url).refused == "other-session"
+
+
+def test_a_fragment_of_another_path_or_changed_is_refused(tmp_path):
+    app = page_app(tmp_path)
+    visitor = member(app)
+    url = urls(visitor.get())[0]
+    assert fetch(visitor, url, SCRIPT_NAME="/other").refused == "other-page"
+    assert fetch(visitor, f"{url[:-1]}~").status in (400, 403)
+    assert fetch(visitor, f"/?_fragment={visitor.get().tickets[0]}").refused == "bad-signature"
+
+
+def test_a_fragment_stands_behind_the_guards_around_it(tmp_path):
+    visitor = member(page_app(tmp_path))
+    url = urls(visitor.get())[0]
+    visitor.post("/", visitor.get().tickets[1])
+    assert fetch(visitor, url).status == 403
+
+
+def test_a_fragment_stands_behind_the_guards_of_its_page(tmp_path):
+    shut = []
+
+    def guard(request, session, db):
+        return {"_redirect": "/sign-in"} if shut else None
+
+    visitor = member(page_app(tmp_path, guards=[guard]))
+    url = urls(visitor.get())[0]
+    shut.append(True)
+    assert fetch(visitor, url).header("Location") == "/sign-in"
+    answer = fetch(visitor, url, **HTMX)
+    assert (answer.status, answer.header("HX-Redirect")) == (204, "/sign-in")
+
+
+@pytest.mark.parametrize("script", [HTMX, OURS])
+def test_a_form_that_a_script_posts_gets_its_instance_alone(tmp_path, script):
+    visitor = member(page_app(tmp_path))
+    ticket = visitor.get().tickets[2]
+    answer = visitor.post("/", ticket, {"name": "new"}, **script)
+    assert (answer.status, answer.text.startswith('<li id="row-')) == (200, True)
+    assert "new<form" in answer.text
+    answer = visitor.post("/", ticket, {"name": ""}, **script)
+    assert (answer.status, "newempty<form" in answer.text) == (422, True)
+    assert "<p>page" not in answer.text
+
+
+@pytest.mark.parametrize("prefix", ["", "/m"])
+@pytest.mark.parametrize(("script", "header"), [(HTMX, "HX-Redirect"), (OURS, "Noventa-Redirect")])
+def test_a_redirect_of_a_script_is_a_204_that_says_where(tmp_path, script, header, prefix):
+    visitor = member(page_app(tmp_path), SCRIPT_NAME=prefix)
+    answer = visitor.post("/", visitor.get().tickets[2], {"name": "away"}, **script)
+    assert (answer.status, answer.body, answer.header(header)) == (204, b"", f"{prefix}/there")
+    assert answer.header("Location") is None
+
+
+@pytest.mark.parametrize("more", ["HTTP_HX_BOOSTED", "HTTP_HX_HISTORY_RESTORE_REQUEST"])
+def test_a_boosted_form_gets_the_page(tmp_path, more):
+    visitor = member(page_app(tmp_path))
+    answer = visitor.post("/", visitor.get().tickets[2], {"name": "new"}, **HTMX, **{more: "true"})
+    assert "<p>page" in answer.text
+
+
+def test_a_form_beside_children_gets_the_page(tmp_path):
+    source = "def action_save(request, session, db):\n    return {'said': 'saved'}"
+    files = {
+        "page.html": "<p>page</p>{% call component('box') %}x{% endcall %}",
+        "box.html": "{{ children }}{{ said }}<form method='post'>{{ action('save') }}</form>",
+    }
+    box = Component("box", "box.html", logic=make_module("fragment_box", source))
+    visitor = Visitor(make_app(tmp_path, files, components=[box], routes=[Page("/", "page.html")]))
+    answer = visitor.post("/", visitor.get().tickets[0], **HTMX)
+    assert (answer.status, answer.text.startswith("<p>page</p>xsaved")) == (200, True)
+
+
+@pytest.mark.parametrize(
+    ("page", "problem"),
+    [
+        (
+            "{{ fragment('rwo', id=1) }}",
+            "component 'rwo' is not in the registry; did you mean 'row'",
+        ),
+        ("{{ fragment('row') }}", "page.html:1: component 'row' needs the prop 'id'"),
+        ("{{ fragment('box') }}", "component 'box' shows its children, which a fragment has not"),
+    ],
+)
+def test_a_fragment_that_cannot_be_is_a_fault(tmp_path, page, problem):
+    with pytest.raises(RegistryError, match=re.escape(problem)):
+        page_app(tmp_path, {"page.html": page})
+
+
+def test_a_fragment_with_children_is_an_error_that_names_the_line(tmp_path, caplog):
+    page = "{% call fragment('row', id=1) %}x{% endcall %}"
+    assert ask(page_app(tmp_path, {"page.html": page})).status == 500
+    assert "page.html:1: fragment('row') can have no children." in caplog.text
