@@ -984,6 +984,7 @@ def _configure(
     context: Any, configured: Mapping[str, Any], journal: _Journal | None = None, **target: Any
 ) -> None:
     _watch_operations()
+    _compare_more()
     settings = dict(configured)
     url = target["url"] if "url" in target else target["connection"].engine.url
     if url.get_backend_name() == "sqlite":  # make_engine() makes its DDL transactional
@@ -1089,6 +1090,9 @@ def _compare_type(context: Any, _: Any, __: Any, found: Any, kind: Any) -> bool 
     import sqlalchemy as sa
 
     kind = kind._variant_mapping.get(context.dialect.name, kind)
+    collations = getattr(kind, "collation", None), getattr(found, "collation", None)
+    if all(collations) and collations[0] != collations[1]:
+        return True
     if not isinstance(found, sa.VARCHAR) or type(kind) not in (sa.String, sa.Unicode, sa.VARCHAR):
         return None
     same = found.length == kind.length or (kind.length is None and found.length == 255)
@@ -1175,6 +1179,155 @@ def _native_enums(kind: Any) -> Iterator[Any]:
         yield from _native_enums(nested)
 
 
+# -- what Alembic does not compare
+
+
+@functools.cache
+def _compare_more() -> None:
+    from alembic.autogenerate import comparators
+
+    @comparators.dispatch_for("schema")
+    def compare(context: Any, upgrade: Any, schemas: Any) -> None:
+        tables = [
+            table
+            for table in context.sorted_tables
+            if table.schema in schemas
+            and context.run_name_filters(table.name, "table", {"schema_name": table.schema})
+            and context.inspector.has_table(table.name, table.schema)
+        ]
+        if context.dialect.name == "postgresql":
+            upgrade.ops[:0] = _enum_differences(context.inspector, tables)
+        for table in tables:
+            upgrade.ops += _table_differences(context, table)
+
+
+def _enum_differences(inspector: Any, tables: Sequence[Any]) -> Iterator[Any]:
+    columns = (column for table in tables for column in table.columns)
+    kinds = {(kind.schema, kind.name): kind for c in columns for kind in _native_enums(c.type)}
+    for (schema, name), kind in kinds.items():
+        there = {enum["name"]: enum["labels"] for enum in inspector.get_enums(schema)}
+        if name not in there:
+            continue
+        for value in [value for value in kind.enums if value not in there[name]]:
+            yield _added_value(inspector.dialect.identifier_preparer, kind, value)
+        if gone := [value for value in there[name] if value not in kind.enums]:
+            text = f"enum {name}: the database has {_listed(gone)}, which the model has not"
+            yield _line_operation()(str, text=text)
+
+
+def _added_value(preparer: Any, kind: Any, value: str) -> Any:
+    literal = value.replace("'", "''").replace(":", "\\:")
+    statement = f"ALTER TYPE {preparer.format_type(kind)} ADD VALUE IF NOT EXISTS '{literal}'"
+    lines = ['if op.get_context().dialect.name == "postgresql":', f"    op.execute({statement!r})"]
+    return _line_operation()(lambda _: lines, "add_value", f"{kind.name}: {value!r}")
+
+
+def _table_differences(context: Any, table: Any) -> Iterator[Any]:
+    import sqlalchemy as sa
+    from alembic.operations import ops
+
+    keys = context.inspector.get_pk_constraint(table.name, table.schema)["constrained_columns"]
+    wanted = table.primary_key.columns.keys()
+    if set(keys) != set(wanted):
+        text = f"primary key of {table.name}: ({', '.join(keys)}) -> ({', '.join(wanted)})"
+        yield _line_operation()(str, text=text)
+    try:
+        made = _as_the_database_writes(context.connection, table)
+    except sa.exc.DBAPIError as error:
+        say(f"  Not compared: defaults and CHECKs of {table.name}: {error.orig}")
+        return
+    found = _texts(context.inspector, table.name, table.schema)
+    if steps := [
+        *_default_steps(table, found[0], made[0]),
+        *_check_steps(table, found[1], made[1]),
+    ]:
+        yield ops.ModifyTableOps(table.name, steps, schema=table.schema)
+
+
+def _as_the_database_writes(connection: Any, table: Any) -> Any:
+    """The defaults and CHECKs of the model as a temporary table has them."""
+    import sqlalchemy as sa
+
+    shadow = table.to_metadata(sa.MetaData(), name="_noventa_compared", schema=None)
+    shadow._prefixes = ["TEMPORARY"]
+    shadow.indexes.clear()
+    for key in [*shadow.constraints]:
+        if isinstance(key, sa.ForeignKeyConstraint | sa.UniqueConstraint):
+            shadow.constraints.discard(key)
+    with connection.begin_nested() as savepoint:
+        shadow.create(connection, checkfirst=True)
+        try:
+            return _texts(sa.inspect(connection), shadow.name, None)
+        finally:
+            if connection.dialect.name in ("mysql", "mariadb"):  # a rollback would keep it
+                connection.exec_driver_sql("DROP TEMPORARY TABLE _noventa_compared")
+            savepoint.rollback()
+
+
+def _texts(inspector: Any, name: str, schema: str | None) -> tuple[dict[str, Any], dict[Any, Any]]:
+    """Defaults by column, except where the database computes or counts; CHECKs by name."""
+    columns = inspector.get_columns(name, schema)
+    defaults = {
+        column["name"]: column["default"]
+        for column in columns
+        if not column.get("computed") and not column.get("identity")
+    }
+    checks = inspector.get_check_constraints(name, schema)
+    return defaults, {check["name"] or check["sqltext"]: check["sqltext"] for check in checks}
+
+
+def _default_steps(table: Any, found: Any, made: Any) -> Iterator[Any]:
+    import sqlalchemy as sa
+    from alembic.operations import ops
+
+    for column in table.columns:
+        given = column.server_default
+        counts = column is table.autoincrement_column
+        skipped = counts or not (given is None or isinstance(given, sa.DefaultClause))
+        if skipped or column.name not in found or column.name not in made:
+            continue
+        before = found[column.name]
+        if _normal(before) != _normal(made[column.name]):
+            yield ops.AlterColumnOp(
+                table.name,
+                column.name,
+                schema=table.schema,
+                existing_type=column.type,
+                existing_nullable=column.nullable,
+                existing_server_default=before and sa.DefaultClause(sa.text(before)),
+                modify_server_default=given,
+            )
+
+
+def _check_steps(table: Any, found: Any, made: Any) -> Iterator[Any]:
+    import sqlalchemy as sa
+    from alembic.operations import ops
+
+    models = {str(key.name): key for key in table.constraints}
+    texts = {_normal(text) for name, text in found.items() if name == text}  # unnamed
+    for name, text in found.items():
+        if name != text and _normal(text) != _normal(made.get(name)):
+            old = sa.CheckConstraint(text, name=sa.schema.conv(name))
+            sa.Table(table.name, sa.MetaData(), old, schema=table.schema)
+            yield ops.DropConstraintOp.from_constraint(old)
+    for name, text in made.items():
+        same = _normal(found.get(name)) == _normal(text) or _normal(text) in texts
+        if name in models and not same:
+            yield ops.CreateCheckConstraintOp.from_constraint(models[name])
+
+
+def _normal(text: str | None) -> str | None:
+    """Without what makes no difference: case, spaces, quotes of names, parentheses around it."""
+    if text is None:
+        return None
+    parts = re.split(r"('(?:[^']|'')*')", text)
+    parts[::2] = [re.sub(r"[\s\"`]", "", part).lower() for part in parts[::2]]
+    text = "".join(parts)
+    while text.startswith("(") and len(_atoms(text)) == 1:
+        text = text[1:-1]
+    return re.sub(r"^'(-?[\d.]+)'$", r"\1", text)
+
+
 # -- what a generated revision may contain
 
 
@@ -1194,13 +1347,16 @@ def _review(context: Any, directives: list[Any], metadata: Any) -> None:
             " list the models in registry.py: models=[…], or Component(…, models=[…])."
         )
     if upgrade.is_empty():
-        say(
-            "Nothing has changed: tables, columns, types, keys and indexes are those of the models,"
-            " no file was written."
-        )
+        say("Nothing has changed: the database equals the models, no file was written.")
         say(f"  Not compared: {_NOT_COMPARED}.")
         directives.clear()
         return
+    if unwritten := [step.text for step in _each(upgrade) if getattr(step, "text", "")]:
+        raise NoventaError(
+            "The revision was not written, for autogenerate cannot write this:\n"
+            + "".join(f"  {text}\n" for text in unwritten)
+            + "Write it by hand: python -m noventa migrate revision -m …"
+        )
     allowed = context.environment_context.get_x_argument(as_dictionary=True).get("allow_drop")
     _write_texts_as_they_are(context)
     if (lost := _losses(upgrade)) and allowed not in ("1", "true", "yes"):
@@ -1214,7 +1370,7 @@ def _review(context: Any, directives: list[Any], metadata: Any) -> None:
     _say_what_rows_lack(upgrade)
 
 
-_NOT_COMPARED = "server defaults, CHECKs, the values of an Enum, primary keys, collations"
+_NOT_COMPARED = "computed columns, identities, unnamed CHECKs, collations on SQLite"
 
 
 def _write_texts_as_they_are(context: Any) -> None:
@@ -1416,8 +1572,15 @@ def _line_operation() -> Any:
     from alembic.operations import ops
 
     class LineOp(ops.MigrateOperation):
-        def __init__(self, write: Callable[[Any], Any]) -> None:
-            self.write = write
+        def __init__(self, write: Callable[[Any], Any], *diff: str, text: str = "") -> None:
+            self.write, self.diff = write, diff or ("differs", text)
+            self.text = text  # what cannot be written, and stops the revision
+
+        def reverse(self) -> LineOp:
+            return LineOp(lambda _: "pass  # PostgreSQL keeps the values of an enum")
+
+        def to_diff_tuple(self) -> tuple[str, ...]:
+            return self.diff
 
     @renderers.dispatch_for(LineOp)
     def render(context: Any, operation: LineOp) -> Any:
@@ -2980,6 +3143,8 @@ def _compared(metadata: Any, connection: Any) -> tuple[set[str], list[str]]:
     from alembic.autogenerate import produce_migrations
     from alembic.migration import MigrationContext
 
+    _compare_more()
+
     def include_name(name: str | None, kind: str, _: Any) -> bool:
         return kind != "table" or name in metadata.tables
 
@@ -2997,10 +3162,12 @@ def _difference(entry: Any) -> str:
     if isinstance(entry, list):
         return ", ".join(_difference(part) for part in entry)
     kind, *rest = entry
+    if kind in ("differs", "add_value"):
+        return str(rest[0]) if kind == "differs" else f"{kind} {rest[0]}"
     thing = rest[-1] if not kind.startswith("modify_") else None
     if thing is None:
-        before, after = rest[-2:]
-        return f"{kind} {rest[1]}.{rest[2]}: {before!r} -> {after!r}"
+        before, after = (str(getattr(value, "arg", value)) for value in rest[-2:])
+        return f"{kind} {rest[1]}.{rest[2]}: {before} -> {after}"
     table = getattr(thing, "table", None)
     name = getattr(thing, "name", thing)
     if kind.endswith("_column"):

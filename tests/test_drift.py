@@ -1,0 +1,134 @@
+"""What a database has otherwise than the models is found, written and gone; nothing else is."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import only_postgresql, servers
+
+pytestmark = pytest.mark.slow
+
+WIDE = """
+class Kind(enum.Enum):
+    old = "o"
+    new = "n"
+
+class Item(Base):
+    __tablename__ = "items"
+    __table_args__ = (
+        sa.CheckConstraint("price > 0 AND (name <> 'a:b%' OR price IN (1, 2))"),
+        sa.CheckConstraint("length(name) BETWEEN 1 AND 50", name="long"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(50), server_default="it's")
+    empty: Mapped[str] = mapped_column(sa.String(50), server_default="")
+    digits: Mapped[str] = mapped_column(sa.String(50), server_default="0")
+    price: Mapped[int] = mapped_column(server_default="1")
+    minus: Mapped[int] = mapped_column(server_default=sa.text("-1"))
+    part: Mapped[float] = mapped_column(sa.Numeric(8, 2), server_default="1.50")
+    at = mapped_column(sa.DateTime(), server_default=sa.func.now())
+    stamp = mapped_column(sa.DateTime(), server_default=sa.text("CURRENT_TIMESTAMP"))
+    day = mapped_column(sa.Date(), server_default="2020-01-01")
+    yes: Mapped[bool] = mapped_column(server_default=sa.true())
+    no: Mapped[bool] = mapped_column(server_default=sa.false())
+    maybe = mapped_column(sa.Boolean(name="truth", create_constraint=True))
+    kind: Mapped[Kind] = mapped_column(server_default="old")
+    word = mapped_column(
+        sa.Enum("a", "b", name="word", native_enum=False, create_constraint=True)
+    )
+    double = mapped_column(sa.Integer, sa.Computed("price * 2", persisted=True))
+
+class Part(Base):
+    __tablename__ = "parts"
+    item: Mapped[int] = mapped_column(sa.ForeignKey(Item.id), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    item_again: Mapped[int] = mapped_column(sa.ForeignKey(Item.id), unique=True, index=True)
+"""
+
+
+def test_what_our_own_revisions_made_never_differs(site, capsys):
+    site.models(WIDE)
+    site.autogenerate("wide")
+    assert site.migrate() == 0
+    capsys.readouterr()
+    assert site.migrate("check") == 0, capsys.readouterr().err
+    assert site.migrate("revision", "--autogenerate", "-m", "nothing") == 0
+    told = capsys.readouterr().out
+    assert "Nothing has changed" in told
+    assert "Not compared: defaults" not in told
+
+
+@pytest.mark.parametrize("change", [
+    {'server_default="1"': 'server_default="2"'},
+    {'= mapped_column(server_default="1")': ""},
+    {"mapped_column(sa.Date(), server_default": "mapped_column(sa.Date(), default"},
+    {"sa.Date(), server_default=\"2020-01-01\"": "sa.Date()"},
+    {"IN (1, 2)": "IN (1, 3)"},
+    {'sa.CheckConstraint("length(name) BETWEEN 1 AND 50", name="long"),': ""},
+    {'name="long"),': 'name="long"), sa.CheckConstraint("price < 100"),'},
+    {"sa.DateTime(), server_default=sa.func.now()": "sa.DateTime()"},
+    {"BETWEEN 1 AND 50": "BETWEEN 2 AND 50"},
+], ids=str)  # fmt: skip
+def test_a_default_or_a_check_that_differs_is_found_and_written(site, capsys, change):
+    site.models(WIDE)
+    site.autogenerate("wide")
+    assert site.migrate() == 0
+    ((old, new),) = change.items()
+    assert old in WIDE
+    site.models(WIDE.replace(old, new))
+    assert site.migrate("check") == 1
+    site.autogenerate("differs")
+    for words in (["upgrade", "head"], ["downgrade", "-1"], ["upgrade", "head"]):
+        assert site.migrate(*words) == 0, capsys.readouterr().err
+    assert site.migrate("check") == 0, capsys.readouterr().err
+
+
+def test_another_primary_key_is_found_and_not_written(site, capsys):
+    site.models(WIDE)
+    site.autogenerate("wide")
+    assert site.migrate() == 0
+    site.models(WIDE.replace("number: Mapped[int] = mapped_column(primary_key=True)",
+                             "number: Mapped[int] = mapped_column()"))  # fmt: skip
+    assert site.migrate("check") == 1
+    assert "primary key of parts: (item, number) -> (item)" in capsys.readouterr().err
+    assert site.migrate("revision", "--autogenerate", "-m", "key") == 1
+    assert "primary key of parts: (item, number) -> (item)" in capsys.readouterr().err
+    assert len(site.revisions()) == 1
+
+
+@only_postgresql
+def test_a_new_value_of_an_enum_is_added_and_a_missing_one_is_not_taken_away(site, capsys):
+    site.models(WIDE)
+    site.autogenerate("wide")
+    assert site.migrate() == 0
+    site.models(WIDE.replace('new = "n"', 'new = "n"\n    fresh = "f"'))
+    assert site.migrate("check") == 1
+    assert "'fresh'" in capsys.readouterr().err
+    site.autogenerate("fresh")
+    assert site.migrate() == 0
+    assert site.migrate("check") == 0, capsys.readouterr().err
+    assert site.migrate("downgrade", "-1") == 0
+    assert site.migrate() == 0
+    site.models(WIDE)
+    assert site.migrate("check") == 1
+    assert "enum kind: the database has fresh" in capsys.readouterr().err
+    assert site.migrate("revision", "--autogenerate", "-m", "less") == 1
+
+
+@servers
+def test_another_collation_is_found_and_written(site, capsys):
+    wide = WIDE.replace(
+        "empty: Mapped[str] = mapped_column(sa.String(50)",
+        "empty: Mapped[str] = mapped_column(sa.String(50, collation={!r})",
+    )
+    before, after = (
+        ("C", "POSIX") if site.backend == "postgresql" else ("utf8mb4_bin", "utf8mb4_unicode_ci")
+    )
+    site.models(wide.format(before))
+    site.autogenerate("wide")
+    assert site.migrate() == 0
+    assert site.migrate("check") == 0, capsys.readouterr().err
+    site.models(wide.format(after))
+    assert site.migrate("check") == 1
+    site.autogenerate("collation")
+    assert site.migrate() == 0, capsys.readouterr().err
+    assert site.migrate("check") == 0, capsys.readouterr().err
