@@ -11,13 +11,17 @@ Inspection            check, routes, shell, run
 from __future__ import annotations
 
 import argparse
+import ast
+import code
 import copy
+import datetime
 import errno
 import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
+import io
 import json
 import logging
 import math
@@ -27,21 +31,80 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
+import uuid
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:  # at run time only inside functions: `--help` must not wait for SQLAlchemy
-    from noventa import App, Components, Config, Fault, Registry
+import jinja2
+import sqlalchemy as sa
+import yaml
+from alembic import context
+from alembic.autogenerate import comparators, produce_migrations, renderers
+from alembic.config import CommandLine
+from alembic.config import Config as AlembicConfig
+from alembic.ddl.base import ColumnName
+from alembic.ddl.sqlite import SQLiteImpl
+from alembic.migration import MigrationContext
+from alembic.operations import Operations, ops, toimpl
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import event, exc, orm
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.dialects.mysql.mariadb import MariaDBDialect
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.schema import CreateIndex, CreateTable, sort_tables_and_constraints
+from sqlalchemy.types import TypeEngine
+from sqlalchemy.util import generic_repr
+from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.server import create_server
+
+from noventa import (
+    STARTER_KEY,
+    App,
+    Components,
+    Config,
+    ConfigError,
+    Database,
+    Fault,
+    NoventaError,
+    Page,
+    Registry,
+    Router,
+    __version__,
+    actions_of,
+    compile_registry,
+    data_folder,
+    described,
+    did_you_mean,
+    is_loopback,
+    is_unbounded,
+    lacks_file,
+    make_engine,
+    mapped_classes,
+    one_line,
+    reading,
+    revision_files,
+    revision_heads,
+    revision_mismatch,
+    seed_name,
+    shown_traceback,
+    shown_url,
+    with_length,
+)
 
 # ---- Entry ----------------------------------------------------------------------------------
 
@@ -87,7 +150,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _parse(sys.argv[1:] if argv is None else list(argv))
     except SystemExit as end:  # argparse's way to leave, also after --help
         return int(end.code or 0)
-    from noventa import NoventaError
 
     try:
         return _run(options)
@@ -104,8 +166,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     known, rest = own.parse_known_args(argv)
     name = next(iter(rest), "--help")
     if not name.startswith("-") and name not in COMMANDS:
-        from noventa import did_you_mean
-
         parser.error(f"{name!r} is no command; {did_you_mean(name, COMMANDS)}")
     if name == "migrate" and rest[1:2] not in (["-h"], ["--help"]):
         known.command, known.arguments = name, rest[1:]  # Alembic parses its own
@@ -151,8 +211,6 @@ def _parser() -> argparse.ArgumentParser:
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from noventa import __version__
-
         say(f"noventa {__version__}")
         parser.exit()
 
@@ -240,7 +298,6 @@ def project_imports(root: Path) -> Iterator[None]:
 
 def load_project(root: Path) -> Project:
     """The project in `root`; to be called inside `project_imports(root)`. Raises NoventaError."""
-    from noventa import Config
 
     config = Config.load(root)
     return Project(root, config, load_registry(root))
@@ -248,7 +305,6 @@ def load_project(root: Path) -> Project:
 
 def load_registry(root: Path) -> Registry:
     """What `registry.py` calls `registry`. Raises NoventaError."""
-    from noventa import NoventaError, Registry
 
     module = import_from_project("registry", root)
     if not hasattr(module, "registry"):
@@ -261,7 +317,6 @@ def load_registry(root: Path) -> Registry:
 
 def import_from_project(name: str, root: Path) -> ModuleType:
     """The project's module `name`. Raises NoventaError saying which line of which file fails."""
-    from noventa import NoventaError
 
     if not (root / f"{name}.py").is_file():
         raise NoventaError(
@@ -281,7 +336,6 @@ def import_from_project(name: str, root: Path) -> ModuleType:
 
 def load_app(root: Path) -> App:
     """What `wsgi.py` calls `app`; what it serves may be wrapped. Raises NoventaError."""
-    from noventa import App, NoventaError
 
     app = getattr(import_from_project("wsgi", root), "app", None)
     if not isinstance(app, App):
@@ -294,7 +348,6 @@ def load_app(root: Path) -> App:
 
 def new(name: str, *, and_serve: bool = False) -> int:
     """Makes a project that works: migrated, seeded and tested, step by step."""
-    from noventa import NoventaError
 
     folder = Path(name).resolve()
     _refuse_folder(folder)
@@ -329,8 +382,6 @@ def _steps(project: Project) -> Iterator[tuple[str, Callable[[], int], str]]:
 
 
 def _refuse_folder(folder: Path) -> None:
-    from noventa import NoventaError
-
     name = folder.name
     if name.lower() in ("noventa", "noventa_cli", "noventa_data"):
         raise NoventaError(f"{name!r} is the name of Noventa's own module; choose another.")
@@ -343,10 +394,6 @@ def _refuse_folder(folder: Path) -> None:
 
 
 def _write_starter(folder: Path) -> None:
-    import jinja2
-
-    from noventa import STARTER_KEY, data_folder
-
     environment = jinja2.Environment(autoescape=True, keep_trailing_newline=True)
     values = {"name": folder.name}
     sources = {
@@ -463,7 +510,6 @@ def serve(  # noqa: PLR0913 - one for each option
     Requests under way are answered before it stops. --reload restarts it after a change of a
     Python file or config.yaml, and waits where a fault keeps it from starting.
     """
-    from noventa import Config
 
     if reload and _PARENT not in os.environ and (root / "config.yaml").is_file():
         return _supervise(root)
@@ -489,8 +535,6 @@ def serve(  # noqa: PLR0913 - one for each option
 
 
 def _refuse_open_debug(config: Config, host: str) -> None:
-    from noventa import NoventaError, is_loopback
-
     if config["debug"] and not is_loopback(host):
         raise NoventaError(
             f"debug shows source code to whoever can connect, so it is served on this machine"
@@ -499,8 +543,6 @@ def _refuse_open_debug(config: Config, host: str) -> None:
 
 
 def _application(root: Path) -> Any:
-    from noventa import NoventaError
-
     module = import_from_project("wsgi", root)
     application = getattr(module, "application", None)
     if not callable(application):
@@ -519,19 +561,16 @@ class _OneLine(logging.Formatter):
     """A request's path or header cannot begin a line of its own, nor steer a terminal."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        from noventa import one_line
 
         return one_line(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
-        from noventa import shown_traceback
 
         return shown_traceback(ei)
 
 
 def _with_access_log(application: Any) -> Any:
     """`GET /users/7 200 3 ms`: no query, which may hold what nobody should read."""
-    from noventa import described
 
     access = logging.getLogger("noventa.access")
 
@@ -555,7 +594,6 @@ def _with_access_log(application: Any) -> Any:
 @contextmanager
 def _sockets() -> Iterator[dict[int, Any]]:
     """What waitress opens, by file descriptor; closed at the end, whatever happened."""
-    from waitress import wasyncore
 
     opened: dict[int, Any] = {}
     try:
@@ -566,9 +604,6 @@ def _sockets() -> Iterator[dict[int, Any]]:
 
 def _listen(application: Any, host: str, port: int, **more: Any) -> Any:
     """Waitress' server, listening. Raises NoventaError."""
-    from waitress.server import create_server
-
-    from noventa import NoventaError
 
     try:
         if port not in range(2**16):  # the resolver would take it modulo that
@@ -591,8 +626,6 @@ def _listen(application: Any, host: str, port: int, **more: Any) -> Any:
 
 @functools.cache
 def _channel_class() -> Any:
-    from waitress.channel import HTTPChannel
-
     class Channel(HTTPChannel):
         """Waitress' connection, which knows when its client's time is over."""
 
@@ -684,7 +717,6 @@ def _stop_signals() -> Iterator[list[int]]:
 
 def _answer_until(stopping: list[int], sockets: dict[int, Any], watch: _Watch) -> None:
     """Runs waitress' loop; once `stopping`, until what is under way is answered."""
-    from waitress import wasyncore
 
     def turn(seconds: float) -> None:
         wasyncore.loop(timeout=seconds, map=sockets, use_poll=True, count=1)
@@ -803,7 +835,6 @@ def run_migrations(registry: Registry, config: Config, **options: Any) -> None:
     The lock, the guards, the transactions and the progress are here, so that `alembic -c
     migrations/alembic.ini …` and `python -m noventa migrate …` are the same thing.
     """
-    from alembic import context
 
     with _told_as_alembic_does(context):
         configured = _configuration(registry, context.script, options)
@@ -825,9 +856,6 @@ def migrate_to_head(registry: Registry, config: Config) -> None:
 
     Reads no config.yaml, and so not env.py: its options for `configure()` do not count here.
     """
-    from alembic.config import Config as AlembicConfig
-    from alembic.runtime.environment import EnvironmentContext
-    from alembic.script import ScriptDirectory
 
     _complete_folder(config.root)
     alembic = AlembicConfig(config.root / _FOLDER / "alembic.ini")
@@ -842,7 +870,6 @@ def migrate_to_head(registry: Registry, config: Config) -> None:
 
 def _complete_folder(root: Path) -> None:
     """Makes what migrations/ lacks; what is there stays as it is."""
-    from noventa import data_folder
 
     (root / _FOLDER / "versions").mkdir(parents=True, exist_ok=True)
     for name in ("alembic.ini", "env.py", "script.py.mako"):
@@ -854,11 +881,6 @@ def _complete_folder(root: Path) -> None:
 
 def _alembic(root: Path, words: Sequence[str], **attributes: Any) -> int:
     """Alembic's own command line, with the project's alembic.ini. Raises NoventaError."""
-    from alembic.config import CommandLine
-    from alembic.config import Config as AlembicConfig
-    from alembic.util import CommandError
-
-    from noventa import NoventaError, revision_files
 
     revision_files(root / _FOLDER / "versions")  # a file that is not Python is one message
     if "%" in str(root):
@@ -886,9 +908,6 @@ def _alembic(root: Path, words: Sequence[str], **attributes: Any) -> int:
 @contextmanager
 def _told_as_alembic_does(context: Any) -> Iterator[None]:
     """Under the command `alembic` a fault is one message too, in the way of that command."""
-    from alembic.util import CommandError
-
-    from noventa import NoventaError
 
     try:
         yield
@@ -919,8 +938,6 @@ def _alembic_message(error: Exception, versions: Path) -> str:
 
 
 def _heads_message(versions: Path) -> str:
-    from noventa import revision_files, revision_heads
-
     files = revision_files(versions)
     names = sorted(files[head].path.name for head in revision_heads(files))
     listed = [f"\n  {_FOLDER}/versions/{name}" for name in names]
@@ -973,8 +990,6 @@ def _tables_made(script: Any) -> set[str]:
 
 
 def _revision_paths(script: Any) -> list[Path]:
-    from noventa import revision_files
-
     folders = script.version_locations or [Path(script.dir, "versions")]
     files = (file for folder in folders for file in revision_files(Path(folder)).values())
     return [file.path.resolve() for file in files]
@@ -1000,8 +1015,6 @@ def _configure(
 
 def _plain_metadata(registry: Registry) -> Any:
     """The tables with types that SQLAlchemy itself has, so that revisions need no application."""
-    import sqlalchemy as sa
-    from sqlalchemy.schema import sort_tables_and_constraints
 
     source = registry.metadata
     plain = sa.MetaData(naming_convention=source.naming_convention)
@@ -1021,10 +1034,6 @@ def _plain_metadata(registry: Registry) -> Any:
 
 def _plain_type(kind: Any) -> Any:
     """A custom type as what it is in each database: its implementation, with variants."""
-    import sqlalchemy as sa
-    from sqlalchemy.engine.default import DefaultDialect
-
-    from noventa import with_length
 
     variants = {name: _plain_type(special) for name, special in kind._variant_mapping.items()}
     if isinstance(kind, sa.TypeDecorator) and type(kind) is not sa.Interval:
@@ -1045,9 +1054,6 @@ def _plain_type(kind: Any) -> Any:
 
 def _public_type(kind: Any) -> Any:
     """The type as the nearest one that SQLAlchemy documents; itself where there is none."""
-    import sqlalchemy as sa
-
-    from noventa import with_length
 
     abstract = (sa.types.TypeEngine, sa.types.UserDefinedType, sa.types.ExternalType)
     known = (base for base in type(kind).__mro__ if _public_name(base) and base not in abstract)
@@ -1062,7 +1068,6 @@ def _public_type(kind: Any) -> Any:
 
 def _public_name(base: type[Any]) -> str | None:
     """`sa.String`, `postgresql.INET`: what the class is called in a revision."""
-    import sqlalchemy as sa
 
     first, second, third, *_ = f"{base.__module__}...".split(".")
     if first != "sqlalchemy" or not issubclass(base, sa.types.TypeEngine):
@@ -1074,7 +1079,6 @@ def _public_name(base: type[Any]) -> str | None:
 
 def _nested_types(kind: Any) -> list[tuple[str, Any]]:
     """The types that a type holds as arguments: ARRAY's items, JSON's text."""
-    import sqlalchemy as sa
 
     if isinstance(kind, sa.TypeDecorator):
         return []
@@ -1087,7 +1091,6 @@ def _compare_type(context: Any, _: Any, __: Any, found: Any, kind: Any) -> bool 
 
     VARCHAR(255) stays where a `String` has none, as revisions had it on every database.
     """
-    import sqlalchemy as sa
 
     kind = kind._variant_mapping.get(context.dialect.name, kind)
     collations = getattr(kind, "collation", None), getattr(found, "collation", None)
@@ -1102,8 +1105,6 @@ def _compare_type(context: Any, _: Any, __: Any, found: Any, kind: Any) -> bool 
 @functools.cache
 def _dialects() -> dict[str, Any]:
     """The dialects on which revision files must run; none of them needs a driver for this."""
-    from sqlalchemy.dialects import mysql, postgresql, sqlite
-    from sqlalchemy.dialects.mysql.mariadb import MariaDBDialect
 
     kinds: Any = (sqlite.dialect, postgresql.dialect, mysql.dialect, MariaDBDialect)
     return {kind.name: kind() for kind in kinds}
@@ -1118,8 +1119,6 @@ def _render_item(kind: str, item: Any, context: Any) -> str | bool:
 
 def _type_text(kind: Any, imports: set[str]) -> str:
     """The call that makes the type, with its nested types and variants, for a revision."""
-    import sqlalchemy as sa
-    from sqlalchemy.util import generic_repr
 
     name, home = _public_name(type(kind)), type(kind).__module__
     if name is None:  # neither a TypeDecorator nor derived: it has no plain form
@@ -1155,7 +1154,6 @@ class _Text:
 
 def _default_text(value: Any) -> str | bool:
     """`func.now()` and `true()` as they are; Alembic compiles them for the database at hand."""
-    import sqlalchemy as sa
 
     if isinstance(value, sa.True_ | sa.False_):
         return f"sa.{'true' if isinstance(value, sa.True_) else 'false'}()"
@@ -1165,8 +1163,6 @@ def _default_text(value: Any) -> str | bool:
 
 
 def _is_native_enum(kind: Any) -> bool:
-    import sqlalchemy as sa
-
     return isinstance(kind, sa.Enum) and kind.native_enum and bool(kind.name)
 
 
@@ -1184,8 +1180,6 @@ def _native_enums(kind: Any) -> Iterator[Any]:
 
 @functools.cache
 def _compare_more() -> None:
-    from alembic.autogenerate import comparators
-
     @comparators.dispatch_for("schema")
     def compare(context: Any, upgrade: Any, schemas: Any) -> None:
         tables = [
@@ -1223,9 +1217,6 @@ def _added_value(preparer: Any, kind: Any, value: str) -> Any:
 
 
 def _table_differences(context: Any, table: Any) -> Iterator[Any]:
-    import sqlalchemy as sa
-    from alembic.operations import ops
-
     keys = context.inspector.get_pk_constraint(table.name, table.schema)["constrained_columns"]
     wanted = table.primary_key.columns.keys()
     if set(keys) != set(wanted):
@@ -1246,7 +1237,6 @@ def _table_differences(context: Any, table: Any) -> Iterator[Any]:
 
 def _as_the_database_writes(connection: Any, table: Any) -> Any:
     """The defaults and CHECKs of the model as a temporary table has them."""
-    import sqlalchemy as sa
 
     shadow = table.to_metadata(sa.MetaData(), name="_noventa_compared", schema=None)
     shadow._prefixes = ["TEMPORARY"]
@@ -1277,9 +1267,6 @@ def _texts(inspector: Any, name: str, schema: str | None) -> tuple[dict[str, Any
 
 
 def _default_steps(table: Any, found: Any, made: Any) -> Iterator[Any]:
-    import sqlalchemy as sa
-    from alembic.operations import ops
-
     for column in table.columns:
         given = column.server_default
         counts = column is table.autoincrement_column
@@ -1300,9 +1287,6 @@ def _default_steps(table: Any, found: Any, made: Any) -> Iterator[Any]:
 
 
 def _check_steps(table: Any, found: Any, made: Any) -> Iterator[Any]:
-    import sqlalchemy as sa
-    from alembic.operations import ops
-
     models = {str(key.name): key for key in table.constraints}
     texts = {_normal(text) for name, text in found.items() if name == text}  # unnamed
     for name, text in found.items():
@@ -1333,7 +1317,6 @@ def _normal(text: str | None) -> str | None:
 
 def _review(context: Any, directives: list[Any], metadata: Any) -> None:
     """Refuses a generated revision that loses data, or writes nothing where nothing changed."""
-    from noventa import NoventaError
 
     arguments = context.opts["revision_context"].command_args
     command = getattr(context.config.cmd_opts, "cmd", [None])[0]
@@ -1378,7 +1361,6 @@ def _write_texts_as_they_are(context: Any) -> None:
 
     Alembic compiles them for a driver that wants `%%`, and the file is compiled once more.
     """
-    import sqlalchemy as sa
 
     dialect = copy.copy(context.impl.dialect)
     dialect.paramstyle, dialect.positional = "named", False
@@ -1397,7 +1379,6 @@ def _write_texts_as_they_are(context: Any) -> None:
 
 def _order_for_mysql(operations: Any) -> None:
     """MySQL keeps an index that a foreign key needs: keys go first, tables with their indexes."""
-    from alembic.operations import ops
 
     drops = [step for step in operations.ops if isinstance(step, ops.DropTableOp)]
     dropped = {(step.schema, step.table_name) for step in drops}
@@ -1410,8 +1391,6 @@ def _order_for_mysql(operations: Any) -> None:
 
 
 def _drops_key(step: Any) -> bool:
-    from alembic.operations import ops
-
     return isinstance(step, ops.DropConstraintOp) and step.constraint_type == "foreignkey"
 
 
@@ -1427,9 +1406,6 @@ def _say_what_rows_lack(upgrade: Any) -> None:
 
 def _give_lengths(*operations: Any) -> None:
     """Types as SQLite and PostgreSQL tell them may lack the length that MySQL needs."""
-    from sqlalchemy.types import TypeEngine
-
-    from noventa import with_length
 
     for step in (step for several in operations for step in _each(several)):
         columns = [*getattr(step, "columns", ()), getattr(step, "column", None)]
@@ -1449,8 +1425,6 @@ def _each(operations: Any) -> Iterator[Any]:
 
 
 def _losses(upgrade: Any) -> list[Any]:
-    from alembic.operations import ops
-
     drops = ops.DropTableOp | ops.DropColumnOp
     return [step for step in _each(upgrade) if isinstance(step, drops)]
 
@@ -1468,7 +1442,6 @@ def _loss_message(lost: Sequence[Any], upgrade: Any) -> Iterator[str]:
 
 def _renames(lost: Sequence[Any], upgrade: Any) -> Iterator[str]:
     """For each drop that goes with a like addition the line that renames instead."""
-    from alembic.operations import ops
 
     steps = list(_each(upgrade))
     added = [step for step in steps if isinstance(step, ops.AddColumnOp)]
@@ -1497,7 +1470,6 @@ def _renames(lost: Sequence[Any], upgrade: Any) -> Iterator[str]:
 
 def _add_circular_keys(upgrade: Any, downgrade: Any) -> None:
     """Tables that refer to each other are made first; Alembic would leave `use_alter` keys out."""
-    from alembic.operations import ops
 
     for step in [step for step in upgrade.ops if isinstance(step, ops.CreateTableOp)]:
         items: list[Any] = list(step.columns)
@@ -1530,7 +1502,6 @@ def _make_enum_types(upgrade: Any, downgrade: Any, metadata: Any) -> None:
 
 def _enums_of(operations: Any) -> dict[tuple[str, str], Any]:
     """The enums of the columns that `operations` add, by table and column."""
-    from alembic.operations import ops
 
     found: dict[tuple[str, str], Any] = {}
     for step in _each(operations):
@@ -1556,7 +1527,6 @@ def _made(kind: Any, verb: str) -> Any:
 
 def _make_schemas(upgrade: Any) -> None:
     """A schema is made before its first table; a downgrade keeps it, for it may hold others'."""
-    from alembic.operations import ops
 
     created = [step for step in upgrade.ops if isinstance(step, ops.CreateTableOp)]
     for schema in sorted({step.schema for step in created if step.schema}):
@@ -1568,8 +1538,6 @@ def _make_schemas(upgrade: Any) -> None:
 @functools.cache
 def _line_operation() -> Any:
     """An operation that is written as lines of plain SQLAlchemy, which a function makes."""
-    from alembic.autogenerate import renderers
-    from alembic.operations import ops
 
     class LineOp(ops.MigrateOperation):
         def __init__(self, write: Callable[[Any], Any], *diff: str, text: str = "") -> None:
@@ -1633,9 +1601,6 @@ def _run_verb(context: Any, journal: _Journal, engine: Any, check_lock: Callable
 
 def _migration_engine(config: Config, *, cascades: bool = False) -> Any:
     """An engine whose connections do not wait without end, nor cascade while SQLite copies."""
-    import sqlalchemy as sa
-
-    from noventa import make_engine
 
     engine = make_engine(config, poolclass=sa.NullPool, isolation_level=None)
     seconds = max(1, config["migrations.lock_timeout"])
@@ -1689,8 +1654,6 @@ class _Statements:
     """
 
     def __init__(self, connection: Any) -> None:
-        from sqlalchemy import event
-
         self.connection = connection
         self.run: list[str] = []
         self.kept = 0  # how many of them are committed
@@ -1757,7 +1720,6 @@ class _Journal:
 
     def prepare(self, engine: Any, check_lock: Callable[[], None]) -> None:
         """Rows without parent that are there already are no revision's fault."""
-        from noventa import reading
 
         self.engine, self.check_lock = engine, check_lock
         if engine.dialect.name == "sqlite":
@@ -1816,8 +1778,6 @@ class _Losses:
     """What a downgrade drops, with the number of rows, counted before they go."""
 
     def __init__(self, connection: Any) -> None:
-        from sqlalchemy import event
-
         self.connection = connection
         self.before = _columns_there(connection)
         self.counts: dict[str, dict[str, int]] = {}  # of a table's rows ("") and columns
@@ -1825,7 +1785,6 @@ class _Losses:
 
     def told(self, run: Sequence[str]) -> list[str]:
         """Ends the counting; the seeds whose tables are gone are forgotten."""
-        from sqlalchemy import event
 
         event.remove(self.connection, "before_cursor_execute", self._count)
         carried = " ".join(filter(_CARRIES.search, run))
@@ -1844,8 +1803,6 @@ class _Losses:
         return lines + (_forget_seeds(self.connection, gone, set(after)) if gone else [])
 
     def _count(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        import sqlalchemy as sa
-
         if not _DROPS.search(statement):
             return
         for name in self.before.keys() - self.counts.keys():
@@ -1861,7 +1818,6 @@ class _Losses:
 
 def _columns_there(connection: Any) -> dict[str, set[str]]:
     """The columns of each table of the default schema, as another look at the database says."""
-    import sqlalchemy as sa
 
     found = sa.inspect(connection).get_multi_columns()
     return {name: {column["name"] for column in columns} for (_, name), columns in found.items()}
@@ -1879,8 +1835,6 @@ def _orphans(connection: Any) -> Counter[str]:
 
 
 def _refuse_orphans(found: Counter[str]) -> None:
-    from noventa import NoventaError
-
     if found:
         listed = ", ".join(f"{where}: {count}" for where, count in found.items())
         raise NoventaError(
@@ -1899,9 +1853,6 @@ def _run_revisions(context: Any, journal: _Journal) -> None:
 @contextmanager
 def _explained(context: Any, journal: _Journal) -> Iterator[None]:
     """What a revision raises becomes one message that says where it failed, and what is left."""
-    from alembic.util import CommandError
-
-    from noventa import NoventaError
 
     try:
         yield
@@ -1919,7 +1870,6 @@ def _explained(context: Any, journal: _Journal) -> Iterator[None]:
 
 def _failure(error: Exception, context: Any, journal: _Journal) -> str | None:
     """What failed, where, and what is left of it; None if no revision and no database failed."""
-    import sqlalchemy as sa
 
     failed = isinstance(error, sa.exc.DBAPIError)
     paths = set(_revision_paths(context.script))
@@ -1942,7 +1892,6 @@ def _failure(error: Exception, context: Any, journal: _Journal) -> str | None:
 
 def _reason(error: Exception) -> str:
     """The first line of an error, of the driver's if it is one, for the rest may show values."""
-    from noventa import NoventaError
 
     if isinstance(error, NoventaError):
         return str(error)
@@ -1982,8 +1931,6 @@ def _left(journal: _Journal, failed: bool, planned: list[str]) -> Iterator[str]:
 
 
 def _unfinished() -> Any:
-    import sqlalchemy as sa
-
     return sa.Table(
         _UNFINISHED,
         sa.MetaData(),
@@ -2003,9 +1950,6 @@ def _mark_unfinished(connection: Any, revision: str, verb: str, applied: str = "
 
 def _clear_unfinished(engine: Any, *, finished: bool = False) -> None:
     """Takes the table away, unless it tells of a revision that has not been `finished`."""
-    import sqlalchemy as sa
-
-    from noventa import reading
 
     with reading(engine) as connection:
         there = sa.inspect(connection).has_table(_UNFINISHED)
@@ -2016,9 +1960,6 @@ def _clear_unfinished(engine: Any, *, finished: bool = False) -> None:
 
 def _unfinished_row(engine: Any) -> Any:
     """As another process sees it, or None; `engine` may be None."""
-    import sqlalchemy as sa
-
-    from noventa import reading
 
     if engine is None:
         return None
@@ -2030,7 +1971,6 @@ def _unfinished_row(engine: Any) -> Any:
 
 def _refuse_unfinished(engine: Any, steps: Sequence[Any]) -> None:
     """A database that is between two revisions takes the same step again, and no other one."""
-    from noventa import NoventaError
 
     row = _unfinished_row(engine)
     if row is None or (steps and (row.revision, row.verb) == (_id(steps[0]), steps[0].name)):
@@ -2047,10 +1987,6 @@ def _refuse_unfinished(engine: Any, steps: Sequence[Any]) -> None:
 
 def _planned(context: Any, file: Path, functions: Collection[str]) -> list[str]:
     """The statements of a revision, written down instead of run; none if it needs answers."""
-    import io
-
-    from alembic.migration import MigrationContext
-    from alembic.operations import Operations
 
     found = [script for script in context.script.walk_revisions() if Path(script.path) == file]
     name = "upgrade" if "upgrade" in functions else "downgrade"
@@ -2068,9 +2004,6 @@ def _planned(context: Any, file: Path, functions: Collection[str]) -> list[str]:
 
 def _current_heads(engine: Any, running: Any) -> set[str]:
     """Reads the revision on a second connection: what another process sees is the truth."""
-    from alembic.migration import MigrationContext
-
-    from noventa import reading
 
     names = ("version_table", "version_table_schema")
     options = {name: getattr(running, name) for name in names}
@@ -2079,8 +2012,6 @@ def _current_heads(engine: Any, running: Any) -> set[str]:
 
 
 def _read_back(engine: Any, running: Any, expected: set[str]) -> None:
-    from noventa import NoventaError
-
     found = _current_heads(engine, running)
     if found != expected:
         raise NoventaError(
@@ -2100,9 +2031,6 @@ def _shortened(statement: str) -> str:
 @contextmanager
 def _reached(config: Config) -> Iterator[None]:
     """A database that cannot be reached is one message; its password is in none."""
-    import sqlalchemy as sa
-
-    from noventa import NoventaError, shown_url
 
     try:
         yield
@@ -2113,7 +2041,6 @@ def _reached(config: Config) -> Iterator[None]:
 
 def _blockers(error: Exception, connection: Any) -> str | None:
     """After a lock timeout: the sessions that hold what the migration waited for."""
-    import sqlalchemy as sa
 
     original = getattr(error, "orig", None)
     expired = getattr(original, "sqlstate", None) == "55P03"
@@ -2154,8 +2081,6 @@ def _session_id(connection: Any) -> int:
 @functools.cache
 def _watch_operations() -> None:
     """Has Alembic look at the rows before it changes a table, and copy SQLite's tables whole."""
-    from alembic.ddl.sqlite import SQLiteImpl
-    from alembic.operations import Operations, ops, toimpl
 
     class CarefulSQLite(SQLiteImpl):
         __dialect__ = "sqlite"  # registers it
@@ -2208,9 +2133,6 @@ def _after(judge: Callable[..., None], implementation: Callable[..., Any]) -> Ca
 
 def _judge_alter(context: Any, operation: Any) -> None:
     """Refuses a change of type or NOT NULL that rows contradict. Raises NoventaError."""
-    import sqlalchemy as sa
-
-    from noventa import NoventaError
 
     table = sa.table(operation.table_name, schema=operation.schema)
     name, where = operation.column_name, f"{operation.table_name}.{operation.column_name}"
@@ -2264,15 +2186,12 @@ def _rows(count: int) -> str:
 
 
 def _reflected_type(connection: Any, operation: Any) -> Any:
-    import sqlalchemy as sa
-
     columns = sa.inspect(connection).get_columns(operation.table_name, schema=operation.schema)
     return next(each["type"] for each in columns if each["name"] == operation.column_name)
 
 
 def _is_wider(old: Any, new: Any) -> bool:
     """Whether every text of `old` is one of `new`; SQLite never cuts, but `old` may not say."""
-    import sqlalchemy as sa
 
     texts = all(
         isinstance(kind, sa.String) and not isinstance(kind, sa.Enum) for kind in (old, new)
@@ -2282,7 +2201,6 @@ def _is_wider(old: Any, new: Any) -> bool:
 
 def _reader(kind: Any, dialect: Any) -> Callable[[Any], Any]:
     """What makes of a value as the driver gives it what it means."""
-    import sqlalchemy as sa
 
     stored: Any = sa.Date | sa.DateTime | sa.Time | sa.Interval | sa.Uuid
     if not isinstance(kind, stored):
@@ -2292,7 +2210,6 @@ def _reader(kind: Any, dialect: Any) -> Callable[[Any], Any]:
 
 def _sqlite_function(connection: Any, read: Callable[[Any], Any], kind: Any) -> Any:
     """A function of SQL that converts a column, stored as SQLAlchemy stores `kind`."""
-    import sqlalchemy as sa
 
     store = kind.dialect_impl(connection.dialect).bind_processor(connection.dialect)
     if isinstance(kind, sa.JSON | sa.String) or store is None:  # JSON stays the text it was
@@ -2308,7 +2225,6 @@ def _sqlite_function(connection: Any, read: Callable[[Any], Any], kind: Any) -> 
 
 def _rewrite_texts(connection: Any, table: Any, column: Any, read: Callable[[Any], Any]) -> None:
     """Writes each text as MySQL reads it: it knows no `true`."""
-    import sqlalchemy as sa
 
     texts = connection.scalars(sa.select(column).distinct().where(column.is_not(None))).all()
     target = sa.table(table.name, sa.column(column.name), schema=table.schema)
@@ -2342,7 +2258,6 @@ _SPAN = re.compile(r"(?:(-?\d+) days?,? )?(\d{1,2}):(\d\d):(\d\d)(?:\.(\d{1,6}))
 
 def _converted(value: Any, *, read: Callable[[Any], Any], kind: Any, dialect: Any) -> Any:
     """The stored value as one of the type `kind`. Raises ValueError if it would not be the same."""
-    import sqlalchemy as sa
 
     value = read(value)
     for classes, convert in (
@@ -2376,8 +2291,6 @@ def _as_boolean(value: Any, *_: Any) -> bool:
 
 
 def _as_integer(value: Any, kind: Any, _: Any) -> int:
-    import sqlalchemy as sa
-
     bits = (
         16 if isinstance(kind, sa.SmallInteger) else 64 if isinstance(kind, sa.BigInteger) else 32
     )
@@ -2388,10 +2301,6 @@ def _as_integer(value: Any, kind: Any, _: Any) -> int:
 
 
 def _as_number(value: Any, kind: Any, dialect: Any) -> Any:
-    from decimal import Decimal
-
-    import sqlalchemy as sa
-
     number = Decimal(str(_text_number(value)))
     if isinstance(kind, sa.Float) or dialect.name == "sqlite":
         _exact(number, Decimal(repr(float(number))))
@@ -2404,7 +2313,6 @@ def _as_number(value: Any, kind: Any, dialect: Any) -> Any:
 
 def _text_number(value: Any) -> Any:
     """A number, of text only as it would be written again: `007` may be a code."""
-    from decimal import Decimal
 
     if not isinstance(value, str):
         return value
@@ -2414,10 +2322,6 @@ def _text_number(value: Any) -> Any:
 
 
 def _as_moment(value: Any, kind: Any, dialect: Any) -> Any:
-    import datetime
-
-    import sqlalchemy as sa
-
     names = ("DateTime", "datetime"), ("Date", "date"), ("Time", "time")
     wanted: Any = next(
         getattr(datetime, to) for of, to in names if isinstance(kind, getattr(sa, of))
@@ -2438,8 +2342,6 @@ def _as_moment(value: Any, kind: Any, dialect: Any) -> Any:
 
 
 def _as_span(value: Any, *_: Any) -> Any:
-    import datetime
-
     if isinstance(value, datetime.timedelta):
         return value
     if not (found := _SPAN.fullmatch(value)):
@@ -2451,8 +2353,6 @@ def _as_span(value: Any, *_: Any) -> Any:
 
 
 def _as_uuid(value: Any, *_: Any) -> Any:
-    import uuid
-
     return value if isinstance(value, uuid.UUID) else uuid.UUID(value)
 
 
@@ -2470,7 +2370,6 @@ def _exact(value: Any, converted: Any) -> Any:
 
 def _using(name: str, old: Any, new: Any, dialect: Any) -> str | None:
     """PostgreSQL's expression that converts a column; None where it needs none."""
-    import sqlalchemy as sa
 
     column = dialect.identifier_preparer.quote(name)
     target = dialect.type_compiler_instance.process(new)
@@ -2491,9 +2390,6 @@ def _using(name: str, old: Any, new: Any, dialect: Any) -> str | None:
 
 def _judge_add(context: Any, operation: Any) -> None:
     """Refuses a column that rows would lack; MariaDB would make up zeros. Raises NoventaError."""
-    import sqlalchemy as sa
-
-    from noventa import NoventaError
 
     column = operation.column
     if column.nullable or column.server_default is not None or column.primary_key:
@@ -2508,10 +2404,6 @@ def _judge_add(context: Any, operation: Any) -> None:
 
 def _judge_constraint(context: Any, operation: Any) -> None:
     """Refuses a UNIQUE or CHECK that rows break. Raises NoventaError."""
-    import sqlalchemy as sa
-    from alembic.operations import ops
-
-    from noventa import NoventaError
 
     if not isinstance(operation, ops.CreateUniqueConstraintOp | ops.CreateCheckConstraintOp):
         return
@@ -2538,7 +2430,6 @@ def _judge_constraint(context: Any, operation: Any) -> None:
 
 def _not_native(impl: Any, batch: Iterable[Any]) -> Iterator[Any]:
     """What a batch leaves to a copy: SQLite renames columns, everywhere, and drops indexes."""
-    from alembic.ddl.base import ColumnName
 
     names: dict[str, str] = {}
     for verb, arguments, options in batch:
@@ -2568,8 +2459,6 @@ class _Copy:
     """
 
     def __init__(self, connection: Any, batch: Any) -> None:
-        import sqlalchemy as sa
-
         self.connection, self.new, self.name = connection, batch.new_table, batch.table.name
         self.execute = connection.exec_driver_sql
         self.indexes = list(batch.new_indexes.values())
@@ -2590,13 +2479,9 @@ class _Copy:
         self.text = _TableText(self._old_text()).merged(*texts)
 
     def _compiled(self, table: Any) -> str:
-        from sqlalchemy.schema import CreateTable
-
         return str(CreateTable(table).compile(dialect=self.connection.dialect))
 
     def _old_text(self) -> str:
-        from noventa import NoventaError
-
         query = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?"
         text = self.execute(query, (self.name,)).scalar()
         if text is None or text.upper().startswith("CREATE VIRTUAL"):
@@ -2614,10 +2499,6 @@ class _Copy:
         return {name: (kind, of, sql) for name, kind, of, sql in self.execute(query) if sql}
 
     def create(self) -> None:
-        import sqlalchemy as sa
-
-        from noventa import NoventaError
-
         quote = self.connection.dialect.identifier_preparer.quote
         try:
             self.execute(f"CREATE TABLE {quote(self.new.name)} {self.text}")
@@ -2626,9 +2507,6 @@ class _Copy:
 
     def replace(self, rename: Callable[[], None]) -> None:
         """Gives the copy the name of the table that is gone, and all that went with it."""
-        from sqlalchemy.schema import CreateIndex
-
-        from noventa import NoventaError
 
         legacy = self.execute("PRAGMA legacy_alter_table").scalar()
         self.execute("PRAGMA legacy_alter_table=ON")  # views and triggers keep the name they know
@@ -2654,7 +2532,6 @@ class _Copy:
 
     def _broken(self) -> set[str]:
         """The views and triggers around this table that do not compile; nothing is run."""
-        import sqlalchemy as sa
 
         quote, found = self.connection.dialect.identifier_preparer.quote, set()
         for name, (kind, of, text) in self._objects().items():
@@ -2758,7 +2635,6 @@ class _TableText:
 
     def _remove(self, text: str) -> None:
         """Takes out a constraint, which may stand in a column."""
-        from noventa import NoventaError
 
         gone = _identity(text)
         for own in self.constraints:
@@ -2850,10 +2726,6 @@ def migration_lock(config: Config) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _server_lock(config: Config) -> Iterator[Callable[[], None]]:
-    import sqlalchemy as sa
-
-    from noventa import NoventaError, make_engine
-
     engine = make_engine(config, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
     queries = _LOCKS.get(engine.dialect.name, {})
 
@@ -2905,8 +2777,6 @@ _LOCKS["mariadb"] = _LOCKS["mysql"]
 
 @contextmanager
 def _file_lock(config: Config) -> Iterator[Callable[[], None]]:
-    from noventa import NoventaError
-
     path = Path(f"{config.database_url.database}.lock".removeprefix("file:"))
     opened: list[Any] = []
 
@@ -2956,7 +2826,6 @@ def _lock_file(handle: Any) -> bool:
 
 def _wait(attempt: Callable[[], str | None], seconds: int) -> None:
     """Repeats `attempt` until it names nobody who holds the lock (None). Raises NoventaError."""
-    from noventa import NoventaError
 
     deadline, pause, told = time.monotonic() + seconds, 0.02, False
     while holder := attempt():
@@ -2976,7 +2845,6 @@ def _wait(attempt: Callable[[], str | None], seconds: int) -> None:
 
 def _show_statements(connection: Any) -> None:
     """On a terminal: each statement while it runs, in a line that is gone when it has ended."""
-    from sqlalchemy import event
 
     def show(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         print(f"\r  {' '.join(statement.split())[:70]}", end="", flush=True)
@@ -3004,7 +2872,6 @@ def _adopt(project: Project) -> int:
 
     Constraints and indexes with other names than a revision gives them are renamed.
     """
-    from noventa import NoventaError, revision_files
 
     metadata = _plain_metadata(project.registry)
     with _reached(project.config), _migration_engine(project.config).connect() as connection:
@@ -3026,7 +2893,6 @@ def _adopt(project: Project) -> int:
 
 def _take_names(connection: Any, metadata: Any) -> Iterator[tuple[Any, str | None, Any]]:
     """Gives what differs in its name only the name that the database has; yields both names."""
-    import sqlalchemy as sa
 
     inspector = sa.inspect(connection)
     server = connection.dialect.name != "sqlite"
@@ -3048,7 +2914,6 @@ def _take_names(connection: Any, metadata: Any) -> Iterator[tuple[Any, str | Non
 
 def _signature(key: Any) -> tuple[Any, ...]:
     """What two constraints or indexes have in common that differ in their names only."""
-    import sqlalchemy as sa
 
     kinds = {"primary": sa.PrimaryKeyConstraint, "unique": sa.UniqueConstraint}
     if isinstance(key, sa.Index):
@@ -3080,9 +2945,6 @@ def _keys_found(inspector: Any, table: Any) -> dict[tuple[Any, ...], list[str | 
 
 
 def _rename(project: Project, renames: Sequence[tuple[Any, str | None, Any]]) -> None:
-    from alembic.migration import MigrationContext
-    from alembic.operations import Operations
-
     _watch_operations()
     engine = _migration_engine(project.config)
     with migration_lock(project.config), _reached(project.config), engine.begin() as connection:
@@ -3128,9 +2990,6 @@ def _write_baseline(project: Project) -> None:
 @contextmanager
 def _scratch(project: Project) -> Iterator[Any]:
     """A connection to an empty SQLite database, gone afterwards."""
-    import tempfile
-
-    from noventa import Config
 
     with tempfile.TemporaryDirectory() as folder:
         config = Config.from_mapping({"database": f"sqlite:///{folder}/scratch.db"}, project.root)
@@ -3140,8 +2999,6 @@ def _scratch(project: Project) -> Iterator[Any]:
 
 def _compared(metadata: Any, connection: Any) -> tuple[set[str], list[str]]:
     """The revisions that a database is at, and what it lacks to equal the models."""
-    from alembic.autogenerate import produce_migrations
-    from alembic.migration import MigrationContext
 
     _compare_more()
 
@@ -3184,7 +3041,6 @@ def seed(project: Project, *, again: str | None = None, show_list: bool = False)
     Each runs once, in one transaction with its entry in the table noventa_seed, and leaves
     nothing if it fails. --list says which have run; --again NAME runs one once more.
     """
-    from noventa import seed_name
 
     seeds = {seed_name(function): function for function in project.registry.seeds}
     if show_list:
@@ -3216,10 +3072,6 @@ def _run_seed(
 
     The row comes first: of two processes that run one seed, the second waits here, and fails.
     """
-    import sqlalchemy as sa
-    from sqlalchemy import orm
-
-    from noventa import NoventaError
 
     began, finished = time.monotonic(), False
 
@@ -3254,9 +3106,6 @@ def _seed_failure(
     config: Config, engine: Any, function: Any, error: Any, statements: _Statements
 ) -> Exception:
     """What to tell of a seed that failed: where, why, and what it left."""
-    import sqlalchemy as sa
-
-    from noventa import NoventaError, seed_name
 
     name = seed_name(function)
 
@@ -3277,8 +3126,6 @@ def _seed_failure(
 
 
 def _half_seeded(name: str) -> Exception:
-    from noventa import NoventaError
-
     return NoventaError(
         f"Seed {name} has stopped half-way: take away what it left, then run"
         f" `python -m noventa seed --again {name}`."
@@ -3294,15 +3141,11 @@ def _place(error: Exception, function: Callable[..., Any]) -> str:
 
 
 def _not_at_head(config: Config, engine: Any) -> str:
-    from noventa import revision_mismatch
-
     mismatch = revision_mismatch(config, engine)
     return f"\n{mismatch}" if mismatch else ""
 
 
 def _ledger() -> Any:
-    import sqlalchemy as sa
-
     return sa.Table(
         _LEDGER,
         sa.MetaData(),
@@ -3315,8 +3158,6 @@ def _ledger() -> Any:
 
 
 def _make_ledger(engine: Any) -> None:
-    import sqlalchemy as sa
-
     try:
         with engine.begin() as connection:
             _ledger().create(connection, checkfirst=True)
@@ -3327,7 +3168,6 @@ def _make_ledger(engine: Any) -> None:
 
 def _enter_in_ledger(connection: Any, name: str, checksum: str, *, again: bool) -> bool:
     """Whether this process may run the seed: nobody else has, or has begun to."""
-    import sqlalchemy as sa
 
     ledger = _ledger()
     if again:
@@ -3340,10 +3180,6 @@ def _enter_in_ledger(connection: Any, name: str, checksum: str, *, again: bool) 
 
 
 def _complete_in_ledger(connection: Any, name: str, statements: Iterable[str]) -> None:
-    import datetime
-
-    import sqlalchemy as sa
-
     ledger, now = _ledger(), datetime.datetime.now(datetime.UTC)
     tables = _columns_there(connection).keys() - {*_OURS}
     wrote = sorted({table for text in statements if (table := _first_named(tables, text))})
@@ -3362,7 +3198,6 @@ def _forget_seeds(connection: Any, gone: set[str], there: set[str]) -> list[str]
 
     One that has rows in other tables too would add these a second time.
     """
-    import sqlalchemy as sa
 
     if _LEDGER not in there:
         return []
@@ -3392,9 +3227,6 @@ def _reasons_to_repeat(row: Any, function: Callable[..., Any]) -> Iterator[str]:
 
 def _applied_seeds(engine: Any) -> dict[str, Any]:
     """The rows of the ledger by name; none where there is no ledger, which is not made here."""
-    import sqlalchemy as sa
-
-    from noventa import lacks_file, reading
 
     if lacks_file(engine):
         return {}
@@ -3405,10 +3237,6 @@ def _applied_seeds(engine: Any) -> dict[str, Any]:
 
 
 def _list_seeds(config: Config, seeds: Mapping[str, Callable[..., Any]]) -> int:
-    import sqlalchemy as sa
-
-    from noventa import make_engine
-
     with _reached(config):
         applied = _applied_seeds(make_engine(config, poolclass=sa.NullPool))
     rows = [(name, _seed_state(applied.get(name), function)) for name, function in seeds.items()]
@@ -3430,7 +3258,6 @@ def _seed_state(row: Any, function: Callable[..., Any]) -> str:
 
 def _seed_called(name: str, seeds: Mapping[str, Any]) -> str:
     """The full name of a seed of which the last parts were given. Raises NoventaError."""
-    from noventa import NoventaError, did_you_mean
 
     found = [full for full in seeds if full == name or full.endswith(f".{name}")]
     if len(found) == 1:
@@ -3448,7 +3275,6 @@ def _checksum(function: Callable[..., Any]) -> str:
 
 def _set_sequences(connection: Any, registry: Registry) -> None:
     """PostgreSQL: a sequence knows nothing of the ids that a seed gave; it goes on after them."""
-    import sqlalchemy as sa
 
     if connection.dialect.name != "postgresql":
         return
@@ -3480,11 +3306,6 @@ def migration_faults(project: Project) -> list[Fault]:
 
 
 def _portability_faults(project: Project) -> Iterator[Fault]:
-    from sqlalchemy import exc
-    from sqlalchemy.schema import CreateIndex, CreateTable
-
-    from noventa import Fault
-
     wanted = project.config["migrations.portable_to"]
     dialects = {name: dialect for name, dialect in _dialects().items() if name in wanted}
     owners = {table.key: owner for table, owner in project.registry.tables.items()}
@@ -3511,7 +3332,6 @@ def _portability_faults(project: Project) -> Iterator[Fault]:
 
 def length_advice(project: Project) -> Iterator[str]:
     """The columns of each model that hold less on MySQL and MariaDB than elsewhere."""
-    from noventa import is_unbounded
 
     if "mysql" not in project.config["migrations.portable_to"]:
         return
@@ -3532,10 +3352,6 @@ def _owner(owner: str, root: Path) -> str:
 
 
 def _column_faults(table: Any, owner: str, dialects: Mapping[str, Any]) -> Iterator[Fault]:
-    from sqlalchemy import exc
-
-    from noventa import Fault
-
     for column in table.columns:
         for name, dialect in dialects.items():
             try:
@@ -3550,9 +3366,6 @@ def _column_faults(table: Any, owner: str, dialects: Mapping[str, Any]) -> Itera
 
 def _key_faults(table: Any, owner: str) -> Iterator[Fault]:
     """MySQL cannot index text without a length, nor more than 3,072 bytes (4 a character)."""
-    import sqlalchemy as sa
-
-    from noventa import Fault
 
     dialect = _dialects()["mysql"]
     for key in (*table.constraints, *table.indexes):
@@ -3575,7 +3388,6 @@ def _key_faults(table: Any, owner: str) -> Iterator[Fault]:
 
 def _mysql_faults(table: Any, owner: str) -> Iterator[Fault]:
     """What SQLAlchemy compiles for MySQL and MariaDB, but they refuse or take otherwise."""
-    from noventa import Fault
 
     for index in table.indexes:
         if index.unique and _is_partial(index):
@@ -3603,7 +3415,6 @@ def _is_partial(index: Any) -> bool:
 
 def _enum_faults(tables: Mapping[Any, str]) -> Iterator[Fault]:
     """PostgreSQL has one type for all enums of one name."""
-    from noventa import Fault
 
     first: dict[Any, tuple[list[str], str]] = {}
     for column in (column for table in tables for column in table.columns):
@@ -3616,8 +3427,6 @@ def _enum_faults(tables: Mapping[Any, str]) -> Iterator[Fault]:
 
 
 def _revision_faults(project: Project) -> Iterator[Fault]:
-    from noventa import Fault, revision_files, revision_heads
-
     folder = project.root / _FOLDER
     files = revision_files(folder / "versions")
     for revision in files.values():
@@ -3644,9 +3453,6 @@ _REVISE = 'run `python -m noventa migrate revision --autogenerate -m "…"`'
 
 def _import_faults(path: Path, root: Path) -> Iterator[Fault]:
     """A revision is history: it must not change because a model does."""
-    import ast
-
-    from noventa import Fault
 
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if not isinstance(node, ast.Import | ast.ImportFrom):
@@ -3664,9 +3470,6 @@ def _import_faults(path: Path, root: Path) -> Iterator[Fault]:
 
 def _scratch_faults(project: Project) -> Iterator[Fault]:
     """Each revision up, down and up again on an empty SQLite; then the drift from the models."""
-    import sqlalchemy as sa
-
-    from noventa import Fault, NoventaError
 
     where = f"{_FOLDER}/versions"
     with _scratch(project) as connection:
@@ -3746,7 +3549,6 @@ def _print_json(report: Report) -> int:
 
 def _check_settings(report: Report, root: Path) -> Config:
     """The settings, or the defaults where they have faults: the rest can be checked with them."""
-    from noventa import Config, ConfigError, Database
 
     report.looked_at.append("settings: config.yaml")
     try:
@@ -3759,8 +3561,6 @@ def _check_settings(report: Report, root: Path) -> Config:
 
 
 def _check_registry(report: Report, root: Path, config: Config, *, sound: bool) -> None:
-    from noventa import Components, NoventaError, Router
-
     try:
         registry = load_registry(root)
     except NoventaError as error:
@@ -3784,7 +3584,6 @@ def _check_registry(report: Report, root: Path, config: Config, *, sound: bool) 
 
 def _missing_key(components: Components) -> Iterator[Fault]:
     """That templates need a session, and no secret key would sign it."""
-    from noventa import Fault
 
     using = [template for template in components.templates if components.signs(template)]
     if using:
@@ -3795,8 +3594,6 @@ def _missing_key(components: Components) -> Iterator[Fault]:
 
 
 def _check_models(report: Report, project: Project) -> None:
-    from noventa import revision_files, shown_url
-
     registry, config = project.registry, project.config
     tables = _counted(len(registry.metadata.tables), "table")
     report.looked_at.append(f"models: {tables}, on {', '.join(config['migrations.portable_to'])}")
@@ -3810,9 +3607,6 @@ def _check_models(report: Report, project: Project) -> None:
 
 def _database_faults(config: Config) -> Iterator[Fault]:
     """Whether the database answers, and is at the head of the revisions."""
-    import sqlalchemy as sa
-
-    from noventa import Fault, lacks_file, make_engine, reading, revision_mismatch, shown_url
 
     engine = make_engine(config, poolclass=sa.NullPool)
     where = f"database {shown_url(config.database_url)}"
@@ -3855,15 +3649,12 @@ def _deploy_faults(config: Config) -> Iterator[str]:
 
 def _written_keys(config: Config) -> Sequence[str]:
     """The entries of `secret_keys` as they stand in config.yaml, with defaults in them."""
-    import yaml
 
     document = yaml.safe_load((config.root / "config.yaml").read_text("utf-8")) or {}
     return document.get("secret_keys") or ()
 
 
 def _deploy_advice(config: Config) -> Iterator[str]:
-    from noventa import is_loopback
-
     if not config["server.hosts"]:
         yield (
             "server.hosts is empty: any Host is answered, and request.url says what it said; write"
@@ -3894,7 +3685,6 @@ def _deploy_advice(config: Config) -> Iterator[str]:
 
 def routes(project: Project, *, as_json: bool = False) -> int:
     """Prints each URL with what it is made of: page, guards, components, actions, tables."""
-    from noventa import compile_registry
 
     registry = project.registry
     _, components = compile_registry(registry, project.config)
@@ -3915,7 +3705,6 @@ _ROUTE_COLUMNS = (
 
 def _route_row(route: Any, registry: Registry, components: Components) -> dict[str, Any]:
     """A row of the table; a page's `target` is its template, an endpoint's its function."""
-    from noventa import Page, Registry, actions_of
 
     page = route if isinstance(route, Page) else None
     names = components.used_by(page.template) if page else []
@@ -3957,7 +3746,6 @@ def _name_of(function: Any) -> str:
 
 def shell(project: Project) -> int:
     """Opens a Python prompt with `db`, `app`, `registry` and the models."""
-    import code
 
     with _names(project) as names, suppress(SystemExit):  # exit() ends the prompt only
         banner = f"{project.root.name}: {', '.join(names)}. Only db.commit() keeps what db did."
@@ -3970,7 +3758,6 @@ def run(project: Project, file: str, arguments: Sequence[str]) -> int:
 
     It can import the project, and sees its ARGS in sys.argv. Only db.commit() keeps what db did.
     """
-    from noventa import NoventaError
 
     try:
         source = Path(file).read_bytes()
@@ -4022,8 +3809,6 @@ def _names(project: Project) -> Iterator[dict[str, Any]]:
 
 
 def _model_classes(registry: Registry) -> dict[str, type]:
-    from noventa import mapped_classes
-
     listed = [model for component in registry.components for model in component.models]
     classes = (cls for model in [*listed, *registry.models] for cls in mapped_classes(model))
     return {cls.__name__: cls for cls in classes}

@@ -107,13 +107,3 @@ def test_the_module_noventa_is_loaded_once(tmp_path):
     assert ended.returncode == 1
     assert ended.stdout == "False\n"
     assert ended.stderr == "registry.py cannot be imported: registry.py:3: OSError: broken\n"
-
-
-def test_help_loads_no_library():
-    question = (
-        "import sys, noventa_cli; noventa_cli.main(['--help']);"
-        " print({'sqlalchemy', 'alembic', 'jinja2', 'waitress'} & set(sys.modules))"
-    )
-    command = [sys.executable, "-c", question]
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
-    assert ended.stdout.endswith("set()\n")
