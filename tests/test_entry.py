@@ -1,12 +1,11 @@
 """The entry: what the parser does with an argument list, and what the process answers."""
 
-import subprocess
 import sys
 import tomllib
 from importlib.metadata import EntryPoint
 
 import pytest
-from processes import ROOT, environment, noventa, write_project
+from processes import ROOT, noventa, write_project
 
 import noventa_cli
 from noventa_cli import main
