@@ -42,7 +42,6 @@ import inspect
 import io
 import ipaddress
 import json
-import linecache
 import logging
 import math
 import mimetypes
@@ -65,7 +64,7 @@ from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, NamedTuple, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, cast, overload
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import jinja2
@@ -91,6 +90,9 @@ with warnings.catch_warnings():  # WebOb imports `cgi`, deprecated from Python 3
     from webob.cookies import make_cookie
     from webob.datetime_utils import parse_date, serialize_date
     from webob.headers import ResponseHeaders
+
+if TYPE_CHECKING:
+    from noventa_cli import Workbench
 
 __all__ = [
     "App",
@@ -1721,13 +1723,6 @@ class Session(MutableMapping[str, Any]):
                 del flashes[self.settled :]
             self.settled = len(flashes)
 
-    def take(self, kind: str) -> list[str]:
-        """The texts of the messages of one kind, which are then gone."""
-        flashes = self.state["flashes"]
-        self.state["flashes"] = [flash for flash in flashes if flash[1] != kind]
-        self.settled = len(self.state["flashes"])
-        return [text for text, its in flashes if its == kind]
-
     def flashes(self) -> list[Flash]:
         """The messages; they go when the page that asked was sent."""
         self.shown = len(self.state["flashes"])
@@ -3128,7 +3123,9 @@ def _tuple(value: Any) -> tuple[str, ...]:
 
 # ---- Components -----------------------------------------------------------------------------
 
-_FUNCTIONS = {"action", "action_ticket", "component", "flashes", "fragment", "static", "url"}
+_FUNCTIONS = {
+    "action", "action_ticket", "component", "flashes", "fragment", "static", "url", "workbench"
+}  # fmt: skip
 RESERVED = frozenset({*_FUNCTIONS, "children", "instance", "key"})
 _SEEN_BY_MACROS: Any = {*_FUNCTIONS, "instance"}
 _NO_PROPS = RESERVED | {"request", "session", "db", "caller"}
@@ -3408,7 +3405,9 @@ class CompiledComponent:
 
 def ask_guard(exchange: Exchange, guard: Handler, props: Mapping[str, Any] | None = None) -> None:
     """Runs a guard. Raises Answered if it does not let pass."""
+    exchange.trail.append(name_of(guard))
     returned = guard(exchange.request, exchange.session, exchange.db, **(props or {}))
+    exchange.trail.pop()
     report_forgotten_commit(exchange, guard)
     if isinstance(returned, webob.Response):
         raise Answered(returned)
@@ -3437,6 +3436,7 @@ class Components:
         )
         self.jinja.filters.update(registry.filters)
         self.jinja.globals.update(registry.globals)
+        self.jinja.globals["workbench"] = str  # an empty text, where there is none
         for name in sorted(RESERVED & registry.globals.keys()):
             problem = f"globals has {name!r}, the name of a template function"
             self.faults.append(Fault(registry.where, problem, "rename it"))
@@ -4191,7 +4191,6 @@ _ASKED_AGAIN = {
     "other-session": "Your session has changed: please send the form again.",
     "old-ticket": "This form is out of date: please send it again.",
 }
-_UNCOMMITTED = "uncommitted"  # kind of the message that carries a report over a redirect, in debug
 _WRITES_LATE = (
     "; {} read first and then wrote in a GET, which SQLite refuses where others write meanwhile:"
     " write `writes=True` on its entry."
@@ -4235,10 +4234,13 @@ class App:
         self._checks_visitors = bool(self._debug or config["server.hosts"])
         self._answers_to = functools.lru_cache(maxsize=100)(config.answers_to)
         self._trusted_origins = frozenset(map(origin_of, config["trusted_origins"]))
-        self._pages = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(data_folder("templates")), autoescape=True
-        )
-        self._error_page = self._pages.get_template("error.html")
+        source = (data_folder("templates") / "error.html").read_text("utf-8")
+        self._error_page = jinja2.Environment(autoescape=True).from_string(source)
+        self.workbench: Workbench | None = None
+        if self._debug:
+            from noventa_cli import Workbench  # noqa: PLC0415 - in production nothing of it is loaded
+
+            self.workbench = Workbench(self)
 
     def __repr__(self) -> str:
         return f"<App {self.config.root.name}, {self.database!r}>"
@@ -4253,6 +4255,11 @@ class App:
         request = Request(environ, self._limits, scope.closers)
         request.app = self
         exchange = Exchange(request, self.sessions.open(request), scope, not scope.writes)
+        if self.workbench is not None:
+            return self.workbench.respond(exchange, self._respond)
+        return self._respond(exchange)
+
+    def _respond(self, exchange: Exchange) -> Answer:
         try:
             return self._finish(exchange, self._answer(exchange))
         except (Exception, SystemExit) as error:
@@ -4294,6 +4301,8 @@ class App:
         if self._checks_visitors:
             self._check_visitor(request)
         path = request.check()
+        if self.workbench is not None and path.startswith(self.workbench.path):
+            return self.workbench.page(exchange, path)
         match = self.router.match(path, request.environ["REQUEST_METHOD"])
         if match is None:
             return self._other_form(request, path)
@@ -4373,7 +4382,7 @@ class App:
         allow = ", ".join(sorted({*methods, "OPTIONS"}))
         if method != "OPTIONS":
             raise Refusal(405, "method", {"Allow": allow})
-        answer = self._html("", 204)
+        answer = self.page("", 204)
         answer.headers["Allow"] = allow
         return answer
 
@@ -4450,7 +4459,7 @@ class App:
     def _page(self, exchange: Exchange, page: Page) -> Answer | webob.Response:
         request, components = exchange.request, self.components
         if exchange.reads and not (request.query_string and FRAGMENT in request.args):
-            return self._html(self._render(exchange, page), exchange.status)
+            return self.page(self._render(exchange, page), exchange.status)
         if exchange.reads:
             ticket = self._ticket(request, components.fragments, request.args)
         else:
@@ -4472,7 +4481,7 @@ class App:
             components.by_name[name].check_guard(exchange, props)
         if exchange.reads:
             html = Rendering(components, exchange, None).fragment(compiled, ticket)
-            return self._html(html, exchange.status)
+            return self.page(html, exchange.status)
         return self._act(exchange, page, ticket, compiled)
 
     def _outdated(self, session: Session, ticket: Ticket) -> str | None:
@@ -4505,8 +4514,8 @@ class App:
         html = self._render(exchange, page, typed)
         if not session.shown:  # the page shows no messages: say it all the same
             session.state["flashes"].pop()
-            html = _inserted(html, f'<p role="status">{escape(text)}</p>')
-        answer = self._html(html, 403)
+            html = inserted(html, f'<p role="status">{escape(text)}</p>')
+        answer = self.page(html, 403)
         answer.headers["X-Noventa-Refused"] = reason
         return answer
 
@@ -4530,38 +4539,35 @@ class App:
             html = Rendering(self.components, exchange, posted).fragment(compiled, ticket)
         else:
             html = self._render(exchange, page, posted)
-        return self._html(html, exchange.status)
+        return self.page(html, exchange.status)
 
     def _call(
         self, exchange: Exchange, handler: Handler, arguments: Mapping[str, Any], retries: int
     ) -> Any:
         """What a handler returns; after a conflict it finds everything as it was before."""
         given = exchange.request, exchange.session, exchange.db
-        if not retries:
-            return handler(*given, **arguments)
-        restore = exchange.session.checkpoint()
+        exchange.trail.append(name_of(handler))
+        if retries:
+            restore = exchange.session.checkpoint()
 
-        def attempt() -> Any:
-            exchange.request.rewind()
-            restore()
-            return handler(*given, **arguments)
+            def attempt() -> Any:
+                exchange.request.rewind()
+                restore()
+                return handler(*given, **arguments)
 
-        return exchange.scope.replay(attempt, retries)
+            returned = exchange.scope.replay(attempt, retries)
+        else:
+            returned = handler(*given, **arguments)
+        exchange.trail.pop()
+        return returned
 
     def _render(self, exchange: Exchange, page: Page, posted: Posted | None = None) -> str:
-        if self._debug and self.sessions.name in exchange.request.cookies:
-            for text in exchange.session.take(_UNCOMMITTED):  # before a redirect
-                handler, *rows = text.split("\n")
-                exchange.reports.append((handler, rows))
         rendering = Rendering(self.components, exchange, posted)
         html = rendering.page(self.components.by_page[page], exchange.request.view_args)
-        if self._debug:
-            notice = self._pages.get_template("uncommitted.html")
-            for handler, rows in exchange.reports:
-                html = _inserted(html, notice.render(handler=handler, rows=rows))
-        return html
+        return html if self.workbench is None else self.workbench.with_notices(exchange, html)
 
-    def _html(self, html: str, status: int = 200) -> Answer:
+    def page(self, html: str, status: int = 200) -> Answer:
+        """A page of HTML as an answer, with the headers of every page."""
         return self._whole("text/html; charset=UTF-8", html.encode("utf-8"), status)
 
     def _whole(self, content_type: str, body: bytes, status: int = 200) -> Answer:
@@ -4601,7 +4607,7 @@ class App:
         else:
             page = self.components.error_page(status)
             html = self._own_error_page(exchange, page, shown) if page else None
-            answer = self._html(html or self._error_page.render(shown), status)
+            answer = self.page(html or self._error_page.render(shown), status)
             if exchange.session.touched:
                 make_private(answer)
         answer.headerlist.append(("Vary", "Accept"))
@@ -4634,9 +4640,8 @@ class App:
         is_redirect = answer.status.startswith("3") and "Location" in answer.headers
         if is_redirect and not exchange.mounted and _asks_for_fragment(request):
             self._redirect_page(request, answer)
-        if self._debug and is_redirect and self.config["secret_keys"]:
-            for handler, rows in exchange.reports:  # for the page that it leads to
-                session.flash("\n".join([handler, *rows]), _UNCOMMITTED)
+        if is_redirect and self.workbench is not None:
+            self.workbench.keep_notices(exchange)
         if session.touched:
             if session.shown and request.method != "HEAD":
                 del session.state["flashes"][: session.shown]
@@ -4709,12 +4714,12 @@ class App:
         where, reference = trail or "?", exchange.refer()
         name = type(error).__name__
         log.error("500 %s in %s: %s, reference %s", what, where, name, reference, exc_info=error)
-        if self._shows_debug(exchange):
-            return self._debug_page(exchange, error, 500)
-        return self._error(exchange, 500)
+        return self._debug_page(exchange, error, 500) or self._error(exchange, 500)
 
-    def _shows_debug(self, exchange: Exchange) -> bool:
-        return self._debug and not _prefers_json(exchange.request, default=False)
+    def _debug_page(self, exchange: Exchange, error: BaseException, status: int) -> Answer | None:
+        if self.workbench is None or _prefers_json(exchange.request, default=False):
+            return None
+        return self.workbench.error_page(exchange, error, status)
 
     def _refused(
         self, exchange: Exchange, refusal: Refusal, fault: BaseException | None = None
@@ -4725,42 +4730,11 @@ class App:
         said = f"in {trail}: {detail}" if trail and detail else detail
         end = f", {said}" if said else ""
         log.warning("refused %s: %s (%d)%s", what, reason, status, end, exc_info=fault)
-        if fault is not None and self._shows_debug(exchange):
-            answer = self._debug_page(exchange, fault, status)
-        else:
-            answer = self._error(exchange, status, said if self._debug else None)
+        shown = self._debug_page(exchange, fault, status) if fault is not None else None
+        answer = shown or self._error(exchange, status, said if self._debug else None)
         for name, value in {**refusal.headers, "X-Noventa-Refused": reason}.items():
             answer.headers[name] = value
         return answer
-
-    def _debug_page(self, exchange: Exchange, error: BaseException, status: int) -> Answer:
-        hide = functools.partial(_without, sorted(self._secrets(exchange.request), key=len))
-        frames = [
-            _shown_frame(frame, line, hide)
-            for frame, line in traceback.walk_tb(error.__traceback__)
-        ]
-        in_templates = [frame for frame in frames if frame["is_template"]]
-        page = self._pages.get_template("debug.html").render(
-            status=status,
-            title=_status_line(status)[4:],
-            exception=hide(traceback.format_exception_only(error)[-1].strip()),
-            request_line=described(exchange.request.environ),
-            component_path=exchange.trail,
-            template=in_templates[-1] if in_templates else None,
-            frames=frames,
-        )
-        return self._html(page.encode("utf-8", "replace").decode(), status)
-
-    def _secrets(self, request: Request) -> Iterator[str]:
-        yield from self.config["secret_keys"]
-        if password := self.config.database_url.password:
-            yield from (password, quote(password, safe=""))
-        pairs = request.environ.get("HTTP_COOKIE", "").split(";")
-        cookies = [pair.partition("=")[2].strip(_BLANK) for pair in pairs]
-        cookies += request.__dict__.get("cookies", {}).values()  # the same without their quotes
-        yield from (value for value in cookies if len(value) > 5)  # `theme=dark` is no secret
-        fields, _ = request.__dict__.get("_posted", (Values[str](), None))
-        yield from (value for name, value in fields.pairs() if "password" in name.lower())
 
 
 def compile_registry(registry: Registry, config: Config) -> tuple[Router, Components]:
@@ -4870,7 +4844,7 @@ def _asks_for_fragment(request: Request) -> bool:
     return by_htmx or environ.get("HTTP_NOVENTA_FRAGMENT") == "1"
 
 
-def _inserted(page: str, notice: str) -> str:
+def inserted(page: str, notice: str) -> str:
     """A page with a notice at its end."""
     before, end, after = page.rpartition("</body>")
     return before + notice + end + after if end else page + notice
@@ -4962,22 +4936,3 @@ def _chosen_headers(configured: Mapping[str, Any]) -> list[tuple[str, str]]:
     chosen |= {name.title(): value for name, value in configured.items()}
     own = ("Content-Type", "Content-Length")  # of each body
     return [(n, str(value)) for n, value in chosen.items() if value is not None and n not in own]
-
-
-def _without(secrets_: Sequence[str], text: str) -> str:
-    """`text` without the secrets; the longest goes first, as it may contain a shorter one."""
-    for secret in reversed(secrets_):
-        text = text.replace(secret, "…") if secret else text
-    return text
-
-
-def _shown_frame(frame: Any, line: int, hide: Callable[[str], str]) -> dict[str, Any]:
-    file, is_template = frame.f_code.co_filename, "__jinja_exception__" in frame.f_globals
-    linecache.checkcache(file)
-    around = range(max(1, line - 4), line + 5)
-    source = [(number, hide(linecache.getline(file, number).rstrip())) for number in around]
-    function = frame.f_code.co_name
-    return {
-        "file": file, "line": line, "function": function, "source": source,
-        "is_template": is_template,
-    }  # fmt: skip

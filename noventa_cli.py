@@ -6,27 +6,33 @@ Projects              finding and importing a project, making a new one
 Server                waitress, reloading, stopping
 Migrations and seeds  what env.py runs, and the commands around Alembic
 Inspection            check, routes, shell, run
+Workbench             what debug shows of an application, at /_noventa/
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import base64
 import code
 import copy
 import datetime
 import errno
 import functools
 import hashlib
+import http
 import importlib
 import importlib.util
 import inspect
 import io
+import itertools
 import json
+import linecache
 import logging
 import math
 import os
 import re
+import reprlib
 import secrets
 import signal
 import subprocess
@@ -37,18 +43,21 @@ import time
 import traceback
 import uuid
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import sqlalchemy as sa
+import webob
 import yaml
 from alembic import context
 from alembic.autogenerate import comparators, produce_migrations, renderers
@@ -61,11 +70,13 @@ from alembic.operations import Operations, ops, toimpl
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from markupsafe import Markup
 from sqlalchemy import event, exc, orm
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.dialects.mysql.mariadb import MariaDBDialect
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.schema import CreateIndex, CreateTable, sort_tables_and_constraints
+from sqlalchemy.sql.util import find_tables
 from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import generic_repr
 from waitress import wasyncore
@@ -74,22 +85,27 @@ from waitress.server import create_server
 
 from noventa import (
     STARTER_KEY,
+    Answer,
     App,
     Components,
     Config,
     ConfigError,
     Database,
+    Exchange,
     Fault,
     NoventaError,
     Page,
     Registry,
+    Request,
     Router,
+    Static,
     __version__,
     actions_of,
     compile_registry,
     data_folder,
     described,
     did_you_mean,
+    inserted,
     is_loopback,
     is_unbounded,
     lacks_file,
@@ -2812,11 +2828,11 @@ def _lock_file(handle: Any) -> bool:
     """Whether the open file is now locked by this process, until it is closed."""
     try:
         if sys.platform == "win32":
-            import msvcrt
+            import msvcrt  # noqa: PLC0415 - Windows only
 
             msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
         else:
-            import fcntl
+            import fcntl  # noqa: PLC0415 - not on Windows
 
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
@@ -3812,3 +3828,455 @@ def _model_classes(registry: Registry) -> dict[str, type]:
     listed = [model for component in registry.components for model in component.models]
     classes = (cls for model in [*listed, *registry.models] for cls in mapped_classes(model))
     return {cls.__name__: cls for cls in classes}
+
+
+# ---- Workbench ------------------------------------------------------------------------------
+# An App makes one in debug only, where no other machine gets an answer; in production nothing of
+# this module is imported.
+
+_KEPT = 50  # requests
+_MOST_STATEMENTS = 1_000  # of one request
+_LONGEST = 2_000  # characters of a statement, of its parameters
+_REPEATED = 3  # times that the same statement from one line is worth a word
+
+
+@dataclass(eq=False)
+class Statement:
+    """One that was sent to the database; `where` is the line of the project that asked."""
+
+    text: str
+    parameters: str
+    where: str
+    tables: list[str]
+    started: float
+    seconds: float = 0.0
+    rows: int | None = None  # given or changed, where the driver says it
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changed rows, by its first word; WITH … is judged as reading."""
+        return self.text.lstrip("( ").partition(" ")[0].upper() in _WRITING
+
+
+_WRITING = {"INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE"}
+
+
+@dataclass(eq=False)
+class Part:
+    """A page, guard, component or action while it ran, with what ran inside."""
+
+    name: str
+    started: float
+    ended: float = 0.0
+    inside: list[Part] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)
+
+    def walk(self, depth: int = 0) -> Iterator[tuple[int, Part]]:
+        """This part and all inside it, each with its depth."""
+        yield depth, self
+        for part in self.inside:
+            yield from part.walk(depth + 1)
+
+
+class Trail(list[str]):
+    """The trail of an exchange that notes when each part of it began and ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = Part("", time.perf_counter())
+        self.open = [self.root]
+
+    def append(self, name: str) -> None:
+        """A part begins."""
+        super().append(name)
+        part = Part(name, time.perf_counter())
+        self.open[-1].inside.append(part)
+        self.open.append(part)
+
+    def pop(self, index: Any = -1) -> str:
+        """The innermost part has ended."""
+        self.end(len(self.open) - 1)
+        return super().pop(index)
+
+    def __delitem__(self, index: Any) -> None:
+        super().__delitem__(index)
+        self.end(len(self) + 1)
+
+    def __setitem__(self, index: Any, names: Any) -> None:
+        self.end(1)
+        super().clear()
+        for name in names:
+            self.append(name)
+
+    def end(self, depth: int) -> None:
+        """Ends what is open from that depth on."""
+        now = time.perf_counter()
+        for part in self.open[depth:]:
+            part.ended = now
+        del self.open[depth:]
+
+
+class Record:
+    """A request that was answered, as the workbench shows it."""
+
+    def __init__(self, number: int, exchange: Exchange) -> None:
+        self.number, self.at = number, datetime.datetime.now()
+        self.what = described(exchange.request.environ)
+        self.trail = Trail()
+        self.status, self.headers = 0, list[tuple[str, str]]()
+        self.asked: dict[str, str] = {}
+        self.session: list[str] = []
+        self.endings: list[str] = []  # commits and rollbacks that ended a transaction
+        self.reports: list[tuple[str, list[str]]] = []
+
+    @property
+    def parts(self) -> list[tuple[int, Part]]:
+        """What ran, in order, each with its depth."""
+        return [pair for part in self.trail.root.inside for pair in part.walk()]
+
+    @property
+    def statements(self) -> list[Statement]:
+        """All that was sent to the database, in order."""
+        found = [one for _, part in self.trail.root.walk() for one in part.statements]
+        return sorted(found, key=lambda one: one.started)
+
+    @property
+    def milliseconds(self) -> float:
+        """From the first look at the request to the whole answer."""
+        return 1000 * (self.trail.root.ended - self.trail.root.started)
+
+    @property
+    def in_database(self) -> float:
+        """Milliseconds of all statements."""
+        return 1000 * sum(one.seconds for one in self.statements)
+
+    @property
+    def tone(self) -> str:
+        """The class of its status."""
+        return "bad" if self.status >= 500 else "warn" if self.status >= 400 else "good"
+
+    @property
+    def repeated(self) -> list[tuple[int, Statement]]:
+        """Those that one line sent again and again, most often first, with how often."""
+        counts = Counter((one.text, one.where) for one in self.statements)
+        first = {(one.text, one.where): one for one in reversed(self.statements)}
+        return [(n, first[key]) for key, n in counts.most_common() if n >= _REPEATED]
+
+
+@dataclass(eq=False)
+class Group:
+    """Parts of one name that ran one after another in the same part, as one line of the tree."""
+
+    name: str
+    depth: int
+    begins: float  # per cent of the request's time
+    takes: float
+    times: int = 0
+    seconds: float = 0.0
+    statements: list[Statement] = field(default_factory=list)
+
+    @property
+    def milliseconds(self) -> float:
+        """Of all its parts, with what ran inside."""
+        return 1000 * self.seconds
+
+    @property
+    def told(self) -> list[tuple[int, float, int | None, Statement]]:
+        """Each statement once: how often, seconds and rows of all, and the first of them."""
+        found: dict[tuple[str, str], list[Statement]] = {}
+        for one in self.statements:
+            found.setdefault((one.text, one.where), []).append(one)
+        return [
+            (
+                len(same),
+                sum(one.seconds for one in same),
+                _sum_of(one.rows for one in same),
+                same[0],
+            )
+            for same in found.values()
+        ]
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it sends the same again and again."""
+        return any(times >= _REPEATED for times, *_ in self.told)
+
+
+def _sum_of(numbers: Iterable[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known else None
+
+
+def _grouped(record: Record) -> list[Group]:
+    """The tree of a request, with twenty rows as one line."""
+    groups: list[Group] = []
+    start, whole = record.trail.root.started, record.milliseconds / 1000 or 1.0
+
+    def add(parts: Sequence[Part], depth: int) -> None:
+        for name, found in itertools.groupby(parts, key=lambda part: part.name):
+            same = [*found]
+            begins, ends = same[0].started - start, same[-1].ended - start
+            group = Group(name, depth, 100 * begins / whole, 100 * (ends - begins) / whole)
+            groups.append(group)
+            for part in same:
+                group.times += 1
+                group.seconds += part.ended - part.started
+                group.statements += part.statements
+            add([inner for part in same for inner in part.inside], depth + 1)
+
+    add(record.trail.root.inside, 0)
+    return groups
+
+
+class Workbench:
+    """The pages at /_noventa/, and what debug adds to those of the application."""
+
+    path = "/_noventa"
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.records: deque[Record] = deque(maxlen=_KEPT)
+        self._numbers = itertools.count(1)
+        self._now: ContextVar[Record | None] = ContextVar("noventa_record", default=None)
+        self._notices: list[tuple[str, list[str]]] = []  # of before a redirect
+        self._templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(data_folder("templates") / "workbench"),
+            autoescape=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=jinja2.StrictUndefined,
+        )
+        self._templates.filters["ms"] = lambda value: f"{value:.3g} ms"
+        self._files = {route.path for route in app.registry.routes if isinstance(route, Static)}
+        app.jinja.globals["workbench"] = self.link
+        engine = app.database.engine
+        event.listen(engine, "before_cursor_execute", self._before_statement)
+        event.listen(engine, "after_cursor_execute", self._after_statement)
+        for ending in ("commit", "rollback"):
+            event.listen(engine, ending, partial(self._note_ending, ending))
+
+    # What it sees of a request.
+
+    def respond(self, exchange: Exchange, answer: Callable[[Exchange], Answer]) -> Answer:
+        """The answer to a request, which is kept to be looked at."""
+        record = Record(next(self._numbers), exchange)
+        exchange.trail = record.trail
+        token = self._now.set(record)
+        try:
+            answered = answer(exchange)
+        finally:
+            self._now.reset(token)
+            record.trail.end(0)
+        of_ours = exchange.request.environ.get("PATH_INFO", "").startswith(self.path)
+        if not of_ours and not self._files.intersection(record.trail[:1]):
+            self._keep(record, exchange, answered)
+        return answered
+
+    def _keep(self, record: Record, exchange: Exchange, answered: Answer) -> None:
+        request, session = exchange.request, exchange.session
+        hide, environ = self._hider(request), request.environ
+        pairs = environ.get("HTTP_COOKIE", "").split(";")
+        cookies = [pair.partition("=")[0].strip() for pair in pairs]
+        record.status, record.reports = int(answered.status[:3]), exchange.reports
+        record.headers = [
+            (name, "hidden" if name == "Set-Cookie" else hide(value))
+            for name, value in answered.headerlist
+        ]
+        record.asked = {
+            "Query": hide(environ.get("QUERY_STRING", "")) or "none",
+            "Accept": environ.get("HTTP_ACCEPT", "none"),
+            "Cookies": ", ".join(f"{name}, hidden" for name in cookies if name) or "none",
+        }
+        record.session = sorted(session) if session.touched else []
+        for one in record.statements:
+            one.parameters = hide(one.parameters)
+        self.records.append(record)
+
+    def _before_statement(self, *sent: Any) -> None:
+        _, _, text, parameters, context, _ = sent
+        record = self._now.get()
+        if record is None or len(record.statements) >= _MOST_STATEMENTS:
+            return
+        tables = _tables_of(context)
+        shown = _BRIEF.repr(parameters)
+        one = Statement(text[:_LONGEST], shown, self.asking_line(), tables, time.perf_counter())
+        record.trail.open[-1].statements.append(one)
+        context.noventa_statement = one
+
+    def _after_statement(self, *sent: Any) -> None:
+        _, cursor, _, _, context, _ = sent
+        one: Statement | None = getattr(context, "noventa_statement", None)
+        if one is not None:
+            one.seconds = time.perf_counter() - one.started
+            fetched = getattr(context.cursor_fetch_strategy, "_rowbuffer", None)  # on SQLite all
+            rows = cursor.rowcount if fetched is None else len(fetched)
+            one.rows = rows if rows >= 0 else None
+
+    def _note_ending(self, ending: str, connection: Any) -> None:
+        record = self._now.get()
+        if record is not None:
+            record.endings.append(ending)
+
+    def asking_line(self) -> str:
+        """`pages/index.html:7`: the line of the project that is running now."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame:
+            if where := self.line_of(frame, frame.f_lineno):
+                return where
+            frame = frame.f_back
+        return ""
+
+    def line_of(self, frame: FrameType, line: int) -> str:
+        """Where in the project a frame stands; empty for one of a library."""
+        template = frame.f_globals.get("__jinja_template__")
+        if template is not None:
+            return f"{template.name}:{template.get_corresponding_lineno(line)}"
+        path = Path(frame.f_code.co_filename)
+        if not path.is_relative_to(self.app.config.root) or "site-packages" in path.parts:
+            return ""
+        return f"{path.relative_to(self.app.config.root).as_posix()}:{line}"
+
+    # What it adds to the pages of the application.
+
+    @jinja2.pass_context
+    def link(self, context: jinja2.runtime.Context) -> Markup:
+        """A small link from a page to its request, for the foot of a layout."""
+        record = self._now.get()
+        if record is None:
+            return Markup()
+        url = context["url"](f"{self.path}/requests/{record.number}")
+        count = _counted(len(record.statements), "statement")
+        return Markup('<a class="noventa" href="{}">{}</a>').format(url, count)
+
+    def with_notices(self, exchange: Exchange, html: str) -> str:
+        """A page with what was not committed before it, in this request or before a redirect."""
+        reports, self._notices = [*self._notices, *exchange.reports], []
+        template = self._templates.get_template("uncommitted.html")
+        for handler, rows in reports:
+            html = inserted(html, template.render(handler=handler, rows=rows))
+        return html
+
+    def keep_notices(self, exchange: Exchange) -> None:
+        """Keeps what was not committed for the page that a redirect leads to."""
+        self._notices += exchange.reports
+
+    def error_page(self, exchange: Exchange, error: BaseException, status: int) -> Answer:
+        """What went wrong, with the source around each frame."""
+        hide = self._hider(exchange.request)
+        frames = [
+            _shown_frame(frame, line, hide)
+            for frame, line in traceback.walk_tb(error.__traceback__)
+        ]
+        in_templates = [frame for frame in frames if frame["is_template"]]
+        return self._page(
+            exchange, "error.html", status,
+            title=http.HTTPStatus(status).phrase,
+            exception=hide(traceback.format_exception_only(error)[-1].strip()),
+            request_line=described(exchange.request.environ),
+            component_path=[*exchange.trail],
+            template=in_templates[-1] if in_templates else None,
+            frames=frames,
+        )  # fmt: skip
+
+    def _hider(self, request: Request) -> Callable[[str], str]:
+        """A function that takes secrets out of a text; the longest first, as it may contain a
+        shorter one."""
+        secrets_ = sorted({*self._secrets(request)} - {""}, key=len, reverse=True)
+
+        def hide(text: str) -> str:
+            for secret in secrets_:
+                text = text.replace(secret, "…")
+            return text
+
+        return hide
+
+    def _secrets(self, request: Request) -> Iterator[str]:
+        config = self.app.config
+        yield from config["secret_keys"]
+        if password := config.database_url.password:
+            yield from (password, quote(password, safe=""))
+        pairs = request.environ.get("HTTP_COOKIE", "").split(";")
+        cookies = [pair.partition("=")[2].strip(" \t") for pair in pairs]
+        cookies += request.__dict__.get("cookies", {}).values()  # the same without their quotes
+        yield from (value for value in cookies if len(value) > 5)  # `theme=dark` is no secret
+        fields = request.__dict__.get("_posted", ((), ()))[0]
+        for name, value in fields.pairs() if fields else ():
+            if "password" in name.lower():
+                yield value
+
+    # Its own pages.
+
+    def page(self, exchange: Exchange, path: str) -> Answer | webob.Response:
+        """The answer at a path of ours. Raises HTTPNotFound."""
+        name, _, number = path.removeprefix(self.path).strip("/").partition("/")
+        if exchange.request.method not in ("GET", "HEAD"):
+            raise webob.exc.HTTPMethodNotAllowed(headers={"Allow": "GET, HEAD"})
+        if not name:
+            return self._page(exchange, "map.html")
+        if name != "requests":
+            raise webob.exc.HTTPNotFound
+        if not number:
+            newest_first = [*self.records][::-1]
+            return self._page(exchange, "requests.html", records=newest_first, kept=_KEPT)
+        records = [*self.records]
+        numbers = [one.number for one in records]
+        if not number.isdecimal() or int(number) not in numbers:
+            raise webob.exc.HTTPNotFound
+        here = numbers.index(int(number))
+        before, after = [0, *numbers][here], [*numbers, 0][here + 1]
+        record = records[here]
+        return self._page(
+            exchange, "request.html", record=record, groups=_grouped(record), before=before,
+            after=after,
+        )  # fmt: skip
+
+    def _page(self, exchange: Exchange, name: str, status: int = 200, **values: Any) -> Answer:
+        html = self._templates.get_template(name).render(
+            app=self.app.config.root.name,
+            home=exchange.url("/"),
+            at=exchange.url(self.path),
+            here=name,
+            status=status,
+            **values,
+        )
+        html = html.encode("utf-8", "replace").decode()  # a lone surrogate of a client's
+        answer = self.app.page(html, status)
+        digests = [
+            base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+            for style in re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
+        ]
+        styles = " ".join(f"'sha256-{digest}'" for digest in digests)
+        answer.headers["Content-Security-Policy"] = (
+            f"default-src 'none'; img-src data:; style-src {styles}; base-uri 'none';"
+            " form-action 'none'; frame-ancestors 'self'"
+        )
+        answer.headers["Cache-Control"] = "no-store"
+        return answer
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxtuple = _BRIEF.maxlist = _BRIEF.maxdict = 20
+_BRIEF.maxstring = _BRIEF.maxother = 100
+
+
+def _tables_of(context: Any) -> list[str]:
+    """The tables that a statement of SQLAlchemy's names; none for one that is text."""
+    compiled = getattr(context, "compiled", None)
+    if compiled is None or not isinstance(compiled.statement, sa.ClauseElement):
+        return []
+    found = find_tables(
+        compiled.statement, check_columns=True, include_joins=True, include_selects=True,
+        include_crud=True,
+    )  # fmt: skip
+    return sorted({table.name for table in found if isinstance(table, sa.Table)})
+
+
+def _shown_frame(frame: FrameType, line: int, hide: Callable[[str], str]) -> dict[str, Any]:
+    file, is_template = frame.f_code.co_filename, "__jinja_exception__" in frame.f_globals
+    linecache.checkcache(file)
+    around = range(max(1, line - 4), line + 5)
+    source = [(number, hide(linecache.getline(file, number).rstrip())) for number in around]
+    return {
+        "file": file, "line": line, "function": frame.f_code.co_name, "source": source,
+        "is_template": is_template,
+    }  # fmt: skip

@@ -293,7 +293,7 @@ def test_an_error_page_tells_nothing_and_the_log_tells_all(tmp_path, caplog):
     ):
         assert word not in answer.text
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert record.getMessage().startswith("500 GET / in /: RuntimeError")
+    assert record.getMessage().startswith("500 GET / in / > handler: RuntimeError")
     assert record.exc_info
 
 

@@ -469,7 +469,7 @@ def test_the_log_says_what_lets_a_get_write(
     both = Endpoint("/visits", meets_another, methods=["GET", "POST"], cross_origin=True)
     app = counting_app(tmp_path, "sqlite:///./a.db", both)
     assert ask(app, method, "/visits").status == 503
-    said = "/visits read first and then wrote in a GET"
+    said = "/visits > meets_another read first and then wrote in a GET"
     assert (said in caplog.text) == ("write `writes=True` on its entry" in caplog.text)
     assert (said in caplog.text) == (method == "GET")
 

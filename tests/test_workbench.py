@@ -1,0 +1,170 @@
+"""The workbench: what debug shows at /_noventa/ of the application and its requests."""
+
+import base64
+import hashlib
+import re
+import subprocess
+import sys
+
+import sqlalchemy as sa
+from counters import Counter, counting_app
+from processes import ROOT, environment
+from support import make_module
+from visitors import Visitor, ask, post
+
+from noventa import Component, Endpoint, Page, Static, redirect
+
+FILES = {
+    "layout.html": "<body>{% block main %}{% endblock %}{{ workbench() }}</body>",
+    "page.html": """{% extends 'layout.html' %}{% block main %}
+      {{ component('rows') }}{% endblock %}""",
+    "rows.html": "{% for n in range(4) %}{{ component('row', number=1, key=n) }}{% endfor %}",
+    "row.html": "{{ counter.value }}<form method='post'>{{ action('add') }}</form>",
+    "files/site.css": "body {}",
+}
+ROW = """
+    import sqlalchemy as sa
+    from counters import Counter
+    def load_template_context(request, session, db, number):
+        return {"counter": db.scalars(sa.select(Counter).where(Counter.id == number)).one()}
+    def action_add(request, session, db, number):
+        db.get(Counter, number).value += 1
+        if "commit" in request.form:
+            db.commit()
+        return {"_redirect": "/"} if "redirect" in request.form else {}
+"""
+
+
+def signed_in(request, session, db):
+    session["user"] = 1
+
+
+def fail(request, session, db):
+    raise LookupError("lost: " + request.cookies.get("token", ""))
+
+
+def bench(root, *, debug=True):
+    """An application with a list of four rows that each ask for themselves."""
+    return counting_app(
+        root, "sqlite:///./a.db",
+        Page("/", "page.html", guards=[signed_in]),
+        Endpoint("/away", lambda request, session, db: redirect("/")),
+        Endpoint("/fail", fail),
+        Static("/files", "files"),
+        debug=debug, files=FILES,
+        components=[
+            Component("rows", "rows.html"),
+            Component("row", "row.html", logic=make_module("row_logic", ROW)),
+        ],
+    )  # fmt: skip
+
+
+def text_of(answer):
+    """The text of a page as it is read: one space between words."""
+    body = re.sub(r"<style>.*?</style>", "", answer.text, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))
+
+
+def test_requests_are_listed_with_posts_and_redirects_and_without_files(tmp_path):
+    app = bench(tmp_path)
+    ask(app)
+    ask(app, path="/away")
+    ask(app, path="/files/site.css")
+    post(app, "/", {"x": "y"})
+    ask(app, path="/_noventa/requests")
+    shown = text_of(ask(app, path="/_noventa/requests"))
+    found = re.findall(r"(\d{3}) ((?:GET|POST) \S+)", shown)
+    assert found == [("400", "POST /"), ("303", "GET /away"), ("200", "GET /")]
+
+
+def test_a_request_shows_its_parts_statements_rows_and_the_line_that_asked(tmp_path):
+    app = bench(tmp_path)
+    ask(app)
+    shown = text_of(ask(app, path="/_noventa/requests/1"))
+    names = [part.name for _, part in app.workbench.records[0].parts]
+    assert names == ["page.html", "signed_in", "rows", *["row"] * 4]
+    assert re.search(r"row × 4 [\d.e-]+ ms 4 statements SELECT counters.id", shown)
+    assert "4 times , " in shown
+    assert re.search(r"4 times , .* ms · 4 rows · rows.html:1", shown)
+    assert "Session user" in shown
+
+
+def test_a_statement_sent_again_and_again_comes_with_its_cure(tmp_path):
+    app = bench(tmp_path)
+    ask(app)
+    shown = text_of(ask(app, path="/_noventa/requests/1"))
+    assert "One statement was sent 4 times" in shown
+    assert "Load all of them once in the component around it" in shown
+
+
+def test_what_a_post_wrote_and_committed_is_shown(tmp_path):
+    visitor = Visitor(bench(tmp_path))
+    ticket = visitor.get("/").tickets[0]
+    visitor.post("/", ticket, {"commit": "1", "redirect": "1"})
+    shown = text_of(visitor.get("/_noventa/requests/2"))
+    assert "Written counters: 1 row" in shown
+    assert "Transactions commit" in shown
+
+
+def test_a_page_links_to_its_own_request_below_a_mount(tmp_path):
+    app = bench(tmp_path)
+    answer = ask(app, SCRIPT_NAME="/m")
+    assert '<a class="noventa" href="/m/_noventa/requests/1">4 statements</a>' in answer.text
+
+
+def test_in_production_there_is_no_workbench_and_its_module_is_not_loaded(tmp_path):
+    app = bench(tmp_path, debug=False)
+    assert "noventa" not in ask(app).text
+    assert ask(app, path="/_noventa/").status == 404
+    script = (
+        "import sys, noventa; from pathlib import Path;"
+        " noventa.App(noventa.Registry(), noventa.Config.from_mapping({}, Path('.')));"
+        " print('noventa_cli' in sys.modules)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True,
+        env={**environment(), "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.stdout == "False\n"
+
+
+def test_pages_of_the_workbench_allow_their_own_style_only(tmp_path):
+    app = bench(tmp_path)
+    ask(app)
+    for path in ("/_noventa/", "/_noventa/requests", "/_noventa/requests/1", "/fail"):
+        answer = ask(app, path=path, HTTP_ACCEPT="text/html")
+        style = re.search(r"<style>(.*?)</style>", answer.text, re.DOTALL)[1]
+        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        policy = answer.header("Content-Security-Policy")
+        assert policy.startswith("default-src 'none'; ")
+        assert f"style-src 'sha256-{digest}';" in policy
+        assert "style=" not in answer.text
+        assert answer.header("Cache-Control") == "no-store"
+
+
+def test_only_this_machine_sees_the_workbench(tmp_path):
+    app = bench(tmp_path)
+    assert ask(app, path="/_noventa/", REMOTE_ADDR="192.0.2.1").status == 403
+    assert ask(app, path="/_noventa/", HTTP_HOST="evil.example").status == 403
+    assert ask(app, "POST", "/_noventa/").status == 405
+    assert ask(app, path="/_noventa/nope").status == 404
+    assert ask(app, path="/_noventa/requests/99").status == 404
+
+
+def test_the_last_fifty_requests_are_kept(tmp_path):
+    app = bench(tmp_path)
+    for _ in range(55):
+        ask(app, path="/away")
+    numbers = [record.number for record in app.workbench.records]
+    assert numbers == [*range(6, 56)]
+
+
+def test_secrets_are_hidden_in_what_is_kept(tmp_path):
+    app = bench(tmp_path)
+    with app.database.session() as db:
+        db.execute(sa.update(Counter).values(label="of-the-cookie"))
+        db.commit()
+    answer = ask(app, path="/fail", HTTP_COOKIE="token=of-the-cookie", HTTP_ACCEPT="text/html")
+    assert "lost: …" in answer.text
+    assert "of-the-cookie" not in answer.text
+    assert "of-the-cookie" not in ask(app, path="/_noventa/requests/1").text
