@@ -4607,7 +4607,10 @@ class App:
         else:
             page = self.components.error_page(status)
             html = self._own_error_page(exchange, page, shown) if page else None
-            answer = self.page(html or self._error_page.render(shown), status)
+            if html is None and self.workbench is not None:
+                answer = self.workbench.status_page(exchange, shown)
+            else:
+                answer = self.page(html or self._error_page.render(shown), status)
             if exchange.session.touched:
                 make_private(answer)
         answer.headerlist.append(("Vary", "Accept"))
@@ -4708,7 +4711,8 @@ class App:
             remedy = _WRITES_LATE.format(trail) if late else ""
             self.database.report_unavailable(error, remedy)
             exchange.unavailable = True
-            answer = self._error(exchange, 503)
+            said = f"{shown_url(self.database.engine.url)}: {error.__cause__ or error}{remedy}"
+            answer = self._error(exchange, 503, said if self._debug else None)
             answer.headers["Retry-After"] = str(_RETRY_AFTER)
             return answer
         where, reference = trail or "?", exchange.refer()
@@ -4731,6 +4735,8 @@ class App:
         end = f", {said}" if said else ""
         log.warning("refused %s: %s (%d)%s", what, reason, status, end, exc_info=fault)
         shown = self._debug_page(exchange, fault, status) if fault is not None else None
+        if self.workbench is not None:
+            self.workbench.note_refusal(reason)
         answer = shown or self._error(exchange, status, said if self._debug else None)
         for name, value in {**refusal.headers, "X-Noventa-Refused": reason}.items():
             answer.headers[name] = value

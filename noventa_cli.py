@@ -14,9 +14,11 @@ from __future__ import annotations
 import argparse
 import ast
 import base64
+import builtins
 import code
 import copy
 import datetime
+import difflib
 import errno
 import functools
 import hashlib
@@ -31,12 +33,14 @@ import linecache
 import logging
 import math
 import os
+import platform
 import re
 import reprlib
 import secrets
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -51,7 +55,7 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType, ModuleType, TracebackType
 from typing import Any
 from urllib.parse import quote
 
@@ -3926,6 +3930,7 @@ class Record:
         self.status, self.headers = 0, list[tuple[str, str]]()
         self.asked: dict[str, str] = {}
         self.session: list[str] = []
+        self.refused = ""  # why, in one word
         self.endings: list[str] = []  # commits and rollbacks that ended a transaction
         self.reports: list[tuple[str, list[str]]] = []
 
@@ -4131,10 +4136,13 @@ class Workbench:
         template = frame.f_globals.get("__jinja_template__")
         if template is not None:
             return f"{template.name}:{template.get_corresponding_lineno(line)}"
-        path = Path(frame.f_code.co_filename)
-        if not path.is_relative_to(self.app.config.root) or "site-packages" in path.parts:
+        path, root = Path(frame.f_code.co_filename), self.app.config.root
+        if not path.is_absolute() or path.name in _CORE or _INSTALLED.intersection(path.parts):
             return ""
-        return f"{path.relative_to(self.app.config.root).as_posix()}:{line}"
+        if path.is_relative_to(sysconfig.get_path("stdlib")):
+            return ""
+        inside = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+        return f"{inside}:{line}"
 
     # What it adds to the pages of the application.
 
@@ -4161,22 +4169,111 @@ class Workbench:
         self._notices += exchange.reports
 
     def error_page(self, exchange: Exchange, error: BaseException, status: int) -> Answer:
-        """What went wrong, with the source around each frame."""
-        hide = self._hider(exchange.request)
-        frames = [
-            _shown_frame(frame, line, hide)
-            for frame, line in traceback.walk_tb(error.__traceback__)
-        ]
-        in_templates = [frame for frame in frames if frame["is_template"]]
+        """What went wrong: its cure, the project's own lines with their values, the rest folded."""
+        exchange.scope.remove()  # whose objects cannot load anything more: a repr() sends no SQL
+        hide, record = self._hider(exchange.request), self._now.get()
+        chain = [(hide(_exception_line(one)), self._steps(one, hide)) for one in _chain(error)]
+        statement = getattr(error, "statement", None)
+        what, trail = described(exchange.request.environ), " > ".join(exchange.trail)
+        report = [chain[0][0], f"{what}, in {trail or '?'}"]
+        report += [f"  {step.where}\n    {step.text}" for step in chain[0][1] if step.own]
+        report.append(", ".join(f"{name} {version}" for name, version in self._versions()))
         return self._page(
             exchange, "error.html", status,
             title=http.HTTPStatus(status).phrase,
-            exception=hide(traceback.format_exception_only(error)[-1].strip()),
-            request_line=described(exchange.request.environ),
-            component_path=[*exchange.trail],
-            template=in_templates[-1] if in_templates else None,
-            frames=frames,
+            what=what,
+            trail=[*exchange.trail],
+            exception=chain[0][0],
+            cure=self._cure(error),
+            chain=[(name, _folded(steps)) for name, steps in chain],
+            statement=hide(statement[:_LONGEST]) if statement else None,
+            parameters=hide(_BRIEF.repr(getattr(error, "params", None))),
+            asked=self._asked(exchange, hide),
+            versions=self._versions(),
+            number=record.number if record else 0,
+            report="\n".join(report),
         )  # fmt: skip
+
+    def note_refusal(self, reason: str) -> None:
+        """Keeps why a request was refused, for its page."""
+        if record := self._now.get():
+            record.refused = reason
+
+    def status_page(self, exchange: Exchange, shown: Mapping[str, Any]) -> Answer:
+        """An error that is no exception: what was refused and why, or which routes there are."""
+        record, routes = self._now.get(), self.app.registry.routes
+        reason = record.refused if record else ""
+        paths = [str(route.path) for route in routes]
+        asked = exchange.request.environ.get("PATH_INFO", "")
+        nearest = difflib.get_close_matches(asked, paths, n=1) if shown["status"] == 404 else []
+        return self._page(
+            exchange, "status.html", shown["status"],
+            title=shown["title"], message=self._hider(exchange.request)(shown["message"]),
+            what=described(exchange.request.environ), trail=[*exchange.trail], reason=reason,
+            remedy=_REMEDIES.get(reason, ""), nearest=nearest,
+            routes=[(route.path, _target_of(route)) for route in routes],
+        )  # fmt: skip
+
+    def _asked(self, exchange: Exchange, hide: Callable[[str], str]) -> dict[str, str]:
+        """What a handler could see of the request, secrets hidden."""
+        request, session = exchange.request, exchange.session
+        fields = request.__dict__.get("_posted", ((), ()))[0]
+        parts = {
+            "View args": request.view_args,
+            "Query": request.environ.get("QUERY_STRING") or {},
+            "Form": dict(fields.pairs()) if fields else {},
+            "Session": dict(session) if session.touched else {},
+        }
+        return {name: hide(_BRIEF.repr(part)) if part else "none" for name, part in parts.items()}
+
+    def _versions(self) -> list[tuple[str, str]]:
+        dialect = self.app.database.engine.dialect
+        server = ".".join(map(str, getattr(dialect, "server_version_info", None) or ("?",)))
+        return [
+            ("Noventa", __version__), ("Python", platform.python_version()),
+            ("SQLAlchemy", sa.__version__), (dialect.name, server),
+        ]  # fmt: skip
+
+    def _steps(self, error: BaseException, hide: Callable[[str], str]) -> list[Step]:
+        """The frames of a traceback, the innermost first."""
+        steps: list[Step] = []
+        link = error.__traceback__
+        while link:
+            frame, line = link.tb_frame, link.tb_lineno
+            where, file = self.line_of(frame, line), frame.f_code.co_filename
+            linecache.checkcache(file)
+            steps.append(
+                Step(
+                    where or f"{'/'.join(Path(file).parts[-2:])}:{line}", frame.f_code.co_name,
+                    line, bool(where), "__jinja_exception__" in frame.f_globals,
+                    _source(file, line, hide), _spot(link), _values(frame, hide) if where else {},
+                )
+            )  # fmt: skip
+            link = link.tb_next
+        return steps[::-1]
+
+    def _cure(self, error: BaseException) -> tuple[str, str, str] | None:
+        """A heading, a sentence and a command or line of code, where the remedy is known."""
+        if isinstance(error, sa.exc.IntegrityError):
+            return (
+                "The database refused a row that breaks one of its rules",
+                "Tell the visitor what to mend: answer 422 with the field it was typed into.",
+                _ANSWER_422,
+            )
+        if isinstance(error, sa.exc.DBAPIError) and _LACKING.search(str(error.orig)):
+            mismatch = revision_mismatch(self.app.config, self.app.database.engine)
+            if mismatch:
+                return "The database is behind the models", mismatch, "python -m noventa migrate"
+            return (
+                "No migration makes this yet",
+                "The models have what the database lacks. Write the migration, then apply it.",
+                _MAKE_REVISION,
+            )
+        name, known = _misspelt(error)
+        if known:
+            remedy = did_you_mean(name, known)
+            return f"There is no {name!r} here", f"{remedy[:1].upper()}{remedy[1:]}", ""
+        return None
 
     def _hider(self, request: Request) -> Callable[[str], str]:
         """A function that takes secrets out of a text; the longest first, as it may contain a
@@ -4254,11 +4351,6 @@ class Workbench:
         return answer
 
 
-_BRIEF = reprlib.Repr()
-_BRIEF.maxtuple = _BRIEF.maxlist = _BRIEF.maxdict = 20
-_BRIEF.maxstring = _BRIEF.maxother = 100
-
-
 def _tables_of(context: Any) -> list[str]:
     """The tables that a statement of SQLAlchemy's names; none for one that is text."""
     compiled = getattr(context, "compiled", None)
@@ -4271,12 +4363,163 @@ def _tables_of(context: Any) -> list[str]:
     return sorted({table.name for table in found if isinstance(table, sa.Table)})
 
 
-def _shown_frame(frame: FrameType, line: int, hide: Callable[[str], str]) -> dict[str, Any]:
-    file, is_template = frame.f_code.co_filename, "__jinja_exception__" in frame.f_globals
-    linecache.checkcache(file)
-    around = range(max(1, line - 4), line + 5)
-    source = [(number, hide(linecache.getline(file, number).rstrip())) for number in around]
+@dataclass(eq=False)
+class Step:
+    """A frame of a traceback as it is shown."""
+
+    where: str
+    function: str
+    line: int
+    own: bool  # of the project, not of a library
+    in_template: bool
+    source: list[tuple[int, str]]
+    spot: tuple[int, int] | None  # the columns of what failed in its line
+    values: dict[str, str]
+
+    @property
+    def text(self) -> str:
+        """The line that failed."""
+        return next((text.strip() for number, text in self.source if number == self.line), "")
+
+
+_CORE = {"noventa.py", "noventa_cli.py"}
+_INSTALLED = {"site-packages", "dist-packages"}
+_LACKING = re.compile(  # SQLite, PostgreSQL, MySQL and MariaDB: a table or column is not there
+    r"no such (?:table|column)|has no column|(?:relation|column) .* does not exist"
+    r"|Unknown column|Table .* doesn't exist"
+)
+_REMEDIES = {
+    "no-ticket": "Write {{ action('name') }} inside the <form method=\"post\"> that was sent.",
+    "malformed-ticket": "Write {{ action('name') }} as it is into the form; it is cut or changed.",
+    "bad-signature": "Another secret key signed the ticket: load the page of the form again.",
+    "outdated-ticket": "The ticket is of an older version: load the page of the form again.",
+    "other-page": "A form is posted to the page that shows it: write no action= into its <form>.",
+    "other-session": "The session has changed since the form was shown: load its page again.",
+    "old-ticket": "The form is older than session.ticket_age: load its page again.",
+    "changed-guards": "A guard has changed since the form was shown: load its page again.",
+    "unknown-action": "The action has gone since the form was shown: load its page again.",
+    "other-origin": "If that site may send forms here, write it into trusted_origins.",
+    "no-origin": "Who is no browser sends no origin: write cross_origin=True on its Endpoint.",
+    "method": "Give the entry methods=[…], or send the request by a method that it has.",
+    "body-too-large": "If so much is right here, give the entry limits={'body': …}, in bytes.",
+    "missing-field": "Write request.form.get('…', '') where a field may be missing.",
+}
+_ANSWER_422 = """\
+try:
+    db.commit()
+except IntegrityError:
+    return {"_status": 422, "errors": {"name": "is taken"}}"""
+_MAKE_REVISION = """\
+python -m noventa migrate revision --autogenerate -m "…"
+python -m noventa migrate"""
+_SECRET = re.compile(r"passw|secret|token|api_?key|authorization|cookie", re.IGNORECASE)
+_MOST_VALUES = 20  # of a frame
+
+
+class _Brief(reprlib.Repr):
+    """Short representations that load nothing; values with the name of a secret are hidden."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxtuple = self.maxlist = self.maxdict = 20
+        self.maxstring = self.maxother = 200
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        """Values whose keys name a secret are hidden."""
+        secret = {key for key in x if isinstance(key, str) and _SECRET.search(key)}
+        return super().repr_dict({k: "hidden" if k in secret else v for k, v in x.items()}, level)
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        """A mapped object by its class, key and loaded columns."""
+        if isinstance(x, Request):
+            return described(x.environ)
+        if not isinstance(sa.inspect(type(x), raiseerr=False), orm.Mapper):
+            return super().repr_instance(x, level)
+        state = sa.inspect(x)
+        key = ", ".join(map(str, state.identity or ("new",)))
+        loaded = {
+            name: state.dict[name] for name in state.mapper.columns.keys() & state.dict.keys()
+        }
+        return f"<{type(x).__name__} {key} {self.repr1(loaded, level - 1)}>"
+
+
+_BRIEF = _Brief()
+
+
+def _exception_line(error: BaseException) -> str:
+    """`KeyError: 'Admin'`; of SQLAlchemy's errors only what the driver said."""
+    said = getattr(error, "orig", None) or error
+    return traceback.format_exception_only(said)[-1].strip()
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and those that led to it; not the driver's, which says the same."""
+    seen: list[BaseException | None] = [None]
+    found: BaseException | None = error
+    while found is not None and found not in seen:
+        yield found
+        seen += [found, getattr(found, "orig", None)]
+        before = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+        found = None if before in seen else before
+
+
+def _source(file: str, line: int, hide: Callable[[str], str]) -> list[tuple[int, str]]:
+    """The lines around one with their numbers, without blank ones at the ends."""
+    texts = [hide(text.rstrip()) for text in linecache.getlines(file)]
+    begin, end = max(0, line - 5), min(len(texts), line + 3)
+    while begin < line - 1 and begin < len(texts) and not texts[begin]:
+        begin += 1
+    while end > line and not texts[end - 1]:
+        end -= 1
+    return [*enumerate(texts[begin:end], begin + 1)]
+
+
+def _spot(link: TracebackType) -> tuple[int, int] | None:
+    """The columns of the expression that failed (PEP 657), where it stands in one line."""
+    positions = [*link.tb_frame.f_code.co_positions()][link.tb_lasti // 2]
+    line, end_line, begin, end = positions
+    if line != link.tb_lineno or line != end_line or begin is None or end is None:
+        return None
+    text = linecache.getline(link.tb_frame.f_code.co_filename, line).encode()
+    whole = len(text.strip()) <= end - begin
+    return None if whole else (len(text[:begin].decode()), len(text[:end].decode()))
+
+
+def _values(frame: FrameType, hide: Callable[[str], str]) -> dict[str, str]:
+    """The local names of a frame, those in its failing line first."""
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+    named = {*re.findall(r"\w+", line)}
+    names = [name for name in frame.f_locals if not name.startswith(("__", "."))]
+    shown = sorted(names, key=lambda name: name not in named)[:_MOST_VALUES]
     return {
-        "file": file, "line": line, "function": frame.f_code.co_name, "source": source,
-        "is_template": is_template,
-    }  # fmt: skip
+        name: "hidden" if _SECRET.search(name) else hide(_BRIEF.repr(frame.f_locals[name]))
+        for name in shown
+    }
+
+
+def _folded(steps: Iterable[Step]) -> list[list[Step]]:
+    """The project's own steps one by one, those of libraries between them together."""
+    groups: list[list[Step]] = []
+    for is_own, found in itertools.groupby(steps, key=lambda step: step.own):
+        same = [*found]
+        groups += [[step] for step in same] if is_own else [same]
+    return groups
+
+
+def _misspelt(error: BaseException) -> tuple[str, Iterable[str]]:
+    """The name that an error did not find, and those that there are."""
+    if isinstance(error, AttributeError) and error.name:
+        return error.name, [name for name in dir(error.obj) if not name.startswith("_")]
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if isinstance(error, jinja2.UndefinedError):
+        found = re.match(r"'(\w+)' is undefined", str(error))
+        in_templates = [one for one in frames if "__jinja_exception__" in one.f_globals]
+        return (found[1], in_templates[-1].f_locals) if found and in_templates else ("", ())
+    if isinstance(error, NameError) and error.name and frames:
+        names = {*frames[-1].f_locals, *frames[-1].f_globals, *dir(builtins)}
+        return error.name, {name for name in names if not name.startswith("__")}
+    if isinstance(error, KeyError) and error.args and frames:
+        tables = [one for one in frames[-1].f_locals.values() if isinstance(one, dict)]
+        if len(tables) == 1:
+            return str(error.args[0]), [str(key) for key in tables[0]]
+    return "", ()

@@ -721,9 +721,8 @@ def test_the_debug_page_shows_exception_source_path_and_template_line(tmp_path):
     text = re.sub(r"<[^>]*>", "", answer.text)
     assert answer.status == 500
     assert "RuntimeError: the &lt;secret&gt; of tea" in text
-    assert "pages/index.html → box → user" in text
-    template = text.index("Template top-level template code")
-    assert f"{tmp_path}/box.html:3" in text[template : template + 300]
+    assert re.search(r"pages/index.html\s+box\s+user", text)
+    assert re.search(r"box.html:3called by top-level template code", text)
     assert "{{ component(&#39;user&#39;) }}" in text
     assert "GET /" in text
     assert "load_template_context" in text
@@ -732,7 +731,7 @@ def test_the_debug_page_shows_exception_source_path_and_template_line(tmp_path):
 def test_the_debug_page_shows_a_failing_template_at_its_line(tmp_path):
     text = ask(failing(tmp_path, {"debug": True}), path="/broken").text
     assert "ZeroDivisionError" in text
-    assert f"{tmp_path}/pages/broken.html:3" in text
+    assert "pages/broken.html:3" in text
     assert "{{ 1 // 0 }}" in text
 
 
@@ -744,7 +743,7 @@ def test_the_debug_page_knows_templates_of_any_name(tmp_path, name):
     files = {name: "\n{{ x | boom }}"}
     page, filters = Page("/", name), {"boom": lambda value: boom()}
     app = app_of(tmp_path, page, files=files, config={"debug": True}, filters=filters)
-    assert "<summary>Template" in ask(app).text
+    assert f'<code class="file">{name}:2</code>' in ask(app).text
 
 
 def test_the_debug_page_shows_the_source_as_it_is_now(tmp_path):
@@ -782,7 +781,7 @@ def test_a_bad_request_is_a_small_plain_page(tmp_path, status, environ, debug):
     answer = ask(app_of(tmp_path, Page("/", "page.html"), config={"debug": debug}), **environ)
     assert (answer.status, f"<title>{status} " in answer.text) == (status, True)
     assert answer.header("Content-Type") == "text/html; charset=UTF-8"
-    assert len(answer.body) < 1500
+    assert len(answer.body) < (10_000 if debug else 1_500)
     assert "Traceback" not in answer.text
 
 

@@ -5,6 +5,7 @@ import hashlib
 import re
 import subprocess
 import sys
+from textwrap import dedent
 
 import sqlalchemy as sa
 from counters import Counter, counting_app
@@ -168,3 +169,104 @@ def test_secrets_are_hidden_in_what_is_kept(tmp_path):
     assert "lost: …" in answer.text
     assert "of-the-cookie" not in answer.text
     assert "of-the-cookie" not in ask(app, path="/_noventa/requests/1").text
+
+
+def failing(root, source, files=(), **options):
+    """An application whose page runs `source` as the body of its handler."""
+    body = "".join(f"        {line}\n" for line in source.strip().split("\n"))
+    text = f"""
+    import sqlalchemy as sa
+    from counters import Counter
+    def load_template_context(request, session, db):
+{body}"""
+    (root / "page_logic.py").write_text(dedent(text))
+    module = make_module("page_logic", text)
+    module.load_template_context.__code__ = module.load_template_context.__code__.replace(
+        co_filename=str(root / "page_logic.py")
+    )
+    files = {"page.html": "{{ x }}", **dict(files)}
+    return counting_app(
+        root, "sqlite:///./a.db", Page("/", "page.html", logic=module), debug=True, files=files,
+        **options,
+    )  # fmt: skip
+
+
+def test_an_error_shows_the_failing_expression_and_the_values_of_its_names(tmp_path):
+    app = failing(tmp_path, "prices, name = {'Ada': 12}, 'Adah'\nreturn {'x': prices[name]}")
+    answer = ask(app)
+    assert "<em>prices[name]</em>" in answer.text
+    shown = text_of(answer)
+    assert "KeyError: &#39;Adah&#39;" in shown
+    assert "Did you mean &#39;Ada&#39;?" in shown
+    assert "prices {&#39;Ada&#39;: 12}" in shown
+    assert re.search(r"page_logic.py:\d raised in load_template_context", shown)
+    assert re.search(r"\d+ steps through libraries", shown)
+
+
+def test_a_mapped_object_is_shown_without_a_statement_and_secrets_are_hidden(tmp_path):
+    source = """
+counter = db.get(Counter, 1)
+db.expire(counter, ["value"])
+password, settings = "hunter2", {"api_key": "k-123"}
+raise ValueError("no")"""
+    app = failing(tmp_path, source)
+    shown = text_of(ask(app))
+    assert "counter &lt;Counter 1 {&#39;id&#39;: 1, &#39;label&#39;: None}&gt;" in shown
+    assert "password hidden" in shown
+    assert "{&#39;api_key&#39;: &#39;hidden&#39;}" in shown
+    assert "hunter2" not in shown.partition("raised in")[2].partition("called by")[2]
+    assert len(app.workbench.records[0].statements) == 1
+
+
+def test_an_error_shows_what_it_came_from(tmp_path):
+    source = "try:\n    1 // 0\nexcept ZeroDivisionError as error:\n    raise ValueError from error"
+    assert "It came from ZeroDivisionError" in text_of(ask(failing(tmp_path, source)))
+
+
+def test_a_missing_table_is_answered_with_the_command_that_makes_it(tmp_path):
+    app = failing(tmp_path, "return {'x': db.execute(sa.text('SELECT a FROM orders')).scalar()}")
+    shown = text_of(ask(app))
+    assert "No migration makes this yet" in shown
+    assert "python -m noventa migrate revision --autogenerate" in shown
+    assert "SELECT a FROM orders" in shown
+    versions = tmp_path / "migrations" / "versions"
+    versions.mkdir(parents=True)
+    (versions / "a1.py").write_text("revision = 'a1'\ndown_revision = None\n")
+    shown = text_of(ask(app))
+    assert "The database is behind the models" in shown
+    assert "$ python" not in shown
+    assert "python -m noventa migrate" in shown
+
+
+def test_a_broken_rule_of_the_database_is_answered_with_a_422(tmp_path):
+    app = failing(tmp_path, "db.add(Counter(id=1))\ndb.commit()")
+    assert "&#34;_status&#34;: 422" in text_of(ask(app))
+
+
+def test_misspelt_names_get_the_nearest_one(tmp_path):
+    app = failing(tmp_path, "return {'counter': request.jsno}")
+    assert "Did you mean &#39;json&#39;?" in text_of(ask(app))
+    app = failing(tmp_path, "return {'counter': 1}", {"page.html": "{{ countre + 1 }}"})
+    assert "Did you mean &#39;counter&#39;?" in text_of(ask(app))
+
+
+def test_an_unknown_address_shows_the_nearest_route_and_all(tmp_path):
+    answer = ask(bench(tmp_path), path="/awya", HTTP_ACCEPT="text/html")
+    shown = text_of(answer)
+    assert answer.status == 404
+    assert "Did you mean /away ?" in shown
+    assert "/fail test_workbench.fail" in shown
+
+
+def test_a_refusal_says_its_reason_and_remedy_in_debug_only(tmp_path):
+    shown = text_of(post(bench(tmp_path), "/", {"x": "y"}))
+    assert "no-ticket Write {{ action(&#39;name&#39;) }} inside the" in shown
+    assert "no-ticket" not in post(bench(tmp_path, debug=False), "/", {"x": "y"}).text
+
+
+def test_what_was_not_committed_is_said_on_the_page_after_a_redirect_too(tmp_path):
+    visitor = Visitor(bench(tmp_path))
+    ticket = visitor.get("/").tickets[0]
+    visitor.post("/", ticket, {"redirect": "1"})
+    assert "action_add did not commit." in text_of(visitor.get("/"))
+    assert "did not commit" not in text_of(visitor.get("/"))
