@@ -3067,7 +3067,7 @@ def revision_mismatch(config: Config, engine: sa.Engine) -> str | None:
     """
     try:
         files = revision_files(config.root / "migrations" / "versions")
-        current = _current_revisions(engine) if files else set()
+        current = current_revisions(engine) if files else set()
     except (sa.exc.SQLAlchemyError, OSError):
         return None
     except NoventaError as error:  # a file that is not Python
@@ -3097,7 +3097,8 @@ def lacks_file(engine: sa.Engine) -> bool:
     return not Path(file).exists()
 
 
-def _current_revisions(engine: sa.Engine) -> set[str]:
+def current_revisions(engine: sa.Engine) -> set[str]:
+    """Those that the database says it is at."""
     if lacks_file(engine):
         return set()
     with reading(engine) as connection:

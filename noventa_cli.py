@@ -91,6 +91,7 @@ from noventa import (
     STARTER_KEY,
     Answer,
     App,
+    Component,
     Components,
     Config,
     ConfigError,
@@ -106,6 +107,7 @@ from noventa import (
     __version__,
     actions_of,
     compile_registry,
+    current_revisions,
     data_folder,
     described,
     did_you_mean,
@@ -3670,8 +3672,9 @@ def _deploy_faults(config: Config) -> Iterator[str]:
 def _written_keys(config: Config) -> Sequence[str]:
     """The entries of `secret_keys` as they stand in config.yaml, with defaults in them."""
 
-    document = yaml.safe_load((config.root / "config.yaml").read_text("utf-8")) or {}
-    return document.get("secret_keys") or ()
+    path = config.root / "config.yaml"  # a Config.from_mapping() has none
+    document = yaml.safe_load(path.read_text("utf-8")) if path.exists() else None
+    return (document or {}).get("secret_keys") or ()
 
 
 def _deploy_advice(config: Config) -> Iterator[str]:
@@ -4052,6 +4055,7 @@ class Workbench:
             undefined=jinja2.StrictUndefined,
         )
         self._templates.filters["ms"] = lambda value: f"{value:.3g} ms"
+        self._templates.filters["type"] = _type_name
         self._files = {route.path for route in app.registry.routes if isinstance(route, Static)}
         app.jinja.globals["workbench"] = self.link
         engine = app.database.engine
@@ -4309,7 +4313,8 @@ class Workbench:
         if exchange.request.method not in ("GET", "HEAD"):
             raise webob.exc.HTTPMethodNotAllowed(headers={"Allow": "GET, HEAD"})
         if not name:
-            return self._page(exchange, "map.html")
+            seen, deploy = Map(self.app, [*self.records]), [*_deploy_faults(self.app.config)]
+            return self._page(exchange, "map.html", map=seen, deploy=deploy, kept=_KEPT)
         if name != "requests":
             raise webob.exc.HTTPNotFound
         if not number:
@@ -4361,6 +4366,149 @@ def _tables_of(context: Any) -> list[str]:
         include_crud=True,
     )  # fmt: skip
     return sorted({table.name for table in found if isinstance(table, sa.Table)})
+
+
+class Seen:
+    """What the kept requests tell of a route or component, that the registry cannot know."""
+
+    def __init__(self) -> None:
+        self.reads, self.writes = set[str](), set[str]()
+        self.worst: Record | None = None  # with the most statements
+        self.writing: set[str] = set()  # its actions that wrote
+
+
+class Map:
+    """The registry as it runs, the database's state, and what the kept requests tell of both."""
+
+    def __init__(self, app: App, records: Sequence[Record]) -> None:
+        self.app, self.registry = app, app.registry
+        self.seen: dict[str, Seen] = {}
+        for record in records:
+            for part in record.trail.root.inside:
+                seen = self.seen.setdefault(part.name, Seen())
+                if not seen.worst or len(record.statements) >= len(seen.worst.statements):
+                    seen.worst = record
+                self._note(part, part.name)
+        self.routes = [
+            {**_route_row(route, app.registry, app.components), "where": route.where}
+            for route in app.registry.routes
+        ]
+        pages = [row for row in self.routes if row["kind"] == "page"]
+        self.components = [self._component(one, pages) for one in app.registry.components]
+        self.state = _database_state(app)
+        used = {name for one in self.components for name in one["models"] | one["seen"].reads}
+        used |= {name for one in self.components for name in one["seen"].writes}
+        used |= {name for row in self.routes for name in row["tables"]}
+        used |= {name for seen in self.seen.values() for name in seen.reads | seen.writes}
+        self.unused = sorted(table.name for table in app.registry.tables if table.name not in used)
+
+    def _note(self, part: Part, owner: str) -> None:
+        """Notes what a part asked for at its nearest component, page or endpoint."""
+        inside = part.name in self.app.components.by_name
+        owner = part.name if inside else owner
+        seen = self.seen.setdefault(owner, Seen())
+        for one in part.statements:
+            (seen.writes if one.writes else seen.reads).update(one.tables)
+            if one.writes and part.name.startswith("action_"):
+                seen.writing.add(part.name.removeprefix("action_"))
+        for inner in part.inside:
+            self._note(inner, owner)
+
+    def _component(self, one: Component, pages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        compiled = self.app.components.by_name[one.name]
+        shown = [row for row in pages if one.name in row["components"]]
+        guards = [row["guards"] for row in shown]
+        seen = self.seen.get(one.name, Seen())
+        return {
+            "name": one.name,
+            "where": one.where,
+            "actions": [*compiled.actions],
+            "open": sorted(seen.writing) if not one.guard and not all(guards) else [],
+            "inside": [
+                other.name
+                for other in self.registry.components
+                if other is not one and one.name in self.app.components.used_by(other.template)
+            ],
+            "everywhere": len(shown) == len(pages) > 1,
+            "models": {table.name for table in Registry(models=one.models).tables},
+            "seen": seen,
+        }
+
+    def route_seen(self, row: Mapping[str, Any]) -> Record | None:
+        """The request of a route with the most statements."""
+        seen = self.seen.get(row["target"] if row["kind"] == "page" else row["url"])
+        return seen.worst if seen else None
+
+    @property
+    def tables(self) -> list[tuple[sa.Table, str]]:
+        """Each table with its number of rows, or that it is not there."""
+        counts = self.state["rows"]
+        return [
+            (table, counts.get(table.name, "not there" if counts else "not asked"))
+            for table in sorted(self.registry.tables, key=lambda table: table.name)
+        ]
+
+    @property
+    def related(self) -> list[tuple[str, list[str]]]:
+        """The entries of the page by their ids, each with those that hang on it."""
+        ids = {("c", one["name"]): f"c{n}" for n, one in enumerate(self.components, 1)}
+        ids |= {("t", table.name): f"t{n}" for n, (table, _) in enumerate(self.tables, 1)}
+        pairs: list[tuple[str, str]] = []
+        for number, row in enumerate(self.routes, 1):
+            names = [("c", name) for name in row["components"]]
+            names += [("t", name) for name in row["tables"]]
+            pairs += [(f"r{number}", ids[name]) for name in names]
+        for one in self.components:
+            tables = one["models"] | one["seen"].reads | one["seen"].writes
+            pairs += [
+                (ids["c", one["name"]], ids["t", name]) for name in tables if ("t", name) in ids
+            ]
+        both = pairs + [(b, a) for a, b in pairs]
+        return [
+            (one, sorted({b for a, b in both if a == one})) for one in sorted({a for a, _ in both})
+        ]
+
+
+def _type_name(kind: TypeEngine[Any]) -> str:
+    """A column's type as Python knows it, else as SQL does."""
+    try:
+        return kind.python_type.__name__
+    except NotImplementedError:
+        return str(kind).lower()
+
+
+def _database_state(app: App) -> dict[str, Any]:
+    """Revisions, seeds and rows as they are now; little, and why, where no database answers."""
+    config, engine = app.config, app.database.engine
+    files = revision_files(config.root / _FOLDER / "versions")
+    state: dict[str, Any] = {
+        "url": shown_url(engine.url), "error": "", "mismatch": None, "rows": {}, "seeds": None,
+        "revisions": [],
+    }  # fmt: skip
+    names = [seed_name(function) for function in app.registry.seeds]
+    try:
+        if lacks_file(engine):
+            return state | {"error": "the file is not there: python -m noventa migrate"}
+        state["mismatch"] = revision_mismatch(config, engine)
+        applied = _applied_seeds(engine)
+        state["seeds"] = f"{sum(_has_run(applied, name) for name in names)} of {len(names)} ran"
+        current = current_revisions(engine)
+        with reading(engine) as connection:
+            there = {*sa.inspect(connection).get_table_names()}
+            for table in app.registry.tables:
+                if table.schema is None and table.name in there:
+                    count = connection.scalar(sa.select(sa.func.count()).select_from(table))
+                    state["rows"][table.name] = _counted(count or 0, "row")
+    except sa.exc.DBAPIError as error:
+        return state | {"error": f"it does not answer: {_reason(error)}"}
+    applied_ids, waiting = set[str](), [*current]
+    while waiting:
+        if (name := waiting.pop()) in files and name not in applied_ids:
+            applied_ids.add(name)
+            waiting += files[name].parents + files[name].needs
+    order = sorted(files, key=lambda name: files[name].path.name, reverse=True)
+    state["revisions"] = [(name, files[name].path.name, name in applied_ids) for name in order]
+    return state
 
 
 @dataclass(eq=False)

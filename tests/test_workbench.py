@@ -270,3 +270,62 @@ def test_what_was_not_committed_is_said_on_the_page_after_a_redirect_too(tmp_pat
     visitor.post("/", ticket, {"redirect": "1"})
     assert "action_add did not commit." in text_of(visitor.get("/"))
     assert "did not commit" not in text_of(visitor.get("/"))
+
+
+def map_of(app):
+    return text_of(ask(app, path="/_noventa/"))
+
+
+def test_the_map_shows_routes_components_and_tables_as_they_run(tmp_path):
+    shown = map_of(bench(tmp_path))
+    assert "/ guard signed_in rows · row page.html · not seen yet" in shown
+    assert "/away GET test_workbench.bench." in shown
+    assert "/files static files" in shown
+    assert re.search(r"row POST add test_workbench.py:\d+ · inside rows", shown)
+    assert "counters 1 row id int, key value int label str, unique, or none" in shown
+
+
+def test_what_only_requests_tell_is_marked_as_seen(tmp_path):
+    visitor = Visitor(bench(tmp_path))
+    assert "unused No component or page lists the table counters" in map_of(visitor.app)
+    ticket = visitor.get("/").tickets[0]
+    shown = map_of(visitor.app)
+    assert "unused" not in shown
+    assert "slow / was seen to send 4 statements, one of them 4 times from" in shown
+    assert "seen to read counters" in shown
+    visitor.post("/", ticket, {"commit": "1", "redirect": "1"})
+    assert "seen to write counters" in map_of(visitor.app)
+    assert "row.add was seen to change rows" not in map_of(visitor.app)  # its page has a guard
+
+
+def test_an_action_that_wrote_without_a_guard_is_worth_a_look(tmp_path):
+    app = counting_app(
+        tmp_path, "sqlite:///./a.db", Page("/", "page.html"), debug=True, files=FILES,
+        components=[
+            Component("rows", "rows.html"),
+            Component("row", "row.html", logic=make_module("row_logic", ROW)),
+        ],
+    )  # fmt: skip
+    visitor = Visitor(app)
+    ticket = visitor.get("/").tickets[0]
+    visitor.post("/", ticket, {"commit": "1", "redirect": "1"})
+    assert "open row.add was seen to change rows, and no guard stands before it" in map_of(app)
+
+
+def test_the_map_says_what_is_to_apply_and_to_mend_before_deploying(tmp_path):
+    app = bench(tmp_path)
+    versions = tmp_path / "migrations" / "versions"
+    versions.mkdir(parents=True)
+    (versions / "a1_first.py").write_text("revision = 'a1'\ndown_revision = None\n")
+    shown = map_of(app)
+    assert "Migrations 1 to apply" in shown
+    assert "behind The database is empty, not at a1; run `python -m noventa migrate`." in shown
+    assert "a1 a1_first.py to apply" in shown
+    assert "config.yaml: debug is true" in shown
+
+
+def test_the_map_is_shown_where_the_database_does_not_answer(tmp_path):
+    app = counting_app(tmp_path, "sqlite:///./a.db", debug=True)
+    app.database.engine.dispose()
+    (tmp_path / "a.db").write_bytes(b"no database at all, but long enough to be read as one" * 9)
+    assert "it does not answer: DatabaseError: file is not a database" in map_of(app)
