@@ -2903,6 +2903,16 @@ def is_late_write(error: BaseException) -> bool:
     return is_conflict(error) and bool(_WRITE.match(error.statement or ""))
 
 
+def is_bad_value(error: BaseException) -> bool:
+    """Whether the database cannot take a value, say a number too large for its column.
+
+    An enum's value that PostgreSQL lacks is none: the model has it, or SQLAlchemy had refused it.
+    """
+    if not isinstance(error, sa.exc.DataError):
+        return False
+    return not str(error.orig).startswith("invalid input value for enum")
+
+
 def is_unavailable(error: BaseException) -> bool:
     """Whether the database did not answer at all, or had no connection left, or was busy."""
     if isinstance(error, sa.exc.TimeoutError):
@@ -3067,7 +3077,7 @@ def revision_mismatch(config: Config, engine: sa.Engine) -> str | None:
     """
     try:
         files = revision_files(config.root / "migrations" / "versions")
-        current = current_revisions(engine) if files else set()
+        current = current_revisions(config.root, engine) if files else set()
     except (sa.exc.SQLAlchemyError, OSError):
         return None
     except NoventaError as error:  # a file that is not Python
@@ -3097,14 +3107,34 @@ def lacks_file(engine: sa.Engine) -> bool:
     return not Path(file).exists()
 
 
-def current_revisions(engine: sa.Engine) -> set[str]:
-    """Those that the database says it is at."""
+def current_revisions(root: Path, engine: sa.Engine) -> set[str]:
+    """Those that the database of the project in `root` says it is at."""
     if lacks_file(engine):
         return set()
+    table = version_table(root)
     with reading(engine) as connection:
-        if not sa.inspect(connection).has_table("alembic_version"):
+        if not sa.inspect(connection).has_table(table.name, table.schema):
             return set()
-        return set(connection.scalars(sa.text("SELECT version_num FROM alembic_version")))
+        return set(connection.scalars(sa.select(sa.column("version_num")).select_from(table)))
+
+
+def version_table(root: Path) -> sa.TableClause:
+    """Where Alembic keeps the revision: as migrations/env.py says it, which is not imported."""
+    environment = root / "migrations" / "env.py"
+    names: dict[str | None, Any] = {
+        "version_table": "alembic_version",
+        "version_table_schema": None,
+    }
+    text = environment.read_text("utf-8") if environment.exists() else ""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.keyword) and node.arg in names:
+            if not isinstance(node.value, ast.Constant):
+                raise NoventaError(
+                    f"{environment}:{node.value.lineno}: {node.arg} is not written there as a text;"
+                    " the application reads it without running the file."
+                )
+            names[node.arg] = node.value.value
+    return sa.table(names["version_table"], schema=names["version_table_schema"])
 
 
 def _constants(tree: ast.Module) -> Iterator[tuple[str, Any]]:
@@ -4703,7 +4733,7 @@ class App:
         if isinstance(error, Refusal):
             return self._refused(exchange, error)
         large = isinstance(error, OverflowError) and "SQLite" in str(error)  # no error of DB-API
-        if large or isinstance(error, sa.exc.DataError):  # a value that the database cannot take
+        if large or is_bad_value(error):
             said = _CONTROLS.sub(" ", str(getattr(error, "orig", error)))[:200]
             refusal = Refusal(400, "bad-value", detail=said)
             return self._refused(exchange, refusal, error)

@@ -125,6 +125,7 @@ from noventa import (
     seed_name,
     shown_traceback,
     shown_url,
+    version_table,
     with_length,
 )
 
@@ -858,6 +859,9 @@ def run_migrations(registry: Registry, config: Config, **options: Any) -> None:
     migrations/alembic.ini …` and `python -m noventa migrate …` are the same thing.
     """
 
+    if (asked := context.config.attributes.get("asked_for_options")) is not None:
+        asked.update(options)
+        return
     with _told_as_alembic_does(context):
         configured = _configuration(registry, context.script, options)
         if context.is_offline_mode():
@@ -868,7 +872,8 @@ def run_migrations(registry: Registry, config: Config, **options: Any) -> None:
         elif connection := context.config.attributes.get("connection"):
             journal = _Journal(connection, quiet=True)
             _configure(context, configured, journal, connection=connection)
-            _run_revisions(context, journal)
+            with _without_warnings():
+                _run_revisions(context, journal)
         else:
             _run_locked(context, config, configured)
 
@@ -888,6 +893,23 @@ def migrate_to_head(registry: Registry, config: Config) -> None:
 
     with EnvironmentContext(alembic, script, fn=steps, destination_rev="heads"):
         run_migrations(registry, config)
+
+
+def _options_of(project: Project) -> dict[str, Any]:
+    """The keywords that migrations/env.py gives to run_migrations()."""
+    _complete_folder(project.root)
+    options: dict[str, Any] = {}
+    alembic = AlembicConfig(
+        project.root / _FOLDER / "alembic.ini", attributes={"asked_for_options": options}
+    )
+    script: Any = ScriptDirectory.from_config(alembic)
+    path = sys.path[:]
+    try:
+        with EnvironmentContext(alembic, script):
+            script.run_env()
+    finally:
+        sys.path[:] = path
+    return options
 
 
 def _complete_folder(root: Path) -> None:
@@ -1051,6 +1073,7 @@ def _plain_metadata(registry: Registry) -> Any:
     *_, (_, circular) = sort(plain.tables.values())
     for key in circular:
         key.use_alter = True
+    plain.naming_convention = sa.MetaData().naming_convention  # all have names: none when run
     return plain
 
 
@@ -1118,10 +1141,21 @@ def _compare_type(context: Any, _: Any, __: Any, found: Any, kind: Any) -> bool 
     collations = getattr(kind, "collation", None), getattr(found, "collation", None)
     if all(collations) and collations[0] != collations[1]:
         return True
+    if isinstance(found, sa.Float) and isinstance(kind, sa.Float):
+        name = context.dialect.name
+        return name != "sqlite" and _is_double(found, name) != _is_double(kind, name)
     if not isinstance(found, sa.VARCHAR) or type(kind) not in (sa.String, sa.Unicode, sa.VARCHAR):
         return None
     same = found.length == kind.length or (kind.length is None and found.length == 255)
     return None if same else True
+
+
+def _is_double(kind: Any, dialect: str) -> bool:
+    """Whether it has 8 bytes: FLOAT alone has them on PostgreSQL only, REAL on MySQL only."""
+    on_postgresql = dialect == "postgresql"
+    if isinstance(kind, sa.REAL | sa.Double):
+        return not isinstance(kind, sa.REAL) or not on_postgresql
+    return kind.precision > 24 if kind.precision is not None else on_postgresql
 
 
 @functools.cache
@@ -1215,6 +1249,14 @@ def _compare_more() -> None:
             upgrade.ops[:0] = _enum_differences(context.inspector, tables)
         for table in tables:
             upgrade.ops += _table_differences(context, table)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Without what Alembic warns of for each index that _NOT_COMPARED names."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "autogenerate skipping .*expression-based index")
+        yield
 
 
 def _enum_differences(inspector: Any, tables: Sequence[Any]) -> Iterator[Any]:
@@ -1375,7 +1417,10 @@ def _review(context: Any, directives: list[Any], metadata: Any) -> None:
     _say_what_rows_lack(upgrade)
 
 
-_NOT_COMPARED = "computed columns, identities, unnamed CHECKs, collations on SQLite"
+_NOT_COMPARED = (
+    "computed columns, identities, unnamed CHECKs; on SQLite collations, and indexes on expressions"
+    " or with DESC"
+)
 
 
 def _write_texts_as_they_are(context: Any) -> None:
@@ -1593,7 +1638,7 @@ def _run_locked(context: Any, config: Config, configured: Mapping[str, Any]) -> 
         if generates or running.opts.get("dont_mutate"):
             running.opts["dont_mutate"] = True  # else it would make the table of the version
             connection.execution_options(noventa_reads=True)
-            with migration_lock(config) if generates else nullcontext():
+            with migration_lock(config) if generates else nullcontext(), _without_warnings():
                 context.run_migrations()
             return
         with migration_lock(config) as check_lock:
@@ -1822,7 +1867,10 @@ class _Losses:
                 if not _named(column, carried):
                     parts.append(f"column {table}.{column} ({_counted(counts[column], 'value')})")
         lines = [f"dropped {', '.join(parts)}"] if parts else []
-        return lines + (_forget_seeds(self.connection, gone, set(after)) if gone else [])
+        left = {
+            table for table, columns in after.items() if columns != {"version_num"}
+        }  # no seed's
+        return lines + (_forget_seeds(self.connection, gone, left) if gone else [])
 
     def _count(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if not _DROPS.search(statement):
@@ -2898,7 +2946,7 @@ def _adopt(project: Project) -> int:
     metadata = _plain_metadata(project.registry)
     with _reached(project.config), _migration_engine(project.config).connect() as connection:
         renames = [*_take_names(connection, metadata)]
-        at, differences = _compared(metadata, connection)
+        at, differences = _compared(project, metadata, connection)
     if at:
         raise NoventaError(f"The database is at {_listed(at)} already; there is nothing to adopt.")
     if differences:
@@ -2973,12 +3021,13 @@ def _rename(project: Project, renames: Sequence[tuple[Any, str | None, Any]]) ->
         operations = Operations(MigrationContext.configure(connection))
         for key, old, new in renames:
             key.name = new
-            _rename_key(operations, key, old)
+            _rename_key(operations, key, old, project.registry.metadata.naming_convention)
             say(f"  renamed {old or 'what had no name'} of {key.table.name} to {new}")
 
 
-def _rename_key(operations: Any, key: Any, old: str | None) -> None:
-    """By a statement where the database has one, else by making it anew."""
+def _rename_key(operations: Any, key: Any, old: str | None, convention: Any) -> None:
+    """By a statement where the database has one, else by making it anew; `convention` names what
+    has no name in the database."""
     dialect, kind = operations.get_context().dialect, _signature(key)[0]
     prepare = dialect.identifier_preparer
     table, new = prepare.format_table(key.table), prepare.quote(key.name)
@@ -2993,8 +3042,7 @@ def _rename_key(operations: Any, key: Any, old: str | None) -> None:
         operations.drop_index(old, key.table.name, schema=key.table.schema)
         key.create(operations.get_bind())
     elif dialect.name == "sqlite":
-        names = key.table.metadata.naming_convention
-        with operations.batch_alter_table(key.table.name, naming_convention=names) as batch:
+        with operations.batch_alter_table(key.table.name, naming_convention=convention) as batch:
             batch.drop_constraint(old or key.name, type_=kind)
             batch.impl.batch.append(("add_constraint", (key,), {}))
     else:
@@ -3011,27 +3059,90 @@ def _write_baseline(project: Project) -> None:
 
 @contextmanager
 def _scratch(project: Project) -> Iterator[Any]:
-    """A connection to an empty SQLite database, gone afterwards."""
+    """A connection to an empty database, gone afterwards: SQLite, or of the project's own kind
+    where the tables need it. Raises NoScratch."""
 
-    with tempfile.TemporaryDirectory() as folder:
-        config = Config.from_mapping({"database": f"sqlite:///{folder}/scratch.db"}, project.root)
+    metadata = _plain_metadata(project.registry)
+    if reason := _beyond_sqlite(metadata):
+        make = _server_database(project.config, reason)
+    else:
+        make = _file_database(project.root)
+    with make as url:
+        config = Config.from_mapping({"database": url}, project.root)
         with _migration_engine(config).connect() as connection:
             yield connection
 
 
-def _compared(metadata: Any, connection: Any) -> tuple[set[str], list[str]]:
+class NoScratch(NoventaError):  # noqa: N818
+    """No database could be made to try the revisions on."""
+
+
+@contextmanager
+def _file_database(root: Path) -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield f"sqlite:///{folder}/scratch.db"
+
+
+@contextmanager
+def _server_database(config: Config, reason: str) -> Iterator[str]:
+    """The URL of a new database on the project's server."""
+
+    url, name = config.database_url, f"noventa_scratch_{secrets.token_hex(6)}"
+    if url.get_backend_name() == "sqlite":
+        raise NoScratch(f"SQLite cannot hold {reason}, and `database` names no other server")
+    engine = make_engine(config, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    except sa.exc.DBAPIError as error:
+        raise NoScratch(
+            f"SQLite cannot hold {reason}, and {shown_url(url)} makes no database to try them on:"
+            f" {_reason(error)}"
+        ) from None
+    try:
+        yield url.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"DROP DATABASE {name}")
+
+
+def _beyond_sqlite(metadata: Any) -> str | None:
+    """What of the tables SQLite cannot hold: a schema, or a type that only others have."""
+
+    dialect = _dialects()["sqlite"]
+    for table in metadata.tables.values():
+        if table.schema:
+            return f"the schema {table.schema}"
+        for column in table.columns:
+            try:
+                dialect.type_compiler_instance.process(column.type, type_expression=column)
+            except exc.CompileError:
+                return f"{table.name}.{column.name}, {column.type!r}"
+    return None
+
+
+def _compared(project: Project, metadata: Any, connection: Any) -> tuple[set[str], list[str]]:
     """The revisions that a database is at, and what it lacks to equal the models."""
 
     _compare_more()
+    given = _options_of(project)
+    included = given.get("include_name", lambda *_: True)
 
-    def include_name(name: str | None, kind: str, _: Any) -> bool:
-        return kind != "table" or name in metadata.tables
+    def include_name(name: str | None, kind: str, parents: Any) -> bool:
+        if kind == "table" and name not in metadata.tables:
+            shown = parents.get("schema_qualified_table_name")
+            if shown not in metadata.tables:
+                return False
+        return bool(included(name, kind, parents))
 
     options = {
-        "target_metadata": metadata, "include_name": include_name, "compare_type": _compare_type,
+        "target_metadata": metadata, "compare_type": _compare_type,
+        "include_schemas": any(table.schema for table in metadata.tables.values()),
+        **given, "include_name": include_name,
     }  # fmt: skip
     context = MigrationContext.configure(connection, opts=options)
-    operations = produce_migrations(context, metadata).upgrade_ops
+    with _without_warnings():
+        operations = produce_migrations(context, metadata).upgrade_ops
     differences = operations.as_diffs() if operations else []
     return set(context.get_current_heads()), [_difference(entry) for entry in differences]
 
@@ -3225,7 +3336,7 @@ def _forget_seeds(connection: Any, gone: set[str], there: set[str]) -> list[str]
         return []
     ledger, lines = _ledger(), []
     for row in connection.execute(sa.select(ledger)).all():
-        wrote = set(row.wrote or gone | there - {*_OURS, "alembic_version"})
+        wrote = set(row.wrote or gone | there - {*_OURS})
         this = ledger.c.name == row.name
         if wrote & gone and not wrote & there:
             connection.execute(sa.delete(ledger).where(this))
@@ -3491,24 +3602,25 @@ def _import_faults(path: Path, root: Path) -> Iterator[Fault]:
 
 
 def _scratch_faults(project: Project) -> Iterator[Fault]:
-    """Each revision up, down and up again on an empty SQLite; then the drift from the models."""
+    """Each revision up, down and up again on an empty database; then the drift from the models."""
 
-    where = f"{_FOLDER}/versions"
+    where, versions = f"{_FOLDER}/versions", version_table(project.root).name
     with _scratch(project) as connection:
         try:
             for words in (["upgrade", "head"], ["downgrade", "base"], ["upgrade", "head"]):
                 _alembic(project.root, words, connection=connection)
                 connection.commit()
-                left = set(sa.inspect(connection).get_table_names()) - {"alembic_version"}
+                left = set(sa.inspect(connection).get_table_names()) - {versions}
                 connection.rollback()
                 if words[0] == "downgrade" and left:
                     yield Fault(where, f"downgrade leaves {_listed(left)}", "drop it there")
         except NoventaError as error:
             first = str(error).splitlines()[0]
-            problem = f"on a scratch SQLite `{' '.join(words)}` fails: {first}"
+            name = connection.dialect.name
+            problem = f"on a scratch database of {name} `{' '.join(words)}` fails: {first}"
             yield Fault(where, problem, "mend the revision")
             return
-        _, differences = _compared(_plain_metadata(project.registry), connection)
+        _, differences = _compared(project, _plain_metadata(project.registry), connection)
     for difference in differences:
         yield Fault(where, f"the revisions do not make what the models say: {difference}", _REVISE)
 
@@ -3620,8 +3732,11 @@ def _check_models(report: Report, project: Project) -> None:
     tables = _counted(len(registry.metadata.tables), "table")
     report.looked_at.append(f"models: {tables}, on {', '.join(config['migrations.portable_to'])}")
     revisions = _counted(len(revision_files(project.root / _FOLDER / "versions")), "revision")
-    report.looked_at.append(f"migrations: {revisions}, up, down and up on a scratch database")
-    report.faults += migration_faults(project)
+    try:
+        report.faults += migration_faults(project)
+        report.looked_at.append(f"migrations: {revisions}, up, down and up on a scratch database")
+    except NoScratch as error:
+        report.looked_at.append(f"migrations: {revisions}, which were not tried: {error}")
     report.advice += length_advice(project)
     report.looked_at.append(f"database: {shown_url(config.database_url)}")
     report.faults += _database_faults(config)
@@ -4492,7 +4607,7 @@ def _database_state(app: App) -> dict[str, Any]:
         state["mismatch"] = revision_mismatch(config, engine)
         applied = _applied_seeds(engine)
         state["seeds"] = f"{sum(_has_run(applied, name) for name in names)} of {len(names)} ran"
-        current = current_revisions(engine)
+        current = current_revisions(config.root, engine)
         with reading(engine) as connection:
             there = {*sa.inspect(connection).get_table_names()}
             for table in app.registry.tables:
