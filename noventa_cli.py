@@ -73,7 +73,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations, ops, toimpl
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
+from alembic.util import CommandError, DispatchPriority
 from markupsafe import Markup
 from sqlalchemy import event, exc, orm
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -1141,6 +1141,8 @@ def _compare_type(context: Any, _: Any, __: Any, found: Any, kind: Any) -> bool 
     collations = getattr(kind, "collation", None), getattr(found, "collation", None)
     if all(collations) and collations[0] != collations[1]:
         return True
+    if isinstance(found, mysql.TINYBLOB | mysql.MEDIUMBLOB) and isinstance(kind, sa.LargeBinary):
+        return False  # BLOB(32) is made as the smallest that holds so much
     if isinstance(found, sa.Float) and isinstance(kind, sa.Float):
         name = context.dialect.name
         return name != "sqlite" and _is_double(found, name) != _is_double(kind, name)
@@ -1249,6 +1251,33 @@ def _compare_more() -> None:
             upgrade.ops[:0] = _enum_differences(context.inspector, tables)
         for table in tables:
             upgrade.ops += _table_differences(context, table)
+
+    @comparators.dispatch_for("schema", priority=DispatchPriority.LAST)
+    def ignore(context: Any, upgrade: Any, _: Any) -> None:
+        if context.dialect.name != "postgresql":
+            _ignore_directions(upgrade)
+
+
+def _ignore_directions(upgrade: Any) -> None:
+    """Takes out indexes that differ in DESC only, which SQLite and MySQL do not tell of."""
+    for step in [step for step in upgrade.ops if isinstance(step, ops.ModifyTableOps)]:
+        pairs: dict[Any, list[Any]] = {}
+        for part in step.ops:
+            if isinstance(part, ops.DropIndexOp | ops.CreateIndexOp):
+                index = part.to_index()
+                columns = tuple(map(_column_of, index.expressions))
+                pairs.setdefault((str(index.name), columns, bool(index.unique)), []).append(part)
+        same = [part for parts in pairs.values() if len(parts) == 2 for part in parts]
+        step.ops = [part for part in step.ops if part not in same]
+    upgrade.ops = [step for step in upgrade.ops if getattr(step, "ops", True)]
+
+
+def _column_of(expression: Any) -> str:
+    """The column of `desc(column)` by its name, else the text of the expression."""
+    while isinstance(expression, sa.UnaryExpression):
+        expression = expression.element
+    inner = getattr(expression, "element", expression)  # desc("name") holds a label
+    return str(getattr(expression, "name", inner))
 
 
 @contextmanager

@@ -138,7 +138,8 @@ def test_another_collation_is_found_and_written(site, capsys):
 @pytest.mark.parametrize("column", [
     "sa.Float()", "sa.Double()", "sa.REAL()", "sa.Float(53)", "sa.Float(24)", "sa.Numeric(10, 2)",
     "sa.SmallInteger()", "sa.BigInteger()", "sa.LargeBinary(32)", "sa.Uuid()", "sa.JSON()",
-    "sa.DateTime(timezone=True)", "sa.Time()", "sa.Interval()", "sa.Unicode(20)", "sa.UnicodeText()",
+    "sa.DateTime(timezone=True)", "sa.Time()", "sa.Interval()", "sa.Unicode(20)",
+    "sa.UnicodeText()",
 ])  # fmt: skip
 def test_no_type_differs_from_what_its_revision_made(site, capsys, column):
     site.models(f"""
