@@ -903,13 +903,19 @@ def _options_of(project: Project) -> dict[str, Any]:
         project.root / _FOLDER / "alembic.ini", attributes={"asked_for_options": options}
     )
     script: Any = ScriptDirectory.from_config(alembic)
+    with _kept_path(), EnvironmentContext(alembic, script):
+        script.run_env()
+    return options
+
+
+@contextmanager
+def _kept_path() -> Iterator[None]:
+    """Alembic puts the project before sys.path, once more each time."""
     path = sys.path[:]
     try:
-        with EnvironmentContext(alembic, script):
-            script.run_env()
+        yield
     finally:
         sys.path[:] = path
-    return options
 
 
 def _complete_folder(root: Path) -> None:
@@ -939,13 +945,11 @@ def _alembic(root: Path, words: Sequence[str], **attributes: Any) -> int:
     options.raiseerr = True  # else it would print and leave the process
     file = options.config[0] if options.config else root / _FOLDER / "alembic.ini"
     config = AlembicConfig(file, stdout=sys.stdout, cmd_opts=options, attributes=attributes)
-    path = sys.path[:]
     try:
-        line.run_cmd(config, options)
+        with _kept_path():
+            line.run_cmd(config, options)
     except CommandError as error:
         raise NoventaError(_alembic_message(error, root / _FOLDER / "versions")) from error
-    finally:
-        sys.path[:] = path  # Alembic puts the project before it, once more each time
     return 0
 
 
@@ -3138,15 +3142,22 @@ def _server_database(config: Config, reason: str) -> Iterator[str]:
 def _beyond_sqlite(metadata: Any) -> str | None:
     """What of the tables SQLite cannot hold: a schema, or a type that only others have."""
 
-    dialect = _dialects()["sqlite"]
     for table in metadata.tables.values():
         if table.schema:
             return f"the schema {table.schema}"
         for column in table.columns:
-            try:
-                dialect.type_compiler_instance.process(column.type, type_expression=column)
-            except exc.CompileError:
+            if _type_error(column, _dialects()["sqlite"]):
                 return f"{table.name}.{column.name}, {column.type!r}"
+    return None
+
+
+def _type_error(column: Any, dialect: Any) -> exc.CompileError | None:
+    """Why a database does not have the type of a column; None where it has it."""
+
+    try:
+        dialect.type_compiler_instance.process(column.type, type_expression=column)
+    except exc.CompileError as error:
+        return error
     return None
 
 
@@ -3516,9 +3527,7 @@ def _owner(owner: str, root: Path) -> str:
 def _column_faults(table: Any, owner: str, dialects: Mapping[str, Any]) -> Iterator[Fault]:
     for column in table.columns:
         for name, dialect in dialects.items():
-            try:
-                dialect.type_compiler_instance.process(column.type, type_expression=column)
-            except exc.CompileError as error:
+            if error := _type_error(column, dialect):
                 yield Fault(
                     f"{owner}.{column.name}",
                     f"not portable to {name}: {str(error).splitlines()[0].rstrip('.')}",
@@ -4022,11 +4031,11 @@ class Part:
     inside: list[Part] = field(default_factory=list)
     statements: list[Statement] = field(default_factory=list)
 
-    def walk(self, depth: int = 0) -> Iterator[tuple[int, Part]]:
-        """This part and all inside it, each with its depth."""
-        yield depth, self
+    def walk(self) -> Iterator[Part]:
+        """This part and all inside it, in order."""
+        yield self
         for part in self.inside:
-            yield from part.walk(depth + 1)
+            yield from part.walk()
 
 
 class Trail(list[str]):
@@ -4074,6 +4083,7 @@ class Record:
         self.number, self.at = number, datetime.datetime.now()
         self.what = described(exchange.request.environ)
         self.trail = Trail()
+        self.statements: list[Statement] = []  # all that was sent, in order
         self.status, self.headers = 0, list[tuple[str, str]]()
         self.asked: dict[str, str] = {}
         self.session: list[str] = []
@@ -4082,15 +4092,9 @@ class Record:
         self.reports: list[tuple[str, list[str]]] = []
 
     @property
-    def parts(self) -> list[tuple[int, Part]]:
-        """What ran, in order, each with its depth."""
-        return [pair for part in self.trail.root.inside for pair in part.walk()]
-
-    @property
-    def statements(self) -> list[Statement]:
-        """All that was sent to the database, in order."""
-        found = [one for _, part in self.trail.root.walk() for one in part.statements]
-        return sorted(found, key=lambda one: one.started)
+    def parts(self) -> list[Part]:
+        """What ran, in order."""
+        return [*self.trail.root.walk()][1:]
 
     @property
     def milliseconds(self) -> float:
@@ -4110,9 +4114,8 @@ class Record:
     @property
     def repeated(self) -> list[tuple[int, Statement]]:
         """Those that one line sent again and again, most often first, with how often."""
-        counts = Counter((one.text, one.where) for one in self.statements)
-        first = {(one.text, one.where): one for one in reversed(self.statements)}
-        return [(n, first[key]) for key, n in counts.most_common() if n >= _REPEATED]
+        often = [same for same in _alike(self.statements) if len(same) >= _REPEATED]
+        return [(len(same), same[0]) for same in sorted(often, key=len, reverse=True)]
 
 
 @dataclass(eq=False)
@@ -4135,9 +4138,6 @@ class Group:
     @property
     def told(self) -> list[tuple[int, float, int | None, Statement]]:
         """Each statement once: how often, seconds and rows of all, and the first of them."""
-        found: dict[tuple[str, str], list[Statement]] = {}
-        for one in self.statements:
-            found.setdefault((one.text, one.where), []).append(one)
         return [
             (
                 len(same),
@@ -4145,13 +4145,21 @@ class Group:
                 _sum_of(one.rows for one in same),
                 same[0],
             )
-            for same in found.values()
+            for same in _alike(self.statements)
         ]
 
     @property
     def repeats(self) -> bool:
         """Whether it sends the same again and again."""
         return any(times >= _REPEATED for times, *_ in self.told)
+
+
+def _alike(statements: Iterable[Statement]) -> list[list[Statement]]:
+    """The same statements of one line together, in the order of the first of them."""
+    found: dict[tuple[str, str], list[Statement]] = {}
+    for one in statements:
+        found.setdefault((one.text, one.where), []).append(one)
+    return [*found.values()]
 
 
 def _sum_of(numbers: Iterable[int | None]) -> int | None:
@@ -4200,6 +4208,7 @@ class Workbench:
         )
         self._templates.filters["ms"] = lambda value: f"{value:.3g} ms"
         self._templates.filters["type"] = _type_name
+        self._templates.filters["counted"] = _counted
         self._files = {route.path for route in app.registry.routes if isinstance(route, Static)}
         app.jinja.globals["workbench"] = self.link
         engine = app.database.engine
@@ -4253,6 +4262,7 @@ class Workbench:
         tables = _tables_of(context)
         shown = _BRIEF.repr(parameters)
         one = Statement(text[:_LONGEST], shown, self.asking_line(), tables, time.perf_counter())
+        record.statements.append(one)
         record.trail.open[-1].statements.append(one)
         context.noventa_statement = one
 
@@ -4284,13 +4294,8 @@ class Workbench:
         template = frame.f_globals.get("__jinja_template__")
         if template is not None:
             return f"{template.name}:{template.get_corresponding_lineno(line)}"
-        path, root = Path(frame.f_code.co_filename), self.app.config.root
-        if not path.is_absolute() or path.name in _CORE or _INSTALLED.intersection(path.parts):
-            return ""
-        if path.is_relative_to(sysconfig.get_path("stdlib")):
-            return ""
-        inside = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-        return f"{inside}:{line}"
+        file = _file_of_project(frame.f_code.co_filename, self.app.config.root)
+        return f"{file}:{line}" if file else ""
 
     # What it adds to the pages of the application.
 
@@ -4325,7 +4330,8 @@ class Workbench:
         what, trail = described(exchange.request.environ), " > ".join(exchange.trail)
         report = [chain[0][0], f"{what}, in {trail or '?'}"]
         report += [f"  {step.where}\n    {step.text}" for step in chain[0][1] if step.own]
-        report.append(", ".join(f"{name} {version}" for name, version in self._versions()))
+        versions = self._versions()
+        report.append(", ".join(f"{name} {version}" for name, version in versions))
         return self._page(
             exchange, "error.html", status,
             title=http.HTTPStatus(status).phrase,
@@ -4337,7 +4343,7 @@ class Workbench:
             statement=hide(statement[:_LONGEST]) if statement else None,
             parameters=hide(_BRIEF.repr(getattr(error, "params", None))),
             asked=self._asked(exchange, hide),
-            versions=self._versions(),
+            versions=versions,
             number=record.number if record else 0,
             report="\n".join(report),
         )  # fmt: skip
@@ -4365,11 +4371,10 @@ class Workbench:
     def _asked(self, exchange: Exchange, hide: Callable[[str], str]) -> dict[str, str]:
         """What a handler could see of the request, secrets hidden."""
         request, session = exchange.request, exchange.session
-        fields = request.__dict__.get("_posted", ((), ()))[0]
         parts = {
             "View args": request.view_args,
             "Query": request.environ.get("QUERY_STRING") or {},
-            "Form": dict(fields.pairs()) if fields else {},
+            "Form": dict(_posted_fields(request)),
             "Session": dict(session) if session.touched else {},
         }
         return {name: hide(_BRIEF.repr(part)) if part else "none" for name, part in parts.items()}
@@ -4444,8 +4449,7 @@ class Workbench:
         cookies = [pair.partition("=")[2].strip(" \t") for pair in pairs]
         cookies += request.__dict__.get("cookies", {}).values()  # the same without their quotes
         yield from (value for value in cookies if len(value) > 5)  # `theme=dark` is no secret
-        fields = request.__dict__.get("_posted", ((), ()))[0]
-        for name, value in fields.pairs() if fields else ():
+        for name, value in _posted_fields(request):
             if "password" in name.lower():
                 yield value
 
@@ -4512,6 +4516,12 @@ def _tables_of(context: Any) -> list[str]:
     return sorted({table.name for table in found if isinstance(table, sa.Table)})
 
 
+def _posted_fields(request: Request) -> list[tuple[str, str]]:
+    """The fields of a form that was read already; none of one that was not."""
+    fields = request.__dict__.get("_posted", ((), ()))[0]
+    return [*fields.pairs()] if fields else []
+
+
 class Seen:
     """What the kept requests tell of a route or component, that the registry cannot know."""
 
@@ -4534,14 +4544,12 @@ class Map:
                     seen.worst = record
                 self._note(part, part.name)
         self.routes = [
-            {**_route_row(route, app.registry, app.components), "where": route.where}
-            for route in app.registry.routes
+            _route_row(route, app.registry, app.components) for route in app.registry.routes
         ]
         pages = [row for row in self.routes if row["kind"] == "page"]
         self.components = [self._component(one, pages) for one in app.registry.components]
         self.state = _database_state(app)
-        used = {name for one in self.components for name in one["models"] | one["seen"].reads}
-        used |= {name for one in self.components for name in one["seen"].writes}
+        used = {name for one in self.components for name in one["models"]}
         used |= {name for row in self.routes for name in row["tables"]}
         used |= {name for seen in self.seen.values() for name in seen.reads | seen.writes}
         self.unused = sorted(table.name for table in app.registry.tables if table.name not in used)
@@ -4676,6 +4684,20 @@ class Step:
 
 _CORE = {"noventa.py", "noventa_cli.py"}
 _INSTALLED = {"site-packages", "dist-packages"}
+_STDLIB = sysconfig.get_path("stdlib")
+
+
+@functools.lru_cache(maxsize=1_000)
+def _file_of_project(name: str, root: Path) -> str:
+    """A file of Python as the project names it; empty for one of a library."""
+    path = Path(name)
+    if not path.is_absolute() or path.name in _CORE or _INSTALLED.intersection(path.parts):
+        return ""
+    if path.is_relative_to(_STDLIB):
+        return ""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
 _LACKING = re.compile(  # SQLite, PostgreSQL, MySQL and MariaDB: a table or column is not there
     r"no such (?:table|column)|has no column|(?:relation|column) .* does not exist"
     r"|Unknown column|Table .* doesn't exist"

@@ -82,7 +82,7 @@ def test_a_request_shows_its_parts_statements_rows_and_the_line_that_asked(tmp_p
     app = bench(tmp_path)
     ask(app)
     shown = text_of(ask(app, path="/_noventa/requests/1"))
-    names = [part.name for _, part in app.workbench.records[0].parts]
+    names = [part.name for part in app.workbench.records[0].parts]
     assert names == ["page.html", "signed_in", "rows", *["row"] * 4]
     assert re.search(r"row × 4 [\d.e-]+ ms 4 statements SELECT counters.id", shown)
     assert "4 times , " in shown
