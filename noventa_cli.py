@@ -833,6 +833,34 @@ _CREATES = re.compile(
 _CHANGES = re.compile(r"(?!select|show|describe|explain|set\b|pragma|begin|savepoint)", re.I)
 _ROWS_ONLY = re.compile(r"insert|update|delete|replace", re.I)  # MySQL can roll these back
 _DROPS = re.compile(r"\bdrop\s+(table|column)\b", re.I)
+_BY_HAND = re.compile(r"\b(execute|bulk_insert)\(|= op\.get_bind\(")
+_OBJECTS = {  # all that a database holds, and revisions can make
+    "sqlite": "SELECT type || ' ' || name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'",
+    "postgresql": " UNION ".join(  # oids from 16384 on are not the system's own
+        f"SELECT pg_describe_object(tableoid, oid, 0) FROM {catalog} "  # noqa: S608
+        f"WHERE oid >= 16384 AND {others}"
+        for catalog, others in {
+            "pg_class": "relnamespace <> 'pg_toast'::regnamespace",
+            "pg_constraint": "contype <> 't'",
+            "pg_extension": "true",
+            "pg_namespace": "true",
+            "pg_policy": "true",
+            "pg_proc": "true",
+            "pg_trigger": "NOT tgisinternal",
+            "pg_type": "typtype IN ('d', 'e', 'r')",
+        }.items()
+    ),
+    "mysql": """
+        SELECT CONCAT(LOWER(table_type), ' ', table_name) FROM information_schema.tables
+        WHERE table_schema = DATABASE()
+        UNION SELECT CONCAT('trigger ', trigger_name) FROM information_schema.triggers
+        WHERE trigger_schema = DATABASE()
+        UNION SELECT CONCAT(LOWER(routine_type), ' ', routine_name)
+        FROM information_schema.routines WHERE routine_schema = DATABASE()
+        UNION SELECT CONCAT('event ', event_name) FROM information_schema.events
+        WHERE event_schema = DATABASE()
+    """,
+}
 _CARRIES = re.compile(r"\b(rename|change)\b|\binsert\s+into\b.*\bselect\b", re.I)
 
 
@@ -840,16 +868,16 @@ def migrate(project: Project, arguments: Sequence[str]) -> int:
     """Applies the pending migrations, or hands any verb over to Alembic.
 
     `migrate revision --autogenerate -m "…"`, `migrate downgrade -1`, `migrate current`,
-    `migrate history`, `migrate upgrade head --sql` and every other verb. `--allow-drop` lets a
-    generated revision drop tables and columns; `--adopt` takes over a database that has the
-    tables of the models already.
+    `migrate history`, `migrate upgrade head --sql` and every other verb; `migrate squash` makes
+    one revision of all. `--allow-drop` lets a generated revision drop tables and columns;
+    `--adopt` takes over a database that has the tables of the models already.
     """
     _complete_folder(project.root)
     words = [word for word in arguments if word not in ("--allow-drop", "--adopt")]
     drops = ["-x", "allow_drop=1"] if "--allow-drop" in arguments else []
     if "--adopt" in arguments:
         return _adopt(project)
-    return _alembic(project.root, [*drops, *(words or ["upgrade", "head"])])
+    return _alembic(project.root, [*drops, *(words or ["upgrade", "head"])], project=project)
 
 
 def run_migrations(registry: Registry, config: Config, **options: Any) -> None:
@@ -929,13 +957,17 @@ def _complete_folder(root: Path) -> None:
             say(f"  made {_FOLDER}/{name}")
 
 
-def _alembic(root: Path, words: Sequence[str], **attributes: Any) -> int:
-    """Alembic's own command line, with the project's alembic.ini. Raises NoventaError."""
+def _alembic(
+    root: Path, words: Sequence[str], versions: Path | None = None, **attributes: Any
+) -> int:
+    """Alembic's own command line, with the project's alembic.ini; `versions` is another folder of
+    revisions than that says. Raises NoventaError."""
 
     revision_files(root / _FOLDER / "versions")  # a file that is not Python is one message
     if "%" in str(root):
         raise NoventaError(f"{root}: Alembic cannot read a path with a % in it; rename the folder.")
     line: Any = CommandLine(prog="noventa migrate")
+    line.register_command(squash)
     try:
         options = line.parser.parse_args(words)
         if not hasattr(options, "cmd"):
@@ -945,6 +977,8 @@ def _alembic(root: Path, words: Sequence[str], **attributes: Any) -> int:
     options.raiseerr = True  # else it would print and leave the process
     file = options.config[0] if options.config else root / _FOLDER / "alembic.ini"
     config = AlembicConfig(file, stdout=sys.stdout, cmd_opts=options, attributes=attributes)
+    if versions is not None:
+        config.set_main_option("version_locations", str(versions))
     try:
         with _kept_path():
             line.run_cmd(config, options)
@@ -3090,14 +3124,88 @@ def _write_baseline(project: Project) -> None:
         _alembic(project.root, words, connection=connection)
 
 
-@contextmanager
-def _scratch(project: Project) -> Iterator[Any]:
-    """A connection to an empty database, gone afterwards: SQLite, or of the project's own kind
-    where the tables need it. Raises NoScratch."""
+def squash(config: AlembicConfig, message: str | None = None) -> None:
+    """Makes one revision of all, with the id of the head; no file is touched before it was tried.
 
-    metadata = _plain_metadata(project.registry)
-    if reason := _beyond_sqlite(metadata):
-        make = _server_database(project.config, reason)
+    A database at the head stays as it is. Raises NoventaError where the one would not make all
+    that the old ones make, rows included.
+    """
+    project: Project = config.attributes["project"]
+    script = ScriptDirectory.from_config(config)
+    old = [*script.walk_revisions()]  # the head comes first
+    if len(script.get_heads()) > 1:
+        raise NoventaError(_heads_message(project.root / _FOLDER / "versions"))
+    if len(old) < 2:
+        raise NoventaError("There are no two revisions, so there is nothing to squash.")
+    head, paths = old[0].revision, [Path(revision.path) for revision in old]
+    with _reached(project.config), _migration_engine(project.config).connect() as connection:
+        at = MigrationContext.configure(connection, opts=_options_of(project)).get_current_heads()
+    if at != (head,):
+        raise NoventaError(
+            f"The database is at {_listed(at)}, not at {head}: first apply what is pending, here"
+            " and in every other database: python -m noventa migrate"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        with _scratch(project, own=True) as connection:
+            words = ["-q", "revision", "--autogenerate", "--rev-id", head]
+            words += ["-m", message or "squashed"]
+            _alembic(project.root, words, Path(folder), connection=connection)
+        lost = _contents_made(project) - _contents_made(project, Path(folder))
+        if lost:
+            raise NoventaError(_squash_message(lost, paths, project.root))
+        [new] = Path(folder).glob("*.py")
+        paths[0].write_bytes(new.read_bytes())
+    for path in paths[1:]:
+        path.unlink()
+    target = paths[0].rename(paths[0].with_name(new.name))
+    say(
+        f"  {len(old)} revisions are one: {target.relative_to(project.root)}. A database that is"
+        f" not at {head} yet needs the code of before: migrate it first."
+    )
+
+
+def _contents_made(project: Project, versions: Path | None = None) -> set[str]:
+    """What the revisions make on an empty database: its objects, and rows. Raises NoventaError."""
+    with _scratch(project, own=True) as connection:
+        for fault in _try_revisions(project, connection, versions):
+            raise NoventaError(f"Nothing was squashed. {fault}")
+        backend = project.config.database_url.get_backend_name()
+        found = {
+            *connection.exec_driver_sql(_OBJECTS[backend.replace("mariadb", "mysql")]).scalars()
+        }
+        schemas = {table.schema for table in project.registry.metadata.tables.values()} | {None}
+        versions_table = version_table(project.root)
+        for schema in schemas:
+            for name in sa.inspect(connection).get_table_names(schema):
+                table = sa.table(name, schema=schema)
+                count = connection.scalar(sa.select(sa.func.count()).select_from(table))
+                if count and name != versions_table.name:
+                    found.add(f"rows of {name} ({count})")
+        return found
+
+
+def _squash_message(lost: Collection[str], paths: Iterable[Path], root: Path) -> str:
+    by_hand = [
+        f"\n  {path.relative_to(root)}:{number}: {line.strip()}"
+        for path in paths
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if _BY_HAND.search(line)
+    ]
+    return (
+        f"Nothing was squashed, for the models do not make what the revisions do: {_listed(lost)}."
+        " Give rows to a seed; what else was made by hand cannot be squashed:" + "".join(by_hand)
+    )
+
+
+@contextmanager
+def _scratch(project: Project, *, own: bool = False) -> Iterator[Any]:
+    """A connection to an empty database, gone afterwards: SQLite, or of the project's own kind
+    where the tables need it or `own` asks for it. Raises NoScratch."""
+
+    metadata, kind = _plain_metadata(project.registry), project.config.database_url
+    reason = _beyond_sqlite(metadata)
+    if reason or (own and kind.get_backend_name() != "sqlite"):
+        make = _server_database(project.config, reason or "what a server makes")
     else:
         make = _file_database(project.root)
     with make as url:
@@ -3642,23 +3750,29 @@ def _import_faults(path: Path, root: Path) -> Iterator[Fault]:
 def _scratch_faults(project: Project) -> Iterator[Fault]:
     """Each revision up, down and up again on an empty database; then the drift from the models."""
 
-    where, versions = f"{_FOLDER}/versions", version_table(project.root).name
     with _scratch(project) as connection:
-        try:
-            for words in (["upgrade", "head"], ["downgrade", "base"], ["upgrade", "head"]):
-                _alembic(project.root, words, connection=connection)
-                connection.commit()
-                left = set(sa.inspect(connection).get_table_names()) - {versions}
-                connection.rollback()
-                if words[0] == "downgrade" and left:
-                    yield Fault(where, f"downgrade leaves {_listed(left)}", "drop it there")
-        except NoventaError as error:
-            first = str(error).splitlines()[0]
-            name = connection.dialect.name
-            problem = f"on a scratch database of {name} `{' '.join(words)}` fails: {first}"
-            yield Fault(where, problem, "mend the revision")
-            return
-        _, differences = _compared(project, _plain_metadata(project.registry), connection)
+        yield from _try_revisions(project, connection)
+
+
+def _try_revisions(
+    project: Project, connection: Any, versions: Path | None = None
+) -> Iterator[Fault]:
+    where, table = f"{_FOLDER}/versions", version_table(project.root).name
+    try:
+        for words in (["upgrade", "head"], ["downgrade", "base"], ["upgrade", "head"]):
+            _alembic(project.root, words, versions, connection=connection)
+            connection.commit()
+            left = set(sa.inspect(connection).get_table_names()) - {table}
+            connection.rollback()
+            if words[0] == "downgrade" and left:
+                yield Fault(where, f"downgrade leaves {_listed(left)}", "drop it there")
+    except NoventaError as error:
+        first = str(error).splitlines()[0]
+        name = connection.dialect.name
+        problem = f"on a scratch database of {name} `{' '.join(words)}` fails: {first}"
+        yield Fault(where, problem, "mend the revision")
+        return
+    _, differences = _compared(project, _plain_metadata(project.registry), connection)
     for difference in differences:
         yield Fault(where, f"the revisions do not make what the models say: {difference}", _REVISE)
 
