@@ -3804,16 +3804,23 @@ class Place:
         place = Place(rendering, compiled, instance, props, caller)
         return Markup(rendering.show(place))  # noqa: S704
 
-    def fragment(self, name: str, /, key: Any = None, caller: Any = None, **props: Any) -> str:
-        """A URL of this page that gives the component alone, as `component()` shows it here."""
+    def fragment(self, name: str = "", /, key: Any = None, caller: Any = None, **props: Any) -> str:
+        """A URL of this page that gives the component alone, as `component()` shows it here;
+        without a name this one itself, the same instance, with these props beside its own."""
         rendering = self.rendering
-        compiled = rendering.components.find(name)
-        compiled.check_props(props)
-        if caller is not None:
-            raise PropsError(f"{_calling_line()}: fragment({name!r}) can have no children.")
-        instance = rendering.instance_id(self, name, key, props, is_shown=False)
-        place = Place(rendering, compiled, instance, props)
-        text = rendering.components.fragments.issue(place.ticket(""))
+        if name:
+            compiled = rendering.components.find(name)
+            instance = rendering.instance_id(self, name, key, props, is_shown=False)
+            ticket = Place(rendering, compiled, instance, props).ticket("")
+        else:
+            compiled = self.compiled
+            ticket = self.ticket("")._replace(props={**self.props, **props})
+        compiled.check_props(ticket.props)
+        if caller is not None or not (compiled.name and ticket.alone):
+            whose = f"fragment({name!r})" if name else f"{compiled.label}: its own fragment()"
+            remedy = "can have no children" if compiled.name else "needs the name of a component"
+            raise PropsError(f"{_calling_line()}: {whose} {remedy}.")
+        text = rendering.components.fragments.issue(ticket)
         request = rendering.exchange.request
         path = quote(request.path_info, safe=_URL_SAFE)
         return f"{request.prefix}{path}?{FRAGMENT}={text}"

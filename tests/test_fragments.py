@@ -214,3 +214,51 @@ def test_a_fragment_with_children_is_an_error_that_names_the_line(tmp_path, capl
     page = "{% call fragment('row', id=1) %}x{% endcall %}"
     assert ask(page_app(tmp_path, {"page.html": page})).status == 500
     assert "page.html:1: fragment('row') can have no children." in caplog.text
+
+
+STEP = """
+    def may(request, session, db, *, n=1):
+        if n > 3:
+            return {"_status": 403}
+
+    def load_template_context(request, session, db, *, n=1):
+        return {}
+"""
+STEP_HTML = "<b id='{{ instance }}'>{{ n }}</b><a href='{{ fragment(n=n + 1) }}'></a>"
+
+
+def step_app(root, page="{{ component('step') }}", **files):
+    step = make_module("fragment_step", STEP)
+    components = [Component("step", "step.html", logic=step, guard=step.may)]
+    files = {"page.html": page, "step.html": STEP_HTML, **files}
+    return make_app(root, files, components=components, routes=[Page("/", "page.html")])
+
+
+def test_a_component_names_itself_with_other_props_and_stays_the_same_instance(tmp_path):
+    visitor = Visitor(step_app(tmp_path))
+    pages = [visitor.get()]
+    while pages[-1].status == 200:
+        pages.append(fetch(visitor, urls(pages[-1])[0]))
+    assert [re.findall("<b.*>(.*)</b>", page.text) for page in pages] == [["1"], ["2"], ["3"], []]
+    assert len({*re.findall("id='(.*?)'", "".join(page.text for page in pages))}) == 1
+    assert pages[-1].status == 403  # its guard was asked with the new props only
+
+
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        ("{{ fragment() }}", "page.html:1: page '/': its own fragment() needs the name of a comp"),
+        (
+            "{% call component('step') %}{% endcall %}",
+            "step.html:1: component 'step': its own fragment() can have no children.",
+        ),
+        ("{{ component('wrong') }}", "step.html:1: component 'step' takes no prop 'm'"),
+    ],
+)
+def test_a_component_that_cannot_be_its_own_fragment_names_the_line(
+    tmp_path, page, message, caplog
+):
+    wrong = {"step.html": "{{ fragment(m=1) }}"} if "wrong" in page else {}
+    visitor = Visitor(step_app(tmp_path, page.replace("wrong", "step"), **wrong))
+    assert visitor.get().status == 500
+    assert message in caplog.text
