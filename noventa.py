@@ -275,6 +275,7 @@ SETTINGS = (
         "database.autocommit_reads", _FLAG, True,
         "PostgreSQL: plain reads in one round trip; false behind PgBouncer's transaction mode",
     ),
+    Setting("name", _TEXT, None, "of the site, on the plain error page; that of its folder"),
     Setting("app", _MAPPING, {}, "the application's own: `request.app.config.app[\"…\"]`"),
     Setting("debug", _FLAG, False, "error pages with source; the variable NOVENTA_DEBUG overrides"),
     Setting("secret_keys", _TEXTS, (), "first signs, all verify; 32 characters at least"),
@@ -390,6 +391,11 @@ class Config:
         if url.get_backend_name() != "sqlite" or not file or file.startswith((":memory:", "file:")):
             return url
         return url.set(database=str((self.root / file).resolve()))
+
+    @property
+    def name(self) -> str:
+        """What the site is called."""
+        return self["name"] or self.root.name
 
     @property
     def app(self) -> Mapping[str, Any]:

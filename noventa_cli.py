@@ -4596,7 +4596,7 @@ class Workbench:
 
     def _page(self, exchange: Exchange, name: str, status: int = 200, **values: Any) -> Answer:
         html = self._templates.get_template(name).render(
-            app=self.app.config.root.name,
+            app=self.app.config.name,
             home=exchange.url("/"),
             at=exchange.url(self.path),
             here=name,

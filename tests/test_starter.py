@@ -229,7 +229,7 @@ def test_a_user_is_renamed_in_the_browser(chromium, server, artifacts):
         page.screenshot(path=artifacts / "people.png")
         page.get_by_role("link", name="Ada Lovelace").click()
         assert page.get_by_label("Name").count() == 0
-        page.get_by_role("link", name="All people").click()
+        page.get_by_label("Path").get_by_role("link", name="People").click()
         page.get_by_role("link", name="Admin").click()
         page.get_by_label("Name").fill("Ada <b>King</b>")
         page.get_by_role("button", name="Save").click()
@@ -239,7 +239,7 @@ def test_a_user_is_renamed_in_the_browser(chromium, server, artifacts):
         page.reload()
         assert flash.count() == 0
         assert page.get_by_role("heading", level=1).inner_text() == "Ada <b>King</b>"
-        page.get_by_role("link", name="All people").click()
+        page.get_by_label("Path").get_by_role("link", name="People").click()
         assert page.get_by_role("link", name="Ada <b>King</b>").count() == 1
 
 

@@ -4,6 +4,7 @@ from noventa import Component, Endpoint, Page, Registry, Static
 from components.account import account_logic
 from components.navigation import navigation_logic
 from components.sign_in import sign_in_logic, sign_in_models
+from components.start import start_logic
 from components.user import user_logic, user_models
 from components.user_list import user_list_logic
 from functions import guards, users_json
@@ -30,6 +31,7 @@ registry = Registry(
             logic=sign_in_logic,
             models=[sign_in_models],
         ),
+        Component("start", "components/start/start_template.html", logic=start_logic),
         Component(
             "user",
             "components/user/user_template.html",

@@ -3,7 +3,7 @@ def load_template_context(request, session, db):
     return {
         "here": request.path_info,
         "links": [
-            ("/", "Home"),
+            ("/", "People"),
             ("/account", "Account") if signed_in else ("/sign-in", "Sign in"),
         ],
     }

@@ -6,7 +6,11 @@ from components.user.user_models import MAX_NAME_LENGTH, User
 
 
 def load_template_context(request, session, db, *, user_id):
-    return {"user": _find_user(db, user_id), "own": _is_own(session, user_id)}
+    return {
+        "user": _find_user(db, user_id),
+        "own": _is_own(session, user_id),
+        "max_length": MAX_NAME_LENGTH,
+    }
 
 
 def action_update_user(request, session, db, *, user_id):

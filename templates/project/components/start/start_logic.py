@@ -1,0 +1,10 @@
+"""What to do first, for whoever develops this: nobody sees it where `debug` is false."""
+
+
+def load_template_context(request, session, db):
+    config = request.app.config
+    return {
+        "name": config.name,
+        "map": "/_noventa/" if config["debug"] else None,
+        "user_id": session.get("user_id"),
+    }
