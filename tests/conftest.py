@@ -7,6 +7,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from textwrap import dedent, indent
@@ -97,6 +98,25 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield browser
         browser.close()
+
+
+@contextmanager
+def visiting(chromium, server, *, expected=(), **options):
+    """A page of the site; at the end nothing may have gone wrong or been fetched elsewhere.
+
+    `expected` are the beginnings of what the browser may complain of.
+    """
+    context = chromium.new_context(base_url=server.url, **options)
+    page, complaints, asked = context.new_page(), [], []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    try:
+        yield page
+    finally:
+        context.close()
+    assert [text for text in complaints if not text.startswith(tuple(expected))] == []
+    assert [url for url in asked if not url.startswith((server.url, "data:"))] == []
 
 
 class Site:

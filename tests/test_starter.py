@@ -7,12 +7,12 @@ import shutil
 import subprocess
 import sys
 import venv
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from conftest import visiting
 from processes import ROOT, read_url, serving, stop
 
 pytestmark = pytest.mark.slow
@@ -206,20 +206,6 @@ def sign_in(page):
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url("**/account")
-
-
-@contextmanager
-def visiting(chromium, server, **options):
-    """A page of the site; at the end nothing may have gone wrong or been fetched elsewhere."""
-    context = chromium.new_context(base_url=server.url, **options)
-    page, complaints, asked = context.new_page(), [], []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    yield page
-    context.close()
-    assert complaints == []
-    assert [url for url in asked if not url.startswith((server.url, "data:"))] == []
 
 
 def test_a_user_is_renamed_in_the_browser(chromium, server, artifacts):

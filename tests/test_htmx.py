@@ -1,0 +1,351 @@
+"""Fragments in a browser: an application with the real htmx 2, and the same without any script."""
+
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing, contextmanager
+
+import pytest
+from conftest import visiting
+from playwright.sync_api import expect
+from processes import KEY, serving, write_project
+
+pytestmark = pytest.mark.slow
+
+CONFIG = f"""\
+database: "sqlite:///./noventa.db"
+secret_keys: ["{KEY}"]
+headers:
+  Content-Security-Policy: >-
+    default-src 'none'; script-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'
+"""
+REGISTRY = """\
+from noventa import Component, Page, Registry, Static
+
+import door
+import index
+import models
+import new
+import note
+import notes
+import panel
+import results
+
+registry = Registry(
+    components=[
+        Component("door", "door.html", logic=door),
+        Component("new", "new.html", logic=new),
+        Component("note", "note.html", logic=note, models=[models]),
+        Component("notes", "notes.html", logic=notes),
+        Component("panel", "panel.html", logic=panel),
+        Component("results", "results.html", logic=results),
+    ],
+    routes=[
+        Page("/", "index.html", logic=index, guards=[index.signed_in]),
+        Page("/sign-in", "sign_in.html"),
+        Static("/files", "files"),
+    ],
+)
+"""
+MODELS = """\
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Note(Base):
+    __tablename__ = "notes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+"""
+INDEX_LOGIC = """\
+def signed_in(request, session, db):
+    return None if "user" in session else {"_redirect": "/sign-in"}
+
+
+def load_template_context(request, session, db):
+    return {name: request.args.get(name, 0, type=int) for name in ("after", "edit")}
+"""
+NEW_LOGIC = """\
+from models import Note
+
+
+def action_add(request, session, db):
+    text = request.form["text"]
+    if len(text) < 3:
+        return {"_status": 422, "errors": {"text": "Too short."}, "values": {"text": text}}
+    db.add(Note(text=text))
+    db.commit()
+    session.flash("Added.")
+    return {"_redirect": "/"}
+"""
+NOTES_LOGIC = """\
+import sqlalchemy as sa
+
+from models import Note
+
+
+def load_template_context(request, session, db, *, after, edit=0):
+    return {"notes": db.scalars(sa.select(Note).filter(Note.id > after).limit(3)).all()}
+"""
+NOTE_LOGIC = """\
+from models import Note
+
+
+def load_template_context(request, session, db, *, id, mode="view"):
+    return {"note": db.get(Note, id), "mode": mode}
+
+
+def action_save(request, session, db, *, id, mode="view"):
+    if not request.form["text"]:
+        return {"_status": 422, "errors": {"text": "Please write something."}}
+    db.get(Note, id).text = request.form["text"]
+    db.commit()
+    return {"mode": "view"}
+"""
+RESULTS_LOGIC = """\
+import sqlalchemy as sa
+
+from models import Note
+
+
+def load_template_context(request, session, db):
+    q = request.args.get("q", "")
+    found = sa.select(Note.text).filter(Note.text.contains(q, autoescape=True))
+    return {"texts": db.scalars(found).all() if q else []}
+"""
+PANEL_LOGIC = """\
+import sqlalchemy as sa
+
+from models import Note
+
+
+def load_template_context(request, session, db):
+    return {"count": db.scalar(sa.select(sa.func.count(Note.id)))}
+"""
+DOOR_LOGIC = """\
+def action_enter(request, session, db):
+    session["user"] = request.form["name"]
+    return {"_redirect": "/"}
+
+
+def action_leave(request, session, db):
+    del session["user"]
+    return {"_redirect": "/sign-in"}
+"""
+WSGI = """\
+from pathlib import Path
+
+from noventa import App, Config
+
+from models import Base, Note
+from registry import registry
+
+app = application = App(registry, Config.load(Path(__file__).parent))
+Base.metadata.create_all(app.database.engine)
+with app.database.session() as db:
+    db.add_all([Note(text=f"note {number}") for number in range(1, 8)])
+    db.commit()
+"""
+LAYOUT = """\
+<!doctype html>
+<html lang="en">
+<title>Notes</title>
+<meta name="htmx-config" content='{"includeIndicatorStyles": false, "responseHandling": [
+  {"code": "204", "swap": false}, {"code": "[23]..|422", "swap": true},
+  {"code": "[45]..", "swap": false, "error": true}]}'>
+<script defer src="{{ static("htmx.min.js") }}"></script>
+{% for flash in flashes() %}<p role="status">{{ flash.text }}</p>{% endfor %}
+{% block body %}{% endblock %}
+</html>
+"""
+INDEX = """\
+{% extends "layout.html" %}
+{% block body %}
+<p id="panel" hx-get="{{ fragment("panel") }}" hx-trigger="every 250ms">{{ component("panel") }}</p>
+<form role="search"><input name="q" aria-label="Find" hx-get="{{ fragment("results") }}"
+  hx-trigger="input changed delay:50ms" hx-target="#results"><button>Find</button></form>
+<div id="results">{{ component("results") }}</div>
+{{ component("new") }}
+<ul>{{ component("notes", after=after, edit=edit) }}</ul>
+{% endblock %}
+"""
+NEW = """\
+<form method="post" hx-post="" hx-swap="outerHTML" id="{{ instance }}">{{ action("add") }}
+<input name="text" aria-label="New" value="{{ values.text }}"> <em>{{ errors.text }}</em>
+<button>Add</button></form>
+"""
+NOTES = """\
+{% for note in notes %}
+{{ component("note", id=note.id, mode="edit" if note.id == edit else "view") }}
+{% endfor %}
+{% if notes %}{% set last = notes[-1].id %}
+<li><a href="?after={{ last }}" hx-get="{{ fragment("notes", after=last) }}"
+  hx-target="closest li" hx-swap="outerHTML">More</a></li>
+{% endif %}
+"""
+NOTE = """\
+<li id="{{ instance }}" hx-target="this" hx-swap="outerHTML">
+{% if mode == "view" %}
+{{ note.text }}
+<a href="?after={{ id - 1 }}&amp;edit={{ id }}"
+  hx-get="{{ fragment("note", id=id, mode="edit") }}">Edit {{ id }}</a>
+{% else %}
+<form method="post" hx-post="">{{ action("save") }}
+<input name="text" aria-label="Text" value="{{ note.text }}"> <em>{{ errors.text }}</em>
+<button>Save</button></form>
+{% endif %}
+</li>
+"""
+DOOR = """\
+<form method="post" hx-post="">{{ action("enter") }}
+<input name="name" aria-label="Name"><button>Enter</button>
+<button name="_ticket" value="{{ action_ticket("leave") }}">Leave</button></form>
+"""
+FILES = {
+    "config.yaml": CONFIG, "registry.py": REGISTRY, "wsgi.py": WSGI, "models.py": MODELS,
+    "layout.html": LAYOUT,
+    "index.py": INDEX_LOGIC, "index.html": INDEX,
+    "new.py": NEW_LOGIC, "new.html": NEW,
+    "notes.py": NOTES_LOGIC, "notes.html": NOTES,
+    "note.py": NOTE_LOGIC, "note.html": NOTE,
+    "results.py": RESULTS_LOGIC,
+    "results.html": "{% for text in texts %}<p>{{ text }}</p>{% endfor %}",
+    "panel.py": PANEL_LOGIC, "panel.html": "{{ count }} notes",
+    "door.py": DOOR_LOGIC, "door.html": DOOR,
+    "sign_in.html": '{% extends "layout.html" %}{% block body %}{{ component("door") }}'
+    "{% endblock %}",
+}  # fmt: skip
+REFUSED = "Failed to load resource: the server responded with a status of 422"
+
+
+@pytest.fixture(scope="module")
+def htmx(tmp_path_factory):
+    """The file of htmx 2 as npm has it, by preference from its own cache."""
+    folder = tmp_path_factory.mktemp("npm")
+    npm = shutil.which("npm") or "npm"
+    command = [npm, "install", "--prefer-offline", "--no-audit", "--no-fund", "htmx.org@2"]
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = f"npm brings no htmx: {getattr(error, 'stderr', None) or error}"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    return folder / "node_modules" / "htmx.org" / "dist" / "htmx.min.js"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, htmx):
+    root = write_project(tmp_path_factory.mktemp("notes"), FILES)
+    (root / "files").mkdir()
+    shutil.copy(htmx, root / "files")
+    with serving(root) as server:
+        server.root = root
+        yield server
+
+
+@pytest.fixture(params=[True, False], ids=["htmx", "no script"])
+def scripted(request):
+    return request.param
+
+
+def sign_in(page):
+    page.goto("/sign-in")
+    page.get_by_label("Name").fill("ada")
+    page.get_by_role("button", name="Enter").click()
+    page.wait_for_url(re.compile("/$"))
+
+
+@pytest.fixture(scope="module")
+def signed_in(chromium, server):
+    """The cookie of who has signed in."""
+    with visiting(chromium, server) as page:
+        sign_in(page)
+        return page.context.storage_state()
+
+
+@pytest.fixture
+def visit(chromium, server, scripted, signed_in):
+    """Opens the notes in a browser, signed in; with htmx no other page may then be loaded, but
+    where it `leaves`."""
+    options = {"java_script_enabled": scripted, "storage_state": signed_in}
+
+    @contextmanager
+    def visit(*, leaves=False, expected=()):
+        with visiting(chromium, server, expected=expected, **options) as page:
+            page.goto("/")
+            loaded = []
+            page.on("request", lambda request: loaded.append(request.is_navigation_request()))
+            yield page
+            assert any(loaded) == (leaves or not scripted)
+
+    return visit
+
+
+def test_a_row_is_edited_in_place(visit, scripted):
+    number = 1 + scripted
+    with visit(expected=[REFUSED]) as page:
+        page.get_by_role("link", name=f"Edit {number}").click()
+        page.get_by_label("Text").fill("")
+        page.get_by_role("button", name="Save").click()
+        expect(page.locator("li em")).to_have_text("Please write something.")
+        page.get_by_label("Text").fill("a <b>bold</b> note")
+        page.get_by_role("button", name="Save").click()
+        row = page.get_by_role("listitem").filter(has_text=f"Edit {number}")
+        expect(row).to_contain_text("a <b>bold</b> note")
+
+
+def test_a_list_loads_more_whose_rows_can_be_edited_too(visit, scripted):
+    with visit() as page:
+        page.get_by_role("link", name="More").click()
+        page.get_by_role("link", name="Edit 6").click()
+        page.get_by_label("Text").fill("six")
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("listitem").filter(has_text="six")).to_be_visible()
+        first = page.get_by_role("link", name="Edit").first
+        expect(first).to_have_text("Edit 1" if scripted else "Edit 6")
+
+
+def test_a_search_answers_as_one_types(visit, scripted):
+    with visit() as page:
+        page.get_by_label("Find").press_sequentially("note 5")
+        if not scripted:
+            page.get_by_role("button", name="Find").click()
+        expect(page.locator("#results")).to_have_text("note 5")
+
+
+def test_a_form_shows_its_errors_and_then_redirects_with_a_message(visit):
+    with visit(leaves=True, expected=[REFUSED]) as page:
+        page.get_by_label("New").fill("ab")
+        page.get_by_role("button", name="Add").click()
+        expect(page.locator("em")).to_have_text("Too short.")
+        expect(page.get_by_label("New")).to_have_value("ab")
+        page.get_by_label("New").fill("abc")
+        page.get_by_role("button", name="Add").click()
+        expect(page.get_by_role("status")).to_have_text("Added.")
+        expect(page.get_by_label("New")).to_have_value("")
+
+
+def test_who_signs_out_in_another_tab_is_sent_away_by_the_next_fragment(visit, scripted):
+    with visit(leaves=True) as page:
+        other = page.context.new_page()
+        other.goto("/sign-in")
+        other.get_by_role("button", name="Leave").click()
+        if not scripted:  # else the panel asks
+            page.get_by_role("link", name="Edit 3").click()
+        page.wait_for_url("**/sign-in")
+        sign_in(page)
+        expect(page.locator("#panel")).to_contain_text("notes")
+
+
+@pytest.mark.parametrize("scripted", [True], indirect=True)
+def test_a_panel_polls(visit, server):
+    with visit() as page:
+        before = page.locator("#panel").inner_text()
+        with closing(sqlite3.connect(server.root / "noventa.db")) as database, database:
+            database.execute("INSERT INTO notes (text) VALUES ('from elsewhere')")
+        expect(page.locator("#panel")).to_have_text(f"{int(before.split()[0]) + 1} notes")
