@@ -58,6 +58,7 @@ import traceback
 import uuid
 import warnings
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
     from noventa_cli import Workbench
 
 __all__ = [
+    "Answered",
     "App",
     "BadTicket",
     "Component",
@@ -1803,7 +1805,11 @@ _STATE = {  # what a session's cookie holds, and of which types
 
 
 class SessionCookies:
-    """Reads sessions from signed cookies and writes them back."""
+    """Reads sessions from signed cookies and writes them back.
+
+    In a test `app.sessions.read(client.cookies)` is the session that a client has, and
+    `client.set_cookie(app.sessions.name, app.sessions.make({"user_id": 7}))` gives it one.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -1817,7 +1823,20 @@ class SessionCookies:
 
     def open(self, request: Request) -> Session:
         """The visitor's session; nothing is read before it is touched."""
-        return Session(functools.partial(self._read, request))
+        return Session(lambda: self._read(request.cookies, request.prefix))
+
+    def read(self, cookies: Mapping[str, str], prefix: str = "") -> Session:
+        """The session in a client's cookies, by name; an empty one where they hold none.
+
+        `prefix` is where a host has put the application, like `/m`.
+        """
+        return Session(lambda: self._read(cookies, prefix))
+
+    def make(self, data: Mapping[str, Any], prefix: str = "") -> str:
+        """The value of a cookie for a new session that holds `data`. Raises SessionError."""
+        session = self.read({}, prefix)
+        session.update(data)
+        return self.signer.sign(self._dumped(session.state).encode())
 
     def save(self, session: Session, request: Request, answer: Answer) -> None:
         """Sets the cookie if the session, which was touched, changed. Raises SessionError if it
@@ -1873,16 +1892,16 @@ class SessionCookies:
             log.warning("the session is full: unread messages were dropped (%d)", dropped)
         return self._dumped(state)
 
-    def _read(self, request: Request) -> tuple[dict[str, Any], str]:
-        now, cookie = int(time.time()), request.cookies.get(self.name)
+    def _read(self, cookies: Mapping[str, str], prefix: str) -> tuple[dict[str, Any], str]:
+        now, cookie = int(time.time()), cookies.get(self.name)
         if cookie and (read := self._verified(cookie)):
             state, _ = read
             idle, age = now - state["seen"], now - state["issued"]
             alive = idle <= self._max_age and age <= self._lifetime
-            if alive and state["prefix"] == request.prefix:  # else of an application above this one
+            if alive and state["prefix"] == prefix:  # else of an application above this one
                 return read
         empty: dict[str, Any] = {"data": {}, "flashes": [], "nonce": None}
-        empty |= {"issued": now, "seen": now, "prefix": request.prefix}
+        empty |= {"issued": now, "seen": now, "prefix": prefix}
         return empty, json.dumps(empty)
 
     def _verified(self, cookie: str) -> tuple[dict[str, Any], str] | None:
@@ -2315,6 +2334,7 @@ class Tickets:
 # ---- Database -------------------------------------------------------------------------------
 
 _READS = "noventa_reads"  # execution option of a connection that only reads
+_OWN = "noventa_own"  # and of a statement that the application did not ask for
 _BUSY_TIMEOUT = 30  # seconds that SQLite waits for another writer
 _CONNECT_TIMEOUT = 10  # seconds; libpq has none of its own
 _TOLD = 20  # rows that the report of a forgotten commit lists
@@ -2827,7 +2847,7 @@ def _make_read_only(connection: sa.Connection, driver: Any) -> bool:
             "SELECT set_config('default_transaction_read_only', 'on', false)"
             " WHERE current_setting('default_transaction_isolation') = 'read committed'"
             " AND current_setting('default_transaction_read_only') = 'off'",
-            execution_options={"stream_results": False},
+            execution_options={"stream_results": False, _OWN: True},
         ).first()
     finally:
         if not driver.closed:
@@ -3412,6 +3432,13 @@ class CompiledComponent:
         if not self._fits(tuple(props), action):
             raise PropsError(str(next(self.props_faults(_calling_line(), props.keys(), action))))
 
+    def find_action(self, name: str) -> Handler:
+        """The function of an action. Raises PropsError, naming the template line."""
+        if found := self.actions.get(name):
+            return found
+        problem = f"{_calling_line()}: {self.label} has no action {name!r}"
+        raise PropsError(f"{problem}; {did_you_mean(name, self.actions)}")
+
     def props_faults(
         self, where: str, given: Set[str], action: str | None = None
     ) -> Iterator[Fault]:
@@ -3675,6 +3702,11 @@ class Rendering:
         place = Place(self, compiled, "", props)
         return self._traced(lambda: self._html(place))
 
+    def alone(self, compiled: CompiledComponent, props: dict[str, Any]) -> str:
+        """The HTML of a component without a page around it."""
+        page = Place(self, compiled, "", {})
+        return self._traced(lambda: page.component(compiled.name, **props))
+
     def fragment(self, compiled: CompiledComponent, ticket: Ticket) -> str:
         """The HTML of one instance, as it is within its page; also its tickets are the same."""
         for name, props in ticket.around:
@@ -3838,10 +3870,7 @@ class Place:
 
     def action_ticket(self, name: str) -> str:
         """The value of that field, for a button: `<button name="_ticket" value="…">`."""
-        actions = self.compiled.actions
-        if name not in actions:
-            problem = f"{_calling_line()}: {self.compiled.label} has no action {name!r}"
-            raise PropsError(f"{problem}; {did_you_mean(name, actions)}")
+        self.compiled.find_action(name)
         self.compiled.check_props(self.props, name)
         return self.rendering.components.tickets.issue(self.ticket(name))
 
@@ -4253,6 +4282,16 @@ _SET_DEBUG = "Open http://localhost with the port of the server, or set debug: f
 _SINGLE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 _RETRY_AFTER = 5  # seconds
 _WHOLE = (list, tuple)  # a body that is there at once, not made as it is sent
+_SAVEPOINT = re.compile("(?:RELEASE |ROLLBACK TO )?SAVEPOINT ")
+
+
+class Queries(list[str]):
+    """SQL statements in the order in which they were sent; shown with how often each was."""
+
+    def __repr__(self) -> str:
+        times = Counter(" ".join(statement.split()) for statement in self)
+        lines = (f"\n{number:5} x {text}" for text, number in times.items())
+        return f"{len(self)} queries{''.join(lines)}"
 
 
 class App:
@@ -4302,6 +4341,76 @@ class App:
         if self.workbench is not None:
             return self.workbench.respond(exchange, self._respond)
         return self._respond(exchange)
+
+    @contextmanager
+    def count_queries(self) -> Iterator[Queries]:
+        """Collects what is sent to the database within the block, by requests and sessions alike.
+
+        `with app.count_queries() as queries: client.get("/")`, then `len(queries) == 2`.
+        """
+        queries, engine = Queries(), self.database.engine
+
+        def note(*sent: Any) -> None:
+            _, _, statement, _, context, _ = sent
+            # Savepoints are how a sandbox keeps what requests commit.
+            if not (_SAVEPOINT.match(statement) or context.execution_options.get(_OWN)):
+                queries.append(statement)
+
+        event.listen(engine, "before_cursor_execute", note)
+        try:
+            yield queries
+        finally:
+            event.remove(engine, "before_cursor_execute", note)
+
+    def render(
+        self, name: str, /, *, request: Request | None = None,
+        session: Mapping[str, Any] | None = None, **props: Any,
+    ) -> str:  # fmt: skip
+        """The HTML of a component without a page and HTTP around it, in a test or for a mail.
+
+        Raises Answered where its guard or a handler inside answers instead.
+        """
+        with self._alone(request or Request.blank("/"), session, writes=False) as exchange:
+            rendering = Rendering(self.components, exchange, None)
+            return rendering.alone(self.components.find(name), props)
+
+    def act(
+        self, action: str, posted: Mapping[str, Any] | Request | None = None, /, *,
+        session: Mapping[str, Any] | None = None, **props: Any,
+    ) -> Any:  # fmt: skip
+        """What `action_<name>` of a component returns, after its guard: `"user.update_user"`.
+
+        `posted` are the fields of the form, or a whole request. As after any post, what was not
+        committed is rolled back and reported. Raises Answered where the guard answers.
+        """
+        if not isinstance(posted, Request):
+            posted = Request.blank("/", POST=posted or {})
+        name, _, action = action.rpartition(".")
+        compiled = self.components.find(name)
+        handler = compiled.find_action(action)
+        compiled.check_props(props, action)
+        with self._alone(posted, session, writes=True) as exchange:
+            compiled.check_guard(exchange, props)
+            returned = self._call(exchange, handler, props, compiled.retries)
+            if isinstance(returned, webob.Response):
+                status = returned.status_int
+            else:
+                status = read_result(returned, handler).status
+            settle(exchange, handler, status)
+            return returned
+
+    @contextmanager
+    def _alone(
+        self, request: Request, session: Mapping[str, Any] | None, *, writes: bool
+    ) -> Iterator[Exchange]:
+        """What handlers get that run without an HTTP request."""
+        if not isinstance(session, Session):
+            data, session = session or {}, self.sessions.read({})
+            session.update(data)
+        request.app, request.limits = self, self._limits
+        with self.database.scope(writes=writes) as scope:
+            scope.closers.append(request.close_files)
+            yield Exchange(request, session, scope, not writes)
 
     def _respond(self, exchange: Exchange) -> Answer:
         try:

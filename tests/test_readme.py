@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import runpy
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +72,17 @@ def test_the_application_of_the_readme_runs(tmp_path: Path) -> None:
         assert "Saved." in page
         assert page.form["name"].value == "Grace"
         assert TestApp(app).get("/api/users.json").json == ["Grace"]
+        with app.database.sandbox() as db:
+            run_tests(tmp_path / "tests" / "test_users.py", app, db)
+
+
+def run_tests(path: Path, app: noventa.App, db: Any) -> None:
+    """The README's own tests, with what its fixtures give."""
+    user = import_module("components.user.user_models").User(email="b@b", name="Ada")
+    db.add(user)
+    db.commit()
+    given = {"app": app, "user": user}
+    tests = runpy.run_path(str(path))
+    for name in [name for name in tests if name.startswith("test_")]:
+        given["client"] = TestApp(app, extra_environ={"HTTP_HOST": "localhost"})
+        tests[name](**{key: given[key] for key in inspect.signature(tests[name]).parameters})
