@@ -20,6 +20,7 @@ from processes import write_files
 from noventa import Config, make_engine
 from noventa_cli import main
 
+collect_ignore = ["applications"]  # each with a conftest of its own: see test_applications.py
 sys.dont_write_bytecode = True  # a file that is written twice in one second would be stale
 
 SERVERS = {

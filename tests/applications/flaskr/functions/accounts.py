@@ -1,0 +1,3 @@
+def log_out(request, session, db):
+    session.clear()
+    return {"_redirect": "/"}
