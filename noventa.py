@@ -811,7 +811,10 @@ class Registry:
         merged = sa.MetaData(naming_convention=_NAMING_CONVENTION)
         for table in self.tables:
             if table.key not in merged.tables:
-                table.to_metadata(merged)
+                copied: Any = table.to_metadata(merged).columns
+                for column in table.columns:
+                    if isinstance(column.type, sa.Enum):  # to_metadata() gives it the table's
+                        copied[column.key].type.schema = column.type.schema
         for table in merged.tables.values():  # by now each foreign key has the type of its target
             for column in table.columns:
                 column.type = with_length(column.type)

@@ -1102,7 +1102,7 @@ def _plain_metadata(registry: Registry) -> Any:
     plain = sa.MetaData(naming_convention=source.naming_convention)
     for table in source.tables.values():
         for column in table.to_metadata(plain).columns:
-            column.type = _plain_type(column.type)
+            column.type = _plain_type(table.columns[column.key].type)  # a copy has another schema
             checks: list[Any] = [*column.constraints]
             for check in checks:  # Alembic writes those of a table only
                 column.constraints.discard(check)
@@ -1271,6 +1271,10 @@ def _native_enums(kind: Any) -> Iterator[Any]:
         yield from _native_enums(nested)
 
 
+def _enum_key(kind: Any) -> tuple[str | None, str]:
+    return kind.schema, kind.name
+
+
 # -- what Alembic does not compare
 
 
@@ -1328,7 +1332,7 @@ def _without_warnings() -> Iterator[None]:
 
 def _enum_differences(inspector: Any, tables: Sequence[Any]) -> Iterator[Any]:
     columns = (column for table in tables for column in table.columns)
-    kinds = {(kind.schema, kind.name): kind for c in columns for kind in _native_enums(c.type)}
+    kinds = {_enum_key(kind): kind for column in columns for kind in _native_enums(column.type)}
     for (schema, name), kind in kinds.items():
         there = {enum["name"]: enum["labels"] for enum in inspector.get_enums(schema)}
         if name not in there:
@@ -1542,7 +1546,8 @@ def _give_lengths(*operations: Any) -> None:
     """Types as SQLite and PostgreSQL tell them may lack the length that MySQL needs."""
 
     for step in (step for several in operations for step in _each(several)):
-        columns = [*getattr(step, "columns", ()), getattr(step, "column", None)]
+        given = [*getattr(step, "columns", ()), getattr(step, "column", None)]
+        columns = [each for each in given if isinstance(each, sa.Column)]  # an index has texts
         places = [(step, "existing_type"), (step, "modify_type"), *((c, "type") for c in columns)]
         for place, name in places:
             if isinstance(kind := getattr(place, name, None), TypeEngine):
@@ -1619,25 +1624,25 @@ def _make_enum_types(upgrade: Any, downgrade: Any, metadata: Any) -> None:
     """For PostgreSQL: a type is made before its first column, and dropped after its last."""
     arriving, leaving = _enums_of(upgrade), _enums_of(downgrade)
     staying = {
-        kind.name
+        _enum_key(kind)
         for table in metadata.tables.values()
         for column in table.columns
         for kind in _native_enums(column.type)
-        if (table.name, column.name) not in arriving
+        if (table.schema, table.name, column.name) not in arriving
     }
-    new = {kind.name: kind for kind in arriving.values() if kind.name not in staying}
+    new = {_enum_key(kind): kind for kind in arriving.values() if _enum_key(kind) not in staying}
     wanted = {*staying, *new}
-    old = {kind.name: kind for kind in leaving.values() if kind.name not in wanted}
+    old = {_enum_key(kind): kind for kind in leaving.values() if _enum_key(kind) not in wanted}
     upgrade.ops[:0] = [_made(kind, "create") for kind in new.values()]
     upgrade.ops += [_made(kind, "drop") for kind in old.values()]
     downgrade.ops[:0] = [_made(kind, "create") for kind in old.values()]
     downgrade.ops += [_made(kind, "drop") for kind in new.values()]
 
 
-def _enums_of(operations: Any) -> dict[tuple[str, str], Any]:
-    """The enums of the columns that `operations` add, by table and column."""
+def _enums_of(operations: Any) -> dict[tuple[str | None, str, str], Any]:
+    """The enums of the columns that `operations` add, by schema, table and column."""
 
-    found: dict[tuple[str, str], Any] = {}
+    found: dict[tuple[str | None, str, str], Any] = {}
     for step in _each(operations):
         columns: list[Any] = list(step.columns) if isinstance(step, ops.CreateTableOp) else []
         kinds = {column.name: getattr(column, "type", None) for column in columns}
@@ -1647,7 +1652,7 @@ def _enums_of(operations: Any) -> dict[tuple[str, str], Any]:
             kinds[step.column_name] = step.modify_type
         for name, kind in kinds.items():
             for enum in _native_enums(kind) if kind is not None else ():
-                found[step.table_name, name] = enum
+                found[step.schema, step.table_name, name] = enum
     return found
 
 
@@ -3699,7 +3704,7 @@ def _enum_faults(tables: Mapping[Any, str]) -> Iterator[Fault]:
     for column in (column for table in tables for column in table.columns):
         where = f"{tables[column.table]}.{column.name}"
         for kind in _native_enums(column.type):
-            values, other = first.setdefault((kind.schema, kind.name), (kind.enums, where))
+            values, other = first.setdefault(_enum_key(kind), (kind.enums, where))
             if values != kind.enums:
                 problem = f"its enum {kind.name} has other values than that of {other}"
                 yield Fault(where, problem, "give one of them another name: Enum(…, name=…)")
