@@ -4671,7 +4671,7 @@ class App:
         if not session.shown:  # the page shows no messages: say it all the same
             session.state["flashes"].pop()
             html = inserted(html, f'<p role="status">{escape(text)}</p>')
-        answer = self.page(html, 403)
+        answer = self._whole_page(request, html, 403)
         answer.headers["X-Noventa-Refused"] = reason
         return answer
 
@@ -4693,9 +4693,17 @@ class App:
         posted = Posted(ticket.instance, result.values)
         if _asks_for_fragment(exchange.request) and compiled.name and ticket.alone:
             html = Rendering(self.components, exchange, posted).fragment(compiled, ticket)
-        else:
-            html = self._render(exchange, page, posted)
-        return self.page(html, exchange.status)
+            return self.page(html, exchange.status)
+        html = self._render(exchange, page, posted)
+        return self._whole_page(exchange.request, html, exchange.status)
+
+    def _whole_page(self, request: Request, html: str, status: int) -> Answer:
+        """The answer to a form. htmx would put it where it wanted a component, and shows no 403."""
+        if "HTTP_HX_REQUEST" not in request.environ or not _asks_for_fragment(request):
+            return self.page(html, status)
+        answer = self.page(html, 422 if status == 403 else status)
+        answer.headerlist += [("HX-Retarget", "body"), ("HX-Reswap", "innerHTML")]
+        return answer
 
     def _call(
         self, exchange: Exchange, handler: Handler, arguments: Mapping[str, Any], retries: int
@@ -4816,6 +4824,7 @@ class App:
         """A script would follow a redirect itself, and put a page where a fragment was."""
         header = "HX-Redirect" if "HTTP_HX_REQUEST" in request.environ else "Noventa-Redirect"
         answer.headers[header] = answer.headers.pop("Location")
+        answer.headers["Cache-Control"] = "no-store"  # a 204 may be kept (RFC 9110, 15.3.5)
         answer.status = _status_line(204)
         self._complete(answer)
 

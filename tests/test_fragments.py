@@ -173,6 +173,7 @@ def test_a_redirect_of_a_script_is_a_204_that_says_where(tmp_path, script, heade
     answer = visitor.post("/", visitor.get().tickets[2], {"name": "away"}, **script)
     assert (answer.status, answer.body, answer.header(header)) == (204, b"", f"{prefix}/there")
     assert answer.header("Location") is None
+    assert "no-store" in answer.header("Cache-Control")
 
 
 @pytest.mark.parametrize("more", ["HTTP_HX_BOOSTED", "HTTP_HX_HISTORY_RESTORE_REQUEST"])
@@ -192,6 +193,17 @@ def test_a_form_beside_children_gets_the_page(tmp_path):
     visitor = Visitor(make_app(tmp_path, files, components=[box], routes=[Page("/", "page.html")]))
     answer = visitor.post("/", visitor.get().tickets[0], **HTMX)
     assert (answer.status, answer.text.startswith("<p>page</p>xsaved")) == (200, True)
+    assert (answer.header("HX-Retarget"), answer.header("HX-Reswap")) == ("body", "innerHTML")
+
+
+def test_a_form_of_an_earlier_session_gets_the_page_which_htmx_is_told_to_show(tmp_path):
+    app = page_app(tmp_path)
+    ticket, origin = member(app).get().tickets[2], {"HTTP_SEC_FETCH_SITE": "same-origin"}
+    answer = member(app).post("/", ticket, {"name": "new"}, **origin, **HTMX)
+    assert (answer.status, answer.refused) == (422, "other-session")
+    assert (answer.header("HX-Retarget"), "<p>page" in answer.text) == ("body", True)
+    answer = member(app).post("/", ticket, {"name": "new"}, **origin, **OURS)
+    assert (answer.status, answer.header("HX-Retarget")) == (403, None)
 
 
 @pytest.mark.parametrize(
@@ -262,3 +274,44 @@ def test_a_component_that_cannot_be_its_own_fragment_names_the_line(
     visitor = Visitor(step_app(tmp_path, page.replace("wrong", "step"), **wrong))
     assert visitor.get().status == 500
     assert message in caplog.text
+
+
+TREE = """
+    def may(request, session, db, *, depth):
+        return None
+
+    def load_template_context(request, session, db, *, depth):
+        return {"errors": {"depth": f"<{depth}>"}}
+
+    def action_grow(request, session, db, *, depth):
+        return {}
+"""
+NESTED = {
+    "both.html": "{% macro both(name) %}<a href='{{ fragment(name, **kwargs) }}'>"
+    "[{{ component(name, **kwargs) }}]</a>{% endmacro %}",
+    "page.html": "{% from 'both.html' import both %}{{ both('tree', depth=1) }}"
+    "{{ both('tree', depth=1) }}{{ both('tree', key='a/b', depth=1) }}{{ both('plain') }}",
+    "tree.html": "{% from 'both.html' import both %}<i id='{{ instance }}'>{{ errors.depth }}"
+    "{{ action('grow') }}{% for n in range(2) if depth %}{{ both('tree', depth=depth - 1) }}"
+    "{{ both('tree', key=n, depth=depth - 1) }}{% endfor %}{{ both('plain') }}</i>",
+    "plain.html": "<b>plain</b>",
+}
+
+
+def test_each_component_of_an_application_is_alone_what_it_is_within_its_page(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("time.time", lambda: 1_800_000_000.0)
+    tree = make_module("fragment_tree", TREE)
+    components = [
+        Component("tree", "tree.html", logic=tree, guard=tree.may),
+        Component("plain", "plain.html"),
+    ]
+    visitor = Visitor(
+        make_app(tmp_path, NESTED, components=components, routes=[Page("/", "page.html")])
+    )
+    page = visitor.get()
+    parts = {*urls(page)}
+    assert len(parts) == 27
+    for url in parts:
+        assert f"<a href='{url}'>[{fetch(visitor, url).text}]</a>" in page.text

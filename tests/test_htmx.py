@@ -10,10 +10,12 @@ from contextlib import closing, contextmanager
 import pytest
 from conftest import visiting
 from playwright.sync_api import expect
-from processes import KEY, serving, write_project
+from processes import KEY, ROOT, serving, write_project
 
 pytestmark = pytest.mark.slow
 
+README = (ROOT / "README.md").read_text("utf-8")
+SETTING = re.search(r'<meta name="htmx-config".*?>\n', README, re.DOTALL)[0]
 CONFIG = f"""\
 database: "sqlite:///./noventa.db"
 secret_keys: ["{KEY}"]
@@ -130,6 +132,7 @@ def load_template_context(request, session, db):
 """
 DOOR_LOGIC = """\
 def action_enter(request, session, db):
+    session.rotate()
     session["user"] = request.form["name"]
     return {"_redirect": "/"}
 
@@ -156,9 +159,7 @@ LAYOUT = """\
 <!doctype html>
 <html lang="en">
 <title>Notes</title>
-<meta name="htmx-config" content='{"includeIndicatorStyles": false, "responseHandling": [
-  {"code": "204", "swap": false}, {"code": "[23]..|422", "swap": true},
-  {"code": "[45]..", "swap": false, "error": true}]}'>
+{% include "htmx.html" %}
 <script defer src="{{ static("htmx.min.js") }}"></script>
 {% for flash in flashes() %}<p role="status">{{ flash.text }}</p>{% endfor %}
 {% block body %}{% endblock %}
@@ -177,7 +178,8 @@ INDEX = """\
 """
 NEW = """\
 <form method="post" hx-post="" hx-swap="outerHTML" id="{{ instance }}">{{ action("add") }}
-<input name="text" aria-label="New" value="{{ values.text }}"> <em>{{ errors.text }}</em>
+<input name="text" aria-label="New" value="{{ values.text }}">
+<em>{{ errors.form or errors.text }}</em>
 <button>Add</button></form>
 """
 NOTES = """\
@@ -185,7 +187,7 @@ NOTES = """\
 {{ component("note", id=note.id, mode="edit" if note.id == edit else "view") }}
 {% endfor %}
 {% if notes %}{% set last = notes[-1].id %}
-<li><a href="?after={{ last }}" hx-get="{{ fragment("notes", after=last) }}"
+<li><a href="?after={{ last }}" hx-get="{{ fragment(after=last) }}"
   hx-target="closest li" hx-swap="outerHTML">More</a></li>
 {% endif %}
 """
@@ -194,7 +196,7 @@ NOTE = """\
 {% if mode == "view" %}
 {{ note.text }}
 <a href="?after={{ id - 1 }}&amp;edit={{ id }}"
-  hx-get="{{ fragment("note", id=id, mode="edit") }}">Edit {{ id }}</a>
+  hx-get="{{ fragment(mode="edit") }}">Edit {{ id }}</a>
 {% else %}
 <form method="post" hx-post="">{{ action("save") }}
 <input name="text" aria-label="Text" value="{{ note.text }}"> <em>{{ errors.text }}</em>
@@ -209,7 +211,7 @@ DOOR = """\
 """
 FILES = {
     "config.yaml": CONFIG, "registry.py": REGISTRY, "wsgi.py": WSGI, "models.py": MODELS,
-    "layout.html": LAYOUT,
+    "layout.html": LAYOUT, "htmx.html": SETTING,
     "index.py": INDEX_LOGIC, "index.html": INDEX,
     "new.py": NEW_LOGIC, "new.html": NEW,
     "notes.py": NOTES_LOGIC, "notes.html": NOTES,
@@ -222,6 +224,7 @@ FILES = {
     "{% endblock %}",
 }  # fmt: skip
 REFUSED = "Failed to load resource: the server responded with a status of 422"
+OUTDATED = (REFUSED.replace("422", "403"), "Response Status Error Code 403")  # the panel's
 
 
 @pytest.fixture(scope="module")
@@ -340,6 +343,17 @@ def test_who_signs_out_in_another_tab_is_sent_away_by_the_next_fragment(visit, s
         page.wait_for_url("**/sign-in")
         sign_in(page)
         expect(page.locator("#panel")).to_contain_text("notes")
+
+
+def test_who_signs_in_anew_in_another_tab_keeps_what_was_typed(visit):
+    with visit(leaves=True, expected=[REFUSED, *OUTDATED]) as page:
+        sign_in(page.context.new_page())
+        page.get_by_label("New").fill("typed before")
+        page.get_by_role("button", name="Add").click()
+        expect(page.locator("em")).to_contain_text("session")
+        expect(page.get_by_label("New")).to_have_value("typed before")
+        page.get_by_role("button", name="Add").click()
+        expect(page.get_by_role("status")).to_have_text("Added.")
 
 
 @pytest.mark.parametrize("scripted", [True], indirect=True)
