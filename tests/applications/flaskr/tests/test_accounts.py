@@ -1,22 +1,21 @@
 import pytest
-from conftest import log_in
 from sqlalchemy import select
 
 from components.user.user_models import User
 
 
-def register(client, username, password, status=303):
-    form = client.get("/register").form
+def fill_in(client, path, username, password, status=303):
+    form = client.get(path).form
     form["username"], form["password"] = username, password
     return form.submit(status=status)
 
 
 def test_who_registers_may_log_in(client, db):
-    page = register(client, "grace", "hopper").follow()
+    page = fill_in(client, "/register", "grace", "hopper").follow()
     assert page.request.path == "/log-in"
     assert "You are registered and may log in now." in page
     assert "hopper" not in db.scalar(select(User.password).where(User.username == "grace"))
-    assert log_in(client, "grace", "hopper").follow().html.nav.span.text == "grace"
+    assert fill_in(client, "/log-in", "grace", "hopper").follow().html.nav.span.text == "grace"
 
 
 @pytest.mark.parametrize(
@@ -28,7 +27,7 @@ def test_who_registers_may_log_in(client, db):
     ],
 )
 def test_a_faulty_registration_is_shown_again(client, ada, username, password, wrong, error):
-    page = register(client, username, password, status=422)
+    page = fill_in(client, "/register", username, password, status=422)
     assert page.html.find(id=f"{wrong}-error").text == error
     assert page.form["username"].value == username
     assert page.form["password"].value == ""
@@ -36,7 +35,7 @@ def test_a_faulty_registration_is_shown_again(client, ada, username, password, w
 
 @pytest.mark.parametrize("wrong", [("grace", "lovelace"), ("ada", "hopper")])
 def test_a_failed_log_in_does_not_tell_who_exists(client, ada, wrong):
-    page = log_in(client, *wrong, status=422)
+    page = fill_in(client, "/log-in", *wrong, status=422)
     error = page.html.find(id="username-error").text
     assert error == "This name and password do not belong together."
     assert page.form["username"].value == wrong[0]

@@ -19,6 +19,14 @@ def test_everybody_reads_the_posts_newest_first(client, db, ada, post):
     assert "On the\n&lt;engine&gt;" in page
 
 
+def test_the_list_takes_one_query_however_long_it_is(app, client, db, ada):
+    db.add_all(Post(author=ada, title=f"Note {number}", body="") for number in range(9))
+    db.commit()
+    with app.count_queries() as queries:
+        client.get("/")
+    assert len(queries) == 1, queries
+
+
 def test_a_post_is_written(as_ada, db, ada):
     form = as_ada.get("/").click("New post").forms["write"]
     assert "Sketch" in write(form, " Sketch ", "of the engine").follow()
