@@ -3567,13 +3567,15 @@ class Components:
         found: set[str] = set()
         waiting = [template]
         while waiting:
-            template = waiting.pop()
-            called = self._called(template, "component") | self._called(template, "fragment")
-            for name in called - found:
+            for name in self.shown_by(waiting.pop()) - found:
                 found.add(name)
                 if name in self.by_name:
                     waiting.append(self.by_name[name].template)
         return sorted(found)
+
+    def shown_by(self, template: str) -> set[str]:
+        """The components that a template itself, or one that it includes, shows by name."""
+        return self._called(template, "component") | self._called(template, "fragment")
 
     def _called(self, template: str, function: str) -> set[str]:
         """The names that `function` is called with in a template and those it includes."""
@@ -3630,7 +3632,7 @@ class Components:
     def _check_calls(self, owner: CompiledComponent) -> None:
         template = owner.template
         fragments = self._called(template, "fragment")
-        for name in sorted((self._called(template, "component") | fragments) - self.by_name.keys()):
+        for name in sorted(self.shown_by(template) - self.by_name.keys()):
             problem = f"component {name!r} is not in the registry"
             self.faults.append(Fault(template, problem, did_you_mean(name, self.by_name)))
         for name in sorted(fragments & self.by_name.keys()):

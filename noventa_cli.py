@@ -37,11 +37,13 @@ import platform
 import re
 import reprlib
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import textwrap
 import threading
 import time
 import traceback
@@ -56,7 +58,7 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from types import FrameType, ModuleType, TracebackType
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import quote
 
 import jinja2
@@ -88,6 +90,7 @@ from waitress.channel import HTTPChannel
 from waitress.server import create_server
 
 from noventa import (
+    SETTINGS,
     STARTER_KEY,
     Answer,
     App,
@@ -158,7 +161,10 @@ COMMANDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "--deploy": {"action": "store_true", "help": "also what matters in production only"},
         "--json": {"action": "store_true", "dest": "as_json", "help": "for programs"},
     },
-    "routes": {"--json": {"action": "store_true", "dest": "as_json", "help": "for programs"}},
+    "routes": {
+        "--wide": {"action": "store_true", "help": "as a table, however narrow the terminal is"},
+        "--json": {"action": "store_true", "dest": "as_json", "help": "for programs"},
+    },
     "shell": {},
     "run": {
         "file": {"metavar": "FILE", "help": "the Python file to run"},
@@ -260,16 +266,64 @@ def _function(command: str) -> Callable[..., int]:
 # ---- Output ---------------------------------------------------------------------------------
 
 
+_PATIENCE = 1  # seconds before what is going on is said
+_COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36}  # of the terminal's own palette
+
+
 def say(text: str) -> None:
     """Progress, for people: to standard output, at once."""
-    print(text, flush=True)
+    print(wrapped(text, sys.stdout), flush=True)
 
 
 def complain(text: str) -> int:
     """A fault, to standard error. Returns the exit code that belongs to it."""
     sys.stdout.flush()
-    print(text, file=sys.stderr, flush=True)
+    print(wrapped(text, sys.stderr), file=sys.stderr, flush=True)
     return 1
+
+
+def width_of(stream: TextIO) -> int | None:
+    """The columns of the terminal that `stream` is; None for a pipe or a file."""
+    return max(20, shutil.get_terminal_size().columns) if stream.isatty() else None
+
+
+def wrapped(text: str, stream: TextIO, indent: int = 2) -> str:
+    """Lines that are longer than a terminal is wide, broken between words; the rest of each
+    stands `indent` further in. A pipe or file gets the text as it is."""
+    width = width_of(stream)
+    if width is None:
+        return text
+    lines = []
+    for line in text.split("\n"):
+        deeper = " " * (len(line) - len(line.lstrip()) + indent)
+        fold = len(line) > width and not line.isspace()
+        lines += textwrap.wrap(
+            line, width, subsequent_indent=deeper, break_long_words=False, break_on_hyphens=False
+        ) if fold else [line]  # fmt: skip
+    return "\n".join(lines)
+
+
+def coloured(text: str, colour: str, stream: TextIO) -> str:
+    """The text in a colour on a terminal; as it is elsewhere, and with NO_COLOR (no-color.org)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if stream.isatty() and not plain else text
+
+
+@contextmanager
+def progress(text: str) -> Iterator[None]:
+    """Says what is going on once that takes more than a second."""
+
+    def tell() -> None:
+        _end_live()
+        say(f"{text} …")
+
+    timer = threading.Timer(_PATIENCE, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _counted(number: int, noun: str) -> str:
@@ -969,6 +1023,7 @@ def _alembic(
     line: Any = CommandLine(prog="noventa migrate")
     line.register_command(squash)
     try:
+        line.parser.error = partial(_refuse_verb, line.parser.error, line.subparsers.choices)
         options = line.parser.parse_args(words)
         if not hasattr(options, "cmd"):
             line.parser.error("expected a verb, like `upgrade head`")
@@ -985,6 +1040,14 @@ def _alembic(
     except CommandError as error:
         raise NoventaError(_alembic_message(error, root / _FOLDER / "versions")) from error
     return 0
+
+
+def _refuse_verb(error: Callable[[str], Any], verbs: Iterable[str], message: str) -> None:
+    """Ends the process as argparse does; a verb that is none is one line, with the nearest."""
+    if found := re.search(r"invalid choice: '(.*?)'", message):
+        complain(f"migrate: {found[1]!r} is no verb; {did_you_mean(found[1], verbs)}")
+        raise SystemExit(2)
+    error(message)
 
 
 @contextmanager
@@ -1710,7 +1773,9 @@ def _run_locked(context: Any, config: Config, configured: Mapping[str, Any]) -> 
         if generates or running.opts.get("dont_mutate"):
             running.opts["dont_mutate"] = True  # else it would make the table of the version
             connection.execution_options(noventa_reads=True)
-            with migration_lock(config) if generates else nullcontext(), _without_warnings():
+            comparing = "  comparing the database with the models"
+            said = nullcontext() if journal.quiet else progress(comparing)
+            with migration_lock(config) if generates else nullcontext(), said, _without_warnings():
                 context.run_migrations()
             return
         with migration_lock(config) as check_lock:
@@ -1879,8 +1944,10 @@ class _Journal:
         if self.engine:
             _mark_unfinished(self.connection, _id(step), step.name)
         self.statements.clear()
+        doing = f"  {'upgrading' if step.is_upgrade else 'downgrading'} {_id(step)}"
         try:
-            function(**arguments)
+            with nullcontext() if self.quiet else progress(doing):
+                function(**arguments)
         except SystemExit as end:  # with exit code 0 the revision would pass for applied
             raise SysExit("it called sys.exit()").with_traceback(end.__traceback__) from None
 
@@ -2007,7 +2074,8 @@ def _explained(context: Any, journal: _Journal) -> Iterator[None]:
             raise NoventaError(message) from error
         raise
     finally:
-        _end_live()
+        if not journal.quiet:
+            _end_live()
 
 
 def _failure(error: Exception, context: Any, journal: _Journal) -> str | None:
@@ -2989,7 +3057,8 @@ def _show_statements(connection: Any) -> None:
     """On a terminal: each statement while it runs, in a line that is gone when it has ended."""
 
     def show(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        print(f"\r  {' '.join(statement.split())[:70]}", end="", flush=True)
+        room = (width_of(sys.stdout) or 80) - 3  # a line that is broken could not be taken back
+        print(f"\r  {' '.join(statement.split())[:room]}", end="", flush=True)
 
     if sys.stdout.isatty():
         event.listen(connection, "before_cursor_execute", show)
@@ -3375,7 +3444,8 @@ def _run_seed(
                 _show_statements(connection)
                 statements.clear()
                 sa.event.listen(connection, "commit", refuse)
-                with orm.Session(connection, join_transaction_mode="create_savepoint") as session:
+                session = orm.Session(connection, join_transaction_mode="create_savepoint")
+                with progress(f"  seeding {name}"), session:
                     function(session)
                     session.commit()  # a seed that forgets to is meant to keep its rows too
                 _set_sequences(connection, project.registry)
@@ -3583,15 +3653,8 @@ def _set_sequences(connection: Any, registry: Registry) -> None:
 # -- what `check` says
 
 
-def migration_faults(project: Project) -> list[Fault]:
-    """Faults of models, revisions and their files, found without the project's database."""
-    return [
-        *_portability_faults(project),
-        *_revision_faults(project),
-    ]
-
-
-def _portability_faults(project: Project) -> Iterator[Fault]:
+def portability_faults(project: Project) -> Iterator[Fault]:
+    """What one of the databases of `migrations.portable_to` could not hold of the models."""
     wanted = project.config["migrations.portable_to"]
     dialects = {name: dialect for name, dialect in _dialects().items() if name in wanted}
     owners = {table.key: owner for table, owner in project.registry.tables.items()}
@@ -3710,7 +3773,8 @@ def _enum_faults(tables: Mapping[Any, str]) -> Iterator[Fault]:
                 yield Fault(where, problem, "give one of them another name: Enum(…, name=…)")
 
 
-def _revision_faults(project: Project) -> Iterator[Fault]:
+def revision_faults(project: Project) -> Iterator[Fault]:
+    """Faults of the revisions and their files, found without the project's database."""
     folder = project.root / _FOLDER
     files = revision_files(folder / "versions")
     for revision in files.values():
@@ -3787,11 +3851,24 @@ def _try_revisions(
 
 @dataclass
 class Report:
-    """What `check` looked at, and what it found there."""
+    """What `check` looked at, and what it found there; said as it goes unless `quiet`."""
 
+    quiet: bool = False
     looked_at: list[str] = field(default_factory=list)
     faults: list[Fault | str] = field(default_factory=list)  # a text where one was raised
     advice: list[str] = field(default_factory=list)
+
+    def add(self, part: str, text: str, faults: Iterable[Fault | str], sound: str = "") -> None:
+        """A line on one part of the application; `sound` goes on where it has no fault."""
+        with nullcontext() if self.quiet else progress(f"{part:<12} being looked at"):
+            found = [*dict.fromkeys(faults)]
+        self.faults += found
+        text += f", {_counted(len(found), 'fault')}" if found else sound
+        self.looked_at.append(f"{part}: {text}")
+        if not self.quiet:
+            line = wrapped(f"{part:<12} {text}", sys.stdout, indent=13)
+            colour = "red" if found else "green"
+            print(line.replace(part, coloured(part, colour, sys.stdout), 1), flush=True)
 
 
 def check(root: Path, *, deploy: bool = False, as_json: bool = False) -> int:
@@ -3800,7 +3877,7 @@ def check(root: Path, *, deploy: bool = False, as_json: bool = False) -> int:
     Says `ok` where there is none; changes nothing. --deploy adds what matters in production
     only, and advice, which is no fault.
     """
-    report = Report()
+    report = Report(quiet=as_json)
     config = _check_settings(report, root)
     sound = not report.faults  # env.py reads the settings itself
     _check_registry(report, root, config, sound=sound)
@@ -3813,15 +3890,13 @@ def check(root: Path, *, deploy: bool = False, as_json: bool = False) -> int:
 
 
 def _print_report(report: Report) -> int:
-    for line in report.looked_at:
-        say(f"looked at {line}")
     for line in report.advice:
         say(f"advice: {line}")
     if not report.faults:
-        say("ok")
+        say(coloured("ok", "green", sys.stdout))
         return 0
-    count = _counted(len(report.faults), "fault")
-    return complain("\n".join([f"{count}:", *(f"  {fault}" for fault in report.faults)]))
+    count = coloured(f"{_counted(len(report.faults), 'fault')}:", "red", sys.stderr)
+    return complain("\n".join([count, *(f"  {fault}" for fault in report.faults)]))
 
 
 def _print_json(report: Report) -> int:
@@ -3834,41 +3909,43 @@ def _print_json(report: Report) -> int:
         else:
             faults.append(asdict(fault))
     document = {"faults": faults, "advice": report.advice, "looked_at": report.looked_at}
-    say(json.dumps(document, indent=2, ensure_ascii=False))
+    print(json.dumps(document, indent=2, ensure_ascii=False))
     return 1 if faults else 0
 
 
 def _check_settings(report: Report, root: Path) -> Config:
     """The settings, or the defaults where they have faults: the rest can be checked with them."""
 
-    report.looked_at.append("settings: config.yaml")
     try:
         config = Config.load(root)
         Database(config)
-        return config
     except ConfigError as error:
-        report.faults += str(error).splitlines()
+        report.add("settings", "config.yaml", str(error).splitlines())
         return Config.from_mapping({}, root)
+    changed = sum(config[setting.name] != setting.default for setting in SETTINGS)
+    report.add("settings", f"{changed} of {len(SETTINGS)} changed", (), ", none misspelt")
+    return config
 
 
 def _check_registry(report: Report, root: Path, config: Config, *, sound: bool) -> None:
     try:
         registry = load_registry(root)
     except NoventaError as error:
-        report.faults += str(error).splitlines()
+        report.add("registry", "registry.py", str(error).splitlines())
         return
-    report.looked_at.append(
-        f"registry: {_counted(len(registry.components), 'component')},"
-        f" {_counted(len(registry.routes), 'route')}, {_counted(len(registry.seeds), 'seed')}"
-    )
+    counted = [(registry.routes, "route"), (registry.components, "component")]
+    listed = [
+        _counted(len(entries), noun) for entries, noun in [*counted, (registry.seeds, "seed")]
+    ]
     if wrong := registry.wrong_types():  # nothing else can be judged by them
-        report.faults += wrong
+        report.add("registry", ", ".join(listed), wrong)
         return
     router, components = Router(registry.routes), Components(registry, config)
-    report.faults += dict.fromkeys([*registry.faults(), *router.faults, *components.faults])
-    report.looked_at.append(f"templates: {_counted(len(components.templates), 'template')}")
+    report.add("registry", ", ".join(listed), [*registry.faults(), *router.faults])
+    faults = [*components.faults]
     if sound and not config["secret_keys"]:
-        report.faults += _missing_key(components)
+        faults += _missing_key(components)
+    report.add("templates", str(len(components.templates)), faults, " compile")
     if sound and not registry.faults():  # judged only by models that are whole
         _check_models(report, Project(root, config, registry))
 
@@ -3887,34 +3964,35 @@ def _missing_key(components: Components) -> Iterator[Fault]:
 def _check_models(report: Report, project: Project) -> None:
     registry, config = project.registry, project.config
     tables = _counted(len(registry.metadata.tables), "table")
-    report.looked_at.append(f"models: {tables}, on {', '.join(config['migrations.portable_to'])}")
+    dialects = ", ".join(config["migrations.portable_to"])
+    report.add("models", f"{tables}, on {dialects}", portability_faults(project))
+    report.advice += length_advice(project)
     revisions = _counted(len(revision_files(project.root / _FOLDER / "versions")), "revision")
     try:
-        report.faults += migration_faults(project)
-        report.looked_at.append(f"migrations: {revisions}, up, down and up on a scratch database")
+        anew = "; made anew they equal the models"
+        report.add("migrations", revisions, revision_faults(project), anew)
     except NoScratch as error:
-        report.looked_at.append(f"migrations: {revisions}, which were not tried: {error}")
-    report.advice += length_advice(project)
-    report.looked_at.append(f"database: {shown_url(config.database_url)}")
-    report.faults += _database_faults(config)
+        report.add("migrations", f"{revisions}, which were not tried: {error}", ())
+    _check_database(report, config)
 
 
-def _database_faults(config: Config) -> Iterator[Fault]:
+def _check_database(report: Report, config: Config) -> None:
     """Whether the database answers, and is at the head of the revisions."""
 
     engine = make_engine(config, poolclass=sa.NullPool)
-    where = f"database {shown_url(config.database_url)}"
+    url, faults = shown_url(config.database_url), list[Fault]()
+    where, current = f"database {url}", set[str]()
     try:
-        if not lacks_file(engine):
-            with reading(engine):
-                pass
+        current = current_revisions(config.root, engine)
     except sa.exc.DBAPIError as error:
         remedy = "start it, or mend `database` in config.yaml"
-        yield Fault(where, f"it does not answer: {_reason(error)}", remedy)
-        return
-    if mismatch := revision_mismatch(config, engine):
-        problem, _, remedy = mismatch.removesuffix(".").partition("; ")
-        yield Fault(where, problem, remedy)
+        faults.append(Fault(where, f"it does not answer: {_reason(error)}", remedy))
+    else:
+        if mismatch := revision_mismatch(config, engine):
+            problem, _, remedy = mismatch.removesuffix(".").partition("; ")
+            faults.append(Fault(where, problem, remedy))
+    at = f"at {_listed(current)}, " if current else ""
+    report.add("database", f"{at}{url}", faults)
 
 
 def _deploy_faults(config: Config) -> Iterator[str]:
@@ -3978,19 +4056,60 @@ def _deploy_advice(config: Config) -> Iterator[str]:
         )
 
 
-def routes(project: Project, *, as_json: bool = False) -> int:
-    """Prints each URL with what it is made of: page, guards, components, actions, tables."""
+def routes(project: Project, *, wide: bool = False, as_json: bool = False) -> int:
+    """Prints each URL with what it is made of: page, guards, components, actions, tables.
+
+    As a table, or where a terminal is too narrow for it, as a block for each URL.
+    """
 
     registry = project.registry
     _, components = compile_registry(registry, project.config)
     rows = [_route_row(route, registry, components) for route in registry.routes]
     if as_json:
-        say(json.dumps(rows, indent=2, ensure_ascii=False))
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
         return 0
     cells = [[" ".join(v) if isinstance(v, list) else v for v in row.values()] for row in rows]
     titles = [name.upper() for name in _ROUTE_COLUMNS]
-    say(columns([titles, *([cell or "-" for cell in row] for row in cells)]))
+    table = columns([titles, *([cell or "-" for cell in row] for row in cells)])
+    needed, room = max(map(len, table.split("\n"))), width_of(sys.stdout)
+    if wide or room is None or needed <= room:
+        print(table)
+        return 0
+    for row in rows:
+        say(coloured(row["url"], "cyan", sys.stdout))
+        for label, text in _route_lines(row, components):
+            print(wrapped(f"  {label:<11} {text}", sys.stdout, indent=12))
+    say(f"The table is {needed} wide: routes --wide")
     return 0
+
+
+def _route_lines(row: Mapping[str, Any], components: Components) -> Iterator[tuple[str, str]]:
+    """The block of a route: what its table's row says, with components inside one another."""
+    is_endpoint = row["kind"] == "endpoint"
+    yield ", ".join(row["methods"]) if is_endpoint else row["kind"], row["target"]
+    lines = {
+        "guards": (name.rpartition(".")[2] for name in row["guards"]),
+        "components": _nested(row["target"], components, ()) if row["components"] else (),
+        "actions": (f"POST {name}" for name in row["actions"]),
+        "tables": row["tables"],
+    }
+    for label, texts in lines.items():
+        if text := ", ".join(dict.fromkeys(texts)):
+            yield (
+                label,
+                text + ("   (no guard)" if label == "actions" and not row["guards"] else ""),
+            )
+
+
+def _nested(template: str, components: Components, above: tuple[str, ...]) -> list[str]:
+    """`user_list › card`: what a template shows, each with what it shows itself."""
+    texts = []
+    for name in sorted(components.shown_by(template)):
+        below = components.by_name[name].template
+        inner = _nested(below, components, (*above, name)) if name not in above else []
+        listed = inner[0] if len(inner) == 1 else f"({', '.join(inner)})"
+        texts.append(f"{name} › {listed}" if inner else name)
+    return texts
 
 
 _ROUTE_COLUMNS = (

@@ -1,12 +1,16 @@
 """What the tests of the command line share: small projects, and real processes."""
 
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+import threading
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = "a key for tests, 32 characters or more"
@@ -97,3 +101,37 @@ def stop(process, number=signal.SIGTERM):
     finally:
         process.kill()
         process.stdout.close()
+
+
+class Shown(bytearray):
+    """What a terminal was told."""
+
+    def text(self):
+        return self.decode().replace("\r\n", "\n")
+
+    def lines(self):
+        """The text without colours, line by line."""
+        return re.sub(r"\x1b\[[\d;]*[mK]", "", self.text()).splitlines()
+
+
+@contextmanager
+def terminal(columns=60):
+    """A terminal in the place of standard output and error; yields what it is told, at the end."""
+    shown = Shown()
+    master, slave = pty.openpty()
+
+    def read():
+        with suppress(OSError):  # nobody has it open any more
+            while data := os.read(master, 65_536):
+                shown.extend(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(columns))
+        patch.setenv("TERM", "xterm")
+        patch.delenv("NO_COLOR", raising=False)
+        with os.fdopen(slave, "w") as stream, redirect_stdout(stream), redirect_stderr(stream):
+            yield shown
+    reader.join()
+    os.close(master)

@@ -5,7 +5,7 @@ import tomllib
 from importlib.metadata import EntryPoint
 
 import pytest
-from processes import ROOT, noventa, write_project
+from processes import ROOT, noventa, terminal, write_project
 
 import noventa_cli
 from noventa_cli import main
@@ -82,6 +82,45 @@ def test_migrate_hands_its_arguments_on_as_they_are(tmp_path, monkeypatch):
     assert main(["--project", str(tmp_path), "migrate", *verb]) == 0
     assert main(["--project", str(tmp_path), "migrate"]) == 0
     assert seen == [verb, verb, []]
+
+
+@pytest.mark.parametrize(
+    ("verb", "remedy"),
+    [("upgrad", "did you mean 'upgrade'?"), ("bogus", "known: branches, check, current, ")],
+)
+def test_a_misspelt_verb_of_migrate_is_one_line_with_the_nearest(verb, remedy, tmp_path, capsys):
+    assert main(["--project", str(write_project(tmp_path)), "migrate", verb, "head"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"migrate: {verb!r} is no verb; {remedy}")
+    assert err.count("\n") == 1
+    assert main(["--project", str(tmp_path), "migrate", "upgrade"]) == 2  # Alembic's own message
+    assert "arguments are required: revision" in capsys.readouterr().err
+
+
+def test_a_fault_is_broken_between_words_where_a_terminal_ends(tmp_path):
+    text = "from noventa import Registry\n\nregistry = Registry(routes=['a', 'b'])\n"
+    with terminal() as shown:
+        root = write_project(tmp_path, {"registry.py": text})
+        assert main(["--project", str(root), "routes"]) == 1
+    head, *lines = shown.lines()
+    assert head == "The registry has 2 faults:"
+    assert max(map(len, lines)) <= 60
+    assert " ".join(lines).count("is a str") == 2
+    assert [line[:4].strip() == "" for line in lines] == [False, True, False, True]
+
+
+def test_in_a_pipe_no_line_is_broken(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    noventa_cli.say("word " * 40)
+    assert capsys.readouterr().out == "word " * 40 + "\n"
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_colours_can_be_switched_off(variable, value, monkeypatch):
+    with terminal():
+        assert noventa_cli.coloured("a", "red", sys.stdout) == "\x1b[31ma\x1b[0m"
+        monkeypatch.setenv(variable, value)
+        assert noventa_cli.coloured("a", "red", sys.stdout) == "a"
 
 
 def test_an_interrupted_command_is_130(tmp_path, monkeypatch):

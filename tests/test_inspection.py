@@ -2,13 +2,15 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 
 import pytest
-from processes import KEY, PROJECT, noventa, write_project
+from processes import KEY, PROJECT, noventa, terminal, write_project
 
 import noventa_cli
+from noventa import SETTINGS
 from noventa_cli import main
 
 USER = {
@@ -106,6 +108,55 @@ def test_routes_is_a_table_with_straight_columns(tmp_path, capsys):
     assert page.endswith("  user card   user.rename  users")
 
 
+BLOCKS = """\
+/
+  page        pages/index.html
+  guards      everybody, signed_in
+  components  user › card
+  actions     POST user.rename
+  tables      users
+/users.json
+  GET, POST   registry.users
+  guards      everybody
+/legacy
+  mount       registry.Legacy
+  guards      everybody
+/files
+  static      files
+  guards      everybody
+"""
+
+
+def test_routes_is_in_blocks_where_the_table_does_not_fit_the_terminal(tmp_path):
+    with terminal() as shown:
+        assert run(write_project(tmp_path, USER), "routes") == 0
+    *blocks, last = shown.lines()
+    assert blocks == BLOCKS.splitlines()
+    assert re.fullmatch(r"The table is 1\d\d wide: routes --wide", last)
+
+
+def test_a_route_whose_action_nothing_guards_says_so(tmp_path):
+    registry = USER["registry.py"].replace("=[everybody]", "=[]").replace("=[signed_in]", "=[]")
+    registry = registry.replace("guard=signed_in", "guard=None")
+    with terminal() as shown:
+        assert run(write_project(tmp_path, {**USER, "registry.py": registry}), "routes") == 0
+    assert "  actions     POST user.rename   (no guard)" in shown.lines()
+
+
+@pytest.mark.parametrize(("flags", "columns"), [(["--wide"], 60), ([], 250)])
+def test_routes_is_a_table_where_it_fits_or_is_asked_for(flags, columns, tmp_path):
+    with terminal(columns) as shown:
+        assert run(write_project(tmp_path, USER), "routes", *flags) == 0
+    assert shown.lines()[0].split()[:3] == ["URL", "KIND", "METHODS"]
+
+
+def test_components_that_show_one_another_are_listed_to_the_first_that_comes_again(tmp_path):
+    files = {"card.html": "{% if 0 %}{{ component('user') }}{% endif %}{{ children }}"}
+    with terminal() as shown:
+        assert run(write_project(tmp_path, {**USER, **files}), "routes") == 0
+    assert "  components  user › card › user" in shown.lines()
+
+
 # ---- check ----------------------------------------------------------------------------------
 
 
@@ -121,15 +172,46 @@ def migrated(tmp_path):
 def test_check_says_what_it_looked_at_and_ok_where_nothing_is_wrong(migrated, capsys):
     capsys.readouterr()
     assert run(migrated, "check") == 0
+    (file,) = (migrated / "migrations" / "versions").glob("*.py")
     assert capsys.readouterr().out == (
-        "looked at settings: config.yaml\n"
-        "looked at registry: 3 components, 4 routes, 0 seeds\n"
-        "looked at templates: 3 templates\n"
-        "looked at models: 1 table, on sqlite, postgresql, mysql\n"
-        "looked at migrations: 1 revision, up, down and up on a scratch database\n"
-        f"looked at database: sqlite:///{migrated}/noventa.db\n"
+        f"settings     1 of {len(SETTINGS)} changed, none misspelt\n"
+        "registry     4 routes, 3 components, 0 seeds\n"
+        "templates    3 compile\n"
+        "models       1 table, on sqlite, postgresql, mysql\n"
+        "migrations   1 revision; made anew they equal the models\n"
+        f"database     at {file.name[:12]}, sqlite:///{migrated}/noventa.db\n"
         "ok\n"
     )
+
+
+def test_check_says_at_each_part_how_many_faults_it_has(migrated, capsys):
+    write_project(migrated, {**USER, "user.html": "{% if %}", "config.yaml": "debgu: true\n"})
+    capsys.readouterr()
+    assert run(migrated, "check") == 1
+    assert capsys.readouterr().out == (
+        "settings     config.yaml, 1 fault\n"
+        "registry     4 routes, 3 components, 0 seeds\n"
+        "templates    2, 1 fault\n"
+    )
+
+
+def test_check_on_a_terminal_has_colours_and_no_line_that_is_wider(migrated):
+    (migrated / "user.html").write_text("{% if %}")
+    with terminal() as shown:
+        assert run(migrated, "check") == 1
+    assert "\x1b[32msettings\x1b[0m " in shown.text()
+    assert "\x1b[31mtemplates\x1b[0m " in shown.text()
+    assert "\n\x1b[31m1 fault:\x1b[0m\n  user.html:1: " in shown.text()
+    assert max(len(line) for line in shown.lines() if str(migrated) not in line) <= 60
+
+
+def test_check_says_what_takes_longer_than_a_second(migrated, capsys, monkeypatch):
+    monkeypatch.setattr(noventa_cli, "_PATIENCE", 0.01)
+    capsys.readouterr()
+    assert run(migrated, "check") == 0
+    assert "\nmigrations   being looked at …\nmigrations   1 revision; " in capsys.readouterr().out
+    assert run(migrated, "check", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["faults"] == []
 
 
 def test_check_as_json_is_one_document(migrated, capsys):
@@ -302,7 +384,7 @@ def test_a_project_that_is_ready_has_only_advice(tmp_path, monkeypatch, capsys):
     out, err = deploy_faults(tmp_path, capsys, GOOD)
     assert err == ""
     assert out.splitlines()[-1] == "ok"
-    assert all(line.startswith(("looked at ", "advice: ")) for line in out.splitlines()[:-1])
+    assert sum(line.startswith("advice: ") for line in out.splitlines()) == 4
     assert "database is SQLite" in out
     assert "through a proxy on this machine" in out
     assert 'write headers: {Strict-Transport-Security: "max-age=31536000"}' in out

@@ -26,7 +26,13 @@ from processes import environment
 
 import noventa_cli
 from noventa import revision_mismatch
-from noventa_cli import load_project, migration_faults, migration_lock, project_imports
+from noventa_cli import (
+    load_project,
+    migration_lock,
+    portability_faults,
+    project_imports,
+    revision_faults,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +62,8 @@ def alembic(site, *words):
 
 def faults(site):
     with project_imports(site.root):
-        return "\n".join(map(str, migration_faults(load_project(site.root))))
+        project = load_project(site.root)
+        return "\n".join(map(str, [*portability_faults(project), *revision_faults(project)]))
 
 
 # ---- 7. all or nothing, and the truth
@@ -1311,6 +1318,16 @@ def test_each_revision_is_one_line_with_its_time_and_a_terminal_gets_a_live_one(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert site.migrate() == 0
     assert "\r  CREATE TABLE items" in capsys.readouterr().out
+
+
+@only_sqlite
+def test_a_revision_that_takes_longer_than_a_second_says_so_before_its_end(
+    site, capsys, monkeypatch
+):
+    monkeypatch.setattr(noventa_cli, "_PATIENCE", 0.01)
+    site.revision("a1", "import time\n" + "time.sleep(0.1)")
+    assert site.migrate() == 0
+    assert re.search(r"(?m)^  upgrading a1 …\n  upgraded a1", capsys.readouterr().out)
 
 
 @only_sqlite

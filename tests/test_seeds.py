@@ -10,6 +10,8 @@ import pytest
 from conftest import USER_MODELS, only_mariadb, only_postgresql, only_sqlite, servers
 from processes import environment
 
+import noventa_cli
+
 pytestmark = pytest.mark.slow
 
 IMPORT = "from components.user.user_models import User\n\n\n"
@@ -51,6 +53,15 @@ def test_a_seed_runs_once_in_the_order_of_the_registry(seeded, capsys):
     seeded.seeds(zeta=ADD.format("one"), alpha=ADD.format("two"), more=ADD.format("three"))
     assert seeded.run("seed") == 0
     assert seeded.names() == ["one", "two", "three"]
+
+
+@only_sqlite
+def test_a_seed_that_takes_longer_than_a_second_says_so_before_its_end(seeded, capsys, monkeypatch):
+    monkeypatch.setattr(noventa_cli, "_PATIENCE", 0.01)
+    seeded.seeds(slow="import time\ntime.sleep(0.1)")
+    assert seeded.run("seed") == 0
+    name = "migrations.seed.first.slow"
+    assert f"  seeding {name} …\n  seeded {name} (" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
