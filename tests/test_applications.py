@@ -13,7 +13,7 @@ from processes import KEY, ROOT, environment
 from noventa_cli import main
 
 APPLICATIONS = ROOT / "tests" / "applications"
-NAMES = ["flaskr"]
+NAMES = ["flaskr", "tracker"]
 NO_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
     tokenize.ENDMARKER,
@@ -51,8 +51,8 @@ def test_the_applications_own_tests_pass_and_check_is_content(
 
 def test_the_linter_has_nothing_to_say(application):
     ruff = ("-m", "ruff", "--isolated", "--config=line-length=100")
-    run(application, *ruff, "check", "--select=E,F,I,W,B,SIM,UP")
-    run(application, *ruff, "format", "--check", "--exclude=versions")
+    run(application, *ruff, "check", "--exclude=versions", "--select=E,F,I,W,B,SIM,UP")
+    run(application, *ruff, "format", "--exclude=versions", "--check")
 
 
 # ---- how long they are ----------------------------------------------------------------------

@@ -1,0 +1,19 @@
+from sqlalchemy import ForeignKey, LargeBinary, String
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from models.base import Base
+from models.issue_models import Issue
+
+MAX_SIZE = 5_000_000  # bytes
+
+
+class Attachment(Base):
+    __tablename__ = "attachments"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    issue_id: Mapped[int] = mapped_column(ForeignKey("issues.id"), index=True)
+    filename: Mapped[str] = mapped_column(String(200))
+    # Kept apart from the rest until it is asked for. MySQL's BLOB alone holds 64 kB.
+    content: Mapped[bytes] = mapped_column(LargeBinary(MAX_SIZE), deferred=True)
+
+    issue: Mapped[Issue] = relationship()

@@ -1,0 +1,57 @@
+"""Who asks, and what they may do. A guard returns None to let pass."""
+
+from sqlalchemy import select
+from webob.exc import HTTPForbidden, HTTPUnauthorized
+
+from functions.digests import hash_token
+from functions.issues import find_project
+from models.issue_models import Issue
+from models.user_models import User
+
+
+def current_user(session, db):
+    return db.get(User, session["user_id"]) if "user_id" in session else None
+
+
+def is_member(user, project):
+    return user is not None and (user.is_admin or user in project.members)
+
+
+def require_member(user, project):
+    if not is_member(user, project):
+        raise HTTPForbidden("Only members of the project may do this.")
+    return user
+
+
+# ---- Guards -----------------------------------------------------------------------
+
+
+def signed_in(request, session, db):
+    if current_user(session, db) is not None:
+        return None
+    session["next"] = request.path_info
+    session.flash("Please sign in first.")
+    return {"_redirect": "/sign-in"}
+
+
+def admin(request, session, db):
+    user = current_user(session, db)
+    if user is None or not user.is_admin:
+        return {"_status": 403, "message": "This page is for administrators."}
+    return None
+
+
+def member(request, session, db):
+    require_member(current_user(session, db), find_project(db, request.view_args["slug"]))
+
+
+def member_of_issue(request, session, db, *, issue_id):
+    require_member(current_user(session, db), db.get(Issue, issue_id).project)
+
+
+def bearer(request, session, db):
+    scheme, token = request.authorization or ("", "")
+    query = select(User).where(User.token == hash_token(token))
+    request.user = db.scalar(query) if scheme == "Bearer" else None
+    if request.user is None:
+        raise HTTPUnauthorized("Send a token.", headers={"WWW-Authenticate": "Bearer"})

@@ -1,0 +1,40 @@
+"""The JSON API: whoever holds a token acts as the user who made it."""
+
+from sqlalchemy.orm import joinedload, selectinload
+
+from functions.access import require_member
+from functions.issues import errors_in, find_project, open_issue, search
+from models.issue_models import Issue
+
+PAGE = 100
+
+
+def list_issues(request, session, db, *, slug):
+    page = max(1, request.args.get("page", 1, type=int))
+    query = search(find_project(db, slug).id, request.args).limit(PAGE).offset((page - 1) * PAGE)
+    issues = db.scalars(query.options(joinedload(Issue.author), selectinload(Issue.labels)))
+    return [_described(issue) for issue in issues]
+
+
+def add_issue(request, session, db, *, slug):
+    project = find_project(db, slug)
+    author = require_member(request.user, project)
+    given = request.json if isinstance(request.json, dict) else {}
+    title, body = given.get("title"), given.get("body", "")
+    if errors := errors_in(title, body):
+        return {"_status": 422, "errors": errors}
+    issue = open_issue(db, project, author, title, body)
+    db.commit()
+    return {"_status": 201, **_described(issue)}
+
+
+def _described(issue):
+    return {
+        "number": issue.number,
+        "title": issue.title,
+        "body": issue.body,
+        "open": issue.is_open,
+        "author": issue.author.name,
+        "labels": [label.name for label in issue.labels],
+        "created_at": issue.created_at,
+    }

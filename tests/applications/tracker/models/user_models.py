@@ -1,0 +1,16 @@
+from sqlalchemy import String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base
+
+
+class User(Base):
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str] = mapped_column(String(254), unique=True)
+    name: Mapped[str] = mapped_column(String(100))
+    is_admin: Mapped[bool] = mapped_column(default=False)
+    # Digests of functions/digests.py: who reads them can neither sign in nor use the API.
+    password: Mapped[str] = mapped_column(String(200))
+    token: Mapped[str | None] = mapped_column(String(64), unique=True)

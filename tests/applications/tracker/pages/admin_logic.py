@@ -1,0 +1,50 @@
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from models.issue_models import Label
+from models.project_models import Project
+from models.user_models import User
+
+
+def load_template_context(request, session, db):
+    projects = db.scalars(select(Project).order_by(Project.name)).all()
+    return {"title": "Administration", "projects": projects}
+
+
+def action_add_project(request, session, db):
+    slug, name = request.form["slug"].strip().lower(), request.form["name"].strip()
+    if not (slug.isalnum() and len(slug) <= 10 and 0 < len(name) <= 100):
+        return _refused(request, "slug", "Use up to 10 letters and digits, and a name up to 100.")
+    return _add(request, session, db, Project(slug=slug, name=name), "slug")
+
+
+def action_add_label(request, session, db):
+    name = request.form["label"].strip()
+    if not 0 < len(name) <= 30:
+        return _refused(request, "label", "A label has up to 30 characters.")
+    return _add(request, session, db, Label(name=name), "label")
+
+
+def action_add_member(request, session, db):
+    user = db.scalar(select(User).where(User.email == request.form["email"].strip()))
+    project = db.get(Project, request.form["project"])
+    if user is None:
+        return _refused(request, "email", "Nobody has this address.")
+    if user not in project.members:
+        project.members.append(user)
+    db.commit()
+    return {"_redirect": "/admin"}
+
+
+def _add(request, session, db, row, field):
+    db.add(row)
+    try:
+        db.commit()
+    except IntegrityError:
+        return _refused(request, field, "There is one already.")
+    session.flash("Added.")
+    return {"_redirect": "/admin"}
+
+
+def _refused(request, field, error):
+    return {"_status": 422, "errors": {field: error}, "values": request.form}

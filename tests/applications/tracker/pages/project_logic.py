@@ -1,0 +1,12 @@
+from functions.access import current_user, is_member
+from functions.issues import find_project
+
+
+def load_template_context(request, session, db, *, slug):
+    project = find_project(db, slug)
+    return {
+        "title": project.name,
+        "project": project,
+        "q": request.args.get("q", ""),
+        "may_add": is_member(current_user(session, db), project),
+    }

@@ -1,0 +1,67 @@
+import pytest
+from conftest import PASSWORD, press
+from sqlalchemy import select
+
+from models.issue_models import Label
+from models.project_models import Project
+
+
+def test_who_signs_in_comes_to_where_they_wanted(visit, ada, project):
+    client = visit()
+    page = client.get("/projects/engine/new", status=303).follow()
+    assert "Please sign in first." in page
+    answer = press("Sign in", page, email=ada.email, password=PASSWORD)
+    assert answer.follow().request.path == "/projects/engine/new"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"email": "ada@tracker.test", "password": "a guess"},
+        {"email": "nobody@tracker.test", "password": PASSWORD},
+    ],
+)
+def test_a_failed_sign_in_does_not_tell_why(visit, grace, wrong):
+    page = press("Sign in", visit().get("/sign-in"), status=422, **wrong)
+    assert "This address and password do not belong together." in page
+    assert page.form["email"].value == wrong["email"]
+
+
+def test_signing_out_ends_it(visit, grace):
+    client = visit(grace)
+    page = press("Sign out", client.get("/account")).follow()
+    assert "You have signed out." in page
+    client.get("/account", status=303)
+
+
+def test_administration_is_for_administrators(visit, grace, admin):
+    for client in visit(), visit(grace):
+        page = client.get("/admin", status=403)
+        assert page.html.h1.text == "Forbidden"
+        assert "This page is for administrators." in page
+    assert "Administration" in visit(admin).get("/")
+    assert visit(admin).get("/admin").html.h1.text == "Administration"
+
+
+def test_an_administrator_adds_projects_labels_and_members(visit, db, admin, grace):
+    page = visit(admin).get("/admin")
+    page = press("Add project", page, slug="Loom", name="The Loom").follow()
+    page = press("Add label", page, label="urgent").follow()
+    page = press("Add member", page, email=grace.email).follow()
+    assert db.scalars(select(Project.slug)).all() == ["loom"]
+    assert db.scalars(select(Label.name)).all() == ["urgent"]
+    assert "Grace" in page.html.main.text
+
+
+def test_what_is_there_already_or_makes_no_sense_is_not_added(visit, admin, project):
+    page = visit(admin).get("/admin")
+    for button, field, fields in (
+        ("Add project", "slug", {"slug": "engine", "name": "Again"}),
+        ("Add project", "slug", {"slug": "../", "name": "Odd"}),
+        ("Add label", "label", {"label": "bug"}),
+        ("Add label", "label", {"label": " "}),
+        ("Add member", "email", {"email": "nobody@tracker.test"}),
+    ):
+        refused = press(button, page, status=422, **fields)
+        assert refused.html.find("input", {"name": field})["aria-invalid"] == "true"
+        assert fields[field] in refused
