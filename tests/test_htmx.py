@@ -12,6 +12,9 @@ from conftest import visiting
 from playwright.sync_api import expect
 from processes import KEY, ROOT, serving, write_project
 
+from noventa import Config, SessionCookies
+from noventa_cli import main
+
 pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -363,3 +366,78 @@ def test_a_panel_polls(visit, server):
         with closing(sqlite3.connect(server.root / "noventa.db")) as database, database:
             database.execute("INSERT INTO notes (text) VALUES ('from elsewhere')")
         expect(page.locator("#panel")).to_have_text(f"{int(before.split()[0]) + 1} notes")
+
+
+# ---- the issue tracker ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory, htmx):
+    """tests/applications/tracker with its seed and many issues, and htmx from here."""
+    root = tmp_path_factory.mktemp("applications") / "tracker"
+    shutil.copytree(ROOT / "tests" / "applications" / "tracker", root)
+    shutil.copy(htmx, root / "files")
+    (root / "secret.key").write_text(KEY)
+    layout = root / "layouts" / "base.html"
+    script = '<script defer src="{{ static("htmx.min.js") }}"></script>'
+    layout.write_text(re.sub("<script.*?</script>", script, layout.read_text(), flags=re.DOTALL))
+    assert [main(["--project", str(root), word]) for word in ("migrate", "seed")] == [0, 0]
+    with closing(sqlite3.connect(root / "tracker.db")) as db, db:
+        row = "1, 1, ?, 'Wheel ' || ?, '', 1, '2026-01-01 00:00:00'"
+        names = "project_id, author_id, number, title, body, is_open, created_at"
+        insert = f"INSERT INTO issues ({names}) VALUES ({row})"
+        db.executemany(insert, [(number, number) for number in range(2, 52)])
+        comment = "INSERT INTO comments (issue_id, author_id, body, created_at) VALUES "
+        db.execute(comment + "(2, 1, 'Oil it', '2026-01-01'), (3, 1, 'Oil it', '2026-01-01')")
+    with serving(root) as server:
+        server.session = SessionCookies(Config.load(root)).make({"user_id": 1})
+        yield server
+
+
+@pytest.fixture
+def track(chromium, tracker, scripted):
+    """Opens a page of the tracker as its administrator; with htmx no other may be loaded."""
+
+    @contextmanager
+    def track(path):
+        options = {"expected": [REFUSED], "java_script_enabled": scripted}
+        with visiting(chromium, tracker, **options) as page:
+            cookie = {"name": "noventa_session", "value": tracker.session, "url": tracker.url}
+            page.context.add_cookies([cookie])
+            page.goto(path)
+            loaded = []
+            page.on("request", lambda request: loaded.append(request.is_navigation_request()))
+            yield page
+            assert any(loaded) == (not scripted)
+
+    return track
+
+
+def test_the_tracker_finds_as_one_types_and_lists_more(track, scripted):
+    with track("/projects/demo") as page:
+        titles = page.locator(".issues li > a:first-child")
+        page.get_by_role("link", name="Older issues").click()
+        expect(titles).to_have_count(40 if scripted else 20)
+        expect(titles.last).to_have_text("Wheel 12")
+        page.get_by_role("searchbox").press_sequentially("wheel 4")
+        if not scripted:
+            page.get_by_role("button", name="Search").click()
+        expect(titles).to_have_text([f"Wheel {n}" for n in (*range(49, 39, -1), 34, 24, 14, 4)])
+
+
+def test_the_tracker_changes_labels_and_comments_in_place(track, scripted):
+    number = 2 + scripted
+    with track(f"/projects/demo/{number}") as page:
+        page.get_by_label("bug").check()
+        page.get_by_label("closed").check()
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("status")).to_have_text("Saved.")
+        expect(page.get_by_label("closed")).to_be_checked()
+        expect(page.get_by_label("idea")).not_to_be_checked()
+        page.get_by_text("Edit").click()
+        for text in (" ", "Oil it\nwell"):
+            page.locator("article").get_by_role("textbox").fill(text)
+            page.locator("article").get_by_role("button").click()
+            if not text.strip():
+                expect(page.get_by_role("alert")).to_have_text("Please write something.")
+        expect(page.locator("article .text")).to_have_text("Oil it well")

@@ -4,6 +4,7 @@ from noventa import Component, Endpoint, Page, Registry, Static
 from components.attachments import attachment_models, attachments_logic
 from components.comment import comment_logic, comment_models
 from components.issue_list import issue_list_logic
+from components.members import members_logic
 from components.navigation import navigation_logic
 from components.triage import triage_logic
 from functions import access, api, downloads
@@ -39,6 +40,7 @@ registry = Registry(
             "components/issue_list/issue_list_template.html",
             logic=issue_list_logic,
         ),
+        Component("members", "components/members/members_template.html", logic=members_logic),
         Component(
             "navigation",
             "components/navigation/navigation_template.html",

@@ -1,14 +1,14 @@
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import selectinload
 
 from models.issue_models import Label
 from models.project_models import Project
-from models.user_models import User
 
 
 def load_template_context(request, session, db):
-    projects = db.scalars(select(Project).order_by(Project.name)).all()
-    return {"title": "Administration", "projects": projects}
+    query = select(Project).order_by(Project.name).options(selectinload(Project.members))
+    return {"title": "Administration", "projects": db.scalars(query).all()}
 
 
 def action_add_project(request, session, db):
@@ -23,17 +23,6 @@ def action_add_label(request, session, db):
     if not 0 < len(name) <= 30:
         return _refused(request, "label", "A label has up to 30 characters.")
     return _add(request, session, db, Label(name=name), "label")
-
-
-def action_add_member(request, session, db):
-    user = db.scalar(select(User).where(User.email == request.form["email"].strip()))
-    project = db.get(Project, request.form["project"])
-    if user is None:
-        return _refused(request, "email", "Nobody has this address.")
-    if user not in project.members:
-        project.members.append(user)
-    db.commit()
-    return {"_redirect": "/admin"}
 
 
 def _add(request, session, db, row, field):

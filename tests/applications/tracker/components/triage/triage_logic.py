@@ -20,4 +20,4 @@ def action_update(request, session, db, *, issue_id):
     issue.labels = db.scalars(select(Label).where(Label.name.in_(names))).all()
     issue.is_open = "closed" not in request.form
     db.commit()
-    return {}
+    return {"saved": True}
