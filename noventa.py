@@ -113,6 +113,7 @@ __all__ = [
     "Request",
     "Session",
     "Static",
+    "Upload",
     "redirect",
     "reply",
 ]
@@ -1273,6 +1274,10 @@ class Values(Mapping[str, T]):
 
     def __len__(self) -> int:
         return len(self._lists)
+
+    def __or__(self, other: Values[Any]) -> Values[Any]:
+        """Both together: `request.form | request.files` is what a form library takes."""
+        return Values([*self.pairs(), *other.pairs()], self._source)
 
     def __repr__(self) -> str:  # names only: values may be passwords
         return f"<Values {sorted(self._lists)}>"
@@ -3198,8 +3203,17 @@ class Fields(dict[str, Any]):
     """The `errors` or `values` of a form; a missing one is an empty text, whatever Jinja's
     `undefined` is."""
 
+    posted: Values[Any] | None = None  # the form, where a handler gave it as it is
+
     def __missing__(self, key: str) -> str:
         return ""
+
+    def getlist(self, name: str) -> list[Any]:
+        """All values of `name`: those posted, or those of a list that a handler gave."""
+        if self.posted is not None:
+            return self.posted.getlist(name)
+        value = self.get(name, [])
+        return [*value] if isinstance(value, list | tuple | set) else [value]
 
 
 @dataclass(slots=True)
@@ -3787,7 +3801,9 @@ class Rendering:
             if said and not isinstance(said, Mapping):
                 problem = f"{name} is a {type(said).__name__}; expected a dict."
                 raise PropsError(f"{compiled.label}: {problem}")
-            values[name] = Fields(said) if said else Fields()
+            values[name] = fields = Fields(said) if said else Fields()
+            if isinstance(said, Values):
+                fields.posted = said
         return values
 
     def _add(
@@ -4667,7 +4683,7 @@ class App:
         log.warning("refused %s: %s (403), asked again", described(request.environ), reason)
         text = _ASKED_AGAIN[reason]
         session.flash(text, "warning")
-        typed = Posted(ticket.instance, {"values": dict(request.form), "errors": {"form": text}})
+        typed = Posted(ticket.instance, {"values": request.form, "errors": {"form": text}})
         exchange.scope.begin_anew(writes=page.writes)
         html = self._render(exchange, page, typed)
         if not session.shown:  # the page shows no messages: say it all the same
