@@ -234,10 +234,10 @@ OUTDATED = (REFUSED.replace("422", "403"), "Response Status Error Code 403")  # 
 def htmx(tmp_path_factory):
     """The file of htmx 2 as npm has it, by preference from its own cache."""
     folder = tmp_path_factory.mktemp("npm")
-    npm = shutil.which("npm") or "npm"
-    command = [npm, "install", "--prefer-offline", "--no-audit", "--no-fund", "htmx.org@2"]
+    brief = ("--prefer-offline", "--no-audit", "--fetch-retry-mintimeout=1000")
+    command = ["npm", "install", *brief, "--fetch-retry-maxtimeout=1000", "htmx.org@2"]
     try:
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         reason = f"npm brings no htmx: {getattr(error, 'stderr', None) or error}"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
