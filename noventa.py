@@ -4306,6 +4306,12 @@ _WHOLE = (list, tuple)  # a body that is there at once, not made as it is sent
 _SAVEPOINT = re.compile("(?:RELEASE |ROLLBACK TO )?SAVEPOINT ")
 
 
+def is_query(statement: str, context: Any) -> bool:
+    """Whether the application asked for it. Savepoints are how a sandbox keeps what requests
+    commit; other statements are ours."""
+    return not (_SAVEPOINT.match(statement) or context.execution_options.get(_OWN))
+
+
 class Queries(list[str]):
     """SQL statements in the order in which they were sent; shown with how often each was."""
 
@@ -4373,8 +4379,7 @@ class App:
 
         def note(*sent: Any) -> None:
             _, _, statement, _, context, _ = sent
-            # Savepoints are how a sandbox keeps what requests commit.
-            if not (_SAVEPOINT.match(statement) or context.execution_options.get(_OWN)):
+            if is_query(statement, context):
                 queries.append(statement)
 
         event.listen(engine, "before_cursor_execute", note)

@@ -116,6 +116,7 @@ from noventa import (
     did_you_mean,
     inserted,
     is_loopback,
+    is_query,
     is_unbounded,
     lacks_file,
     make_engine,
@@ -146,6 +147,7 @@ COMMANDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "--threads": {"type": int, "help": "instead of server.threads"},
         "--reload": {"action": "store_true", "help": "restart when Python or config.yaml changes"},
         "--debug": {"action": "store_true", "help": "as debug: true; on this machine only"},
+        "--verbose": {"action": "store_true", "help": "whole tracebacks in the log"},
     },
     "migrate": {
         "arguments": {
@@ -581,11 +583,13 @@ def serve(  # noqa: PLR0913 - one for each option
     threads: int | None = None,
     reload: bool = False,
     debug: bool = False,
+    verbose: bool = False,
 ) -> int:
     """Serves `wsgi:application` with waitress until SIGINT or SIGTERM.
 
     Requests under way are answered before it stops. --reload restarts it after a change of a
-    Python file or config.yaml, and waits where a fault keeps it from starting.
+    Python file or config.yaml, and waits where a fault keeps it from starting. The log shows the
+    project's own lines of an error; --verbose and `log_level: debug` show the libraries' too.
     """
 
     if reload and _PARENT not in os.environ and (root / "config.yaml").is_file():
@@ -596,8 +600,11 @@ def serve(  # noqa: PLR0913 - one for each option
     host = config["server.host"] if host is None else host
     port = config["server.port"] if port is None else port
     _refuse_open_debug(config, host)
-    application = _application(root)
-    _configure_logging(config["log_level"])
+    application, app = _application(root)
+    _configure_logging(config, verbose=verbose)
+    _count_queries()
+    if app is not None:
+        _say_if_away(app.database.engine)
     with _sockets() as sockets, _stop_signals() as stopping:
         threads = threads or config["server.threads"]
         server = _listen(
@@ -619,53 +626,168 @@ def _refuse_open_debug(config: Config, host: str) -> None:
         )
 
 
-def _application(root: Path) -> Any:
+def _application(root: Path) -> tuple[Any, App | None]:
+    """What wsgi.py serves, and the App in it where it names one. Raises NoventaError."""
     module = import_from_project("wsgi", root)
-    application = getattr(module, "application", None)
+    application, app = getattr(module, "application", None), getattr(module, "app", None)
     if not callable(application):
         raise NoventaError("wsgi.py defines no `application`; write application = app.")
-    return application
+    return application, app if isinstance(app, App) else None
 
 
-def _configure_logging(level: str) -> None:
+def _say_if_away(engine: sa.Engine) -> None:
+    try:
+        if not lacks_file(engine):
+            with reading(engine):
+                pass
+    except sa.exc.DBAPIError as error:
+        complain(
+            f"The database {shown_url(engine.url)} does not answer: {_reason(error)}. It is tried"
+            " again with each request, which gets a 503 until it does."
+        )
+
+
+def _configure_logging(config: Config, *, verbose: bool) -> None:
     """Log lines to standard error, unless wsgi.py has already said where they go."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
+    whole = verbose or config["log_level"] == "debug"
+    handler.setFormatter(_LogFormatter(handler.stream, None if whole else config.root))
+    logging.basicConfig(level=config["log_level"].upper(), handlers=[handler])
 
 
-class _OneLine(logging.Formatter):
-    """A request's path or header cannot begin a line of its own, nor steer a terminal."""
+_ANSWERED = re.compile(r"(\d{3}) (\S+) (\S+) (?:in )?(.*)")  # status, method, path, what else
+_TONES = {"2": "green", "3": "cyan", "4": "yellow", "5": "red", "W": "yellow", "E": "red"}
+_LOG_INDENT = 10  # the time, and two blanks
+
+
+class _LogFormatter(logging.Formatter):
+    """A line for each entry, which a request's path or header cannot break, nor steer a terminal.
+
+    An error is followed by those lines of its traceback that are the project's in `root`; by all
+    of them where that is None.
+    """
+
+    def __init__(self, stream: TextIO, root: Path | None) -> None:
+        super().__init__("%(message)s", "%H:%M:%S")
+        self._stream, self._root = stream, root
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The entry with its time, its traceback below."""
+        if record.exc_info:
+            record = copy.copy(record)
+            record.exc_text = None  # that of the core, which is whole
+        return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-
-        return one_line(super().formatMessage(record))
+        label, text = record.levelname, one_line(record.message)
+        if found := _ANSWERED.fullmatch(text):
+            label, method, path, rest = found.groups()
+            text = f"{method:<4} {path:<16} {rest}"
+        line = f"{self.formatTime(record, self.datefmt)}  {label}  {text}"
+        lines = wrapped(line, self._stream, _LOG_INDENT)
+        if not (colour := _TONES.get(label[0])):
+            return lines
+        return lines.replace(label, coloured(label, colour, self._stream), 1)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
+        lines = _own_lines(ei[1], self._root) if self._root else []
+        if not lines:
+            return shown_traceback(ei)
+        shown = [" " * _LOG_INDENT + one_line(line) for line in lines]
+        is_source = [line.startswith("    ") for line in lines]
+        pairs = zip(shown, is_source, strict=True)
+        return "\n".join(line if whole else wrapped(line, self._stream) for line, whole in pairs)
 
-        return shown_traceback(ei)
+
+def _own_lines(error: BaseException, root: Path) -> list[str]:
+    """An exception, the project's line that raised it, the same of those it came from, and who
+    called the first; empty where no line is the project's."""
+    lines, callers, others, has_own = list[str](), list[str](), 0, False
+    for number, link in enumerate(_chain(error)):
+        frames = [*_frames_with_places(link, root)]
+        own = [(where, summary) for where, summary in frames if where]
+        others += len(frames) - len(own)
+        text = "".join(traceback.format_exception_only(link)).rstrip()
+        lines += ("from " * (number > 0) + text).split("\n")
+        if own:
+            where, summary = own.pop()
+            shown = traceback.StackSummary.from_list([summary]).format()[0]
+            lines += [where, *shown.rstrip().split("\n")[1:]]
+            has_own = True
+            if number == 0:
+                callers = [*dict.fromkeys(one for one, _ in own[::-1] if one != where)]
+    called = f"called by {', '.join(callers[:3])}; " if callers else ""
+    return [*lines, f"{called}{others + len(callers[3:])} more, --verbose"] if has_own else []
+
+
+def _frames_with_places(
+    error: BaseException, root: Path
+) -> Iterator[tuple[str, traceback.FrameSummary]]:
+    """Each frame of a traceback, with its place in the project or an empty text."""
+    frames = traceback.walk_tb(error.__traceback__)
+    summaries = traceback.extract_tb(error.__traceback__)
+    for (frame, line), summary in zip(frames, summaries, strict=True):
+        where, name = _line_of(frame, line, root), frame.f_code.co_name
+        if template := frame.f_globals.get("__jinja_template__"):
+            in_template = template.filename, template.get_corresponding_lineno(line), name
+            yield where, traceback.FrameSummary(*in_template)
+        elif "__jinja_exception__" in frame.f_globals:  # its columns are not the template's
+            yield where, traceback.FrameSummary(summary.filename, line, name)
+        else:
+            yield where, summary
+
+
+_SENT: ContextVar[list[str] | None] = ContextVar("noventa_sent", default=None)
 
 
 def _with_access_log(application: Any) -> Any:
-    """`GET /users/7 200 3 ms`: no query, which may hold what nobody should read."""
+    """`200 GET /users/7 3 ms  2 queries`: no query of the URL, which may hold what nobody should
+    read. A body that is made while it is sent is not in it."""
 
     access = logging.getLogger("noventa.access")
 
     def logged(environ: dict[str, Any], start_response: Any) -> Any:
-        began, status = time.perf_counter(), "-"
+        began, status, sent = time.perf_counter(), "-", list[str]()
 
         def start(line: str, headers: list[tuple[str, str]], *more: Any) -> Any:
             nonlocal status
             status = line[:3]
             return start_response(line, headers, *more)
 
+        token = _SENT.set(sent)
         try:
             return application(environ, start)
         finally:
+            _SENT.reset(token)
             taken = (time.perf_counter() - began) * 1000
-            access.info("%s %s %.0f ms", described(environ), status, taken)
+            what = described(environ)
+            access.info("%s %s %4.0f ms%s", status, what, taken, _told_queries(sent))
 
     return logged
+
+
+def _told_queries(sent: Sequence[str]) -> str:
+    if not sent:
+        return ""
+    (_, same), *_ = Counter(sent).most_common(1)
+    again = f"  {same} the same" if same >= _REPEATED else ""
+    return f"  {len(sent):2} {'query' if len(sent) == 1 else 'queries'}{again}"
+
+
+@functools.cache
+def _count_queries() -> None:
+    """Has those that a request sends, to whatever database, noted for its line of the log.
+
+    By events of the dialect: one of the engine costs each statement 15 µs.
+    """
+
+    def note(_: Any, statement: str, *arguments: Any) -> None:
+        sent = _SENT.get()
+        if sent is not None and is_query(statement, arguments[-1]):
+            sent.append(statement)
+
+    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+        event.listen(sa.Engine, name, note)  # of all: they come before an engine's own
 
 
 @contextmanager
@@ -4522,18 +4644,10 @@ class Workbench:
         """`pages/index.html:7`: the line of the project that is running now."""
         frame: FrameType | None = sys._getframe(1)
         while frame:
-            if where := self.line_of(frame, frame.f_lineno):
+            if where := _line_of(frame, frame.f_lineno, self.app.config.root):
                 return where
             frame = frame.f_back
         return ""
-
-    def line_of(self, frame: FrameType, line: int) -> str:
-        """Where in the project a frame stands; empty for one of a library."""
-        template = frame.f_globals.get("__jinja_template__")
-        if template is not None:
-            return f"{template.name}:{template.get_corresponding_lineno(line)}"
-        file = _file_of_project(frame.f_code.co_filename, self.app.config.root)
-        return f"{file}:{line}" if file else ""
 
     # What it adds to the pages of the application.
 
@@ -4631,7 +4745,7 @@ class Workbench:
         link = error.__traceback__
         while link:
             frame, line = link.tb_frame, link.tb_lineno
-            where, file = self.line_of(frame, line), frame.f_code.co_filename
+            where, file = _line_of(frame, line, self.app.config.root), frame.f_code.co_filename
             linecache.checkcache(file)
             steps.append(
                 Step(
@@ -4923,6 +5037,15 @@ class Step:
 _CORE = {"noventa.py", "noventa_cli.py"}
 _INSTALLED = {"site-packages", "dist-packages"}
 _STDLIB = sysconfig.get_path("stdlib")
+
+
+def _line_of(frame: FrameType, line: int, root: Path) -> str:
+    """`pages/index.html:7`: where in the project a frame stands; empty for one of a library."""
+    template = frame.f_globals.get("__jinja_template__")
+    if template is not None:
+        return f"{template.name}:{template.get_corresponding_lineno(line)}"
+    file = _file_of_project(frame.f_code.co_filename, root)
+    return f"{file}:{line}" if file else ""
 
 
 @functools.lru_cache(maxsize=1_000)

@@ -1,8 +1,10 @@
 """The server: what it says, what it answers, and how it stops."""
 
+import io
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -15,9 +17,19 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from processes import PROJECT, noventa, read_url, serving, stop, write_project
+from processes import (
+    PROJECT,
+    environment,
+    noventa,
+    read_url,
+    serving,
+    stop,
+    terminal,
+    write_project,
+)
 
 import noventa_cli
+from noventa import Config
 from noventa_cli import main
 
 pytestmark = pytest.mark.slow
@@ -117,14 +129,14 @@ def test_each_request_is_one_log_line_that_a_path_cannot_split(tmp_path, caplog)
 
     serve(write_project(tmp_path), talk)
     line = next(r.getMessage() for r in caplog.records if r.name == "noventa.access")
-    assert line.startswith("GET /a%0Ab%1B%5B2J%C3%A9 404 ")
+    assert line.startswith("404 GET /a%0Ab%1B%5B2J%C3%A9 ")
     assert line.endswith(" ms")
 
 
 def test_control_characters_of_any_log_line_are_escaped():
     record = logging.makeLogRecord({"msg": "serving %s", "args": ("/a\nb\x1b[2J\u2028é",)})
-    shown = noventa_cli._OneLine("%(message)s").format(record)
-    assert shown == "serving /a\\nb\\x1b[2J\\u2028é"
+    shown = noventa_cli._LogFormatter(io.StringIO(), None).format(record)
+    assert shown.endswith("  serving /a\\nb\\x1b[2J\\u2028é")
 
 
 def test_debug_is_switched_on_by_an_option(tmp_path):
@@ -433,14 +445,135 @@ def test_idle_connections_do_not_keep_the_server_from_stopping(tmp_path):
             assert time.monotonic() - began < 3
 
 
-def test_the_log_says_when_what_was_answered_how_fast(tmp_path):
-    with (tmp_path / "log").open("w") as log, serving(write_project(tmp_path), log=log) as server:
-        get(server.url)
-    line = (tmp_path / "log").read_text().splitlines()[0]
-    when, level, method, path, status, taken, unit = line.split()
-    assert (level, method, path, status, unit) == ("INFO", "GET", "/", "200", "ms")
-    assert len(when) == 8
-    assert int(taken) < 2000
+COUNTING = """\
+from noventa import Endpoint, Page, Registry
+from sqlalchemy import text
+
+
+def many(request, session, db):
+    return [db.scalar(text(f"SELECT {n // 4}")) for n in range(5)]
+
+
+def broken(request, session, db):
+    prices = {"Ada": db.scalar(text("SELECT 1"))}
+    try:
+        return prices["Bob"]
+    except KeyError as error:
+        raise LookupError("no price\\nforged") from error
+
+
+registry = Registry(
+    routes=[
+        Page("/", "pages/index.html"),
+        Page("/template", "pages/template.html"),
+        Endpoint("/many", many),
+        Endpoint("/broken", broken),
+    ],
+)
+"""
+TEMPLATE = "<ul>\n  {% for n in (1, 0) %}<li>{{ 1 // n }} and so on, and so on</li>{% endfor %}\n"
+PATHS = ("/", "/many", "/nope", "/broken", "/template")
+
+
+def caught(call):
+    """What `sys.exc_info()` says of the exception that a call raises."""
+    with pytest.raises(Exception) as info:  # noqa: PT011 - any
+        call()
+    return info.type, info.value, info.tb
+
+
+def log_of(root, *arguments, columns=None):
+    """The log of a server that was asked for each of PATHS: of a file, or of a terminal."""
+    write_project(root, {"registry.py": COUNTING, "pages/template.html": TEMPLATE})
+    with (root / "log").open("w+b") as file, terminal(columns or 80) as shown:
+        log = sys.stderr if columns else file
+        with serving(root, *arguments, log=log, env=environment()) as server:
+            for path in PATHS:
+                with suppress(HTTPError):
+                    get(server.url + path)
+    return shown.text() if columns else (root / "log").read_text()
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    return log_of(tmp_path_factory.mktemp("logged"))
+
+
+def test_a_line_of_the_log_says_when_what_how_fast_and_how_many_queries(log):
+    at, took = r"(?m)^\d\d:\d\d:\d\d  ", r" +\d{1,4} ms"
+    assert re.search(f"{at}200  GET  / {took}$", log)
+    assert re.search(f"{at}200  GET  /many {took}   5 queries  4 the same$", log)
+    assert re.search(f"{at}404  GET  /nope {took}$", log)
+    assert re.search(f"{at}500  GET  /broken {took}   1 query$", log)
+    assert "\x1b" not in log
+
+
+BROKEN = """\
+          LookupError: no price
+          forged
+          registry.py:14
+              raise LookupError("no price\\nforged") from error
+          from KeyError: 'Bob'
+          registry.py:12
+              return prices["Bob"]
+                     ~~~~~~^^^^^^^
+          N more, --verbose
+"""
+IN_TEMPLATE = """\
+          ZeroDivisionError: integer division or modulo by zero
+          pages/template.html:2
+              {% for n in (1, 0) %}<li>{{ 1 // n }} and so on, and so on</li>{% endfor %}
+          N more, --verbose
+"""
+
+
+def test_an_error_in_the_log_is_the_projects_own_lines(log):
+    log = re.sub(r"\d+ more", "N more", log)
+    assert re.search(rf"  500  GET  /broken +/broken > broken: LookupError, .*\n{re.escape(BROKEN)}", log)
+    assert re.search(rf"/template.html: ZeroDivisionError, .*\n{re.escape(IN_TEMPLATE)}", log)
+
+
+def test_the_whole_traceback_is_shown_when_asked_for(tmp_path):
+    log = log_of(tmp_path, "--verbose")
+    assert "  Traceback (most recent call last):\n    File " in log
+    assert f'File "{Path(noventa_cli.__file__).with_name("noventa.py")}", line ' in log
+
+
+def test_at_the_level_debug_the_whole_traceback_is_shown_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.root, "level", logging.root.level)
+    config = Config.from_mapping({"log_level": "debug"}, tmp_path)
+    noventa_cli._configure_logging(config, verbose=False)
+    record = logging.makeLogRecord({"msg": "failed", "exc_info": caught(lambda: 1 // 0)})
+    assert "  Traceback (most recent call last):\n" in logging.root.handlers[0].format(record)
+
+
+def test_an_error_without_a_line_of_the_project_is_shown_whole(tmp_path):
+    kind, error, lines = caught(lambda: json.loads("{"))
+    in_library = lines.tb_next.tb_next  # the lines of tests are those of some project
+    formatter = noventa_cli._LogFormatter(io.StringIO(), tmp_path)
+    shown = formatter.formatException((kind, error.with_traceback(in_library), in_library))
+    assert shown.startswith("  Traceback (most recent call last):\n")
+
+
+def test_the_log_on_a_terminal_has_colours_and_fits_its_width(tmp_path):
+    log = log_of(tmp_path, columns=50)
+    for colour, status in ((32, "200  GET  /  "), (33, "404  GET  /nope"), (31, "500  GET  /")):
+        assert f"\x1b[{colour}m{status[:3]}\x1b[0m{status[3:]}" in log
+    plain = re.sub(r"\x1b\[\d*m", "", log).splitlines()
+    assert max(len(line) for line in plain if "so on" not in line and "raise" not in line) <= 50
+
+
+def test_a_database_that_does_not_answer_is_said_at_the_start(tmp_path):
+    url = f"postgresql+psycopg://me:hidden-word@127.0.0.1:{free_port()}/x"
+    write_project(tmp_path, {"config.yaml": f'database: "{url}"\n'})
+    with (tmp_path / "log").open("w") as log, serving(tmp_path, log=log) as server:
+        assert "Hello" in get(server.url)
+    (line,) = (tmp_path / "log").read_text().splitlines()[:1]
+    shown = url.replace("hidden-word", "***")
+    assert line.startswith(f"The database {shown} does not answer: OperationalError: connection ")
+    assert line.endswith("Connection refused. It is tried again with each request, which gets a 503"
+                         " until it does.")  # fmt: skip
 
 
 def pid_of(url):
