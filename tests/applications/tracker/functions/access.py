@@ -9,8 +9,11 @@ from models.issue_models import Issue
 from models.user_models import User
 
 
-def current_user(session, db):
-    return db.get(User, session["user_id"]) if "user_id" in session else None
+def current_user(request, session, db):
+    """Asked for once: the request keeps it, where SQLAlchemy forgets what nobody holds."""
+    if not hasattr(request, "user"):
+        request.user = db.get(User, session["user_id"]) if "user_id" in session else None
+    return request.user
 
 
 def is_member(user, project):
@@ -27,7 +30,7 @@ def require_member(user, project):
 
 
 def signed_in(request, session, db):
-    if current_user(session, db) is not None:
+    if current_user(request, session, db) is not None:
         return None
     session["next"] = request.path_info
     session.flash("Please sign in first.")
@@ -35,23 +38,23 @@ def signed_in(request, session, db):
 
 
 def admin(request, session, db):
-    user = current_user(session, db)
+    user = current_user(request, session, db)
     if user is None or not user.is_admin:
         return {"_status": 403, "message": "This page is for administrators."}
     return None
 
 
 def member(request, session, db):
-    require_member(current_user(session, db), find_project(db, request.view_args["slug"]))
+    require_member(current_user(request, session, db), find_project(db, request.view_args["slug"]))
 
 
 def member_of_issue(request, session, db, *, issue_id):
-    require_member(current_user(session, db), db.get(Issue, issue_id).project)
+    require_member(current_user(request, session, db), db.get(Issue, issue_id).project)
 
 
 def bearer(request, session, db):
     scheme, token = request.authorization or ("", "")
-    query = select(User).where(User.token == hash_token(token))
-    request.user = db.scalar(query) if scheme == "Bearer" else None
-    if request.user is None:
+    if scheme == "Bearer":  # of another scheme it may be a dict
+        request.user = db.scalar(select(User).where(User.token == hash_token(token)))
+    if getattr(request, "user", None) is None:
         raise HTTPUnauthorized("Send a token.", headers={"WWW-Authenticate": "Bearer"})

@@ -2,7 +2,7 @@
 
 from sqlalchemy.orm import joinedload, selectinload
 
-from functions.access import require_member
+from functions.access import current_user, require_member
 from functions.issues import errors_in, find_project, open_issue, search
 from models.issue_models import Issue
 
@@ -18,7 +18,7 @@ def list_issues(request, session, db, *, slug):
 
 def add_issue(request, session, db, *, slug):
     project = find_project(db, slug)
-    author = require_member(request.user, project)
+    author = require_member(current_user(request, session, db), project)
     given = request.json if isinstance(request.json, dict) else {}
     title, body = given.get("title"), given.get("body", "")
     if errors := errors_in(title, body):

@@ -17,7 +17,7 @@ def attachment(request, session, db, *, id):
     found = db.get(Attachment, id)
     if found is None:
         raise HTTPNotFound("There is no such file.")
-    require_member(current_user(session, db), found.issue.project)
+    require_member(current_user(request, session, db), found.issue.project)
     return reply(found.content, filename=found.filename)
 
 

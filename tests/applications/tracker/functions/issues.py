@@ -47,7 +47,7 @@ def open_issue(db, project, author, title, body):
 
 def errors_in(title, body):
     """What is wrong with a new issue, by field; the API may send anything."""
-    errors = {"title": text_error(title, MAX_TITLE), "body": body and text_error(body)}
+    errors = {"title": text_error(title, MAX_TITLE), "body": body != "" and text_error(body)}
     return {name: error for name, error in errors.items() if error}
 
 

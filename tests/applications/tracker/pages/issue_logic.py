@@ -14,13 +14,13 @@ def load_template_context(request, session, db, *, slug, number):
         "issue": issue,
         # All at once: db.get() in each `comment` then finds its own, and sends nothing.
         "comments": db.scalars(query.options(joinedload(Comment.author))).all(),
-        "may_write": is_member(current_user(session, db), issue.project),
+        "may_write": is_member(current_user(request, session, db), issue.project),
     }
 
 
 def action_comment(request, session, db, *, slug, number):
     issue = find_issue(db, slug, number)
-    author = require_member(current_user(session, db), issue.project)
+    author = require_member(current_user(request, session, db), issue.project)
     body = request.form["body"]
     if error := text_error(body):
         return {"_status": 422, "errors": {"body": error}, "values": request.form}

@@ -10,6 +10,6 @@ def action_add(request, session, db, *, slug):
     title, body = request.form["title"].strip(), request.form["body"]
     if errors := errors_in(title, body):
         return {"_status": 422, "errors": errors, "values": request.form}
-    issue = open_issue(db, find_project(db, slug), current_user(session, db), title, body)
+    issue = open_issue(db, find_project(db, slug), current_user(request, session, db), title, body)
     db.commit()
     return {"_redirect": issue.path}

@@ -8,5 +8,5 @@ def load_template_context(request, session, db, *, slug):
         "title": project.name,
         "project": project,
         "q": request.args.get("q", ""),
-        "may_add": is_member(current_user(session, db), project),
+        "may_add": is_member(current_user(request, session, db), project),
     }

@@ -8,14 +8,14 @@ from models.issue_models import Issue, Label
 
 def load_template_context(request, session, db, *, issue_id):
     issue = db.get(Issue, issue_id)
-    if not is_member(current_user(session, db), issue.project):
+    if not is_member(current_user(request, session, db), issue.project):
         return {"issue": issue}
     return {"issue": issue, "choices": db.scalars(select(Label).order_by(Label.name)).all()}
 
 
 def action_update(request, session, db, *, issue_id):
     issue = db.get(Issue, issue_id)
-    require_member(current_user(session, db), issue.project)
+    require_member(current_user(request, session, db), issue.project)
     names = request.form.getlist("label")
     issue.labels = db.scalars(select(Label).where(Label.name.in_(names))).all()
     issue.is_open = "closed" not in request.form
