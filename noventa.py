@@ -336,6 +336,7 @@ _HOST = r"\w[\w.-]*|\[[0-9a-f:.]+\]"
 _HOST_AND_PORT = re.compile(rf"({_HOST})(?::[0-9]*)?", re.ASCII)
 _ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://({_HOST})(?::([0-9]{{1,5}}))?", re.ASCII)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}  # ours, of drivers
 _DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}  # the ones of our extras
 
 
@@ -503,8 +504,7 @@ class Config:
 
 
 def _driver_hint(config: Config) -> str:
-    extra = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}
-    name = extra.get(config.database_url.get_backend_name())
+    name = EXTRAS.get(config.database_url.get_backend_name())
     return f"pip install 'noventa-wsgi[{name}]'." if name else "install it with pip."
 
 

@@ -29,6 +29,7 @@ import inspect
 import io
 import itertools
 import json
+import keyword
 import linecache
 import logging
 import math
@@ -90,6 +91,7 @@ from waitress.channel import HTTPChannel
 from waitress.server import create_server
 
 from noventa import (
+    EXTRAS,
     SETTINGS,
     STARTER_KEY,
     Answer,
@@ -140,7 +142,10 @@ COMMANDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "new": {
         "name": {"metavar": "NAME", "help": "the folder to make; its last part is the name"},
         "--serve": {"action": "store_true", "dest": "and_serve", "help": "serve it at once"},
+        "--empty": {"action": "store_true", "help": "one page and its test, no demo"},
+        "--database": {"metavar": "URL", "help": "instead of a file of SQLite in the folder"},
     },
+    "new component": {"name": {"metavar": "NAME", "help": "in lower case, like user_list"}},
     "serve": {
         "--host": {"help": "instead of server.host"},
         "--port": {"type": int, "help": "instead of server.port; 0 takes a free one"},
@@ -195,6 +200,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     own.add_argument("--project", metavar="DIR", default=".")  # it may stand anywhere
     argv, of_script = _split_at_script(argv)
     known, rest = own.parse_known_args(argv)
+    if rest[:2] == ["new", "component"]:
+        rest[:2] = ["new component"]
     name = next(iter(rest), "--help")
     if not name.startswith("-") and name not in COMMANDS:
         parser.error(f"{name!r} is no command; {did_you_mean(name, COMMANDS)}")
@@ -253,14 +260,14 @@ def _run(options: argparse.Namespace) -> int:
         return new(str(place / values.pop("name")), **values)
     root = place.resolve()
     with project_imports(root):
-        subject = root if name in ("serve", "check") else load_project(root)
+        subject = root if name in ("serve", "check", "new component") else load_project(root)
         return _function(name)(subject, **values)
 
 
 def _function(command: str) -> Callable[..., int]:
     functions: dict[str, Callable[..., int]] = {
-        "new": new, "serve": serve, "migrate": migrate, "seed": seed, "check": check,
-        "routes": routes, "shell": shell, "run": run,
+        "new": new, "new component": new_component, "serve": serve, "migrate": migrate,
+        "seed": seed, "check": check, "routes": routes, "shell": shell, "run": run,
     }  # fmt: skip
     return functions[command]
 
@@ -425,77 +432,166 @@ def load_app(root: Path) -> App:
     return app
 
 
-def new(name: str, *, and_serve: bool = False) -> int:
-    """Makes a project that works: migrated, seeded and tested, step by step."""
+def new(
+    name: str, *, and_serve: bool = False, empty: bool = False, database: str | None = None
+) -> int:
+    """Makes a project that works: migrated, tested and seeded, step by step.
+
+    The demo has users who sign in; --empty leaves it out. --database takes a URL of SQLite,
+    PostgreSQL, MySQL or MariaDB, whose database must be there, and empty for the demo. Inside a
+    project, `new component NAME` makes a component.
+    """
 
     folder = Path(name).resolve()
     _refuse_folder(folder)
+    config = _config_of_new(folder, database)
+    _refuse_database(config, empty=empty)
     say(f"Making {folder}")
-    _write_starter(folder)
+    _write_starter(config, empty=empty)
+    password = None if empty else os.environ.get(_PASSWORD) or secrets.token_urlsafe(12)
     with project_imports(folder):
-        for title, step, mend in _steps(load_project(folder)):
+        steps = [*_steps(load_project(folder), password)]
+        for number, (title, step, _) in enumerate(steps):
             say(f"\n{title}:")
             try:
                 failed = step()
             except NoventaError as error:
                 failed = complain(str(error))
             if failed:
+                rest = "".join(f"\n  {mend}" for _, _, mend in steps[number:])
                 raise NoventaError(
                     f"\n{folder} was made, but this step failed: {title.lower()}. Mend what is"
-                    f" said above, then go on in that folder with: {mend}"
+                    f" said above, then go on in that folder with:{rest}"
                 )
-        say(_next_commands(folder))
+        say(_next_commands(config, password))
         return serve(folder) if and_serve else 0
 
 
-def _steps(project: Project) -> Iterator[tuple[str, Callable[[], int], str]]:
+_PASSWORD = "NOVENTA_ADMIN_PASSWORD"  # noqa: S105 - the variable that the demo's seed reads
+
+
+def _steps(project: Project, password: str | None) -> Iterator[tuple[str, Callable[[], int], str]]:
     """What `new` does after writing the files: title, step, and the command that does the same."""
+    if password is None:
+        yield (
+            "Its migrations, none so far",
+            partial(migrate, project, []),
+            "python -m noventa migrate",
+        )
+        yield "Its own tests", partial(_run_tests, project), "python -m pytest"
+        return
     revision = ["revision", "--autogenerate", "-m", "First tables"]
     yield (
         "The first migration, written from the models", partial(migrate, project, revision),
         'python -m noventa migrate revision --autogenerate -m "First tables"',
     )  # fmt: skip
     yield "Applying it", partial(migrate, project, []), "python -m noventa migrate"
-    yield "The first rows", partial(seed, project), "python -m noventa seed"
     yield "Its own tests", partial(_run_tests, project), "python -m pytest"
+    # Last, so that the password is shown whatever failed before.
+    yield "The first rows", partial(_seed_with, project, password), "python -m noventa seed"
+
+
+def _seed_with(project: Project, password: str) -> int:
+    before = os.environ.get(_PASSWORD)
+    os.environ[_PASSWORD] = password
+    try:
+        return seed(project)
+    finally:
+        del os.environ[_PASSWORD]
+        if before is not None:
+            os.environ[_PASSWORD] = before
 
 
 def _refuse_folder(folder: Path) -> None:
     name = folder.name
     if name.lower() in ("noventa", "noventa_cli", "noventa_data"):
         raise NoventaError(f"{name!r} is the name of Noventa's own module; choose another.")
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+    if not re.fullmatch(r"[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?", name):
         raise NoventaError(
-            f"{name!r} is no name for a project; expected letters, digits, - and _, a letter first."
+            f"{name!r} is no name for a project; expected letters, digits, - and _, a letter"
+            " first and no - or _ last."
         )
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise NoventaError(f"{folder} exists and is not an empty folder; choose another name.")
 
 
-def _write_starter(folder: Path) -> None:
-    environment = jinja2.Environment(autoescape=True, keep_trailing_newline=True)
-    values = {"name": folder.name}
-    sources = {
-        data_folder("templates") / "project": folder,
-        data_folder("migrations_skeleton") / "seed": folder / "migrations" / "seed",
-    }
-    for origin, target in sources.items():
-        for source in sorted(origin.rglob("*")):
-            if "__pycache__" in source.parts or not source.is_file():
-                continue
-            text = source.read_text("utf-8")
-            written = target / source.relative_to(origin)
-            if source.suffix == ".jinja":
-                text = environment.from_string(text).render(values)
-                written = written.with_name(_STARTER_NAMES.get(source.name, source.stem))
-            written.parent.mkdir(parents=True, exist_ok=True)
-            written.write_text(text, "utf-8")
-    key = os.open(folder / "secret.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(key, "w", encoding="ascii") as file:  # noqa: PTH123 - readable to nobody else, ever
-        file.write(f"{STARTER_KEY}{secrets.token_hex(32)}\n")
+def _config_of_new(folder: Path, database: str | None) -> Config:
+    try:
+        return Config.from_mapping({"database": database} if database else {}, folder)
+    except ConfigError as error:
+        raise NoventaError(str(error).replace("config.yaml: database", "--database")) from None
+
+
+def _refuse_database(config: Config, *, empty: bool) -> None:
+    """Raises NoventaError where a new project could not use it, before anything is written."""
+    url = config.database_url
+    if config.in_memory:
+        raise NoventaError("--database: SQLite in memory is gone with each process; name a file.")
+    if not url.database:
+        raise NoventaError(f"--database: {shown_url(url)} names no database; write it at the end.")
+    if url.get_backend_name() == "sqlite" and Path(str(url.database)).is_relative_to(config.root):
+        return  # it is made with the folder
+    with _reached(config), reading(make_engine(config, poolclass=sa.NullPool)) as connection:
+        tables = sorted(sa.inspect(connection).get_table_names())
+    if tables and not empty:
+        raise NoventaError(
+            f"Database {shown_url(url)} has tables already ({', '.join(tables)}); the demo"
+            " needs an empty one. For an application on these tables give --empty, and see"
+            " `migrate --help` for --adopt."
+        )
+
+
+def _write_starter(config: Config, *, empty: bool) -> None:
+    folder, url = config.root, config.database_url
+    backend, text = url.get_backend_name(), config["database.url"]
+    extra = EXTRAS.get(backend)
+    values = {
+        "name": folder.name, "demo": not empty, "backend": backend, "version": __version__,
+        "server": backend != "sqlite", "extra": f"[{extra}]" if extra else "",
+        "database": Markup(json.dumps(text, ensure_ascii=False)),  # noqa: S704 - a string of YAML
+    }  # fmt: skip
+    templates = data_folder("templates")
+    _write_templates(templates / "common", folder, values)
+    _write_templates(templates / ("empty" if empty else "project"), folder, values)
+    if not empty:
+        seeds = data_folder("migrations_skeleton") / "seed"
+        _write_templates(seeds, folder / "migrations" / "seed", values)
+    _write_secret(folder / "secret.key", f"{STARTER_KEY}{secrets.token_hex(32)}")
+    if backend != "sqlite":
+        _write_secret(folder / "database.url", text)
+    elif (place := Path(str(url.database)).parent).is_relative_to(folder) and place != folder:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / ".gitkeep").touch()  # a clone has no empty folders, and SQLite makes none
+
+
+def _write_templates(origin: Path, target: Path, values: Mapping[str, Any]) -> list[Path]:
+    """Copies a folder; renders each `*.jinja`, and NAME in the names of files. What it wrote."""
+    environment = jinja2.Environment(
+        autoescape=True, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
+    )
+    written: list[Path] = []
+    for source in sorted(origin.rglob("*")):
+        if "__pycache__" in source.parts or not source.is_file():
+            continue
+        text = source.read_text("utf-8")
+        name = source.name.replace("NAME", values["name"])
+        if source.suffix == ".jinja":
+            text = environment.from_string(text).render(values)
+            name = _STARTER_NAMES.get(name, name.removesuffix(".jinja"))
+        path = target / source.relative_to(origin).with_name(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+        written.append(path)
+    return written
 
 
 _STARTER_NAMES = {"gitignore.jinja": ".gitignore"}  # ours would hide what it names from the wheel
+
+
+def _write_secret(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - nobody else reads it
+        file.write(f"{text}\n")
 
 
 def _run_tests(project: Project) -> int:
@@ -507,15 +603,59 @@ def _run_tests(project: Project) -> int:
     return subprocess.run(command, cwd=project.root, check=False).returncode  # noqa: S603
 
 
-def _next_commands(folder: Path) -> str:
-    shown = os.path.relpath(folder)
-    return (
-        f"\n{folder.name} is ready. Next:\n"
-        f"  cd {folder if shown.startswith('..') else shown}\n"
-        "  python -m noventa serve --reload\n"
-        '  python -m noventa migrate revision --autogenerate -m "…"    after changing models\n'
-        "  python -m noventa check"
+def _next_commands(config: Config, password: str | None) -> str:
+    shown = os.path.relpath(config.root)
+    folder = config.root if shown.startswith("..") else shown
+    address = f"http://{config['server.host']}:{config['server.port']}"
+    rows = [("  python -m noventa serve --reload", f"   {address}")]
+    if password is not None:
+        of_ours = f"{password}   (shown only now)"
+        secret = f"that of {_PASSWORD}" if os.environ.get(_PASSWORD) else of_ours
+        rows += [("  sign in as", "   admin@example.com"), ("  with the password", f"   {secret}")]
+    return f"\n{config.root.name} is ready.\n\n  cd {folder}\n{columns(rows)}"
+
+
+def new_component(root: Path, *, name: str) -> int:
+    """Makes the three files of a component, and says what to write into registry.py."""
+    if not _is_project(root):
+        raise NoventaError(
+            f"{root} is no project: it has no registry.py and config.yaml; give the project's"
+            " folder with --project."
+        )
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        raise NoventaError(
+            f"{name!r} is no name for a component; expected lower-case letters, digits and _,"
+            " a letter first and no word of Python's own, like user_list."
+        )
+    folder = root / "components" / name
+    if folder.exists():
+        raise NoventaError(f"{folder} exists; choose another name.")
+    words = name.split("_")
+    values = {
+        "name": name,
+        "title": " ".join(words).strip().capitalize(),
+        "class_name": "".join(map(str.capitalize, words)),
+    }
+    for path in _write_templates(data_folder("templates") / "component", folder, values):
+        say(f"  made {path.relative_to(root)}")
+    say(
+        f"""
+Write into registry.py:
+  from components.{name} import {name}_logic, {name}_models
+
+and into its components=[…]:
+  Component(
+      "{name}",
+      "components/{name}/{name}_template.html",
+      logic={name}_logic,
+      models=[{name}_models],
+  ),
+
+Show it with {{{{ component("{name}") }}}} in a template, and make its table:
+  python -m noventa migrate revision --autogenerate -m "Add {name}"
+  python -m noventa migrate"""
     )
+    return 0
 
 
 def _is_project(folder: Path) -> bool:

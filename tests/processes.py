@@ -87,7 +87,7 @@ def read_url(process, lines=None):
     for line in process.stdout:
         if lines is not None:
             lines.append(line)
-        if found := re.search(r"http://\S+", line):
+        if found := re.search(r"(?<= at )http://\S+", line):
             return found[0].rstrip("/")
     raise AssertionError(f"the server has ended with {process.wait()}, without a URL")
 

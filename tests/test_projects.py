@@ -1,6 +1,7 @@
 """Projects: found, imported and forgotten again; and made."""
 
 import importlib.util
+import os
 import re
 import shutil
 import stat
@@ -8,6 +9,9 @@ import subprocess
 import sys
 
 import pytest
+import sqlalchemy as sa
+import yaml
+from conftest import servers
 from processes import environment, noventa, write_files, write_project
 
 import noventa_cli
@@ -131,7 +135,7 @@ def test_libraries_inside_the_projects_folder_stay_loaded(tmp_path, monkeypatch)
 # ---- new ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["noventa", "Noventa", "noventa_cli", "1a", "a b", "-", "é"])
+@pytest.mark.parametrize("name", ["noventa", "Noventa", "noventa_cli", "1a", "a b", "a-", "-", "é"])
 def test_a_bad_name_is_refused(name, tmp_path, capsys):
     assert main(["new", str(tmp_path / name)]) == 1
     assert f"{name!r} is " in capsys.readouterr().err
@@ -158,8 +162,15 @@ def quick_new(tmp_path, monkeypatch):
 
 def test_new_writes_the_starter_and_says_what_comes_next(quick_new, capsys):
     assert main(["new", "hello"]) == 0
-    out = capsys.readouterr().out
-    assert "  cd hello\n  python -m noventa serve" in out
+    last = capsys.readouterr().out.partition("hello is ready.\n\n")[2]
+    lines = [re.split(" {2,}", line.strip()) for line in last.splitlines()]
+    assert lines[:2] == [
+        ["cd hello"], ["python -m noventa serve --reload", "http://127.0.0.1:8000"],
+    ]  # fmt: skip
+    assert lines[2:] == [
+        ["sign in as", "admin@example.com"],
+        ["with the password", lines[3][1], "(shown only now)"],
+    ]
     written = {str(path.relative_to(quick_new)) for path in quick_new.rglob("*.*")}
     assert {".gitignore", "README.md", "layouts/base.html", "config.yaml"} <= written
     assert "migrations/seed/initial_users.py" in written
@@ -178,19 +189,36 @@ def test_the_starters_secret_key_is_its_own_and_marked_and_kept_from_others(quic
     assert all(re.fullmatch("starter-[0-9a-f]{64}", key) for key in keys)
 
 
+def test_the_password_that_new_shows_is_the_one_that_the_seed_takes(quick_new, monkeypatch, capsys):
+    taken = []
+    seed = lambda _: taken.append(os.environ["NOVENTA_ADMIN_PASSWORD"]) or 0  # noqa: E731
+    monkeypatch.setattr(noventa_cli, "seed", seed)
+    monkeypatch.delenv("NOVENTA_ADMIN_PASSWORD", raising=False)
+    assert main(["new", "hello"]) == 0
+    assert f"  {taken[0]}   (shown only now)" in capsys.readouterr().out
+    assert "NOVENTA_ADMIN_PASSWORD" not in os.environ
+
+    monkeypatch.setenv("NOVENTA_ADMIN_PASSWORD", "of my own")
+    assert main(["new", "again"]) == 0
+    out = capsys.readouterr().out
+    assert "that of NOVENTA_ADMIN_PASSWORD" in out
+    assert "of my own" not in out
+    assert taken[1] == os.environ["NOVENTA_ADMIN_PASSWORD"] == "of my own"
+
+
 @pytest.mark.parametrize("failure", ["code", "error"])
 def test_a_failing_step_says_what_stands_and_how_to_go_on(failure, quick_new, monkeypatch, capsys):
     def fail(*_, **__):
         if failure == "error":
-            raise NoventaError("No rows today.")
+            raise NoventaError("No tests today.")
         return 1
 
-    monkeypatch.setattr(noventa_cli, "seed", fail)
+    monkeypatch.setattr(noventa_cli, "_run_tests", fail)
     assert main(["new", "hello"]) == 1
     err = capsys.readouterr().err
-    assert ("No rows today." in err) == (failure == "error")
-    assert f"{quick_new} was made, but this step failed: the first rows." in err
-    assert "go on in that folder with: python -m noventa seed" in err
+    assert ("No tests today." in err) == (failure == "error")
+    assert f"{quick_new} was made, but this step failed: its own tests." in err
+    assert "in that folder with:\n  python -m pytest\n  python -m noventa seed\n" in err
 
 
 def test_new_may_serve_at_once(quick_new, monkeypatch):
@@ -209,21 +237,94 @@ def test_tests_that_cannot_run_are_said(tmp_path, monkeypatch, capsys):
     assert "not run: pip install webtest" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("foo", "--database is no URL; expected driver://user:password@host"),
+        (
+            "postgrse://a/b",
+            r"--database: 'postgrse' is no database here; did you mean 'postgresql'",
+        ),
+        (
+            "postgresql://me:secret@127.0.0.1:1/b",
+            r"Database postgresql://me:\*{3}@127.0.0.1:1/b: Op",
+        ),
+        ("mysql://me@127.0.0.1:1/", "names no database; write it at the end"),
+        ("sqlite://", "SQLite in memory is gone with each process; name a file"),
+        ("sqlite:////nowhere/at/all.db", "unable to open database file"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_one_error_and_nothing_is_made(
+    url, message, tmp_path, capsys
+):
+    assert main(["new", str(tmp_path / "hello"), "--database", url]) == 1
+    out, err = capsys.readouterr()
+    assert re.match(message if message.startswith(("-", "Data")) else f".*{message}", err)
+    assert (out, err.count("\n")) == ("", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_with_tables_is_for_an_empty_project_only(tmp_path, quick_new, capsys):
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
+        connection.execute(sa.text("CREATE TABLE customers (id INTEGER)"))
+    assert main(["new", "hello", "--database", url]) == 1
+    assert "has tables already (customers)" in capsys.readouterr().err
+    assert list(quick_new.iterdir()) == []
+    assert main(["new", "hello", "--database", url, "--empty"]) == 0
+    assert Config.load(quick_new).database_url.database == str(tmp_path / "old.db")
+
+
+@servers
+def test_the_url_of_a_server_is_kept_out_of_git_and_tried_in_ci(database, quick_new):
+    assert main(["new", "hello", "--empty", "--database", database]) == 0
+    file = quick_new / "database.url"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert file.name in (quick_new / ".gitignore").read_text().split()
+    others = [path for path in quick_new.rglob("*") if path.is_file() and path != file]
+    assert not [path for path in others if database in path.read_text()]
+    expected = Config.from_mapping({"database": database}, quick_new).database_url
+    assert Config.load(quick_new).database_url == expected
+    workflow = yaml.safe_load((quick_new / ".github" / "workflows" / "tests.yml").read_text())
+    job = workflow["jobs"]["tests"]
+    tried = sa.make_url(job["env"]["NOVENTA_TEST_DATABASE"]).get_backend_name()
+    assert tried == expected.get_backend_name()
+    assert job["services"]["database"]["image"].startswith(tried[:5])
+
+
+def test_a_folder_of_sqlites_own_is_there_in_a_clone_too(quick_new):
+    assert main(["new", "hello", "--empty", "--database", "sqlite:///./data/a.db"]) == 0
+    assert [path.name for path in (quick_new / "data").iterdir()] == [".gitkeep"]
+
+
+@pytest.mark.slow
+def test_an_empty_project_is_one_page_and_works(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "hello", "--empty"]) == 0
+    out = capfd.readouterr().out
+    assert "2 passed" in out
+    assert "sign in" not in out
+    assert {path.name for path in (tmp_path / "hello").iterdir() if path.is_dir()} == {
+        ".github", ".pytest_cache", "migrations", "pages", "tests",
+    }  # fmt: skip
+    assert main(["--project", "hello", "check"]) == 0
+    assert main(["--project", "hello", "new", "component", "card"]) == 0
+
+
 @pytest.mark.slow
 def test_the_tests_of_a_fresh_clone_make_a_database_of_their_own(database, tmp_path):
-    assert noventa("new", tmp_path / "hello").returncode == 0
-    ignored = shutil.ignore_patterns("noventa.db*", "secret.key", "__pycache__", ".pytest_cache")
-    clone = shutil.copytree(tmp_path / "hello", tmp_path / "clone", ignore=ignored)
+    made = noventa("new", tmp_path / "hello", "--database", database)
+    assert made.returncode == 0, made.stderr
+    ignored = "noventa.db*", "secret.key", "database.url", "__pycache__", ".pytest_cache"
+    ignore = shutil.ignore_patterns(*ignored)
+    clone = shutil.copytree(tmp_path / "hello", tmp_path / "clone", ignore=ignore)
     files = {path.relative_to(clone) for path in clone.rglob("*")}
-    config = (clone / "config.yaml").read_text()
-    unreachable = config.replace("sqlite:///./noventa.db", "mysql://nobody@127.0.0.1:1/none")
-    (clone / "config.yaml").write_text(unreachable)
     own = "" if database.startswith("sqlite") else database
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=clone,
         env=environment(NOVENTA_TEST_DATABASE=own), capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert "18 passed" in ended.stdout
+    assert "22 passed" in ended.stdout
     assert {path.relative_to(clone) for path in clone.rglob("*")} == files
 
 

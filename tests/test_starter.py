@@ -12,6 +12,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+import yaml
 from conftest import visiting
 from processes import ROOT, read_url, serving, stop
 
@@ -77,7 +78,7 @@ def server(place, python, made):
 
 def masked(text, folder):
     """Without what differs from one machine and run to the next."""
-    patterns = (re.escape(str(folder)), r"[0-9a-f]{12}(?=[_ ])", r"\d+\.\d\d s", r"password \S+")
+    patterns = (re.escape(str(folder)), r"[0-9a-f]{12}(?=[_ ])", r"\d+\.\d\d s", r"password\s+\S+")
     for number, pattern in enumerate(patterns):
         text = re.sub(pattern, f"<{number}>", text)
     return text
@@ -114,8 +115,9 @@ def test_the_first_command_of_the_readme_prints_what_stands_there_and_serves(tmp
 
 
 def test_new_says_each_step_and_what_comes_next(made, place):
-    steps = ("Making", "The first migration", "Applying it", "The first rows", "Its own tests")
-    places = [made.index(step) for step in (*steps, "18 passed", "cd hello", "noventa serve")]
+    steps = ("Making", "The first migration", "Applying it", "Its own tests", "22 passed")
+    last = ("The first rows", "cd hello", "noventa serve", "admin@example.com")
+    places = [made.index(step) for step in (*steps, *last)]
     assert places == sorted(places)
     assert PASSWORD not in made
     (revision,) = (place / "hello" / "migrations" / "versions").glob("*.py")
@@ -123,7 +125,19 @@ def test_new_says_each_step_and_what_comes_next(made, place):
 
 
 def test_the_projects_own_tests_pass_again(python, made, place):
-    assert "18 passed" in run(python, "-m", "pytest", "-q", cwd=place / "hello")
+    assert "22 passed" in run(python, "-m", "pytest", "-q", cwd=place / "hello")
+
+
+def test_what_github_is_to_run_passes_in_a_clone(python, made, place, tmp_path):
+    run("git", "init", "-q", cwd=place / "hello")
+    run("git", "add", "-A", cwd=place / "hello")
+    run("git", "checkout-index", "-a", f"--prefix={tmp_path}/", cwd=place / "hello")
+    jobs = yaml.safe_load((tmp_path / ".github" / "workflows" / "tests.yml").read_text())["jobs"]
+    commands = [step["run"] for step in jobs["tests"]["steps"] if "run" in step]
+    assert len(commands) == 5
+    path = f"PATH={python.parent}{os.pathsep}{os.environ['PATH']}"
+    for command in commands:  # the fresh environment has no pip of its own
+        run("env", path, f"PIP_PYTHON={python}", "bash", "-ec", command, cwd=tmp_path)
 
 
 def test_check_is_content(python, made, place):
