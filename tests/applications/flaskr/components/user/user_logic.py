@@ -13,7 +13,8 @@ def current_user(session, db):
 
 def signed_in(request, session, db):
     """A guard: the registry puts it before the pages that strangers may not see."""
-    if current_user(session, db):
+    request.user = current_user(session, db)  # as long as it is kept, nobody asks for it again
+    if request.user:
         return None
     session.flash("Please log in first.")
     return {"_redirect": "/log-in"}
