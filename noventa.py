@@ -4301,6 +4301,7 @@ _FORWARDED = re.compile(
 )
 _SET_DEBUG = "Open http://localhost with the port of the server, or set debug: false."
 _SINGLE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
+_WITHOUT_ORIGIN = re.compile(r"^https?://[^/]*|#.*")
 _RETRY_AFTER = 5  # seconds
 _WHOLE = (list, tuple)  # a body that is there at once, not made as it is sent
 _SAVEPOINT = re.compile("(?:RELEASE |ROLLBACK TO )?SAVEPOINT ")
@@ -4846,7 +4847,10 @@ class App:
     def _redirect_page(self, request: Request, answer: Answer) -> None:
         """A script would follow a redirect itself, and put a page where a fragment was."""
         header = "HX-Redirect" if "HTTP_HX_REQUEST" in request.environ else "Noventa-Redirect"
-        answer.headers[header] = answer.headers.pop("Location")
+        answer.headers[header] = target = answer.headers.pop("Location")
+        shown = _WITHOUT_ORIGIN.sub("", request.environ.get("HTTP_HX_CURRENT_URL", ""))
+        if "#" in target and target.partition("#")[0] == shown:  # else it would only scroll
+            answer.headers["HX-Refresh"] = "true"
         answer.headers["Cache-Control"] = "no-store"  # a 204 may be kept (RFC 9110, 15.3.5)
         answer.status = _status_line(204)
         self._complete(answer)

@@ -17,6 +17,8 @@ ROW = """
     def action_save(request, session, db, *, id, **props):
         if request.form["name"] == "away":
             return {"_redirect": "/there"}
+        if request.form["name"] == "anchor":
+            return {"_redirect": "/there#row"}
         if not request.form["name"]:
             return {"_status": 422, "errors": {"name": "empty"}}
         session[f"name {id}"] = request.form["name"]
@@ -174,6 +176,25 @@ def test_a_redirect_of_a_script_is_a_204_that_says_where(tmp_path, script, heade
     assert (answer.status, answer.body, answer.header(header)) == (204, b"", f"{prefix}/there")
     assert answer.header("Location") is None
     assert "no-store" in answer.header("Cache-Control")
+
+
+@pytest.mark.parametrize(
+    ("current", "refresh"),
+    [
+        ("http://site.test/m/there", "true"),  # to the browser it is the page that it shows
+        ("http://site.test/m/there#before", "true"),
+        ("http://site.test/m/there?page=2", None),
+        ("http://site.test/m/", None),
+        ("http://[", None),
+        ("", None),
+    ],
+)
+def test_a_redirect_to_an_anchor_of_the_page_shown_loads_it_again(tmp_path, current, refresh):
+    visitor = member(page_app(tmp_path), SCRIPT_NAME="/m")
+    script = HTMX | {"HTTP_HX_CURRENT_URL": current}
+    answer = visitor.post("/", visitor.get().tickets[2], {"name": "anchor"}, **script)
+    assert answer.header("HX-Redirect") == "/m/there#row"
+    assert answer.header("HX-Refresh") == refresh
 
 
 @pytest.mark.parametrize("more", ["HTTP_HX_BOOSTED", "HTTP_HX_HISTORY_RESTORE_REQUEST"])

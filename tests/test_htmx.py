@@ -87,7 +87,7 @@ def action_add(request, session, db):
     db.add(Note(text=text))
     db.commit()
     session.flash("Added.")
-    return {"_redirect": "/"}
+    return {"_redirect": "/#panel"}
 """
 NOTES_LOGIC = """\
 import sqlalchemy as sa
