@@ -52,6 +52,7 @@ registry = Registry(
     routes=[
         Page("/", "pages/index.html", logic=index_logic),
         Page("/sign-in", "pages/sign_in.html", logic=sign_in_logic),
+        Endpoint("/sign-out", access.sign_out, methods=["POST"]),
         Page("/account", "pages/account.html", logic=account_logic, guards=[access.signed_in]),
         Page("/admin", "pages/admin.html", logic=admin_logic, guards=[access.admin]),
         Page("/projects/{slug}", "pages/project.html", logic=project_logic),

@@ -26,6 +26,12 @@ def require_member(user, project):
     return user
 
 
+def sign_out(request, session, db):
+    session.clear()
+    session.flash("You have signed out.")
+    return {"_redirect": "/"}
+
+
 # ---- Guards -----------------------------------------------------------------------
 
 

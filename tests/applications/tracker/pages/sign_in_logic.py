@@ -14,7 +14,7 @@ def action_sign_in(request, session, db):
     # Somebody unknown takes as long: it must not tell who exists.
     if not is_password(password, user.password if user else hash_password("")) or user is None:
         error = "This address and password do not belong together."
-        return {"_status": 422, "errors": {"form": error}, "values": {"email": email}}
+        return {"_status": 422, "errors": {"email": error}, "values": {"email": email}}
     target = session.get("next", "/")
     session.clear()
     session.rotate()  # what it was before is worth nothing afterwards

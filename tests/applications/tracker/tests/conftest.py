@@ -16,6 +16,7 @@ from models.user_models import User
 from registry import registry
 
 PASSWORD = "a password for tests"
+HEADERS = {"HTTP_HOST": "localhost", "HTTP_SEC_FETCH_SITE": "same-origin"}  # as browsers send
 digests.COST = 2**4  # nobody attacks these
 
 
@@ -43,7 +44,7 @@ def visit(app, db):
     """`visit(user)`: a browser in which that user has signed in; without one, nobody has."""
 
     def visit(user=None):
-        client = TestApp(app, extra_environ={"HTTP_HOST": "localhost"})
+        client = TestApp(app, extra_environ=HEADERS)
         if user is not None:
             client.set_cookie(app.sessions.name, app.sessions.make({"user_id": user.id}))
         return client

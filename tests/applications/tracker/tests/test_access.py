@@ -27,9 +27,10 @@ def test_a_failed_sign_in_does_not_tell_why(visit, grace, wrong):
     assert page.form["email"].value == wrong["email"]
 
 
-def test_signing_out_ends_it(visit, grace):
+@pytest.mark.parametrize(("path", "status"), [("/account", 200), ("/nowhere", 404)])
+def test_who_signs_out_on_any_page_is_signed_out(visit, grace, path, status):
     client = visit(grace)
-    page = press("Sign out", client.get("/account")).follow()
+    page = press("Sign out", client.get(path, status=status)).follow()
     assert "You have signed out." in page
     client.get("/account", status=303)
 

@@ -40,7 +40,7 @@ def test_a_token_reads_issues(visit, grace, token, issue):
 
 
 def test_a_members_token_writes_from_anywhere(visit, ada, token, project):
-    elsewhere = token(ada) | {"Origin": "https://script.test"}
+    elsewhere = token(ada) | {"Sec-Fetch-Site": "cross-site"}
     answer = visit().post_json(ISSUES, {"title": "By a script"}, headers=elsewhere, status=201)
     assert (answer.json["number"], answer.json["author"]) == (1, "Ada")
 
