@@ -1612,12 +1612,17 @@ def _compare_more() -> None:
             for table in context.sorted_tables
             if table.schema in schemas
             and context.run_name_filters(table.name, "table", {"schema_name": table.schema})
+            and context.run_object_filters(table, table.name, "table", False, None)
             and context.inspector.has_table(table.name, table.schema)
         ]
         if context.dialect.name == "postgresql":
             upgrade.ops[:0] = _enum_differences(context.inspector, tables)
         for table in tables:
             upgrade.ops += _table_differences(context, table)
+
+    @comparators.dispatch_for("schema", priority=DispatchPriority.FIRST)
+    def take_names(context: Any, *_: Any) -> None:
+        [*_take_names(context.inspector, context.sorted_tables, sa.schema.conv)]
 
     @comparators.dispatch_for("schema", priority=DispatchPriority.LAST)
     def ignore(context: Any, upgrade: Any, _: Any) -> None:
@@ -3348,7 +3353,7 @@ def _adopt(project: Project) -> int:
 
     metadata = _plain_metadata(project.registry)
     with _reached(project.config), _migration_engine(project.config).connect() as connection:
-        renames = [*_take_names(connection, metadata)]
+        renames = [*_take_names(sa.inspect(connection), metadata.tables.values())]
         at, differences = _compared(project, metadata, connection)
     if at:
         raise NoventaError(f"The database is at {_listed(at)} already; there is nothing to adopt.")
@@ -3364,12 +3369,16 @@ def _adopt(project: Project) -> int:
     return _alembic(project.root, ["stamp", "head"])
 
 
-def _take_names(connection: Any, metadata: Any) -> Iterator[tuple[Any, str | None, Any]]:
-    """Gives what differs in its name only the name that the database has; yields both names."""
+def _take_names(
+    inspector: Any, tables: Iterable[Any], named: type[str] = str
+) -> Iterator[tuple[Any, str | None, Any]]:
+    """Gives what differs in its name only the name that the database has; yields both names.
 
-    inspector = sa.inspect(connection)
-    server = connection.dialect.name != "sqlite"
-    for table in metadata.tables.values():
+    With `named=conv` only what the models leave to the convention: a history that Alembic made
+    has other names for it, on each database its own.
+    """
+    server = inspector.dialect.name != "sqlite"
+    for table in tables:
         if not inspector.has_table(table.name, table.schema):
             continue
         found = _keys_found(inspector, table)
@@ -3380,7 +3389,7 @@ def _take_names(connection: Any, metadata: Any) -> Iterator[tuple[Any, str | Non
             names = found.get(signature, [])
             if len(keys) != 1 or len(names) != 1 or names[0] == keys[0].name:
                 continue
-            if signature[0] != "primary" or server:
+            if isinstance(keys[0].name, named) and (signature[0] != "primary" or server):
                 old, new, keys[0].name = names[0], keys[0].name, names[0]
                 yield keys[0], old, new
 
@@ -3538,16 +3547,33 @@ def _scratch(project: Project, *, own: bool = False) -> Iterator[Any]:
     """A connection to an empty database, gone afterwards: SQLite, or of the project's own kind
     where the tables need it or `own` asks for it. Raises NoScratch."""
 
-    metadata, kind = _plain_metadata(project.registry), project.config.database_url
-    reason = _beyond_sqlite(metadata)
-    if reason or (own and kind.get_backend_name() != "sqlite"):
+    metadata = _plain_metadata(project.registry)
+    backend = project.config.database_url.get_backend_name()
+    own = own or "sqlite" not in project.config["migrations.portable_to"]
+    reason, of_versions = _beyond_sqlite(metadata), version_table(project.root).schema
+    if reason or (own and backend != "sqlite"):
+        schemas = {*(table.schema for table in metadata.tables.values()), of_versions} - {None}
+        if schemas and backend in ("mysql", "mariadb"):
+            shown = ", ".join(sorted(map(str, schemas)))
+            raise NoScratch(f"on {backend} a schema is a database, so this would change {shown}")
         make = _server_database(project.config, reason or "what a server makes")
     else:
         make = _file_database(project.root)
     with make as url:
         config = Config.from_mapping({"database": url}, project.root)
         with _migration_engine(config).connect() as connection:
+            if of_versions:
+                _make_schema(connection, of_versions)
             yield connection
+
+
+def _make_schema(connection: Any, name: str) -> None:
+    """A schema for Alembic's own table, which is there before any revision; below SQLAlchemy, for
+    SQLite attaches no database within a transaction."""
+    verb = "ATTACH ':memory:' AS" if connection.dialect.name == "sqlite" else "CREATE SCHEMA"
+    driver = connection.connection
+    driver.cursor().execute(f"{verb} {connection.dialect.identifier_preparer.quote(name)}")
+    driver.commit()
 
 
 class NoScratch(NoventaError):  # noqa: N818
@@ -4122,8 +4148,13 @@ class Report:
 
     def add(self, part: str, text: str, faults: Iterable[Fault | str], sound: str = "") -> None:
         """A line on one part of the application; `sound` goes on where it has no fault."""
+        found: dict[Fault | str, None] = {}
         with nullcontext() if self.quiet else progress(f"{part:<12} being looked at"):
-            found = [*dict.fromkeys(faults)]
+            try:
+                for fault in faults:
+                    found[fault] = None
+            except NoScratch as error:  # what was found until then stays
+                text, sound = f"{text}, not tried: {error}", ""
         self.faults += found
         text += f", {_counted(len(found), 'fault')}" if found else sound
         self.looked_at.append(f"{part}: {text}")
@@ -4230,11 +4261,8 @@ def _check_models(report: Report, project: Project) -> None:
     report.add("models", f"{tables}, on {dialects}", portability_faults(project))
     report.advice += length_advice(project)
     revisions = _counted(len(revision_files(project.root / _FOLDER / "versions")), "revision")
-    try:
-        anew = "; made anew they equal the models"
-        report.add("migrations", revisions, revision_faults(project), anew)
-    except NoScratch as error:
-        report.add("migrations", f"{revisions}, which were not tried: {error}", ())
+    anew = "; made anew they equal the models"
+    report.add("migrations", revisions, revision_faults(project), anew)
     _check_database(report, config)
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 import sys
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from conftest import DATABASES
+from conftest import DATABASES, only_mariadb, only_postgresql, only_sqlite, servers
+from sqlalchemy import orm
+from sqlalchemy.orm import Mapped, mapped_column
+from support import make_app
+from test_databases import mapping, role
+from test_migrations import alembic
+from visitors import ask
 
-from noventa import App
+from noventa import App, Config, Endpoint, revision_mismatch
 from noventa_cli import load_project, project_imports
 
 pytestmark = pytest.mark.slow
@@ -76,3 +84,316 @@ def test_real_models_are_made_as_they_say_and_taken_away_whole(site, capsys, nam
     assert site.migrate("downgrade", "base") == 0, capsys.readouterr().err
     assert left(site) == set()
     assert site.migrate() == 0, capsys.readouterr().err
+
+
+# ---- histories that Alembic made
+
+PLAYERS = """
+class User(Base):
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str | None] = mapped_column(sa.String(128), unique=True)
+    email: Mapped[str | None] = mapped_column(sa.String(128), unique=True)
+    slug: Mapped[str | None] = mapped_column(sa.String(128), index=True)
+
+class Award(Base):
+    __tablename__ = "awards"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id = mapped_column(sa.ForeignKey(User.id, ondelete="CASCADE"))
+    title: Mapped[str | None] = mapped_column(sa.String(80))
+"""
+HISTORY = {
+    "a1": ("""
+        op.create_table(
+            "users",
+            sa.Column("id", sa.Integer(), nullable=False),
+            sa.Column("name", sa.String(length=128), nullable=True),
+            sa.Column("email", sa.String(length=128), nullable=True),
+            sa.PrimaryKeyConstraint("id"),
+            sa.UniqueConstraint("email"),
+        )
+        op.create_table(
+            "awards",
+            sa.Column("id", sa.Integer(), nullable=False),
+            sa.Column("user_id", sa.Integer(), nullable=True),
+            sa.Column("name", sa.String(length=80), nullable=True),
+            sa.ForeignKeyConstraint(["user_id"], ["users.id"]),
+            sa.PrimaryKeyConstraint("id"),
+        )
+    """, """
+        op.drop_table("awards")
+        op.drop_table("users")
+    """),
+    "b2": ("""
+        url = str(op.get_bind().engine.url)
+        if url.startswith("sqlite"):
+            names = {"fk": "fk_%(table_name)s_%(column_0_name)s"}
+            with op.batch_alter_table("awards", naming_convention=names) as batch_op:
+                batch_op.drop_constraint("fk_awards_user_id", type_="foreignkey")
+                batch_op.create_foreign_key(
+                    "fk_awards_user_id", "users", ["user_id"], ["id"], ondelete="CASCADE"
+                )
+            return
+        old = "awards_ibfk_1" if url.startswith("mysql") else "awards_user_id_fkey"
+        op.drop_constraint(old, "awards", type_="foreignkey")
+        op.create_foreign_key(None, "awards", "users", ["user_id"], ["id"], ondelete="CASCADE")
+    """, "pass"),
+    "c3": ("""
+        with op.batch_alter_table("awards") as batch_op:
+            batch_op.alter_column(
+                "name", new_column_name="title", existing_type=sa.String(length=80)
+            )
+        if op.get_bind().dialect.name == "sqlite":
+            with op.batch_alter_table("users") as batch_op:
+                batch_op.create_unique_constraint("unique_name", ["name"])
+        else:
+            op.create_unique_constraint(None, "users", ["name"])
+    """, """
+        name = {"sqlite": "unique_name", "postgresql": "users_name_key"}
+        with op.batch_alter_table("users") as batch_op:
+            batch_op.drop_constraint(name.get(op.get_bind().dialect.name, "name"), type_="unique")
+        with op.batch_alter_table("awards") as batch_op:
+            batch_op.alter_column(
+                "title", new_column_name="name", existing_type=sa.String(length=80)
+            )
+    """),
+    "d4": ("""
+        op.add_column("users", sa.Column("slug", sa.String(length=128), nullable=True))
+        op.create_index(op.f("ix_users_slug"), "users", ["slug"])
+        users = sa.table("users", sa.column("id"), sa.column("name"), sa.column("slug"))
+        connection = op.get_bind()
+        for user in connection.execute(sa.select(users)).fetchall():
+            slug = user.name.lower().replace(" ", "-")
+            connection.execute(users.update().where(users.c.id == user.id).values(slug=slug))
+    """, """
+        op.drop_index(op.f("ix_users_slug"), table_name="users")
+        op.drop_column("users", "slug")
+    """),
+}  # fmt: skip
+
+
+def import_history(site):
+    before = ""
+    for number, (upgrade, downgrade) in HISTORY.items():
+        site.revision(number, upgrade, downgrade, after=before)
+        before = number
+    site.models(PLAYERS)
+
+
+def test_an_imported_history_runs_as_alembic_runs_it_and_goes_on(site, capsys):
+    import_history(site)
+    assert site.migrate("upgrade", "c3") == 0, capsys.readouterr().err
+    site.execute("INSERT INTO users (id, name) VALUES (1, 'Ada B')")
+    assert alembic(site, "upgrade", "head") == 0, capsys.readouterr().err
+    assert site.rows("SELECT slug FROM users") == [("ada-b",)]
+    assert site.run("check") == 0, capsys.readouterr().err
+    site.models(PLAYERS.replace("    title:", "    value: Mapped[int | None]\n    title:"))
+    site.autogenerate("value")
+    assert site.migrate() == 0, capsys.readouterr().err
+    assert site.run("check") == 0, capsys.readouterr().err
+    assert site.migrate("check") == 0, capsys.readouterr().err
+    assert alembic(site, "downgrade", "base") == 0, capsys.readouterr().err
+    assert left(site) == set()
+    assert site.migrate() == 0, capsys.readouterr().err
+
+
+@only_sqlite
+def test_a_name_that_a_model_gives_is_compared(site, capsys):
+    site.models(PLAYERS.replace("index=True)", "index=True)\n    __table_args__ = (INDEX,)")
+                .replace("INDEX", 'sa.Index("old", "name")'))  # fmt: skip
+    site.autogenerate("players")
+    assert site.migrate() == 0
+    site.models((site.root / "models/shop_models.py").read_text().replace('"old"', '"new"'))
+    assert site.migrate("check") == 1
+    assert "'remove_index', Index('old'" in capsys.readouterr().err
+
+
+# ---- where check tries revisions
+
+ARRAY = """
+from sqlalchemy.dialects import postgresql
+class Item(Base):
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    value = mapped_column(postgresql.ARRAY(sa.Text))
+"""
+APART = """
+class Item(Base):
+    __tablename__ = "items"
+    __table_args__ = {"schema": "apart"}
+    id: Mapped[int] = mapped_column(primary_key=True)
+"""
+OWN_KIND = {
+    "an array": ARRAY.replace("sa.Text", "postgresql.INET"),
+    "a schema": APART,
+    "an operator": ARRAY.replace("ARRAY(sa.Text)", "TEXT(), sa.CheckConstraint(\"value ~ '^a'\")"),
+}
+
+
+@only_postgresql
+@pytest.mark.parametrize("models", OWN_KIND.values(), ids=OWN_KIND)
+def test_check_tries_revisions_on_a_database_of_the_projects_own_kind(
+    site, capsys, monkeypatch, models
+):
+    only(site, "postgresql")
+    site.models(models)
+    site.autogenerate("items")
+    assert site.migrate() == 0, capsys.readouterr().err
+    mark = secrets.token_hex(8)
+    monkeypatch.setattr(secrets, "token_hex", lambda _: mark)
+    assert site.run("check") == 0, capsys.readouterr().err
+    assert "1 revision; made anew they equal the models" in capsys.readouterr().out
+    (revision,) = site.revisions()
+    revision.write_text(revision.read_text().replace("op.drop_table('items'", "op.drop_table('it'"))
+    assert site.run("check") == 1
+    assert "on a scratch database of postgresql `downgrade base` fails" in capsys.readouterr().err
+    assert site.rows(f"SELECT datname FROM pg_database WHERE datname LIKE '%{mark}'") == []
+
+
+@servers
+def test_check_says_what_it_could_not_try_and_finds_the_rest(site, capsys):
+    kind = {"postgresql": "postgresql.ARRAY(sa.Text)", "mysql": "mysql.YEAR()"}[site.backend]
+    models = ARRAY.replace("postgresql.ARRAY(sa.Text)", kind).replace("import p", "import mysql, p")
+    site.models(models)
+    with role(site) as user:
+        portable = f"migrations: {{portable_to: [{site.backend}]}}\n"
+        site.write("config.yaml", mapping(site, user) + portable)
+        site.autogenerate("items")
+        assert site.migrate() == 0, capsys.readouterr().err
+        assert site.run("check") == 0, capsys.readouterr().err
+        said = capsys.readouterr().out
+        assert "1 revision, not tried: SQLite cannot hold items.value" in said
+        assert re.search("(?i)makes no database to try them on: .*denied", said)
+        (revision,) = site.revisions()
+        revision.write_text("from models import shop_models\n" + revision.read_text())
+        assert site.run("check") == 1
+        assert "it imports models of the application" in capsys.readouterr().err
+
+
+@only_mariadb
+def test_check_tries_no_schema_on_mariadb_where_it_would_be_the_real_one(site, capsys):
+    schema = sa.make_url(site.url).database
+    only(site, "mysql")
+    site.models(APART.replace("apart", schema))
+    table = f'"items", sa.Column("id", sa.Integer, primary_key=True), schema="{schema}"'
+    make = f"op.create_table({table}, if_not_exists=True)"
+    site.revision("a1", make, f'op.drop_table("items", schema="{schema}")')
+    assert site.migrate() == 0, capsys.readouterr().err
+    site.execute("INSERT INTO items VALUES (7)")
+    assert site.run("check") == 0, capsys.readouterr().err
+    assert site.rows("SELECT id FROM items") == [(7,)]
+    assert "1 revision, not tried: on mysql a schema is a database" in capsys.readouterr().out
+
+
+# ---- what env.py says
+
+
+def say_in_env(site, options, before=""):
+    """Gives run_migrations() more keywords; `before` stands above the call."""
+    assert site.migrate("heads") == 0  # makes the file
+    env = site.root / "migrations/env.py"
+    text = env.read_text().replace(
+        "run_migrations(registry,", f"{before}\nrun_migrations(registry,"
+    )
+    env.write_text(text.replace("parents[1]))", f"parents[1]), {options})"))
+
+
+def every_command_agrees(site, capsys):
+    """All that look at the revision see one that was applied, and the application starts."""
+    with project_imports(site.root):
+        project = load_project(site.root)
+        assert "is empty" in revision_mismatch(project.config, site.engine)
+        assert site.migrate() == 0, capsys.readouterr().err
+        strict = {"database": site.url, "migrations": {"on_mismatch": "refuse"}}
+        app = App(project.registry, Config.from_mapping(strict, site.root))
+        assert ask(app).status == 404  # it has no pages, but it has started
+        app.database.engine.dispose()
+    capsys.readouterr()
+    for words in (["check"], ["migrate", "check"], ["migrate", "current"]):
+        assert site.run(*words) == 0, capsys.readouterr().err
+    assert "(head)" in capsys.readouterr().out
+
+
+def test_the_version_table_of_env_counts_everywhere(site, capsys):
+    site.models(PLAYERS)
+    say_in_env(site, 'version_table="steps"')
+    site.autogenerate("players")
+    every_command_agrees(site, capsys)
+    assert site.tables() == {"users", "awards", "steps"}
+    assert site.migrate("downgrade", "base") == 0, capsys.readouterr().err
+    assert site.tables() == {"steps"}
+
+
+@only_postgresql
+@pytest.mark.parametrize("portable", ["sqlite", "postgresql"])
+def test_the_schema_of_the_version_table_counts_everywhere(site, capsys, portable):
+    site.execute("CREATE SCHEMA meta")
+    only(site, portable)
+    site.models(PLAYERS)
+    say_in_env(site, 'version_table_schema="meta"')
+    site.autogenerate("players")
+    every_command_agrees(site, capsys)
+    assert site.rows("SELECT count(*) FROM meta.alembic_version") == [(1,)]
+    assert site.tables() == {"users", "awards"}
+    assert site.migrate("downgrade", "base") == 0, capsys.readouterr().err
+
+
+LEAVE_OUT = """
+def leave_out(thing, name, kind, reflected, compared):
+    by_hand = kind == "index" and name.startswith("hand_")
+    return not (by_hand or thing.info.get("by_hand"))
+
+"""
+SHOWN = """
+class Shown(Base):
+    __tablename__ = "shown"
+    __table_args__ = {"info": {"by_hand": True}}
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shout: Mapped[str] = mapped_column(sa.String(128), server_default="x")
+"""
+
+
+def test_what_env_leaves_out_is_neither_written_nor_missed(site, capsys):
+    site.models(PLAYERS + SHOWN)
+    say_in_env(site, "include_object=leave_out", before=LEAVE_OUT)
+    assert "shown" not in site.autogenerate("players")
+    (first,) = site.revisions()
+    view = "CREATE VIEW shown AS SELECT id, upper(name) AS shout FROM users"
+    site.revision("b2", f"""
+        op.execute("{view}")
+        op.create_index("hand_title", "awards", ["title"])
+    """, """
+        op.drop_index("hand_title", "awards")
+        op.execute("DROP VIEW shown")
+    """, after=first.name.partition("_")[0])  # fmt: skip
+    every_command_agrees(site, capsys)
+    assert site.migrate("revision", "--autogenerate", "-m", "again") == 0
+    assert "Nothing has changed" in capsys.readouterr().out
+
+
+@only_postgresql
+def test_a_value_that_the_enum_of_the_database_lacks_is_our_fault_and_no_bad_request(
+    site, tmp_path
+):
+    class Base(orm.DeclarativeBase):
+        pass
+
+    class Item(Base):
+        __tablename__ = "items"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        size = mapped_column(sa.Enum("S", "L", "XL", name="size"))
+        weight: Mapped[int | None]
+
+    def add(request, session, db):
+        db.add(Item(size=request.args.get("size"), weight=request.args.get("weight", type=int)))
+        db.flush()
+        return {}
+
+    routes = [Endpoint("/", add, writes=True)]
+    app = make_app(tmp_path, config={"database": site.url}, models=[Base], routes=routes)
+    with app.database.session() as db:
+        db.execute(sa.text("ALTER TYPE size RENAME VALUE 'XL' TO 'XS'"))
+        db.commit()
+    asked = ["size=L", "size=XL", f"size=L&weight={10**12}", "size=%00"]
+    assert [ask(app, query=query).status for query in asked] == [200, 500, 400, 400]
+    app.database.engine.dispose()
