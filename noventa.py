@@ -4062,11 +4062,11 @@ class _Environment(jinja2.Environment):
         return super().make_globals(d) if d else self.globals
 
 
-_TEMPLATE_SUFFIXES = (
+TEMPLATE_SUFFIXES: tuple[str, ...] = (
     ".html", ".htm", ".xhtml", ".xml", ".svg", ".txt", ".md", ".css", ".js",
     ".jinja", ".jinja2", ".j2",
 )  # fmt: skip
-_NO_TEMPLATE = f"templates end in {', '.join(_TEMPLATE_SUFFIXES)}"
+_NO_TEMPLATE = f"templates end in {', '.join(TEMPLATE_SUFFIXES)}"
 
 
 class _Loader(jinja2.FileSystemLoader):
@@ -4079,7 +4079,7 @@ class _Loader(jinja2.FileSystemLoader):
     @staticmethod
     def has_suffix(template: str) -> bool:
         """Whether the name is one of a template: what a request names must not be config.yaml."""
-        return template.lower().endswith(_TEMPLATE_SUFFIXES)
+        return template.lower().endswith(TEMPLATE_SUFFIXES)
 
     def get_source(
         self, environment: jinja2.Environment, template: str
@@ -4522,29 +4522,15 @@ class App:
         return self._page(exchange, route)
 
     def _check_visitor(self, request: Request) -> None:
-        """Refuses a Host that is not ours.
-
-        Debug pages show source code: they are for a browser on this machine that was sent here,
-        not to a name of somebody else's that leads here (DNS rebinding), nor by a proxy.
-        """
-        environ = request.environ
-        if not self._debug:
-            host = str(environ.get("HTTP_HOST", environ.get("SERVER_NAME", "")))  # as WebOb
-            if not self._answers_to(host):
-                detail = f"Host is {host[:80]!a}; if it is yours, write it into server.hosts."
-                raise Refusal(400, "unknown-host", detail=detail)
+        """Refuses a Host that is not ours, and in debug everybody but this machine."""
+        if self._debug:
+            refuse_strangers(request.environ)
             return
-        if (address := environ.get("REMOTE_ADDR")) and not is_loopback(address):
-            detail = f"{address[:80]!a} is not this machine, and no other gets an answer in debug."
-            raise Refusal(403, "debug-from-afar", detail=f"{detail} {_SET_DEBUG}")
-        if forwarded := [name for name in environ if _FORWARDED.fullmatch(name)]:
-            header = forwarded[0].removeprefix("HTTP_").replace("_", "-").title()
-            detail = f"{header} was sent: no proxy gets an answer in debug. {_SET_DEBUG}"
-            raise Refusal(403, "debug-by-proxy", detail=detail)
-        host = str(environ.get("HTTP_HOST", "localhost"))  # every browser sends one
-        if not is_loopback(host_name(host)):
-            detail = f"Host is {host[:80]!a}, but only localhost and 127.0.0.1 answer in debug."
-            raise Refusal(403, "debug-host", detail=f"{detail} {_SET_DEBUG}")
+        environ = request.environ
+        host = str(environ.get("HTTP_HOST", environ.get("SERVER_NAME", "")))  # as WebOb
+        if not self._answers_to(host):
+            detail = f"Host is {host[:80]!a}; if it is yours, write it into server.hosts."
+            raise Refusal(400, "unknown-host", detail=detail)
 
     def _other_form(self, request: Request, path: str) -> webob.Response:
         other = self.router.other_form(path)
@@ -4933,6 +4919,25 @@ class App:
         for name, value in {**refusal.headers, "X-Noventa-Refused": reason}.items():
             answer.headers[name] = value
         return answer
+
+
+def refuse_strangers(environ: Mapping[str, Any]) -> None:
+    """Raises Refusal for who may not see source code.
+
+    Debug pages are for a browser on this machine that was sent here, not to a name of somebody
+    else's that leads here (DNS rebinding), nor by a proxy.
+    """
+    if (address := environ.get("REMOTE_ADDR")) and not is_loopback(address):
+        detail = f"{address[:80]!a} is not this machine, and no other gets an answer in debug."
+        raise Refusal(403, "debug-from-afar", detail=f"{detail} {_SET_DEBUG}")
+    if forwarded := [name for name in environ if _FORWARDED.fullmatch(name)]:
+        header = forwarded[0].removeprefix("HTTP_").replace("_", "-").title()
+        detail = f"{header} was sent: no proxy gets an answer in debug. {_SET_DEBUG}"
+        raise Refusal(403, "debug-by-proxy", detail=detail)
+    host = str(environ.get("HTTP_HOST", "localhost"))  # every browser sends one
+    if not is_loopback(host_name(host)):
+        detail = f"Host is {host[:80]!a}, but only localhost and 127.0.0.1 answer in debug."
+        raise Refusal(403, "debug-host", detail=f"{detail} {_SET_DEBUG}")
 
 
 def compile_registry(registry: Registry, config: Config) -> tuple[Router, Components]:

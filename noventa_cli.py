@@ -94,6 +94,7 @@ from noventa import (
     EXTRAS,
     SETTINGS,
     STARTER_KEY,
+    TEMPLATE_SUFFIXES,
     Answer,
     App,
     Component,
@@ -105,6 +106,7 @@ from noventa import (
     Fault,
     NoventaError,
     Page,
+    Refusal,
     Registry,
     Request,
     Router,
@@ -125,6 +127,7 @@ from noventa import (
     mapped_classes,
     one_line,
     reading,
+    refuse_strangers,
     revision_files,
     revision_heads,
     revision_mismatch,
@@ -706,6 +709,10 @@ def _origin(error: BaseException, root: Path) -> str | None:
 # ---- Server ---------------------------------------------------------------------------------
 
 _PARENT = "NOVENTA_RELOADER"  # in the environment of a server that --reload started: who did
+_LAST = "NOVENTA_SERVER"  # there too: host and port of the settings that were sound last
+_MENDED = 119  # exit code of a server that showed a fault until a file was changed
+_RELOADING = (".py", "config.yaml")  # ends of the names of files whose change is one of the code
+_MENDING = (*_RELOADING, *TEMPLATE_SUFFIXES, ".key")  # and of those that may have a fault
 _DRAIN_SECONDS = 30  # for requests under way when the server is told to stop
 _WATCH_SECONDS = 0.5
 # As Apache's mod_reqtimeout, but in both directions: so long may a client take, or stand still,
@@ -728,34 +735,77 @@ def serve(  # noqa: PLR0913 - one for each option
     """Serves `wsgi:application` with waitress until SIGINT or SIGTERM.
 
     Requests under way are answered before it stops. --reload restarts it after a change of a
-    Python file or config.yaml, and waits where a fault keeps it from starting. The log shows the
-    project's own lines of an error; --verbose and `log_level: debug` show the libraries' too.
+    Python file or config.yaml; where a fault keeps it from starting, the browser shows that until
+    it is mended. The log shows the project's own lines of an error; --verbose and
+    `log_level: debug` show the libraries' too.
     """
 
     if reload and _PARENT not in os.environ and (root / "config.yaml").is_file():
         return _supervise(root)
     if debug:
         os.environ["NOVENTA_DEBUG"] = "1"
-    config = Config.load(root)
+    config, application, limit, seen = _loaded(root, host)
     host = config["server.host"] if host is None else host
     port = config["server.port"] if port is None else port
-    _refuse_open_debug(config, host)
-    application, app = _application(root)
     _configure_logging(config, verbose=verbose)
     _count_queries()
-    if app is not None:
-        _say_if_away(app.database.engine)
     with _sockets() as sockets, _stop_signals() as stopping:
         threads = threads or config["server.threads"]
         server = _listen(
             _with_access_log(application), host, port, map=sockets, threads=threads,
-            max_request_body_size=_body_limit(load_registry(root), config),
-            clear_untrusted_proxy_headers=not config["debug"],  # debug refuses who sends them
+            max_request_body_size=limit,
+            clear_untrusted_proxy_headers=seen is None and not config["debug"],  # else refused
         )  # fmt: skip
-        say(f"Serving {config.root.name} at {_url(host, server)} (Ctrl+C stops)")
+        doing = f"Serving {config.root.name}" if seen is None else "Showing this fault"
+        say(f"{doing} at {_url(host, server)} (Ctrl+C stops)")
+        if seen is not None:
+            arguments = root, seen, stopping
+            threading.Thread(target=_stop_at_change, args=arguments, daemon=True).start()
         _answer_until(stopping, sockets, _Watch(server.task_dispatcher, threads))
         server.task_dispatcher.shutdown(timeout=1)
-    return 0
+    return 0 if seen is None else _MENDED
+
+
+def _loaded(root: Path, host: str | None) -> tuple[Config, Any, int, dict[str, int] | None]:
+    """Settings, application, and the bytes that a body may have. Raises NoventaError.
+
+    Under --reload, where a fault is in the way, the application is a page that shows it, and the
+    last are the times of the files that may mend it.
+    """
+    seen = _source_times(root, _MENDING) if _PARENT in os.environ else None
+    config = Config.from_mapping({"server": json.loads(os.environ.get(_LAST, "{}"))}, root)
+    try:
+        config = Config.load(root)
+        _refuse_open_debug(config, config["server.host"] if host is None else host)
+        application, app = _application(root)
+        limit = _body_limit(load_registry(root), config)
+    except NoventaError as fault:
+        if seen is None:
+            raise
+        complain(str(fault))
+        return config, _fault_application(root, str(fault)), config["limits.body"], seen
+    if app is not None:
+        _say_if_away(app.database.engine)
+    return config, application, limit, None
+
+
+def _fault_application(root: Path, fault: str) -> Any:
+    """Shows what keeps the application from starting, to nobody but this machine."""
+    html = _workbench_templates().get_template("fault.html").render(app=root.name, fault=fault)
+    headers = [
+        ("Content-Type", "text/html; charset=UTF-8"), ("Cache-Control", "no-store"),
+        ("Content-Security-Policy", _strict_policy(html)), ("X-Content-Type-Options", "nosniff"),
+    ]  # fmt: skip
+
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        try:
+            refuse_strangers(environ)
+            answer = webob.Response(html.encode("utf-8", "replace"), 503, headers)
+        except Refusal as refusal:
+            answer = webob.Response(refusal.detail, refusal.status, content_type="text/plain")
+        return answer(environ, start_response)
+
+    return application
 
 
 def _refuse_open_debug(config: Config, host: str) -> None:
@@ -1090,6 +1140,10 @@ def _supervise(root: Path) -> int:
     environment = {**os.environ, _PARENT: str(os.getpid())}
     with _stop_signals() as stopping:
         while not stopping:
+            with suppress(ConfigError):
+                config = Config.load(root)
+                address = {name: config[f"server.{name}"] for name in ("host", "port")}
+                environment[_LAST] = json.dumps(address)
             seen = _source_times(root)
             child = subprocess.Popen(  # noqa: S603
                 [sys.executable, *sys.orig_argv[1:]], env=environment
@@ -1107,6 +1161,8 @@ def _wait_for_change(
     ended = False
     while not stopping and _source_times(root) == seen:
         if not ended and child.poll() is not None:
+            if child.returncode == _MENDED:
+                break
             ended = True
             say("The server has ended; waiting for a change.")
         time.sleep(_WATCH_SECONDS)
@@ -1123,13 +1179,19 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def _source_times(root: Path) -> dict[str, int]:
-    """When each Python file of the project, and its config.yaml, was last changed."""
+def _stop_at_change(root: Path, seen: object, stopping: list[int]) -> None:
+    while _source_times(root, _MENDING) == seen:
+        time.sleep(_WATCH_SECONDS)
+    stopping.append(_MENDED)
+
+
+def _source_times(root: Path, suffixes: tuple[str, ...] = _RELOADING) -> dict[str, int]:
+    """When each file of the project whose name ends so was last changed."""
     times: dict[str, int] = {}
     for folder, below, files in os.walk(root):
         below[:] = [name for name in below if not (name.startswith((".", "__")) or name == "venv")]
         for file in files:
-            if file.endswith(".py") or file == "config.yaml":
+            if file.endswith(suffixes):
                 with suppress(FileNotFoundError):
                     times[f"{folder}/{file}"] = Path(folder, file).stat().st_mtime_ns
     return times
@@ -4727,13 +4789,7 @@ class Workbench:
         self._numbers = itertools.count(1)
         self._now: ContextVar[Record | None] = ContextVar("noventa_record", default=None)
         self._notices: list[tuple[str, list[str]]] = []  # of before a redirect
-        self._templates = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(data_folder("templates") / "workbench"),
-            autoescape=True,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=jinja2.StrictUndefined,
-        )
+        self._templates = _workbench_templates()
         self._templates.filters["ms"] = lambda value: f"{value:.3g} ms"
         self._templates.filters["type"] = _type_name
         self._templates.filters["counted"] = _counted
@@ -5011,17 +5067,32 @@ class Workbench:
         )
         html = html.encode("utf-8", "replace").decode()  # a lone surrogate of a client's
         answer = self.app.page(html, status)
-        digests = [
-            base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-            for style in re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
-        ]
-        styles = " ".join(f"'sha256-{digest}'" for digest in digests)
-        answer.headers["Content-Security-Policy"] = (
-            f"default-src 'none'; img-src data:; style-src {styles}; base-uri 'none';"
-            " form-action 'none'; frame-ancestors 'self'"
-        )
+        answer.headers["Content-Security-Policy"] = _strict_policy(html)
         answer.headers["Cache-Control"] = "no-store"
         return answer
+
+
+def _workbench_templates() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(data_folder("templates") / "workbench"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+
+
+def _strict_policy(html: str) -> str:
+    """The Content-Security-Policy of a page that needs nothing but the styles in it."""
+    digests = [
+        base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        for style in re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
+    ]
+    styles = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; img-src data:; style-src {styles}; base-uri 'none';"
+        " form-action 'none'; frame-ancestors 'self'"
+    )
 
 
 def _tables_of(context: Any) -> list[str]:

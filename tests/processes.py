@@ -64,11 +64,14 @@ def noventa(*arguments, **options):
 
 
 @contextmanager
-def serving(root, *arguments, python=sys.executable, env=None, log=None):
-    """`python -m noventa serve` in a process of its own: yields it, with its `url`."""
-    command = [python, "-m", "noventa", "--project", str(root), "serve", "--port", "0"]
+def serving(root, *arguments, python=sys.executable, env=None, log=None, port="0"):
+    """`python -m noventa serve` in a process of its own: yields it, with its `url`.
+
+    Where `port` is None the settings decide.
+    """
+    command = [python, "-m", "noventa", "--project", str(root), "serve"]
     process = subprocess.Popen(
-        [*command, *arguments],
+        [*command, *(["--port", port] if port else []), *arguments],
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,

@@ -1,5 +1,7 @@
 """The server: what it says, what it answers, and how it stops."""
 
+import base64
+import hashlib
 import io
 import json
 import logging
@@ -21,7 +23,6 @@ from processes import (
     PROJECT,
     environment,
     noventa,
-    read_url,
     serving,
     stop,
     terminal,
@@ -601,16 +602,57 @@ def reloading(tmp_path):
         yield server
 
 
-def test_reload_survives_a_syntax_error_until_it_is_mended(reloading):
-    first = wait_for(lambda: pid_of(reloading.url))
+def answer_of(url):
+    with suppress(OSError):
+        return get(url)
+
+
+def fault_at(url):
+    """What a browser is shown of a fault, with its headers; None where there is none, or nobody."""
+    try:
+        get(url)
+    except HTTPError as error:
+        return (error.read().decode(), error.headers) if error.code == 503 else None
+    except OSError:
+        return None
+
+
+def test_while_a_fault_is_in_the_way_a_reloading_server_shows_it_on_the_same_port(reloading):
+    wait_for(lambda: pid_of(reloading.url))
     registry = reloading.root / "registry.py"
     registry.write_text(SLOW + "\nbroken = (\n")
-    wait_for(lambda: not is_running(first))
-    assert "waiting for a change" in next(line for line in reloading.stdout if "waiting" in line)
-    assert pid_of(reloading.url) is None
+    page, headers = wait_for(lambda: fault_at(reloading.url))
+    assert "registry.py:21: SyntaxError: &#39;(&#39; was never closed</pre>" in page
+    (style,) = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}';"
+    assert headers["Content-Security-Policy"].startswith(policy)
     registry.write_text(SLOW.replace('"/pid"', '"/other"').replace('"pid":', '"pid": 0, "was":'))
-    assert read_url(reloading) == reloading.url
-    assert '"was"' in get(f"{reloading.url}/other")
+    assert '"was"' in wait_for(lambda: answer_of(f"{reloading.url}/other"))
+
+
+@pytest.mark.parametrize(
+    ("file", "broken"),
+    [("pages/index.html", "{% if %}"), ("config.yaml", "server: [")],
+)
+def test_a_fault_of_a_template_or_of_the_settings_is_shown_until_it_is_mended(
+    file, broken, tmp_path
+):
+    port = free_port()
+    settings = f"{PROJECT['config.yaml']}server: {{port: {port}}}\n"
+    files = {"config.yaml": settings, "pages/index.html": "<h1>Hello</h1>"}
+    write_project(tmp_path, files)
+    with serving(tmp_path, "--reload", port=None) as server:
+        write_project(tmp_path, {**files, file: broken})
+        (tmp_path / "wsgi.py").touch()
+        page, _ = wait_for(lambda: fault_at(server.url))
+        assert f"{file}:" in page
+        for header in ("Host: evil.example", "X-Forwarded-For: 192.0.2.1"):
+            asked = Request(server.url, headers=dict([header.split(": ")]))
+            with pytest.raises(HTTPError, match="403"):
+                urlopen(asked, timeout=10)
+        write_project(tmp_path, files)
+        assert "Hello" in wait_for(lambda: answer_of(server.url))
 
 
 def test_reload_notices_the_settings(reloading):
