@@ -308,7 +308,6 @@ def test_an_empty_project_is_one_page_and_works(tmp_path, monkeypatch, capfd):
         ".github", ".pytest_cache", "migrations", "pages", "tests",
     }  # fmt: skip
     assert main(["--project", "hello", "check"]) == 0
-    assert main(["--project", "hello", "new", "component", "card"]) == 0
 
 
 @pytest.mark.slow
@@ -335,3 +334,49 @@ def test_the_projects_own_tests_are_run_where_it_lies(expected, code, tmp_path, 
     project = load(write_project(tmp_path, {"test_it.py": test}))
     assert noventa_cli._run_tests(project) == code
     assert "test_it.py" in capfd.readouterr().out or code == 0
+
+
+# ---- new component --------------------------------------------------------------------------
+
+
+def test_a_component_is_three_files_and_the_lines_for_the_registry(tmp_path, capsys):
+    root = write_project(tmp_path)
+    new_component = ["--project", str(root), "new", "component"]
+    assert main([*new_component, "order_list"]) == 0
+    out = capsys.readouterr().out
+    line = re.search(r"^  (from components\..+)$", out, re.MULTILINE)[1]
+    entry = re.search(r"^  Component\(\n.*?^  \),$", out, re.MULTILINE | re.DOTALL)[0]
+    registry = (
+        f"from noventa import Component, Page, Registry\n{line}\n\n"
+        f'registry = Registry(components=[\n{entry}\n], routes=[Page("/", "pages/index.html")])\n'
+    )
+    write_files(
+        root, {"registry.py": registry, "pages/index.html": '{{ component("order_list") }}'}
+    )
+    with project_imports(root):
+        app = noventa_cli.load_app(root)
+        assert "<h2>Order list</h2>" in app.render("order_list")
+        assert list(app.registry.metadata.tables) == ["order_list"]
+
+
+@pytest.mark.parametrize("name", ["class", "Card", "1a", "a-b", "../a", ""])
+def test_a_bad_name_of_a_component_is_refused(name, tmp_path, capsys):
+    root = write_project(tmp_path)
+    assert main(["--project", str(root), "new", "component", name]) == 1
+    assert f"{name!r} is no name for a component; expected" in capsys.readouterr().err
+    assert not (root / "components").exists()
+
+
+def test_a_component_that_is_there_is_left_alone(tmp_path, capsys):
+    root = write_project(tmp_path, {"components/card/card_logic.py": "mine"})
+    assert main(["--project", str(root), "new", "component", "card"]) == 1
+    assert "components/card exists; choose another name." in capsys.readouterr().err
+    assert [path.name for path in (root / "components" / "card").iterdir()] == ["card_logic.py"]
+
+
+def test_outside_a_project_no_component_is_made(tmp_path, capsys):
+    assert main(["--project", str(tmp_path), "new", "component", "card"]) == 1
+    assert "is no project" in (err := capsys.readouterr().err)
+    assert "give the project's folder with --project" in err
+    assert list(tmp_path.iterdir()) == []
+    assert main(["new", "component"]) == 2

@@ -78,6 +78,7 @@ def server(place, python, made):
 
 def masked(text, folder):
     """Without what differs from one machine and run to the next."""
+    text = re.sub(r"^ +\w+ing .+ …\n", "", text, flags=re.MULTILINE)  # what took over a second
     patterns = (re.escape(str(folder)), r"[0-9a-f]{12}(?=[_ ])", r"\d+\.\d\d s", r"password\s+\S+")
     for number, pattern in enumerate(patterns):
         text = re.sub(pattern, f"<{number}>", text)
