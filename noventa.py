@@ -25,6 +25,7 @@ if __name__ == "__main__":  # `python -m noventa`: run once, not a second copy o
 
 import ast
 import base64
+import collections
 import contextlib
 import copy
 import dataclasses
@@ -49,6 +50,7 @@ import os
 import random
 import re
 import secrets
+import sqlite3
 import stat
 import sys
 import tempfile
@@ -2383,6 +2385,7 @@ def make_engine(
     if "connect_timeout" in url.query:
         defaults["connect_args"].pop("connect_timeout", None)
     engine = sa.create_engine(url, **(defaults | options))
+    engine._connection_cls = _Connection
     _check_isolation_level(config, engine.dialect)
     if backend == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
@@ -2395,6 +2398,92 @@ def make_engine(
     return engine
 
 
+class ReadyPool(sa.QueuePool):
+    """A pool that keeps what a plain read was done on ready for the next, without the way in and
+    out: that costs as much as the query by key between them.
+
+    Ready connections are not `checkedout()`, and whoever finds no other gets one of them. None is
+    kept longer than `_FRESH` or `pool_recycle`, nor where somebody else listens to the pool.
+    """
+
+    listeners = -1  # how many are ours
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.ready: collections.deque[Any] = collections.deque()
+
+    def connect(self) -> Any:
+        """A ready connection if there is one, else one of the queue's."""
+        with contextlib.suppress(IndexError):
+            while True:
+                fairy = self.ready.pop()
+                record = fairy._connection_record
+                old = self._recycle > -1 and time.time() - record.starttime > self._recycle
+                idle = time.monotonic() - fairy.info["kept"] > _FRESH
+                if not (old or idle or self._invalidate_time > record.starttime):
+                    del fairy.info["kept"]
+                    return fairy
+                fairy.close()  # and it goes the usual way, with a ping
+        return super().connect()
+
+    def keep(self, fairy: Any) -> bool:
+        """Whether a clean connection was taken in; not while somebody may wait for it."""
+        if self.count_listeners() != self.listeners:
+            return False
+        fairy.info["kept"] = time.monotonic()
+        self.ready.append(fairy)
+        if self.overflow() >= self._max_overflow > -1:
+            self._give_up_one()
+        return True
+
+    def checkedout(self) -> int:
+        """How many connections are in use."""
+        return super().checkedout() - len(self.ready)
+
+    def count_listeners(self) -> int:
+        """How many functions want to know who comes and goes."""
+        heard = self.dispatch.checkout, self.dispatch.checkin, self.dispatch.reset
+        return sum(map(len, heard))
+
+    def recreate(self) -> ReadyPool:
+        """An empty pool like this one."""
+        pool = cast(ReadyPool, super().recreate())
+        pool.listeners = self.listeners
+        return pool
+
+    def dispose(self) -> None:
+        """Closes all that nobody uses."""
+        while self.ready:
+            self._give_up_one()
+        super().dispose()
+
+    def _do_get(self) -> Any:
+        if self.ready and not self.checkedin():
+            self._give_up_one()
+        return super()._do_get()
+
+    def _give_up_one(self) -> None:
+        with contextlib.suppress(IndexError):
+            self.ready.popleft().close()
+
+
+class _Connection(sa.Connection):
+    """One that after a plain read leaves its driver's connection ready for the next."""
+
+    def close(self) -> None:
+        """Rolls back what is under way and gives the connection back."""
+        work, pool, fairy = Work.on(self), self.engine.pool, self._dbapi_connection
+        if work and work.is_plain and fairy and isinstance(pool, ReadyPool):
+            if self._transaction:
+                self._transaction.close()
+            driver = fairy.dbapi_connection
+            if fairy.is_valid and not self._execution_options and _is_idle(driver):
+                _end_autocommit(driver, fairy)
+                if pool.keep(fairy):
+                    self._dbapi_connection = None
+        super().close()
+
+
 def shown_url(url: sa.URL) -> str:
     """The URL for people to read: no password, and no query, which may hold one too."""
     return url.set(query={}).render_as_string(hide_password=True)
@@ -2404,11 +2493,14 @@ class Work:
     """One transaction of a session: whether it only reads, what it has written so far, and the
     cursors of results that are read row by row and not read to their end."""
 
-    __slots__ = ("connection", "dialect", "reads", "savepoints", "streams", "writes")
+    __slots__ = (
+        "connection", "dialect", "is_plain", "reads", "savepoints", "streams", "writes"
+    )  # fmt: skip
 
     def __init__(self, connection: sa.Connection, *, reads: bool) -> None:
         self.connection = weakref.ref(connection)  # one that is forgotten goes back to the pool
         self.reads, self.dialect = reads, connection.dialect
+        self.is_plain = reads  # nothing but rows was asked for, and given
         self.writes: list[str] = []
         self.streams: list[Any] = []
         self.savepoints: dict[str, int] = {}  # how many writes came before each
@@ -2425,6 +2517,7 @@ class Work:
 
     def note(self, statement: str) -> None:
         """Keeps a statement that writes; forgets those that a savepoint takes back."""
+        self.is_plain = False
         if _WRITE.match(statement):
             if len(self.writes) < _TOLD:
                 self.writes.append(" ".join(statement.split())[:60])
@@ -2443,6 +2536,7 @@ class Work:
         for ending in ("rollback", "commit"):
             event.listen(context.root_connection, ending, self.end_streams)
         self.streams.append(cursor)
+        self.is_plain = False
         context.cursor_fetch_strategy = _StreamedRows(cursor, context.execution_options, self)
 
     def end_streams(self, *_: object) -> None:
@@ -2494,6 +2588,8 @@ def watch_statements(engine: sa.Engine, begin: Begin, again: Again = lambda *_: 
         try:
             by(cursor, statement, *arguments)
         except dialect.loaded_dbapi.Error as error:
+            if work:
+                work.is_plain = False
             if not again(cursor, error, context, work):
                 raise
             by(cursor, statement, *arguments)
@@ -2646,6 +2742,8 @@ class Database:
         self.scoped.registry = _SessionOfScope(self)
         self._sandbox: tuple[sa.Connection, orm.Session] | None = None
         self._last_report = 0.0
+        if isinstance(pool := self.engine.pool, ReadyPool):
+            pool.listeners = pool.count_listeners()
         event.listen(self._class, "after_begin", self._begin_work)
         event.listen(self._class, "after_commit", _note_commit)
         event.listen(self._class, "after_transaction_end", self._end_work)
@@ -2838,6 +2936,14 @@ class AutocommitReads:
                 driver.execute("SELECT 1 / 0")
 
 
+def _is_idle(driver: Any) -> bool:
+    """Whether no transaction is under way, as a handler may have begun one by hand."""
+    if isinstance(driver, sqlite3.Connection):
+        return not driver.in_transaction
+    pgconn = getattr(driver, "pgconn", None)
+    return pgconn is not None and pgconn.transaction_status == _IDLE
+
+
 def _end_autocommit(driver: Any, record: Any) -> None:
     """The pool's connections are as SQLAlchemy knows them; `driver` is None where it is dropped."""
     if record.info.pop("autocommit", False) and driver is not None and not driver.closed:
@@ -2976,7 +3082,7 @@ def _pool_options(config: Config) -> dict[str, Any]:
     timeout = config["database.pool_timeout"]
     if config.in_memory:  # one connection, which is the database
         return {
-            "poolclass": sa.QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": timeout
+            "poolclass": ReadyPool, "pool_size": 1, "max_overflow": 0, "pool_timeout": timeout
         }  # fmt: skip
     threads = config["server.threads"]
     size, overflow = config["database.pool_size"] or threads, config["database.max_overflow"]
@@ -2987,6 +3093,7 @@ def _pool_options(config: Config) -> dict[str, Any]:
             size + overflow, threads,
         )  # fmt: skip
     return {
+        "poolclass": ReadyPool,
         "pool_size": size,
         "max_overflow": overflow,
         "pool_timeout": timeout,
@@ -2995,7 +3102,7 @@ def _pool_options(config: Config) -> dict[str, Any]:
 
 
 def _note_use(_: object, record: Any) -> None:
-    record.info["used"] = time.monotonic()
+    record.info["used"] = record.info.pop("kept", None) or time.monotonic()
 
 
 def _ping_if_idle(dialect: sa.Dialect, connection: Any, record: Any, _: object) -> None:

@@ -1,0 +1,156 @@
+"""A connection that did a plain read is ready for the next, and nobody can tell."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event, orm
+
+from noventa import Config, Database
+
+
+class Base(orm.DeclarativeBase):
+    pass
+
+
+class Account(Base):
+    __tablename__ = "accounts"
+
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+    balance: orm.Mapped[int]
+
+
+@pytest.fixture
+def make(tmp_path, database):
+    """Makes a Database with one row; `settings` are those of the section `database`."""
+    if database.startswith("mysql"):
+        pytest.skip("there a plain read has a transaction")
+    made = []
+
+    def make_database(**settings):
+        config = Config.from_mapping({"database": {"url": database, **settings}}, tmp_path)
+        made.append(Database(config))
+        Base.metadata.create_all(made[-1].engine)
+        with made[-1].session() as db:
+            db.merge(Account(id=1, balance=10))
+            db.commit()
+        return made[-1]
+
+    yield make_database
+    for each in made:
+        each.engine.dispose()
+
+
+kept = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+
+
+def read(database, ask=lambda db: db.get(Account, 1).balance):
+    """What a GET would ask: the answer, and the driver's connection that gave it."""
+    with database.scope(writes=False):
+        return ask(database.scoped), database.scoped.connection().connection.dbapi_connection
+
+
+@kept
+def test_the_next_read_has_the_same_connection_and_the_pool_counts_none_as_used(make):
+    database = make()
+    first, second = read(database), read(database)
+    assert first == second
+    assert len(database.engine.pool.ready) == 1
+    assert database.engine.pool.checkedout() == 0
+
+
+@kept
+def test_each_read_sees_what_others_committed_meanwhile(make):
+    database, other = make(), make()
+    for balance in (11, 12, 13):
+        with other.session() as db:
+            db.get(Account, 1).balance = balance
+            db.commit()
+        assert read(database)[0] == balance
+
+
+def fail(db):
+    with pytest.raises(sa.exc.DBAPIError):
+        db.execute(sa.text("SELECT nothing FROM nowhere"))
+
+
+def save(db):
+    with db.begin_nested():
+        return db.get(Account, 1)
+
+
+NOT_PLAIN = {
+    "error": fail,
+    "savepoint": save,
+    "write": lambda db: db.execute(sa.update(Account).values(balance=0)),
+    "stream": lambda db: db.execute(sa.select(Account).execution_options(yield_per=1)).all(),
+    "option": lambda db: db.connection(execution_options={"isolation_level": "SERIALIZABLE"}),
+}
+
+
+@kept
+@pytest.mark.parametrize("ask", NOT_PLAIN.values(), ids=NOT_PLAIN)
+def test_after_anything_but_a_plain_read_the_pool_takes_it_back(make, ask):
+    database = make()
+    read(database, ask)
+    assert not database.engine.pool.ready
+    assert read(database)[0] == 10
+
+
+@kept
+def test_a_transaction_begun_by_hand_is_left_to_the_pool(make):
+    database = make()
+
+    def begin(db):
+        driver = db.connection().connection.dbapi_connection
+        is_sqlite = db.get_bind().dialect.name == "sqlite"
+        if is_sqlite:
+            driver.commit()
+        driver.execute("BEGIN" if is_sqlite else "BEGIN READ WRITE")
+        driver.execute("DELETE FROM accounts")
+
+    read(database, begin)
+    assert read(database)[0] == 10
+
+
+@kept
+def test_whoever_writes_gets_a_ready_connection_where_there_is_no_other(make):
+    database = make(pool_size=2, max_overflow=0, pool_timeout=2)
+    with database.engine.connect():
+        read(database)
+        with database.session() as db:
+            db.get(Account, 1).balance += 1
+            db.commit()
+    assert read(database)[0] == 11
+
+
+@kept
+def test_those_who_listen_to_the_pool_hear_of_each_request(make):
+    database = make()
+    heard = []
+    event.listen(database.engine, "checkout", lambda *_: heard.append("out"))
+    event.listen(database.engine, "checkin", lambda *_: heard.append("in"))
+    read(database)
+    read(database)
+    assert heard == ["out", "in", "out", "in"]
+
+
+@kept
+def test_a_connection_over_its_age_is_not_used_again(make):
+    database = make(pool_recycle=1)
+    first, end = read(database)[1], time.monotonic() + 2
+    while read(database)[1] is first:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@kept
+def test_dispose_closes_what_is_ready(make):
+    database = make()
+    read(database)
+    (ready,) = database.engine.pool.ready
+    database.engine.dispose()
+    assert not database.engine.pool.ready
+    assert ready.dbapi_connection is None
