@@ -1640,7 +1640,8 @@ def _default_text(value: Any) -> str | bool:
 
     if isinstance(value, sa.True_ | sa.False_):
         return f"sa.{'true' if isinstance(value, sa.True_) else 'false'}()"
-    if isinstance(value, sa.sql.functions.FunctionElement) and not list(value.clauses):
+    counts = isinstance(value, sa.sql.functions.next_value)
+    if isinstance(value, sa.sql.functions.FunctionElement) and not (counts or list(value.clauses)):
         return f"sa.func.{value.name}()"
     return False
 
@@ -1679,6 +1680,7 @@ def _compare_more() -> None:
         ]
         if context.dialect.name == "postgresql":
             upgrade.ops[:0] = _enum_differences(context.inspector, tables)
+        upgrade.ops[:0] = _missing_sequences(context)
         for table in tables:
             upgrade.ops += _table_differences(context, table)
 
@@ -1741,6 +1743,33 @@ def _added_value(preparer: Any, kind: Any, value: str) -> Any:
     statement = f"ALTER TYPE {preparer.format_type(kind)} ADD VALUE IF NOT EXISTS '{literal}'"
     lines = ['if op.get_context().dialect.name == "postgresql":', f"    op.execute({statement!r})"]
     return _line_operation()(lambda _: lines, "add_value", f"{kind.name}: {value!r}")
+
+
+def _missing_sequences(context: Any) -> Iterator[Any]:
+    """Those that the database lacks; SQLite, which has none, lacks those of new tables."""
+    inspector, found = context.inspector, dict[str, Any]()
+    for column in (column for table in context.sorted_tables for column in table.columns):
+        counted = getattr(column.server_default, "arg", None)  # or next_value()
+        sequence = getattr(counted, "sequence", column.default)
+        if not isinstance(sequence, sa.Sequence) or sequence.optional:
+            continue
+        if not context.dialect.supports_sequences:
+            there = inspector.has_table(column.table.name, column.table.schema)
+        else:
+            there = inspector.has_sequence(sequence.name, sequence.schema)
+        if not there:
+            found[str(sequence.name)] = copy.copy(sequence)
+    for name, sequence in found.items():
+        sequence.metadata = None  # it would be written too
+        up, down = (
+            [
+                "if op.get_context().dialect.supports_sequences:",
+                f"    op.execute(sa.schema.{verb}(sa.{sequence!r}, {check}=True))",
+                "",
+            ]
+            for verb, check in (("CreateSequence", "if_not_exists"), ("DropSequence", "if_exists"))
+        )
+        yield _line_operation()(lambda _, up=up: up, "add_sequence", name, undo=down)
 
 
 def _table_differences(context: Any, table: Any) -> Iterator[Any]:
@@ -1881,8 +1910,8 @@ def _review(context: Any, directives: list[Any], metadata: Any) -> None:
 
 
 _NOT_COMPARED = (
-    "computed columns, identities, unnamed CHECKs; on SQLite collations, and indexes on expressions"
-    " or with DESC"
+    "computed columns, identities, how a sequence counts, unnamed CHECKs; on SQLite collations, and"
+    " indexes on expressions or with DESC"
 )
 
 
@@ -2071,12 +2100,15 @@ def _line_operation() -> Any:
     """An operation that is written as lines of plain SQLAlchemy, which a function makes."""
 
     class LineOp(ops.MigrateOperation):
-        def __init__(self, write: Callable[[Any], Any], *diff: str, text: str = "") -> None:
+        def __init__(
+            self, write: Callable[[Any], Any], *diff: str, text: str = "", undo: Any = None
+        ) -> None:
             self.write, self.diff = write, diff or ("differs", text)
             self.text = text  # what cannot be written, and stops the revision
+            self.undo = undo or "pass  # PostgreSQL keeps the values of an enum"
 
         def reverse(self) -> LineOp:
-            return LineOp(lambda _: "pass  # PostgreSQL keeps the values of an enum")
+            return LineOp(lambda _: self.undo)
 
         def to_diff_tuple(self) -> tuple[str, ...]:
             return self.diff
@@ -2377,7 +2409,8 @@ def _refuse_orphans(found: Counter[str]) -> None:
         listed = ", ".join(f"{where}: {count}" for where, count in found.items())
         raise NoventaError(
             f"The revision would leave rows whose foreign key points to nothing: {listed}."
-            " Nothing of it was kept; let it mend or delete these rows first."
+            " Nothing of it was kept; let it mend or delete these rows first, for SQLite runs no"
+            " ON DELETE while it migrates."
         )
 
 
@@ -3474,7 +3507,7 @@ def _keys_found(inspector: Any, table: Any) -> dict[tuple[Any, ...], list[str | 
     found: dict[tuple[Any, ...], list[str | None]] = {}
     where = table.name, table.schema
     primary = inspector.get_pk_constraint(*where)
-    if inspector.dialect.name == "postgresql":  # the others have no name for it
+    if inspector.dialect.name == "postgresql" and primary["name"]:  # the others have none for it
         found["primary", tuple(primary["constrained_columns"])] = [primary["name"]]
     for each in inspector.get_unique_constraints(*where):
         found.setdefault(("unique", tuple(each["column_names"])), []).append(each["name"])
@@ -3724,7 +3757,7 @@ def _difference(entry: Any) -> str:
     if isinstance(entry, list):
         return ", ".join(_difference(part) for part in entry)
     kind, *rest = entry
-    if kind in ("differs", "add_value"):
+    if kind in ("differs", "add_value", "add_sequence"):
         return str(rest[0]) if kind == "differs" else f"{kind} {rest[0]}"
     thing = rest[-1] if not kind.startswith("modify_") else None
     if thing is None:

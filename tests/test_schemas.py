@@ -17,7 +17,7 @@ from test_databases import mapping, role
 from test_migrations import alembic
 from visitors import ask
 
-from noventa import App, Config, Endpoint, revision_mismatch
+from noventa import App, Config, Database, Endpoint, revision_mismatch
 from noventa_cli import load_project, project_imports
 
 pytestmark = pytest.mark.slow
@@ -84,6 +84,60 @@ def test_real_models_are_made_as_they_say_and_taken_away_whole(site, capsys, nam
     assert site.migrate("downgrade", "base") == 0, capsys.readouterr().err
     assert left(site) == set()
     assert site.migrate() == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "database"), [("contest", "mariadb"), ("recipes", "postgresql")], indirect=["database"]
+)
+def test_adopt_takes_over_real_models_that_create_all_made(site, capsys, name):
+    settle(site, name)
+    with project_imports(site.root):
+        load_project(site.root)
+        sys.modules[f"models.{name}"].Base.metadata.create_all(site.engine)
+    assert site.migrate("--adopt") == 0, capsys.readouterr().err
+    assert site.migrate("check") == 0, capsys.readouterr().err
+    use(site, name)
+
+
+COUNTED = """
+class Item(Base):
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(sa.Sequence("item_ids", start=100), primary_key=True)
+    name: Mapped[str | None] = mapped_column(sa.String(20))
+"""
+
+
+def test_sequences_go_up_and_down_with_what_counts_by_them(site, capsys):
+    site.models(COUNTED)
+    assert "sa.Sequence('item_ids', start=100), if_not_exists=True" in site.autogenerate("items")
+    for words in ([], ["downgrade", "base"], [], ["check"]):
+        assert site.migrate(*words) == 0, capsys.readouterr().err
+    with project_imports(site.root):
+        project = load_project(site.root)
+        database, items = Database(project.config), project.registry.metadata.tables["items"]
+        with database.session() as db:
+            first = db.execute(items.insert().values(name="one")).inserted_primary_key
+            db.rollback()
+        database.engine.dispose()
+    assert first.id == (1 if site.backend == "sqlite" else 100)
+
+
+@only_postgresql
+def test_a_sequence_that_the_database_lacks_is_found_and_made(site, capsys):
+    site.models(COUNTED)
+    site.autogenerate("items")
+    assert site.migrate() == 0
+    number = (
+        '    number = mapped_column(sa.Integer, server_default=sa.Sequence("n").next_value())\n'
+    )
+    site.models(COUNTED + number)
+    assert site.migrate("check") == 1
+    assert "('add_sequence', 'n')" in capsys.readouterr().err
+    site.autogenerate("number")
+    for words in ([], ["check"], ["downgrade", "-1"], []):
+        assert site.migrate(*words) == 0, capsys.readouterr().err
+    site.execute("INSERT INTO items (id) VALUES (1), (2)")
+    assert site.rows("SELECT number FROM items ORDER BY id") == [(1,), (2,)]
 
 
 # ---- histories that Alembic made
