@@ -1315,6 +1315,9 @@ class Cookies(dict[str, str]):
         raise MissingField("cookies", name)
 
 
+_UNQUOTED = "/~!$&'()*+,=:@"  # in a path (RFC 3986, 3.3)
+
+
 @dataclass(frozen=True)
 class Upload:
     """A posted file. `file` is open for reading in binary and gone after the request."""
@@ -1372,8 +1375,9 @@ class Request(webob.request.BaseRequest):
     @lazy
     def prefix(self) -> str:
         """Where the host has put this application, as browsers write it: "" or `/m`."""
-        script_name = self.environ.get("SCRIPT_NAME")
-        return quote(self.script_name, safe="/~!$&'()*+,=:@") if script_name else ""
+        prefix = self.environ.get("SCRIPT_NAME", "").strip("/")
+        raw = prefix.encode("latin-1", "replace")  # of a request that was refused it may be bad
+        return f"/{quote(raw, safe=_UNQUOTED)}" if prefix else ""
 
     @lazy
     def args(self) -> Values[str]:
@@ -4385,7 +4389,7 @@ _MESSAGES = {
     413: "What was sent is too large.",
     415: "What was sent is of a type that is not read here.",
     431: "A header is too large. Delete the cookies of this site and retry.",
-    500: "Something went wrong. It has been noted.",
+    500: "It is our fault, not yours, and it has been noted.",
     503: "The service is not available right now. Please try again in a moment.",
 }
 _ASKED_AGAIN = {
@@ -4851,6 +4855,12 @@ class App:
         """A page of HTML as an answer, with the headers of every page."""
         return self._whole("text/html; charset=UTF-8", html.encode("utf-8"), status)
 
+    def framework_page(self, html: str, status: int) -> Answer:
+        """A page of Noventa's own, which may load nothing."""
+        answer = self.page(html, status)
+        answer.headers["Content-Security-Policy"] = strict_policy(html)
+        return answer
+
     def _whole(self, content_type: str, body: bytes, status: int = 200) -> Answer:
         """An answer of ours: every header of it was made here, or checked with the settings."""
         if status in (204, 304):  # they have no body (RFC 9110, 15.3.5 and 15.4.5)
@@ -4886,16 +4896,26 @@ class App:
                 problem["reference"] = exchange.reference
             answer = self._whole(_PROBLEM, _JSON.encode(problem).encode(), status)
         else:
-            page = self.components.error_page(status)
-            html = self._own_error_page(exchange, page, shown) if page else None
-            if html is None and self.workbench is not None:
-                answer = self.workbench.status_page(exchange, shown)
-            else:
-                answer = self.page(html or self._error_page.render(shown), status)
+            answer = self._page_of_error(exchange, shown)
             if exchange.session.touched:
                 make_private(answer)
         answer.headerlist.append(("Vary", "Accept"))
         return answer
+
+    def _page_of_error(self, exchange: Exchange, shown: dict[str, Any]) -> Answer:
+        """In debug one that says why, where nothing of the application failed; else its own, else
+        ours."""
+        page, bench = self.components.error_page(shown["status"]), self.workbench
+        html = None
+        if page and not (bench and bench.explains(exchange, shown["status"])):
+            html = self._own_error_page(exchange, page, shown)
+        if html is not None:
+            return self.page(html, shown["status"])
+        if bench:
+            return bench.status_page(exchange, shown)
+        home, name = exchange.url("/"), self.config.name
+        html = self._error_page.render(shown, home=home, name=name)
+        return self.framework_page(html, shown["status"])
 
     def _own_error_page(
         self, exchange: Exchange, page: CompiledComponent, shown: dict[str, Any]
@@ -5152,6 +5172,17 @@ def _asks_for_fragment(request: Request) -> bool:
     whole = "HTTP_HX_BOOSTED" in environ or "HTTP_HX_HISTORY_RESTORE_REQUEST" in environ
     by_htmx = environ.get("HTTP_HX_REQUEST") == "true" and not whole
     return by_htmx or environ.get("HTTP_NOVENTA_FRAGMENT") == "1"
+
+
+def strict_policy(html: str) -> str:
+    """The Content-Security-Policy of a page that needs nothing but the styles in it (CSP 3)."""
+    styles = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(style.encode()).digest()) for style in styles]
+    sources = " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
+    return (
+        f"default-src 'none'; img-src data:; style-src {sources}; base-uri 'none';"
+        " form-action 'none'; frame-ancestors 'self'"
+    )
 
 
 def inserted(page: str, notice: str) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import base64
 import builtins
 import code
 import copy
@@ -134,6 +133,7 @@ from noventa import (
     seed_name,
     shown_traceback,
     shown_url,
+    strict_policy,
     version_table,
     with_length,
 )
@@ -794,7 +794,7 @@ def _fault_application(root: Path, fault: str) -> Any:
     html = _workbench_templates().get_template("fault.html").render(app=root.name, fault=fault)
     headers = [
         ("Content-Type", "text/html; charset=UTF-8"), ("Cache-Control", "no-store"),
-        ("Content-Security-Policy", _strict_policy(html)), ("X-Content-Type-Options", "nosniff"),
+        ("Content-Security-Policy", strict_policy(html)), ("X-Content-Type-Options", "nosniff"),
     ]  # fmt: skip
 
     def application(environ: dict[str, Any], start_response: Any) -> Any:
@@ -4962,18 +4962,27 @@ class Workbench:
         if record := self._now.get():
             record.refused = reason
 
+    def explains(self, exchange: Exchange, status: int) -> bool:
+        """Whether we know more of an error than the application's page for it: why a request was
+        refused, or which routes there are."""
+        record = self._now.get()
+        return bool(record and record.refused) or (status == 404 and not exchange.trail)
+
     def status_page(self, exchange: Exchange, shown: Mapping[str, Any]) -> Answer:
         """An error that is no exception: what was refused and why, or which routes there are."""
         record, routes = self._now.get(), self.app.registry.routes
         reason = record.refused if record else ""
-        paths = [str(route.path) for route in routes]
-        asked = exchange.request.environ.get("PATH_INFO", "")
-        nearest = difflib.get_close_matches(asked, paths, n=1) if shown["status"] == 404 else []
+        nearest: list[str] = []
+        if shown["status"] == 404:
+            asked = exchange.request.path_info
+            paths = [_filled(str(route.path), asked) for route in routes]
+            nearest = difflib.get_close_matches(asked, paths, n=1)
         return self._page(
             exchange, "status.html", shown["status"],
             title=shown["title"], message=self._hider(exchange.request)(shown["message"]),
             what=described(exchange.request.environ), trail=[*exchange.trail], reason=reason,
-            remedy=_REMEDIES.get(reason, ""), nearest=nearest,
+            remedy=_REMEDIES.get(reason, ""),
+            nearest=[(path, exchange.url(path)) for path in nearest],
             routes=[(route.path, _target_of(route)) for route in routes],
         )  # fmt: skip
 
@@ -5099,8 +5108,7 @@ class Workbench:
             **values,
         )
         html = html.encode("utf-8", "replace").decode()  # a lone surrogate of a client's
-        answer = self.app.page(html, status)
-        answer.headers["Content-Security-Policy"] = _strict_policy(html)
+        answer = self.app.framework_page(html, status)
         answer.headers["Cache-Control"] = "no-store"
         return answer
 
@@ -5115,17 +5123,12 @@ def _workbench_templates() -> jinja2.Environment:
     )
 
 
-def _strict_policy(html: str) -> str:
-    """The Content-Security-Policy of a page that needs nothing but the styles in it."""
-    digests = [
-        base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-        for style in re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
-    ]
-    styles = " ".join(f"'sha256-{digest}'" for digest in digests)
-    return (
-        f"default-src 'none'; img-src data:; style-src {styles}; base-uri 'none';"
-        " form-action 'none'; frame-ancestors 'self'"
-    )
+def _filled(path: str, asked: str) -> str:
+    """The path of a route with what was asked for as its parameters, if it is as deep."""
+    parts, given = path.split("/"), asked.split("/")
+    if len(parts) != len(given):
+        return path
+    return "/".join(b if a.startswith("{") else a for a, b in zip(parts, given, strict=True))
 
 
 def _tables_of(context: Any) -> list[str]:

@@ -696,7 +696,7 @@ def failing(root, config=None):
 def test_a_failing_handler_or_template_is_500_which_leaks_nothing(tmp_path, path):
     answer = ask(failing(tmp_path), path=path, query="q=tea")
     assert answer.status == 500
-    assert "Something went wrong. It has been noted." in answer.text
+    assert "It is our fault, not yours, and it has been noted." in answer.text
     for leak in ["secret", "tea", "Error:", ".py", "Traceback", "user", "noventa", str(tmp_path)]:
         assert leak not in answer.text
 

@@ -1,5 +1,7 @@
 """Errors as the client prefers them: the application's own page, problem+json, or ours."""
 
+import base64
+import hashlib
 import json
 import re
 
@@ -131,6 +133,37 @@ def test_what_an_error_pages_handler_wrote_before_it_failed_is_undone(tmp_path):
     assert "help for all" in ask(app, **HTML).text
     with app.database.session() as db:
         assert db.execute(sa.select(sa.func.count()).select_from(table)).scalar() == 0
+
+
+def test_the_plain_page_has_the_sites_name_a_way_home_and_the_reference(tmp_path, caplog):
+    app = app_with(tmp_path, {}, config={"name": "The <Shop>"})
+    answer = ask(app, path="/fail", SCRIPT_NAME="/m", **HTML)
+    (reference,) = re.findall(r"the reference <code>(\w+)</code>", answer.text)
+    assert f"reference {reference}" in caplog.text
+    assert '<a href="/m/">The &lt;Shop&gt;</a>' in answer.text
+    assert "<title>500 Internal Server Error · The &lt;Shop&gt;</title>" in answer.text
+
+
+@pytest.mark.parametrize("debug", [True, False])
+@pytest.mark.parametrize("path", ["/no", "/fail"])
+def test_the_pages_of_errors_are_ours_whatever_policy_the_settings_have(tmp_path, path, debug):
+    headers = {"Content-Security-Policy": "script-src https://cdn.example"}
+    app = app_with(tmp_path, {}, config={"debug": debug, "headers": headers})
+    answer = ask(app, path=path, **HTML)
+    policy = answer.header("Content-Security-Policy")
+    style = re.search(r"<style>(.*?)</style>", answer.text, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy.startswith("default-src 'none'; ")
+    assert f"style-src 'sha256-{digest}';" in policy
+    assert "style=" not in answer.text
+
+
+@pytest.mark.parametrize("script_name", ["/\xff", "//evil.example"])
+def test_a_bad_prefix_gets_an_error_page_too_and_names_no_other_host(tmp_path, script_name):
+    app = app_with(tmp_path, {}, config={"debug": True})
+    answer = ask(app, path="/\xff", SCRIPT_NAME=script_name, **HTML)
+    assert answer.status == 400
+    assert 'href="//' not in answer.text
 
 
 # Who prefers JSON

@@ -10,7 +10,7 @@ from textwrap import dedent
 import sqlalchemy as sa
 from counters import Counter, counting_app
 from processes import ROOT, environment
-from support import make_module
+from support import make_app, make_module
 from visitors import Visitor, ask, post
 
 from noventa import Component, Endpoint, Page, Static, redirect
@@ -256,6 +256,19 @@ def test_an_unknown_address_shows_the_nearest_route_and_all(tmp_path):
     assert answer.status == 404
     assert "Did you mean /away ?" in shown
     assert "/fail test_workbench.fail" in shown
+
+
+def test_an_unknown_address_leads_to_the_one_that_was_meant_with_its_parameters(tmp_path):
+    routes = [
+        Page("/gone", "page.html", guards=[lambda request, session, db: {"_status": 404}]),
+        Page("/users/{id:int}", "page.html"),
+    ]
+    files = {"page.html": "of the application"}
+    app = make_app(tmp_path, files, {"debug": True}, routes=routes, errors={"4xx": "page.html"})
+    shown = ask(app, path="/usres/7", SCRIPT_NAME="/m", HTTP_ACCEPT="text/html").text
+    assert '<a href="/m/users/7"><code>/users/7</code></a>?' in shown
+    assert "of the application" not in shown
+    assert "of the application" in ask(app, path="/gone", HTTP_ACCEPT="text/html").text
 
 
 def test_a_refusal_says_its_reason_and_remedy_in_debug_only(tmp_path):
