@@ -3336,7 +3336,6 @@ class Exchange:
     scope: Scope
     reads: bool  # by its method (RFC 9110, 9.2.1)
     trail: list[str] = field(default_factory=list)  # page, then components, outermost first
-    reports: list[tuple[str, list[str]]] = field(default_factory=list)  # forgotten commits
     mounted: bool = False  # another application answered
     status: int = 200  # of the page
     is_data: bool = False  # an endpoint answers: who does not say otherwise gets JSON
@@ -4121,12 +4120,13 @@ def report_forgotten_commit(exchange: Exchange, handler: Handler | None) -> None
     What it flashed goes too: the visitor must not read "Saved." where nothing was.
     """
     rows = exchange.scope.uncommitted()
+    if rows and (workbench := exchange.request.app.workbench):
+        workbench.note_forgotten(exchange, handler, rows)
     exchange.session.settle(keep=not rows)
     if rows:
         exchange.scope.rollback()
         names = [] if handler is None else [name_of(handler)]
         name = " > ".join((*exchange.trail, *names))
-        exchange.reports.append((name, rows))
         log.warning("%s changed rows without db.commit(), rolled back: %s", name, ", ".join(rows))
 
 
@@ -4944,8 +4944,6 @@ class App:
         is_redirect = answer.status.startswith("3") and "Location" in answer.headers
         if is_redirect and not exchange.mounted and _asks_for_fragment(request):
             self._redirect_page(request, answer)
-        if is_redirect and self.workbench is not None:
-            self.workbench.keep_notices(exchange)
         if session.touched:
             if session.shown and request.method != "HEAD":
                 del session.state["flashes"][: session.shown]

@@ -124,9 +124,12 @@ from noventa import (
     lacks_file,
     make_engine,
     mapped_classes,
+    name_of,
     one_line,
+    place_of,
     reading,
     refuse_strangers,
+    reply,
     revision_files,
     revision_heads,
     revision_mismatch,
@@ -4620,6 +4623,7 @@ def _model_classes(registry: Registry) -> dict[str, type]:
 _KEPT = 50  # requests
 _MOST_STATEMENTS = 1_000  # of one request
 _LONGEST = 2_000  # characters of a statement, of its parameters
+_MOST_NOTICES = 5  # on one page
 _REPEATED = 3  # times that the same statement from one line is worth a word
 
 
@@ -4712,7 +4716,7 @@ class Record:
         self.session: list[str] = []
         self.refused = ""  # why, in one word
         self.endings: list[str] = []  # commits and rollbacks that ended a transaction
-        self.reports: list[tuple[str, list[str]]] = []
+        self.forgotten: list[Forgotten] = []
 
     @property
     def parts(self) -> list[Part]:
@@ -4739,6 +4743,18 @@ class Record:
         """Those that one line sent again and again, most often first, with how often."""
         often = [same for same in _alike(self.statements) if len(same) >= _REPEATED]
         return [(len(same), same[0]) for same in sorted(often, key=len, reverse=True)]
+
+
+@dataclass(eq=False)
+class Forgotten:
+    """What a handler changed and did not commit."""
+
+    what: str  # the request
+    handler: str
+    where: str  # its first line
+    lost: list[tuple[str, str, list[tuple[str, str, str]]]]  # rows: column, what it is, was to be
+    statements: list[tuple[str, str]]  # what was sent, and its parameters
+    flashes: list[str]  # messages that went with it
 
 
 @dataclass(eq=False)
@@ -4821,9 +4837,9 @@ class Workbench:
         self.records: deque[Record] = deque(maxlen=_KEPT)
         self._numbers = itertools.count(1)
         self._now: ContextVar[Record | None] = ContextVar("noventa_record", default=None)
-        self._notices: list[tuple[str, list[str]]] = []  # of before a redirect
+        self._notices: deque[Forgotten] = deque(maxlen=_MOST_NOTICES)  # for the next page
         self._templates = _workbench_templates()
-        self._templates.filters["ms"] = lambda value: f"{value:.3g} ms"
+        self._templates.filters["ms"] = _milliseconds
         self._templates.filters["type"] = _type_name
         self._templates.filters["counted"] = _counted
         self._files = {route.path for route in app.registry.routes if isinstance(route, Static)}
@@ -4856,7 +4872,7 @@ class Workbench:
         hide, environ = self._hider(request), request.environ
         pairs = environ.get("HTTP_COOKIE", "").split(";")
         cookies = [pair.partition("=")[0].strip() for pair in pairs]
-        record.status, record.reports = int(answered.status[:3]), exchange.reports
+        record.status = int(answered.status[:3])
         record.headers = [
             (name, "hidden" if name == "Set-Cookie" else hide(value))
             for name, value in answered.headerlist
@@ -4915,20 +4931,39 @@ class Workbench:
         if record is None:
             return Markup()
         url = context["url"](f"{self.path}/requests/{record.number}")
+        spent = _milliseconds(1000 * (time.perf_counter() - record.trail.root.started))
         count = _counted(len(record.statements), "statement")
-        return Markup('<a class="noventa" href="{}">{}</a>').format(url, count)
+        return Markup(
+            '<aside aria-label="Noventa, in debug"><a class="noventa" href="{}">{} · {}</a></aside>'
+        ).format(url, spent, count)
+
+    def note_forgotten(
+        self, exchange: Exchange, handler: Callable[..., Any] | None, rows: Sequence[str]
+    ) -> None:
+        """Keeps what `handler` (None: it raised) leaves without commit, before it is lost."""
+        if (record := self._now.get()) is None:
+            return
+        hide, session = self._hider(exchange.request), exchange.session
+        sent = {" ".join(one.text.split())[:60]: hide(one.parameters) for one in record.statements}
+        flashes = session.state["flashes"][session.settled :] if session.touched else []
+        forgotten = Forgotten(
+            record.what,
+            " › ".join([*exchange.trail[-1:], *([name_of(handler)] if handler else [])]),
+            place_of(handler) if handler else "",
+            [*_lost(exchange.db(), hide)],
+            [(row, sent[row]) for row in rows if row in sent],
+            [text for text, _ in flashes],
+        )
+        record.forgotten.append(forgotten)
+        self._notices.append(forgotten)
 
     def with_notices(self, exchange: Exchange, html: str) -> str:
         """A page with what was not committed before it, in this request or before a redirect."""
-        reports, self._notices = [*self._notices, *exchange.reports], []
-        template = self._templates.get_template("uncommitted.html")
-        for handler, rows in reports:
-            html = inserted(html, template.render(handler=handler, rows=rows))
-        return html
-
-    def keep_notices(self, exchange: Exchange) -> None:
-        """Keeps what was not committed for the page that a redirect leads to."""
-        self._notices += exchange.reports
+        if not self._notices:
+            return html
+        notices = [self._notices.popleft() for _ in range(len(self._notices))]
+        template = self._templates.get_template("notice.html")
+        return inserted(html, template.render(notices=notices, at=exchange.url(self.path)))
 
     def error_page(self, exchange: Exchange, error: BaseException, status: int) -> Answer:
         """What went wrong: its cure, the project's own lines with their values, the rest folded."""
@@ -5081,6 +5116,8 @@ class Workbench:
         if not name:
             seen, deploy = Map(self.app, [*self.records]), [*_deploy_faults(self.app.config)]
             return self._page(exchange, "map.html", map=seen, deploy=deploy, kept=_KEPT)
+        if name == "notice.css":
+            return reply(data_folder("templates") / "workbench" / name)
         if name != "requests":
             raise webob.exc.HTTPNotFound
         if not number:
@@ -5121,6 +5158,30 @@ def _workbench_templates() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.0f} ms" if value >= 10 else f"{value:.2g} ms"
+
+
+def _lost(
+    session: orm.Session, hide: Callable[[str], str]
+) -> Iterator[tuple[str, str, list[tuple[str, str, str]]]]:
+    """The rows of a session that were not flushed: what was to happen to each, and its values."""
+    kinds = {"added": session.new, "changed": session.dirty, "deleted": session.deleted}
+    rows = [(kind, row) for kind, found in kinds.items() for row in found]
+    for kind, row in rows[:_MOST_VALUES]:
+        state = sa.inspect(row, raiseerr=True)
+        name = " ".join([state.mapper.local_table.name, *map(str, state.identity or ())])
+        columns = []
+        for column in (attribute.key for attribute in state.mapper.column_attrs):
+            history = state.attrs[column].history  # loads nothing
+            if history.added:
+                values = [hide(_BRIEF.repr(*found)) if found else "" for found in history[::2]]
+                now, was = ("hidden", "hidden") if _SECRET.search(column) else values
+                columns.append((column, was, now))
+        if columns or kind != "changed":
+            yield kind, name, columns
 
 
 def _filled(path: str, asked: str) -> str:

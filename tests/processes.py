@@ -138,3 +138,15 @@ def terminal(columns=60):
             yield shown
     reader.join()
     os.close(master)
+
+
+def from_npm(folder, package):
+    """The folder of a package for browsers, like `htmx.org@2`, by preference from npm's cache."""
+    brief = ("--prefer-offline", "--no-audit", "--fetch-retry-mintimeout=1000")
+    command = ["npm", "install", *brief, "--fetch-retry-maxtimeout=1000", package]
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = f"npm brings no {package}: {getattr(error, 'stderr', None) or error}"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    return folder / "node_modules" / package.partition("@")[0]

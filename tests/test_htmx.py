@@ -1,16 +1,14 @@
 """Fragments in a browser: an application with the real htmx 2, and the same without any script."""
 
-import os
 import re
 import shutil
 import sqlite3
-import subprocess
 from contextlib import closing, contextmanager
 
 import pytest
 from conftest import visiting
 from playwright.sync_api import expect
-from processes import KEY, ROOT, serving, write_project
+from processes import KEY, ROOT, from_npm, serving, write_project
 
 from noventa import Config, SessionCookies
 from noventa_cli import main
@@ -233,15 +231,8 @@ OUTDATED = (REFUSED.replace("422", "403"), "Response Status Error Code 403")  # 
 @pytest.fixture(scope="module")
 def htmx(tmp_path_factory):
     """The file of htmx 2 as npm has it, by preference from its own cache."""
-    folder = tmp_path_factory.mktemp("npm")
-    brief = ("--prefer-offline", "--no-audit", "--fetch-retry-mintimeout=1000")
-    command = ["npm", "install", *brief, "--fetch-retry-maxtimeout=1000", "htmx.org@2"]
-    try:
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError) as error:
-        reason = f"npm brings no htmx: {getattr(error, 'stderr', None) or error}"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    return folder / "node_modules" / "htmx.org" / "dist" / "htmx.min.js"
+    folder = from_npm(tmp_path_factory.mktemp("npm"), "htmx.org@2")
+    return folder / "dist" / "htmx.min.js"
 
 
 @pytest.fixture(scope="module")
