@@ -762,8 +762,7 @@ def serve(  # noqa: PLR0913 - one for each option
         doing = f"Serving {config.root.name}" if seen is None else "Showing this fault"
         say(f"{doing} at {_url(host, server)} (Ctrl+C stops)")
         if seen is not None:
-            arguments = root, seen, stopping
-            threading.Thread(target=_stop_at_change, args=arguments, daemon=True).start()
+            _stop_at_change(root, seen, stopping)
         _answer_until(stopping, sockets, _Watch(server.task_dispatcher, threads))
         server.task_dispatcher.shutdown(timeout=1)
     return 0 if seen is None else _MENDED
@@ -1183,9 +1182,12 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _stop_at_change(root: Path, seen: object, stopping: list[int]) -> None:
-    while _source_times(root, _MENDING) == seen:
-        time.sleep(_WATCH_SECONDS)
-    stopping.append(_MENDED)
+    def watch() -> None:
+        while _source_times(root, _MENDING) == seen:
+            time.sleep(_WATCH_SECONDS)
+        stopping.append(_MENDED)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _source_times(root: Path, suffixes: tuple[str, ...] = _RELOADING) -> dict[str, int]:
@@ -4250,7 +4252,8 @@ class Report:
         with nullcontext() if self.quiet else progress(f"{part:<12} being looked at"):
             try:
                 for fault in faults:
-                    found[fault] = None
+                    if fault not in self.faults:
+                        found[fault] = None
             except NoScratch as error:  # what was found until then stays
                 text, sound = f"{text}, not tried: {error}", ""
         self.faults += found
@@ -4575,7 +4578,9 @@ def run(project: Project, file: str, arguments: Sequence[str]) -> int:
             code = end.code or 0
             return code if isinstance(code, int) else complain(code)
         except Exception as error:  # the script's own, to be shown as Python does
-            return complain(_own_traceback(error, file))
+            sys.stdout.flush()
+            print(_own_traceback(error, file), file=sys.stderr)  # source stays in its columns
+            return 1
     return 0
 
 

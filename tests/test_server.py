@@ -643,7 +643,7 @@ def test_a_fault_of_a_template_or_of_the_settings_is_shown_until_it_is_mended(
     files = {"config.yaml": settings, "pages/index.html": "<h1>Hello</h1>"}
     write_project(tmp_path, files)
     with serving(tmp_path, "--reload", port=None) as server:
-        write_project(tmp_path, {**files, file: broken})
+        (tmp_path / file).write_text(broken)
         (tmp_path / "wsgi.py").touch()
         page, _ = wait_for(lambda: fault_at(server.url))
         assert f"{file}:" in page
@@ -651,7 +651,7 @@ def test_a_fault_of_a_template_or_of_the_settings_is_shown_until_it_is_mended(
             asked = Request(server.url, headers=dict([header.split(": ")]))
             with pytest.raises(HTTPError, match="403"):
                 urlopen(asked, timeout=10)
-        write_project(tmp_path, files)
+        (tmp_path / file).write_text(files[file])
         assert "Hello" in wait_for(lambda: answer_of(server.url))
 
 
