@@ -1,7 +1,7 @@
 """One project, unchanged, under every host; and other applications below ours.
 
 Each host is a real process on a free loopback port. `tests/hosts` holds what is to be written
-for those that need more than a command; the README shows the same lines.
+for those that need more than a command; the guide shows the same lines.
 """
 
 import ast
@@ -38,7 +38,7 @@ from noventa import Component, Endpoint, Mount, Page, Static, redirect
 pytestmark = [pytest.mark.hosts, pytest.mark.slow]
 
 HERE = Path(__file__).parent / "hosts"
-README = ROOT / "README.md"
+GUIDE = ROOT / "templates" / "guide" / "deploying.md"
 BIN = Path(sys.executable).parent
 MOD_WSGI = Path("/usr/lib/apache2/modules/mod_wsgi.so-{}.{}".format(*sys.version_info))  # Debian's
 PATIENCE = 20  # seconds for a server to start, to stop, or to notice
@@ -574,7 +574,7 @@ def test_a_host_is_skipped_by_all_that_its_file_imports(host):
     assert imported - ours <= {name.partition(".")[0] for name in host.needs}
 
 
-SHOWN = {  # file: where what the README shows of it begins
+SHOWN = {  # file: where what the guide shows of it begins
     "serve_waitress.py": "import signal",
     "apache.conf": "WSGIDaemonProcess",
     "in_werkzeug.py": "from werkzeug",
@@ -587,16 +587,16 @@ SHOWN = {  # file: where what the README shows of it begins
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_the_readme_shows_the_lines_that_are_tested(name):
+def test_the_guide_shows_the_lines_that_are_tested(name):
     lines = (HERE / name).read_text("utf-8")
-    assert lines[lines.index(SHOWN[name]) :].strip() in README.read_text("utf-8")
+    assert lines[lines.index(SHOWN[name]) :].strip() in GUIDE.read_text("utf-8")
 
 
 @pytest.mark.parametrize("host", SERVERS, ids=lambda host: host.name)
-def test_the_readme_shows_the_command_that_is_tested(host):
+def test_the_guide_shows_the_command_that_is_tested(host):
     shown = host.command.replace("PORT", "8000").replace(" --preload", "")
     if not shown.startswith(("python", "apache2")):  # those are shown as files
-        assert f"`{shown}`" in README.read_text("utf-8")
+        assert f"`{shown}`" in GUIDE.read_text("utf-8")
 
 
 # What follows needs no server: the calls that hosts make, one by one.

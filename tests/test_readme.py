@@ -27,23 +27,6 @@ def blocks(language: str) -> dict[str, str]:
     return found
 
 
-def shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    if isinstance(value, tuple):
-        return f"`[{', '.join(value)}]`"
-    return "–" if value is None else f"`{value}`"
-
-
-def test_the_table_of_settings_is_that_of_the_code() -> None:
-    rows = re.findall(r"^\| `([\w.]+)` \| (.+?) \| (.+) \|$", README, re.MULTILINE)
-    expected = []
-    for setting in noventa.SETTINGS:
-        choices = f" ({', '.join(setting.choices)})" if setting.choices else ""
-        expected.append((setting.name, shown(setting.default), setting.help + choices))
-    assert rows == expected
-
-
 def test_the_table_of_commands_is_that_of_the_parser() -> None:
     section = README.split("## Commands")[1].split("##")[0]
     assert re.findall(r"^\| `([a-z]+(?: [a-z]+)?)", section, re.MULTILINE) == list(
