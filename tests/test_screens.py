@@ -210,6 +210,15 @@ def test_a_plain_page_of_production_can_be_read_by_everybody(page, production, n
     check(page, name)
 
 
+def test_the_fault_that_keeps_a_server_from_starting_can_be_read_by_everybody(page, project):
+    root = shutil.copytree(project, project.parent / "faulty")
+    (root / "pages" / "index.html").write_text("{% if %}")
+    with serving(root, "--reload") as server:
+        page.goto(server.url)
+        assert page.title() == "faulty does not start"
+        check(page, "fault")
+
+
 KINDS = "a[href], button, input, textarea, summary, [tabindex]"
 FOCUSABLE = """kinds => [...document.querySelectorAll(kinds)]
     .filter(one => one.type != "hidden" && one.checkVisibility()).length"""
