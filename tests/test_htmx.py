@@ -15,8 +15,8 @@ from noventa_cli import main
 
 pytestmark = pytest.mark.slow
 
-README = (ROOT / "README.md").read_text("utf-8")
-SETTING = re.search(r'<meta name="htmx-config".*?>\n', README, re.DOTALL)[0]
+CHAPTER = (ROOT / "templates" / "guide" / "fragments.md").read_text("utf-8")
+SETTING = re.search(r'<meta name="htmx-config".*?>\n', CHAPTER, re.DOTALL)[0]
 CONFIG = f"""\
 database: "sqlite:///./noventa.db"
 secret_keys: ["{KEY}"]
