@@ -6,6 +6,7 @@ Projects              finding and importing a project, making a new one
 Server                waitress, reloading, stopping
 Migrations and seeds  what env.py runs, and the commands around Alembic
 Inspection            check, routes, shell, run
+Guide                 help
 Workbench             what debug shows of an application, at /_noventa/
 """
 
@@ -34,6 +35,7 @@ import logging
 import math
 import os
 import platform
+import pydoc
 import re
 import reprlib
 import secrets
@@ -58,7 +60,7 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from types import FrameType, ModuleType, TracebackType
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 from urllib.parse import quote
 
 import jinja2
@@ -183,6 +185,7 @@ COMMANDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "file": {"metavar": "FILE", "help": "the Python file to run"},
         "arguments": {"nargs": argparse.REMAINDER, "metavar": "ARGS", "help": "for its sys.argv"},
     },
+    "help": {"topic": {"nargs": "?", "metavar": "TOPIC", "help": "a chapter, like first_steps"}},
 }  # fmt: skip
 
 
@@ -264,6 +267,8 @@ def _run(options: argparse.Namespace) -> int:
     name, place = values.pop("command"), Path(values.pop("project"))
     if name == "new":
         return new(str(place / values.pop("name")), **values)
+    if name == "help":
+        return guide(**values)
     root = place.resolve()
     with project_imports(root):
         subject = root if name in ("serve", "check", "new component") else load_project(root)
@@ -274,6 +279,7 @@ def _function(command: str) -> Callable[..., int]:
     functions: dict[str, Callable[..., int]] = {
         "new": new, "new component": new_component, "serve": serve, "migrate": migrate,
         "seed": seed, "check": check, "routes": routes, "shell": shell, "run": run,
+        "help": guide,
     }  # fmt: skip
     return functions[command]
 
@@ -4621,6 +4627,47 @@ def _model_classes(registry: Registry) -> dict[str, type]:
     return {cls.__name__: cls for cls in classes}
 
 
+# ---- Guide ----------------------------------------------------------------------------------
+
+
+_CHAPTERS = (
+    "first_steps", "registry", "pages", "forms", "fragments", "sessions", "database",
+    "migrations", "endpoints", "uploads", "errors", "testing", "scripts", "settings", "security",
+    "deploying", "performance", "from_flask", "from_django",
+)  # fmt: skip
+
+
+class Chapter(NamedTuple):
+    """One of the guide, in Markdown."""
+
+    title: str
+    text: str
+
+
+def chapters() -> dict[str, Chapter]:
+    """The guide by the names of its chapters, in the order in which it is read."""
+    found = {}
+    for path in (data_folder("templates") / "guide").glob("*.md"):
+        _, _, text = path.read_text("utf-8").partition("\n")  # the first line is for its test
+        found[path.stem] = Chapter(text.partition("\n")[0].removeprefix("# "), text)
+    return {name: found[name] for name in sorted(found, key=_CHAPTERS.index)}
+
+
+def guide(topic: str | None = None) -> int:
+    """Shows a chapter of the guide, in a pager on a terminal; without TOPIC the list of them."""
+
+    known = chapters()
+    if topic is None:
+        say("The guide. `python -m noventa help TOPIC` shows a chapter:\n")
+        say(columns([(f"  {name}", chapter.title) for name, chapter in known.items()]))
+    elif topic in known:
+        pydoc.pager(wrapped(known[topic].text, sys.stdout, 0))
+    else:
+        complain(f"help: {topic!r} is no chapter; {did_you_mean(topic, known)}")
+        return 2
+    return 0
+
+
 # ---- Workbench ------------------------------------------------------------------------------
 # An App makes one in debug only, where no other machine gets an answer; in production nothing of
 # this module is imported.
@@ -5123,6 +5170,8 @@ class Workbench:
             return self._page(exchange, "map.html", map=seen, deploy=deploy, kept=_KEPT)
         if name == "notice.css":
             return reply(data_folder("templates") / "workbench" / name)
+        if name == "guide" and number in ("", *chapters()):
+            return self._page(exchange, "guide.html", chapters=chapters(), chapter=number)
         if name != "requests":
             raise webob.exc.HTTPNotFound
         if not number:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -144,6 +145,13 @@ def test_what_github_is_to_run_passes_in_a_clone(python, made, place, tmp_path):
 def test_check_is_content(python, made, place):
     command = (python, "-m", "noventa", "--project", "hello", "check")
     assert run(*command, cwd=place).endswith("ok\n")
+
+
+def test_the_wheel_brings_the_guide_without_its_pictures(python, wheel, place):
+    assert run(python, "-m", "noventa", "help", "registry", cwd=place).startswith("# The registry")
+    shipped = {name for name in zipfile.ZipFile(wheel).namelist() if "/guide/" in name}
+    ours = (ROOT / "templates" / "guide").glob("*.md")
+    assert {name.rpartition("/")[2] for name in shipped} == {path.name for path in ours}
 
 
 def test_the_linter_has_nothing_to_say(made, place):

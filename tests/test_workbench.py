@@ -114,6 +114,14 @@ def test_a_page_links_to_its_own_request_below_a_mount(tmp_path):
     assert re.search(link, answer.text)
 
 
+def test_the_guide_can_be_read_beside_the_map(tmp_path):
+    app = bench(tmp_path)
+    assert 'href="/_noventa/guide"' in ask(app, path="/_noventa/").text
+    assert 'href="/_noventa/guide/registry"' in ask(app, path="/_noventa/guide").text
+    assert "`Mount(path, application)`" in ask(app, path="/_noventa/guide/registry").text
+    assert ask(app, path="/_noventa/guide/registri").status == 404
+
+
 def test_in_production_there_is_no_workbench_and_its_module_is_not_loaded(tmp_path):
     app = bench(tmp_path, debug=False)
     assert "noventa" not in ask(app).text
