@@ -2411,6 +2411,7 @@ class ReadyPool(sa.QueuePool):
     """
 
     listeners = -1  # how many are ours
+    _sqla_logger_namespace = "sqlalchemy.pool.ReadyPool"  # else its entries were in ours
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

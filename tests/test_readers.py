@@ -154,3 +154,12 @@ def test_dispose_closes_what_is_ready(make):
     database.engine.dispose()
     assert not database.engine.pool.ready
     assert ready.dbapi_connection is None
+
+
+@kept
+def test_the_pool_writes_nothing_into_the_log_of_the_application(make, caplog):
+    caplog.set_level("DEBUG", "noventa")
+    database = make()
+    read(database)
+    database.engine.dispose()
+    assert caplog.text == ""
