@@ -68,7 +68,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, cast, overload
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import jinja2
 import jinja2.meta
@@ -3780,6 +3780,20 @@ class Components:
             if not self.static.has(name):
                 self.faults.append(self.static.missing(f"{template}:{line}", name))
 
+    def link_faults(self, router: Router, known: Sequence[str]) -> Iterator[Fault]:
+        """The paths in templates that no route answers; `known` are those of the routes."""
+        for template in self.templates:
+            for line, target in sorted(self._calls[template]["link"]):
+                path = unquote(re.split(r"[?#]", target)[0])
+                match = router.match(path)
+                if match and (not isinstance(match.route, Static) or self.static.has(match.tail)):
+                    continue
+                if match is None and router.other_form(path):
+                    continue
+                problem = f"it leads to {path!r}, which no route answers"
+                remedy = f"{did_you_mean(path, known)} If another server does, write {{{{ '…' }}}}"
+                yield Fault(f"{template}:{line}", problem, remedy)
+
     def _check_declared(self, compiled: CompiledComponent) -> None:
         load = compiled.load
         declared = {parameter.name for parameter in _parameters(load)[3:]} if load else set()
@@ -4225,7 +4239,21 @@ def _uses(tree: jinja2.nodes.Template) -> dict[str, set[Any]]:
         "props": {*_written_props(tree)}, "signs": names & _SIGNS,
         "own": names & {"children", "fragment", "instance"},
         "static": {(call.lineno, _first_of(call)) for call in _calls_of(tree, "static")},
+        "link": {*_links(tree)},
     }  # fmt: skip
+
+
+_LINK = re.compile(r"""(?<![\w-])(?:href|(?:form)?action)\s*=\s*(["'])(/(?!/).*?)\1""", re.DOTALL)
+
+
+def _links(tree: jinja2.nodes.Template) -> Iterator[tuple[int, str]]:
+    """Line and target of each path that is written whole, in `url("…")` or an attribute."""
+    for call in _calls_of(tree, "url"):
+        if re.match("/(?!/)", _first_of(call)):  # anything else is refused when it is shown
+            yield call.lineno, _first_of(call)
+    for text in tree.find_all(jinja2.nodes.TemplateData):
+        for found in _LINK.finditer(text.data):
+            yield text.lineno + text.data.count("\n", 0, found.start(2)), found[2]
 
 
 def _calls_of(tree: jinja2.nodes.Template, function: str) -> Iterator[jinja2.nodes.Call]:
@@ -5071,7 +5099,8 @@ def compile_registry(registry: Registry, config: Config) -> tuple[Router, Compon
     if wrong := registry.wrong_types():  # nothing else can be judged by them
         raise RegistryError(wrong)
     router, components = Router(registry.routes), Components(registry, config)
-    if faults := [*registry.faults(), *router.faults, *components.faults]:
+    links = components.link_faults(router, [route.path for route in registry.routes])
+    if faults := [*registry.faults(), *router.faults, *components.faults, *links]:
         raise RegistryError([*dict.fromkeys(faults)])
     return router, components
 

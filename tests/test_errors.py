@@ -87,7 +87,7 @@ def test_an_error_page_sees_the_session_and_is_for_this_visitor_only(tmp_path, p
         session["user"] = "Ada"
         return {}
 
-    routes = Endpoint("/enter", enter), Endpoint("/fail", fail)
+    routes = Page("/", "page.html"), Endpoint("/enter", enter), Endpoint("/fail", fail)
     app = app_with(tmp_path, {404: "error.html", 500: "error.html"}, *routes)
     visitor = Visitor(app, **HTML)
     visitor.get("/enter")
