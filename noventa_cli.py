@@ -1752,7 +1752,7 @@ def _enum_differences(inspector: Any, tables: Sequence[Any]) -> Iterator[Any]:
 def _added_value(preparer: Any, kind: Any, value: str) -> Any:
     literal = value.replace("'", "''").replace(":", "\\:")
     statement = f"ALTER TYPE {preparer.format_type(kind)} ADD VALUE IF NOT EXISTS '{literal}'"
-    lines = ['if op.get_context().dialect.name == "postgresql":', f"    op.execute({statement!r})"]
+    lines = ['if op.get_context().dialect.name == "postgresql":', f"op.execute({statement!r})", ""]
     return _line_operation()(lambda _: lines, "add_value", f"{kind.name}: {value!r}")
 
 
@@ -1775,7 +1775,7 @@ def _missing_sequences(context: Any) -> Iterator[Any]:
         up, down = (
             [
                 "if op.get_context().dialect.supports_sequences:",
-                f"    op.execute(sa.schema.{verb}(sa.{sequence!r}, {check}=True))",
+                f"op.execute(sa.schema.{verb}(sa.{sequence!r}, {check}=True))",
                 "",
             ]
             for verb, check in (("CreateSequence", "if_not_exists"), ("DropSequence", "if_exists"))
@@ -1921,8 +1921,8 @@ def _review(context: Any, directives: list[Any], metadata: Any) -> None:
 
 
 _NOT_COMPARED = (
-    "computed columns, identities, how a sequence counts, unnamed CHECKs; on SQLite collations, and"
-    " indexes on expressions or with DESC"
+    "computed columns, identities, how a sequence counts, unnamed CHECKs, EXCLUDE; on SQLite"
+    " collations, and indexes on expressions or with DESC"
 )
 
 

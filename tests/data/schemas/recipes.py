@@ -63,9 +63,8 @@ def between(name: str, left: str, right: str, *, unique: str | None = None) -> s
     return sa.Table(name, Base.metadata, *keys, *rule)
 
 
-recipes_to_categories = between("recipes_to_categories", "recipes", "categories")
 recipes_to_tags = between("recipes_to_tags", "recipes", "tags", unique="recipe_tag_key")
-plan_rules_to_households = between("plan_rules_to_households", "plan_rules", "households")
+plan_rules_to_tags = between("plan_rules_to_tags", "plan_rules", "tags", unique="plan_tag_key")
 favourites = between("users_to_favourites", "users", "recipes")
 
 
@@ -74,16 +73,6 @@ class Group(Base):
 
     name: Mapped[str] = mapped_column(sa.String(120), unique=True, index=True)
     slug: Mapped[str | None] = mapped_column(sa.String(120), unique=True, index=True)
-
-
-class Household(Base):
-    __tablename__ = "households"
-    __table_args__ = (
-        sa.UniqueConstraint("group_id", "name", name="household_name_group_id_key"),
-    )
-
-    name: Mapped[str] = mapped_column(sa.String(120), index=True)
-    group_id: Mapped[uuid.UUID] = mapped_column(GUID, sa.ForeignKey("groups.id"), index=True)
 
 
 class User(Base):
@@ -95,19 +84,7 @@ class User(Base):
     )
     admin: Mapped[bool | None] = mapped_column(default=False)
     group_id: Mapped[uuid.UUID] = mapped_column(GUID, sa.ForeignKey("groups.id"), index=True)
-    household_id: Mapped[uuid.UUID | None] = mapped_column(
-        GUID, sa.ForeignKey("households.id"), index=True
-    )
     favourites: Mapped[list[Recipe]] = orm.relationship(secondary=favourites)
-
-
-class Category(Base):
-    __tablename__ = "categories"
-    __table_args__ = (sa.UniqueConstraint("slug", "group_id", name="category_slug_group_id_key"),)
-
-    name: Mapped[str] = mapped_column(sa.String(120), index=True)
-    slug: Mapped[str] = mapped_column(sa.String(120), index=True)
-    group_id: Mapped[uuid.UUID] = mapped_column(GUID, sa.ForeignKey("groups.id"), index=True)
 
 
 class Tag(Base):
@@ -154,9 +131,7 @@ class Recipe(Base):
         collection_class=ordering_list("position"),
         foreign_keys="Part.recipe_id",
     )
-    categories: Mapped[list[Category]] = orm.relationship(secondary=recipes_to_categories)
     tags: Mapped[list[Tag]] = orm.relationship(secondary=recipes_to_tags)
-    extras: Mapped[list[Extra]] = orm.relationship(cascade="all, delete-orphan")
 
 
 class Part(Base):
@@ -172,24 +147,13 @@ class Part(Base):
     food: Mapped[Food | None] = orm.relationship()
 
 
-class Extra(Base):
-    __tablename__ = "recipe_extras"
-
-    id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
-    recipe_id: Mapped[uuid.UUID | None] = mapped_column(
-        GUID, sa.ForeignKey("recipes.id"), index=True
-    )
-    key: Mapped[str | None]
-    value: Mapped[str | None]
-
-
 class PlanRule(Base):
     __tablename__ = "plan_rules"
 
     day: Mapped[str] = mapped_column(sa.String(20), server_default="unset")
     query: Mapped[str] = mapped_column(sa.String(500), server_default="")
     active: Mapped[bool | None] = mapped_column(server_default=sa.true())
-    households: Mapped[list[Household]] = orm.relationship(secondary=plan_rules_to_households)
+    tags: Mapped[list[Tag]] = orm.relationship(secondary=plan_rules_to_tags)
 
 
 AT = datetime(2024, 2, 29, 12, 30, tzinfo=UTC)
@@ -208,10 +172,8 @@ def fill(db: Any) -> None:
     ]
     recipe.parts.insert(0, Part(quantity=0.25))
     recipe.tags = [Tag(name="warm"), Tag(name="cheap")]
-    recipe.categories = [Category(name="Soups", slug="soups", group_id=group.id)]
-    recipe.extras = [Extra(key="by", value="ada")]
     db.add(User(email="ada@x.org", group_id=group.id, login="oidc", favourites=[recipe]))
-    db.add(PlanRule(households=[Household(name="us", group_id=group.id)]))
+    db.add(PlanRule(tags=recipe.tags[:1]))
 
 
 def read(db: Any) -> list[Any]:
@@ -224,11 +186,11 @@ def read(db: Any) -> list[Any]:
         recipe.parts[1].food.aliases[0].name,
         sorted(tag.name for tag in recipe.tags),
         (user.login, user.favourites == [recipe]),
-        (rule.day, rule.query, rule.active, rule.households[0].name),
+        (rule.day, rule.query, rule.active, rule.tags[0].name),
     ]
 
 
 READ = [
     ("Süppchen 🍲", 0, AT), [0.25, 1.5, 2], "porree", ["cheap", "warm"], ("oidc", True),
-    ("unset", "", True, "us"),
+    ("unset", "", True, "warm"),
 ]  # fmt: skip
