@@ -142,6 +142,11 @@ def show_request(page):
     page.locator(".noventa").click()
 
 
+def show_requests(page):
+    page.goto("/")
+    page.goto("/_noventa/requests")
+
+
 def show_notice(page):
     rename(page, "Countess Lovelace")
     page.locator("#noventa-notice").wait_for()
@@ -166,7 +171,7 @@ SCREENS = {
     "own-500": (lambda page: page.goto("/busy"), "Internal Server Error · hello"),
     "notice": (show_notice, "Admin · hello"),
     "map": (lambda page: page.goto("/_noventa/"), "Map · hello"),
-    "requests": (lambda page: page.goto("/_noventa/requests"), "Requests · hello"),
+    "requests": (show_requests, "Requests · hello"),
     "request": (show_request, r"GET /, [\d.]+ ms · hello"),
     "error": (lambda page: page.goto("/broken"), "KeyError: 'Ada Lovelac' · GET /broken · hello"),
     "status": (lambda page: page.goto("/usres/7"), "404 Not Found · GET /usres/7 · hello"),
@@ -177,7 +182,8 @@ PLAIN = {
     "plain-500": ("/broken", "500 Internal Server Error · production"),
 }
 CHECK = """async rules => {
-    const found = await axe.run(document, {runOnly: rules, resultTypes: ["violations"]});
+    const options = {runOnly: rules, resultTypes: ["violations"], preload: false};
+    const found = await axe.run(document, options);
     return found.violations.map(one => [one.id, one.help, ...one.nodes.map(node => node.html)]);
 }"""
 
