@@ -4648,8 +4648,8 @@ def chapters() -> dict[str, Chapter]:
     """The guide by the names of its chapters, in the order in which it is read."""
     found = {}
     for path in (data_folder("templates") / "guide").glob("*.md"):
-        _, _, text = path.read_text("utf-8").partition("\n")  # the first line is for its test
-        found[path.stem] = Chapter(text.partition("\n")[0].removeprefix("# "), text)
+        _, title, text = path.read_text("utf-8").split("\n", 2)  # the first is for its test
+        found[path.stem] = Chapter(title.removeprefix("# "), text)
     return {name: found[name] for name in sorted(found, key=_CHAPTERS.index)}
 
 
@@ -4661,7 +4661,8 @@ def guide(topic: str | None = None) -> int:
         say("The guide. `python -m noventa help TOPIC` shows a chapter:\n")
         say(columns([(f"  {name}", chapter.title) for name, chapter in known.items()]))
     elif topic in known:
-        pydoc.pager(wrapped(known[topic].text, sys.stdout, 0))
+        title, text = known[topic]
+        pydoc.pager(wrapped(f"# {title}\n{text}", sys.stdout, 0))
     else:
         complain(f"help: {topic!r} is no chapter; {did_you_mean(topic, known)}")
         return 2
