@@ -3200,11 +3200,7 @@ def revision_files(versions: Path) -> dict[str, RevisionFile]:
     """The revisions of a project by their ids, read without importing them, nor Alembic."""
     found = {}
     for path in sorted(versions.glob("*.py")):
-        try:
-            tree = ast.parse(path.read_text("utf-8"))
-        except (SyntaxError, UnicodeDecodeError) as error:
-            raise NoventaError(f"{path} is not Python: {error}.") from None
-        said = dict(_constants(tree))
+        said = dict(_constants(_parsed(path)))
         if said.get("revision"):
             parents, needs = (_tuple(said.get(name)) for name in ("down_revision", "depends_on"))
             found[str(said["revision"])] = RevisionFile(path, parents, needs)
@@ -3271,16 +3267,32 @@ def version_table(root: Path) -> sa.TableClause:
         "version_table": "alembic_version",
         "version_table_schema": None,
     }
-    text = environment.read_text("utf-8") if environment.exists() else ""
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.keyword) and node.arg in names:
-            if not isinstance(node.value, ast.Constant):
-                raise NoventaError(
-                    f"{environment}:{node.value.lineno}: {node.arg} is not written there as a text;"
-                    " the application reads it without running the file."
-                )
-            names[node.arg] = node.value.value
+    for name, value in _arguments(_parsed(environment)) if environment.exists() else ():
+        if name in names and not isinstance(value, ast.Constant):
+            raise NoventaError(
+                f"{environment}:{value.lineno}: {name} is not written there as a text;"
+                " the application reads it without running the file."
+            )
+        if name in names:
+            names[name] = value.value
     return sa.table(names["version_table"], schema=names["version_table_schema"])
+
+
+def _parsed(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_text("utf-8"))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise NoventaError(f"{path} is not Python: {error}.") from None
+
+
+def _arguments(tree: ast.Module) -> Iterator[tuple[Any, Any]]:
+    """`name=value` of every call, `**{"name": value}` too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword):
+            yield node.arg, node.value
+        elif isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                yield getattr(key, "value", None), value
 
 
 def _constants(tree: ast.Module) -> Iterator[tuple[str, Any]]:

@@ -391,14 +391,34 @@ def every_command_agrees(site, capsys):
 
 
 @only_sqlite
-def test_the_version_table_of_env_counts_everywhere(site, capsys):
+@pytest.mark.parametrize("options", ['version_table="steps"', '**{"version_table": "steps"}'])
+def test_the_version_table_of_env_counts_everywhere(site, capsys, options):
     site.models(PLAYERS)
-    say_in_env(site, 'version_table="steps"')
+    say_in_env(site, options)
     site.autogenerate("players")
     every_command_agrees(site, capsys)
     assert site.tables() == {"users", "awards", "steps"}
     assert site.migrate("downgrade", "base") == 0, capsys.readouterr().err
     assert site.tables() == {"steps"}
+
+
+UNREAD = {
+    "version_table=NAME": "version_table is not written there as a text",
+    "version_table=": "env.py is not Python",
+}
+
+
+@only_sqlite
+@pytest.mark.parametrize(("options", "told"), UNREAD.items(), ids=UNREAD)
+def test_the_application_starts_and_says_what_it_cannot_read_in_env(site, caplog, options, told):
+    site.revision("a1", "pass")
+    assert site.migrate() == 0
+    say_in_env(site, options, before='NAME = "steps"')
+    with project_imports(site.root):
+        app = App(load_project(site.root).registry, site.config)
+    assert ask(app).status == 404
+    app.database.engine.dispose()
+    assert told in caplog.text
 
 
 @only_postgresql
