@@ -4474,6 +4474,417 @@ class Queries(list[str]):
         return f"{len(self)} queries{''.join(lines)}"
 
 
+class Gate:
+    """Who may ask: those who know the site's name, in debug this machine only; and for what
+    changes something, a page of the site itself."""
+
+    def __init__(self, config: Config) -> None:
+        self._debug: bool = config["debug"]
+        self._answers_to = functools.lru_cache(maxsize=100)(config.answers_to)
+        self._trusted_origins = frozenset(map(origin_of, config["trusted_origins"]))
+        self.is_open = not (self._debug or config["server.hosts"])
+
+    def check_visitor(self, request: Request) -> None:
+        """Refuses a Host that is not ours, and in debug everybody but this machine."""
+        if self._debug:
+            refuse_strangers(request.environ)
+            return
+        environ = request.environ
+        host = str(environ.get("HTTP_HOST", environ.get("SERVER_NAME", "")))  # as WebOb
+        if not self._answers_to(host):
+            detail = f"Host is {host[:80]!a}; if it is yours, write it into server.hosts."
+            raise Refusal(400, "unknown-host", detail=detail)
+
+    def check_origin(self, request: Request, route: Route) -> None:
+        if isinstance(route, Mount) or (isinstance(route, Endpoint) and route.cross_origin):
+            return
+        evidence = self.is_same_origin(request)
+        if evidence is None and isinstance(route, Endpoint):
+            raise Refusal(403, "no-origin")
+        if evidence is False:
+            origin, own = request.environ.get("HTTP_ORIGIN", ""), self._own_origin(request)
+            detail = f"Origin {origin[:80]!a} is neither {own[:80]!a} nor in trusted_origins;"
+            detail += " a proxy that speaks TLS must tell the server that the scheme is https."
+            raise Refusal(403, "other-origin", detail=detail)
+
+    def is_same_origin(self, request: Request) -> bool | None:
+        """Whether a page of this site sent the request; None where the browser does not say.
+
+        Fetch Metadata (W3C) decides, and without it the Origin (RFC 6454); but first who is
+        trusted, which to Fetch Metadata is another site.
+        """
+        environ = request.environ
+        origin, site = environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE")
+        if origin and self._trusted_origins and origin_of(origin) in self._trusted_origins:
+            return True
+        if site is not None:
+            return site in ("same-origin", "none")
+        if origin is None:
+            return None
+        sent = origin_of(origin)
+        return sent is not None and sent == origin_of(self._own_origin(request))
+
+    def _own_origin(self, request: Request) -> str:
+        scheme = request.environ.get("wsgi.url_scheme", "http")
+        return f"{scheme}://{request.environ.get('HTTP_HOST', '')}"
+
+
+class Answers:
+    """Makes what is sent: pages, redirects, errors, refusals, and what a handler answered itself,
+    each with the default headers and the session's cookie."""
+
+    def __init__(
+        self, config: Config, components: Components, sessions: SessionCookies, database: Database
+    ) -> None:
+        self.config, self.components = config, components
+        self.sessions, self.database = sessions, database
+        self.workbench: Workbench | None = None
+        self._debug: bool = config["debug"]
+        self._headers = _chosen_headers(config["headers"])
+        source = (data_folder("templates") / "error.html").read_text("utf-8")
+        self._error_page = jinja2.Environment(autoescape=True).from_string(source)
+
+    def page(self, html: str, status: int = 200) -> Answer:
+        """A page of HTML as an answer, with the headers of every page."""
+        return self.make("text/html; charset=UTF-8", html.encode("utf-8"), status)
+
+    def framework_page(self, html: str, status: int) -> Answer:
+        """A page of Noventa's own, which may load nothing."""
+        answer = self.page(html, status)
+        answer.headers["Content-Security-Policy"] = strict_policy(html)
+        return answer
+
+    def make(self, content_type: str, body: bytes, status: int = 200) -> Answer:
+        """An answer of ours: every header of it was made here, or checked with the settings."""
+        if status in (204, 304):  # they have no body (RFC 9110, 15.3.5 and 15.4.5)
+            return Answer(_status_line(status), [*self._headers], [])
+        body = b"" if status == 205 else body
+        headers = [
+            ("Content-Type", content_type),
+            ("Content-Length", str(len(body))),
+            *self._headers,
+        ]
+        return Answer(_status_line(status), headers, [body])
+
+    def redirect(self, exchange: Exchange, target: str) -> Answer:
+        answer = self.make("text/html; charset=UTF-8", b"", 303)
+        answer.headerlist.append(("Location", exchange.request.prefix + target))
+        return answer
+
+    def of_result(
+        self, exchange: Exchange, result: Result | webob.Response
+    ) -> Answer | webob.Response:
+        """What a guard, or a handler inside a page, answers for the whole request."""
+        if isinstance(result, webob.Response):
+            return result
+        if result.redirect is not None:
+            return self.redirect(exchange, result.redirect)
+        return self.error(exchange, result.status, result.values.get("message"))
+
+    def error(self, exchange: Exchange, status: int, message: str | None = None) -> Answer:
+        """An error as the client prefers it: problem+json (RFC 9457), the application's page, or
+        ours where that fails."""
+        title = _status_line(status)[4:]
+        shown = {
+            "status": status, "title": title, "message": message or _MESSAGES.get(status, title),
+            "reference": exchange.reference,
+        }  # fmt: skip
+        if _prefers_json(exchange.request, default=exchange.is_data):
+            problem = {"title": title, "status": status, "detail": shown["message"]}
+            if exchange.reference:
+                problem["reference"] = exchange.reference
+            answer = self.make(_PROBLEM, _JSON.encode(problem).encode(), status)
+        else:
+            answer = self._page_of_error(exchange, shown)
+            if exchange.session.touched:
+                make_private(answer)
+        answer.headerlist.append(("Vary", "Accept"))
+        return answer
+
+    def of_http_error(self, exchange: Exchange, error: webob.Response) -> Answer | webob.Response:
+        """An error page for what a handler raised; what has a body of its own stays as it is."""
+        if error.has_body or error.status_int < 400:
+            return error
+        answer = self.error(exchange, error.status_int, getattr(error, "detail", None))
+        kept = [(n, v) for n, v in error.headerlist if not n.lower().startswith("content-")]
+        answer.headerlist += kept
+        return answer
+
+    def _page_of_error(self, exchange: Exchange, shown: dict[str, Any]) -> Answer:
+        """In debug one that says why, where nothing of the application failed; else its own, else
+        ours."""
+        page, bench = self.components.error_page(shown["status"]), self.workbench
+        html = None
+        if page and not (bench and bench.explains(exchange, shown["status"])):
+            html = self._own_error_page(exchange, page, shown)
+        if html is not None:
+            return self.page(html, shown["status"])
+        if bench:
+            return bench.status_page(exchange, shown)
+        home, name = exchange.url("/"), self.config.name
+        html = self._error_page.render(shown, home=home, name=name)
+        return self.framework_page(html, shown["status"])
+
+    def _own_error_page(
+        self, exchange: Exchange, page: CompiledComponent, shown: dict[str, Any]
+    ) -> str | None:
+        """The application's error page, with a look at the database of its own; None if it fails,
+        or the database is away."""
+        request = exchange.request
+        if not exchange.reference:  # nothing was logged yet
+            what, status, reference = described(request.environ), shown["status"], exchange.refer()
+            log.info("answered %s: %d, reference %s", what, status, reference)
+            shown["reference"] = reference
+        if exchange.unavailable:
+            return None
+        try:
+            exchange.scope.begin_anew(writes=False)
+            exchange.trail[:] = [page.template]
+            return Rendering(self.components, exchange, Posted("", shown)).page(page, {})
+        except Exception as error:
+            log.error("the error page %s failed: %s", page.template, error, exc_info=error)
+            return None
+
+    def of_failure(self, exchange: Exchange, error: BaseException) -> Answer:
+        what, trail = described(exchange.request.environ), " > ".join(exchange.trail)
+        if isinstance(error, Refusal):
+            return self._refused(exchange, error)
+        large = isinstance(error, OverflowError) and "SQLite" in str(error)  # no error of DB-API
+        if large or is_bad_value(error):
+            said = _CONTROLS.sub(" ", str(getattr(error, "orig", error)))[:200]
+            refusal = Refusal(400, "bad-value", detail=said)
+            return self._refused(exchange, refusal, error)
+        if is_unavailable(error):
+            late = not exchange.scope.writes and is_late_write(error)
+            remedy = _WRITES_LATE.format(trail) if late else ""
+            self.database.report_unavailable(error, remedy)
+            exchange.unavailable = True
+            said = f"{shown_url(self.database.engine.url)}: {error.__cause__ or error}{remedy}"
+            answer = self.error(exchange, 503, said if self._debug else None)
+            answer.headers["Retry-After"] = str(_RETRY_AFTER)
+            return answer
+        where, reference = trail or "?", exchange.refer()
+        name = type(error).__name__
+        log.error("500 %s in %s: %s, reference %s", what, where, name, reference, exc_info=error)
+        return self._debug_page(exchange, error, 500) or self.error(exchange, 500)
+
+    def _refused(
+        self, exchange: Exchange, refusal: Refusal, fault: BaseException | None = None
+    ) -> Answer:
+        """`fault` is what was raised; it may be one of ours, so it is shown as a 500 would be."""
+        what, trail = described(exchange.request.environ), " > ".join(exchange.trail)
+        reason, status, detail = refusal.reason, refusal.status, refusal.detail
+        said = f"in {trail}: {detail}" if trail and detail else detail
+        end = f", {said}" if said else ""
+        log.warning("refused %s: %s (%d)%s", what, reason, status, end, exc_info=fault)
+        shown = self._debug_page(exchange, fault, status) if fault is not None else None
+        if self.workbench is not None:
+            self.workbench.note_refusal(reason)
+        answer = shown or self.error(exchange, status, said if self._debug else None)
+        for name, value in {**refusal.headers, "X-Noventa-Refused": reason}.items():
+            answer.headers[name] = value
+        return answer
+
+    def _debug_page(self, exchange: Exchange, error: BaseException, status: int) -> Answer | None:
+        if self.workbench is None or _prefers_json(exchange.request, default=False):
+            return None
+        return self.workbench.error_page(exchange, error, status)
+
+    def finish(self, exchange: Exchange, response: Answer | webob.Response) -> Answer:
+        """With the session's cookie; what a handler returned is copied and checked."""
+        session, request = exchange.session, exchange.request
+        answer = response if isinstance(response, Answer) else self._copied(exchange, response)
+        is_redirect = answer.status.startswith("3") and "Location" in answer.headers
+        if is_redirect and not exchange.mounted and _asks_for_fragment(request):
+            self._redirect_page(request, answer)
+        if session.touched:
+            if session.shown and request.method != "HEAD":
+                del session.state["flashes"][: session.shown]
+            self.sessions.save(session, request, answer)
+        elif not (exchange.mounted or isinstance(response.app_iter, (*_WHOLE, _OpenFile))):
+            if "public" in _words((answer.headers.get("Cache-Control") or "").lower()):
+                session.forbid()
+            else:
+                make_private(answer)  # it may read the session when nothing can be said any more
+        return answer
+
+    def _redirect_page(self, request: Request, answer: Answer) -> None:
+        """A script would follow a redirect itself, and put a page where a fragment was."""
+        header = "HX-Redirect" if "HTTP_HX_REQUEST" in request.environ else "Noventa-Redirect"
+        answer.headers[header] = target = answer.headers.pop("Location")
+        shown = _WITHOUT_ORIGIN.sub("", request.environ.get("HTTP_HX_CURRENT_URL", ""))
+        if "#" in target and target.partition("#")[0] == shown:  # else it would only scroll
+            answer.headers["HX-Refresh"] = "true"
+        answer.headers["Cache-Control"] = "no-store"  # a 204 may be kept (RFC 9110, 15.3.5)
+        answer.status = _status_line(204)
+        self.complete(answer)
+
+    def _copied(self, exchange: Exchange, response: webob.Response) -> Answer:
+        """A copy, as it may be shared, whose headers are checked and complete."""
+        request = exchange.request
+        sent = _conditional(request, response) if response.conditional_response else response
+        answer = Answer(sent.status, [*sent.headerlist], sent.app_iter)
+        if exchange.mounted:
+            _check_headers(answer)
+            return answer
+        given = self.complete(answer)
+        if "Location" in given:
+            location = response.headers["Location"]  # WebOb's own is made absolute from Host
+            if isinstance(response, Redirect) and location.startswith("/"):
+                location = request.prefix + location  # of ours: it leads below the mount's prefix
+            answer.headers["Location"] = _checked_location(location)
+        _check_headers(answer)
+        return answer
+
+    def complete(self, answer: Answer) -> set[str]:
+        """Adds the default headers, and the length of a body that is whole; the names given."""
+        given = {name.title() for name, _ in answer.headerlist}
+        if "Content-Type" not in given and isinstance(answer.app_iter, _WHOLE):
+            answer.headerlist.append(("Content-Type", _kind_of(b"".join(answer.app_iter))))
+        answer.headerlist += [pair for pair in self._headers if pair[0] not in given]
+        if answer.status[:3] in ("204", "304"):
+            for name in ("Content-Type", "Content-Length"):
+                answer.headers.pop(name, None)
+            if hasattr(answer.app_iter, "close"):
+                answer.app_iter.close()
+            answer.app_iter = []
+        elif "Content-Length" not in given and isinstance(answer.app_iter, _WHOLE):
+            length = sum(map(len, answer.app_iter))
+            answer.headerlist.append(("Content-Length", str(length)))
+        return given
+
+
+class Pages:
+    """Answers for a page: shows it, or one component of it, or runs the action of a form."""
+
+    def __init__(
+        self, config: Config, components: Components, answers: Answers, gate: Gate
+    ) -> None:
+        self.components, self.answers, self.gate = components, answers, gate
+        self._ticket_age: int = config["session.ticket_age"]
+
+    def respond(self, exchange: Exchange, page: Page) -> Answer | webob.Response:
+        request, components = exchange.request, self.components
+        if exchange.reads and not (request.query_string and FRAGMENT in request.args):
+            return self.answers.page(self.render(exchange, page), exchange.status)
+        if exchange.reads:
+            ticket = self._ticket(request, components.fragments, request.args)
+        else:
+            ticket = self._ticket(request, components.tickets, request.form)
+            request.form.discard(components.tickets.field_name)
+        named = components.by_name.get(ticket.component)
+        compiled = named if ticket.component else components.by_page[page]
+        if compiled is None or (ticket.action not in compiled.actions and not exchange.reads):
+            raise Refusal(409, "unknown-action")
+        if ticket.guards != components.guards:
+            raise Refusal(409, "changed-guards")
+        if reason := self._outdated(exchange.session, ticket):
+            if exchange.reads:
+                raise Refusal(403, reason)
+            return self._ask_again(exchange, page, ticket, reason)
+        inside = [(compiled.name, ticket.props)] if compiled.name and not exchange.reads else []
+        for name, props in (*ticket.around, *inside):
+            exchange.trail.append(name)
+            components.by_name[name].check_guard(exchange, props)
+        if exchange.reads:
+            html = Rendering(components, exchange, None).fragment(compiled, ticket)
+            return self.answers.page(html, exchange.status)
+        return self._act(exchange, page, ticket, compiled)
+
+    def _outdated(self, session: Session, ticket: Ticket) -> str | None:
+        if ticket.nonce != session.state["nonce"]:
+            return "other-session"
+        age = time.time() - ticket.issued
+        return None if -_CLOCKS_DIFFER <= age <= self._ticket_age else "old-ticket"
+
+    def _ticket(self, request: Request, tickets: Tickets, fields: Values[str]) -> Ticket:
+        try:
+            ticket = tickets.read(fields)
+        except BadTicket as error:
+            status = {"bad-signature": 403, "outdated-ticket": 409}.get(error.reason, 400)
+            raise Refusal(status, error.reason) from None
+        if ticket.path != request.script_name + request.path_info:
+            raise Refusal(403, "other-page")
+        return ticket
+
+    def _ask_again(self, exchange: Exchange, page: Page, ticket: Ticket, reason: str) -> Answer:
+        """The session changed since the form was shown, say by a login in another tab, or much
+        time has gone by: who may have been given it then is to see it again now."""
+        request, session = exchange.request, exchange.session
+        if not self.gate.is_same_origin(request):
+            raise Refusal(403, reason)
+        log.warning("refused %s: %s (403), asked again", described(request.environ), reason)
+        text = _ASKED_AGAIN[reason]
+        session.flash(text, "warning")
+        typed = Posted(ticket.instance, {"values": request.form, "errors": {"form": text}})
+        exchange.scope.begin_anew(writes=page.writes)
+        html = self.render(exchange, page, typed)
+        if not session.shown:  # the page shows no messages: say it all the same
+            session.state["flashes"].pop()
+            html = inserted(html, f'<p role="status">{escape(text)}</p>')
+        answer = self._whole_page(request, html, 403)
+        answer.headers["X-Noventa-Refused"] = reason
+        return answer
+
+    def _act(
+        self, exchange: Exchange, page: Page, ticket: Ticket, compiled: CompiledComponent
+    ) -> Answer | webob.Response:
+        action = compiled.actions[ticket.action]
+        result = call(exchange, action, ticket.props, compiled.retries)
+        if isinstance(result, webob.Response):
+            settle(exchange, action, result.status_int)
+            return result
+        result = read_result(result, action)
+        settle(exchange, action, result.status)
+        if result.redirect is not None:
+            return self.answers.redirect(exchange, result.redirect)
+        del exchange.trail[1:]  # the page is shown now
+        exchange.scope.begin_anew(writes=page.writes)
+        exchange.status = result.status
+        posted = Posted(ticket.instance, result.values)
+        if _asks_for_fragment(exchange.request) and compiled.name and ticket.alone:
+            html = Rendering(self.components, exchange, posted).fragment(compiled, ticket)
+            return self.answers.page(html, exchange.status)
+        html = self.render(exchange, page, posted)
+        return self._whole_page(exchange.request, html, exchange.status)
+
+    def _whole_page(self, request: Request, html: str, status: int) -> Answer:
+        """The answer to a form. htmx would put it where it wanted a component, and shows no 403."""
+        if "HTTP_HX_REQUEST" not in request.environ or not _asks_for_fragment(request):
+            return self.answers.page(html, status)
+        answer = self.answers.page(html, 422 if status == 403 else status)
+        answer.headerlist += [("HX-Retarget", "body"), ("HX-Reswap", "innerHTML")]
+        return answer
+
+    def render(self, exchange: Exchange, page: Page, posted: Posted | None = None) -> str:
+        rendering = Rendering(self.components, exchange, posted)
+        html = rendering.page(self.components.by_page[page], exchange.request.view_args)
+        return (
+            html
+            if self.answers.workbench is None
+            else self.answers.workbench.with_notices(exchange, html)
+        )
+
+
+def call(exchange: Exchange, handler: Handler, arguments: Mapping[str, Any], retries: int) -> Any:
+    """What a handler returns; after a conflict it finds everything as it was before."""
+    given = exchange.request, exchange.session, exchange.db
+    exchange.trail.append(name_of(handler))
+    if retries:
+        restore = exchange.session.checkpoint()
+
+        def attempt() -> Any:
+            exchange.request.rewind()
+            restore()
+            return handler(*given, **arguments)
+
+        returned = exchange.scope.replay(attempt, retries)
+    else:
+        returned = handler(*given, **arguments)
+    exchange.trail.pop()
+    return returned
+
+
 class App:
     """A WSGI application: `App(registry, Config.load(folder))`.
 
@@ -4491,19 +4902,15 @@ class App:
         self.database = Database(config)
         self._compare_revisions()
         self.sessions = SessionCookies(config)
+        self.gate = Gate(config)
+        self.answers = Answers(config, self.components, self.sessions, self.database)
+        self.pages = Pages(config, self.components, self.answers, self.gate)
         self._limits = {name: config[f"limits.{name}"] for name in _DEFAULT_LIMITS}
-        self._headers = _chosen_headers(config["headers"])
-        self._debug: bool = config["debug"]
-        self._checks_visitors = bool(self._debug or config["server.hosts"])
-        self._answers_to = functools.lru_cache(maxsize=100)(config.answers_to)
-        self._trusted_origins = frozenset(map(origin_of, config["trusted_origins"]))
-        source = (data_folder("templates") / "error.html").read_text("utf-8")
-        self._error_page = jinja2.Environment(autoescape=True).from_string(source)
         self.workbench: Workbench | None = None
-        if self._debug:
+        if config["debug"]:
             from noventa_cli import Workbench  # noqa: PLC0415 - in production nothing of it is loaded
 
-            self.workbench = Workbench(self)
+            self.workbench = self.answers.workbench = Workbench(self)
 
     def __repr__(self) -> str:
         return f"<App {self.config.root.name}, {self.database!r}>"
@@ -4570,7 +4977,7 @@ class App:
         compiled.check_props(props, action)
         with self._alone(posted, session, writes=True) as exchange:
             compiled.check_guard(exchange, props)
-            returned = self._call(exchange, handler, props, compiled.retries)
+            returned = call(exchange, handler, props, compiled.retries)
             if isinstance(returned, webob.Response):
                 status = returned.status_int
             else:
@@ -4593,14 +5000,14 @@ class App:
 
     def _respond(self, exchange: Exchange) -> Answer:
         try:
-            return self._finish(exchange, self._answer(exchange))
+            return self.answers.finish(exchange, self._answer(exchange))
         except (Exception, SystemExit) as error:
             # In a server's worker thread SystemExit would leave the client hanging; in the main
             # thread it may be the server's own way to stop.
             in_main = threading.current_thread() is threading.main_thread()
             if isinstance(error, SystemExit) and in_main:
                 raise
-            return self._failure(exchange, error)
+            return self.answers.of_failure(exchange, error)
 
     def _compare_revisions(self) -> None:
         """Says, or with `migrations.on_mismatch: refuse` insists, that the database is at head."""
@@ -4619,19 +5026,19 @@ class App:
             response = self._publish(exchange)
         except Answered as answered:
             exchange.session.shown = 0  # the page that showed them is not sent
-            response = self._result(exchange, answered.result)
+            response = self.answers.of_result(exchange, answered.result)
         except webob.exc.HTTPException as error:
             exchange.session.shown = 0
             response = error.with_traceback(None).wsgi_response  # itself: else a circle
             settle(exchange, None, response.status_int)
         if isinstance(response, webob.exc.WSGIHTTPException):  # raised or returned
-            return self._http_error(exchange, response)
+            return self.answers.of_http_error(exchange, response)
         return response
 
     def _publish(self, exchange: Exchange) -> Answer | webob.Response:
         request = exchange.request
-        if self._checks_visitors:
-            self._check_visitor(request)
+        if not self.gate.is_open:
+            self.gate.check_visitor(request)
         path = request.check()
         if self.workbench is not None and path.startswith(self.workbench.path):
             return self.workbench.page(exchange, path)
@@ -4644,7 +5051,7 @@ class App:
         if (answer := self._options(request, methods)) is not None:
             return answer
         if not exchange.reads:
-            self._check_origin(request, route)
+            self.gate.check_origin(request, route)
         elif isinstance(route, (Page, Endpoint)):
             exchange.scope.writes = route.writes
         for guard in (*self.registry.guards, *route.guards):
@@ -4658,7 +5065,7 @@ class App:
         if isinstance(route, Static):
             answer = self.components.static.respond(request, route, tail)
             if isinstance(answer, Answer):
-                self._complete(answer)
+                self.answers.complete(answer)
             return answer
         environ = request.environ
         sent = environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ
@@ -4671,18 +5078,7 @@ class App:
         if isinstance(route, Endpoint):
             request.receive()
             return self._endpoint(exchange, route)
-        return self._page(exchange, route)
-
-    def _check_visitor(self, request: Request) -> None:
-        """Refuses a Host that is not ours, and in debug everybody but this machine."""
-        if self._debug:
-            refuse_strangers(request.environ)
-            return
-        environ = request.environ
-        host = str(environ.get("HTTP_HOST", environ.get("SERVER_NAME", "")))  # as WebOb
-        if not self._answers_to(host):
-            detail = f"Host is {host[:80]!a}; if it is yours, write it into server.hosts."
-            raise Refusal(400, "unknown-host", detail=detail)
+        return self.pages.respond(exchange, route)
 
     def _other_form(self, request: Request, path: str) -> webob.Response:
         other = self.router.other_form(path)
@@ -4700,56 +5096,8 @@ class App:
         allow = ", ".join(sorted({*methods, "OPTIONS"}))
         if method != "OPTIONS":
             raise Refusal(405, "method", {"Allow": allow})
-        answer = self.page("", 204)
+        answer = self.answers.page("", 204)
         answer.headers["Allow"] = allow
-        return answer
-
-    def _check_origin(self, request: Request, route: Route) -> None:
-        if isinstance(route, Mount) or (isinstance(route, Endpoint) and route.cross_origin):
-            return
-        evidence = self._same_origin(request)
-        if evidence is None and isinstance(route, Endpoint):
-            raise Refusal(403, "no-origin")
-        if evidence is False:
-            origin, own = request.environ.get("HTTP_ORIGIN", ""), self._own_origin(request)
-            detail = f"Origin {origin[:80]!a} is neither {own[:80]!a} nor in trusted_origins;"
-            detail += " a proxy that speaks TLS must tell the server that the scheme is https."
-            raise Refusal(403, "other-origin", detail=detail)
-
-    def _same_origin(self, request: Request) -> bool | None:
-        """Whether a page of this site sent the request; None where the browser does not say.
-
-        Fetch Metadata (W3C) decides, and without it the Origin (RFC 6454); but first who is
-        trusted, which to Fetch Metadata is another site.
-        """
-        environ = request.environ
-        origin, site = environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE")
-        if origin and self._trusted_origins and origin_of(origin) in self._trusted_origins:
-            return True
-        if site is not None:
-            return site in ("same-origin", "none")
-        if origin is None:
-            return None
-        sent = origin_of(origin)
-        return sent is not None and sent == origin_of(self._own_origin(request))
-
-    def _own_origin(self, request: Request) -> str:
-        scheme = request.environ.get("wsgi.url_scheme", "http")
-        return f"{scheme}://{request.environ.get('HTTP_HOST', '')}"
-
-    def _result(
-        self, exchange: Exchange, result: Result | webob.Response
-    ) -> Answer | webob.Response:
-        """What a guard, or a handler inside a page, answers for the whole request."""
-        if isinstance(result, webob.Response):
-            return result
-        if result.redirect is not None:
-            return self._redirect(exchange, result.redirect)
-        return self._error(exchange, result.status, result.values.get("message"))
-
-    def _redirect(self, exchange: Exchange, target: str) -> Answer:
-        answer = self._whole("text/html; charset=UTF-8", b"", 303)
-        answer.headerlist.append(("Location", exchange.request.prefix + target))
         return answer
 
     def _mounted(self, exchange: Exchange, route: Mount, tail: str) -> webob.Response:
@@ -4763,328 +5111,16 @@ class App:
         return webob.request.BaseRequest(environ).send(route.application, catch_exc_info=True)
 
     def _endpoint(self, exchange: Exchange, route: Endpoint) -> Answer | webob.Response:
-        result = self._call(exchange, route.handler, exchange.request.view_args, route.retries)
+        result = call(exchange, route.handler, exchange.request.view_args, route.retries)
         if isinstance(result, webob.Response):
             settle(exchange, route.handler, result.status_int)
             return result
         result = read_result(result, route.handler, is_data=True)
         settle(exchange, route.handler, result.status)
         if result.redirect is not None:
-            return self._redirect(exchange, result.redirect)
+            return self.answers.redirect(exchange, result.redirect)
         body = encode_json(result.values, route.handler)
-        return self._whole("application/json", body, result.status)
-
-    def _page(self, exchange: Exchange, page: Page) -> Answer | webob.Response:
-        request, components = exchange.request, self.components
-        if exchange.reads and not (request.query_string and FRAGMENT in request.args):
-            return self.page(self._render(exchange, page), exchange.status)
-        if exchange.reads:
-            ticket = self._ticket(request, components.fragments, request.args)
-        else:
-            ticket = self._ticket(request, components.tickets, request.form)
-            request.form.discard(components.tickets.field_name)
-        named = components.by_name.get(ticket.component)
-        compiled = named if ticket.component else components.by_page[page]
-        if compiled is None or (ticket.action not in compiled.actions and not exchange.reads):
-            raise Refusal(409, "unknown-action")
-        if ticket.guards != components.guards:
-            raise Refusal(409, "changed-guards")
-        if reason := self._outdated(exchange.session, ticket):
-            if exchange.reads:
-                raise Refusal(403, reason)
-            return self._ask_again(exchange, page, ticket, reason)
-        inside = [(compiled.name, ticket.props)] if compiled.name and not exchange.reads else []
-        for name, props in (*ticket.around, *inside):
-            exchange.trail.append(name)
-            components.by_name[name].check_guard(exchange, props)
-        if exchange.reads:
-            html = Rendering(components, exchange, None).fragment(compiled, ticket)
-            return self.page(html, exchange.status)
-        return self._act(exchange, page, ticket, compiled)
-
-    def _outdated(self, session: Session, ticket: Ticket) -> str | None:
-        if ticket.nonce != session.state["nonce"]:
-            return "other-session"
-        age = time.time() - ticket.issued
-        return None if -_CLOCKS_DIFFER <= age <= self.config["session.ticket_age"] else "old-ticket"
-
-    def _ticket(self, request: Request, tickets: Tickets, fields: Values[str]) -> Ticket:
-        try:
-            ticket = tickets.read(fields)
-        except BadTicket as error:
-            status = {"bad-signature": 403, "outdated-ticket": 409}.get(error.reason, 400)
-            raise Refusal(status, error.reason) from None
-        if ticket.path != request.script_name + request.path_info:
-            raise Refusal(403, "other-page")
-        return ticket
-
-    def _ask_again(self, exchange: Exchange, page: Page, ticket: Ticket, reason: str) -> Answer:
-        """The session changed since the form was shown, say by a login in another tab, or much
-        time has gone by: who may have been given it then is to see it again now."""
-        request, session = exchange.request, exchange.session
-        if not self._same_origin(request):
-            raise Refusal(403, reason)
-        log.warning("refused %s: %s (403), asked again", described(request.environ), reason)
-        text = _ASKED_AGAIN[reason]
-        session.flash(text, "warning")
-        typed = Posted(ticket.instance, {"values": request.form, "errors": {"form": text}})
-        exchange.scope.begin_anew(writes=page.writes)
-        html = self._render(exchange, page, typed)
-        if not session.shown:  # the page shows no messages: say it all the same
-            session.state["flashes"].pop()
-            html = inserted(html, f'<p role="status">{escape(text)}</p>')
-        answer = self._whole_page(request, html, 403)
-        answer.headers["X-Noventa-Refused"] = reason
-        return answer
-
-    def _act(
-        self, exchange: Exchange, page: Page, ticket: Ticket, compiled: CompiledComponent
-    ) -> Answer | webob.Response:
-        action = compiled.actions[ticket.action]
-        result = self._call(exchange, action, ticket.props, compiled.retries)
-        if isinstance(result, webob.Response):
-            settle(exchange, action, result.status_int)
-            return result
-        result = read_result(result, action)
-        settle(exchange, action, result.status)
-        if result.redirect is not None:
-            return self._redirect(exchange, result.redirect)
-        del exchange.trail[1:]  # the page is shown now
-        exchange.scope.begin_anew(writes=page.writes)
-        exchange.status = result.status
-        posted = Posted(ticket.instance, result.values)
-        if _asks_for_fragment(exchange.request) and compiled.name and ticket.alone:
-            html = Rendering(self.components, exchange, posted).fragment(compiled, ticket)
-            return self.page(html, exchange.status)
-        html = self._render(exchange, page, posted)
-        return self._whole_page(exchange.request, html, exchange.status)
-
-    def _whole_page(self, request: Request, html: str, status: int) -> Answer:
-        """The answer to a form. htmx would put it where it wanted a component, and shows no 403."""
-        if "HTTP_HX_REQUEST" not in request.environ or not _asks_for_fragment(request):
-            return self.page(html, status)
-        answer = self.page(html, 422 if status == 403 else status)
-        answer.headerlist += [("HX-Retarget", "body"), ("HX-Reswap", "innerHTML")]
-        return answer
-
-    def _call(
-        self, exchange: Exchange, handler: Handler, arguments: Mapping[str, Any], retries: int
-    ) -> Any:
-        """What a handler returns; after a conflict it finds everything as it was before."""
-        given = exchange.request, exchange.session, exchange.db
-        exchange.trail.append(name_of(handler))
-        if retries:
-            restore = exchange.session.checkpoint()
-
-            def attempt() -> Any:
-                exchange.request.rewind()
-                restore()
-                return handler(*given, **arguments)
-
-            returned = exchange.scope.replay(attempt, retries)
-        else:
-            returned = handler(*given, **arguments)
-        exchange.trail.pop()
-        return returned
-
-    def _render(self, exchange: Exchange, page: Page, posted: Posted | None = None) -> str:
-        rendering = Rendering(self.components, exchange, posted)
-        html = rendering.page(self.components.by_page[page], exchange.request.view_args)
-        return html if self.workbench is None else self.workbench.with_notices(exchange, html)
-
-    def page(self, html: str, status: int = 200) -> Answer:
-        """A page of HTML as an answer, with the headers of every page."""
-        return self._whole("text/html; charset=UTF-8", html.encode("utf-8"), status)
-
-    def framework_page(self, html: str, status: int) -> Answer:
-        """A page of Noventa's own, which may load nothing."""
-        answer = self.page(html, status)
-        answer.headers["Content-Security-Policy"] = strict_policy(html)
-        return answer
-
-    def _whole(self, content_type: str, body: bytes, status: int = 200) -> Answer:
-        """An answer of ours: every header of it was made here, or checked with the settings."""
-        if status in (204, 304):  # they have no body (RFC 9110, 15.3.5 and 15.4.5)
-            return Answer(_status_line(status), [*self._headers], [])
-        body = b"" if status == 205 else body
-        headers = [
-            ("Content-Type", content_type),
-            ("Content-Length", str(len(body))),
-            *self._headers,
-        ]
-        return Answer(_status_line(status), headers, [body])
-
-    def _http_error(self, exchange: Exchange, error: webob.Response) -> Answer | webob.Response:
-        """An error page for what a handler raised; what has a body of its own stays as it is."""
-        if error.has_body or error.status_int < 400:
-            return error
-        answer = self._error(exchange, error.status_int, getattr(error, "detail", None))
-        kept = [(n, v) for n, v in error.headerlist if not n.lower().startswith("content-")]
-        answer.headerlist += kept
-        return answer
-
-    def _error(self, exchange: Exchange, status: int, message: str | None = None) -> Answer:
-        """An error as the client prefers it: problem+json (RFC 9457), the application's page, or
-        ours where that fails."""
-        title = _status_line(status)[4:]
-        shown = {
-            "status": status, "title": title, "message": message or _MESSAGES.get(status, title),
-            "reference": exchange.reference,
-        }  # fmt: skip
-        if _prefers_json(exchange.request, default=exchange.is_data):
-            problem = {"title": title, "status": status, "detail": shown["message"]}
-            if exchange.reference:
-                problem["reference"] = exchange.reference
-            answer = self._whole(_PROBLEM, _JSON.encode(problem).encode(), status)
-        else:
-            answer = self._page_of_error(exchange, shown)
-            if exchange.session.touched:
-                make_private(answer)
-        answer.headerlist.append(("Vary", "Accept"))
-        return answer
-
-    def _page_of_error(self, exchange: Exchange, shown: dict[str, Any]) -> Answer:
-        """In debug one that says why, where nothing of the application failed; else its own, else
-        ours."""
-        page, bench = self.components.error_page(shown["status"]), self.workbench
-        html = None
-        if page and not (bench and bench.explains(exchange, shown["status"])):
-            html = self._own_error_page(exchange, page, shown)
-        if html is not None:
-            return self.page(html, shown["status"])
-        if bench:
-            return bench.status_page(exchange, shown)
-        home, name = exchange.url("/"), self.config.name
-        html = self._error_page.render(shown, home=home, name=name)
-        return self.framework_page(html, shown["status"])
-
-    def _own_error_page(
-        self, exchange: Exchange, page: CompiledComponent, shown: dict[str, Any]
-    ) -> str | None:
-        """The application's error page, with a look at the database of its own; None if it fails,
-        or the database is away."""
-        request = exchange.request
-        if not exchange.reference:  # nothing was logged yet
-            what, status, reference = described(request.environ), shown["status"], exchange.refer()
-            log.info("answered %s: %d, reference %s", what, status, reference)
-            shown["reference"] = reference
-        if exchange.unavailable:
-            return None
-        try:
-            exchange.scope.begin_anew(writes=False)
-            exchange.trail[:] = [page.template]
-            return Rendering(self.components, exchange, Posted("", shown)).page(page, {})
-        except Exception as error:
-            log.error("the error page %s failed: %s", page.template, error, exc_info=error)
-            return None
-
-    def _finish(self, exchange: Exchange, response: Answer | webob.Response) -> Answer:
-        """With the session's cookie; what a handler returned is copied and checked."""
-        session, request = exchange.session, exchange.request
-        answer = response if isinstance(response, Answer) else self._copied(exchange, response)
-        is_redirect = answer.status.startswith("3") and "Location" in answer.headers
-        if is_redirect and not exchange.mounted and _asks_for_fragment(request):
-            self._redirect_page(request, answer)
-        if session.touched:
-            if session.shown and request.method != "HEAD":
-                del session.state["flashes"][: session.shown]
-            self.sessions.save(session, request, answer)
-        elif not (exchange.mounted or isinstance(response.app_iter, (*_WHOLE, _OpenFile))):
-            if "public" in _words((answer.headers.get("Cache-Control") or "").lower()):
-                session.forbid()
-            else:
-                make_private(answer)  # it may read the session when nothing can be said any more
-        return answer
-
-    def _redirect_page(self, request: Request, answer: Answer) -> None:
-        """A script would follow a redirect itself, and put a page where a fragment was."""
-        header = "HX-Redirect" if "HTTP_HX_REQUEST" in request.environ else "Noventa-Redirect"
-        answer.headers[header] = target = answer.headers.pop("Location")
-        shown = _WITHOUT_ORIGIN.sub("", request.environ.get("HTTP_HX_CURRENT_URL", ""))
-        if "#" in target and target.partition("#")[0] == shown:  # else it would only scroll
-            answer.headers["HX-Refresh"] = "true"
-        answer.headers["Cache-Control"] = "no-store"  # a 204 may be kept (RFC 9110, 15.3.5)
-        answer.status = _status_line(204)
-        self._complete(answer)
-
-    def _copied(self, exchange: Exchange, response: webob.Response) -> Answer:
-        """A copy, as it may be shared, whose headers are checked and complete."""
-        request = exchange.request
-        sent = _conditional(request, response) if response.conditional_response else response
-        answer = Answer(sent.status, [*sent.headerlist], sent.app_iter)
-        if exchange.mounted:
-            _check_headers(answer)
-            return answer
-        given = self._complete(answer)
-        if "Location" in given:
-            location = response.headers["Location"]  # WebOb's own is made absolute from Host
-            if isinstance(response, Redirect) and location.startswith("/"):
-                location = request.prefix + location  # of ours: it leads below the mount's prefix
-            answer.headers["Location"] = _checked_location(location)
-        _check_headers(answer)
-        return answer
-
-    def _complete(self, answer: Answer) -> set[str]:
-        """Adds the default headers, and the length of a body that is whole; the names given."""
-        given = {name.title() for name, _ in answer.headerlist}
-        if "Content-Type" not in given and isinstance(answer.app_iter, _WHOLE):
-            answer.headerlist.append(("Content-Type", _kind_of(b"".join(answer.app_iter))))
-        answer.headerlist += [pair for pair in self._headers if pair[0] not in given]
-        if answer.status[:3] in ("204", "304"):
-            for name in ("Content-Type", "Content-Length"):
-                answer.headers.pop(name, None)
-            if hasattr(answer.app_iter, "close"):
-                answer.app_iter.close()
-            answer.app_iter = []
-        elif "Content-Length" not in given and isinstance(answer.app_iter, _WHOLE):
-            length = sum(map(len, answer.app_iter))
-            answer.headerlist.append(("Content-Length", str(length)))
-        return given
-
-    def _failure(self, exchange: Exchange, error: BaseException) -> Answer:
-        what, trail = described(exchange.request.environ), " > ".join(exchange.trail)
-        if isinstance(error, Refusal):
-            return self._refused(exchange, error)
-        large = isinstance(error, OverflowError) and "SQLite" in str(error)  # no error of DB-API
-        if large or is_bad_value(error):
-            said = _CONTROLS.sub(" ", str(getattr(error, "orig", error)))[:200]
-            refusal = Refusal(400, "bad-value", detail=said)
-            return self._refused(exchange, refusal, error)
-        if is_unavailable(error):
-            late = not exchange.scope.writes and is_late_write(error)
-            remedy = _WRITES_LATE.format(trail) if late else ""
-            self.database.report_unavailable(error, remedy)
-            exchange.unavailable = True
-            said = f"{shown_url(self.database.engine.url)}: {error.__cause__ or error}{remedy}"
-            answer = self._error(exchange, 503, said if self._debug else None)
-            answer.headers["Retry-After"] = str(_RETRY_AFTER)
-            return answer
-        where, reference = trail or "?", exchange.refer()
-        name = type(error).__name__
-        log.error("500 %s in %s: %s, reference %s", what, where, name, reference, exc_info=error)
-        return self._debug_page(exchange, error, 500) or self._error(exchange, 500)
-
-    def _debug_page(self, exchange: Exchange, error: BaseException, status: int) -> Answer | None:
-        if self.workbench is None or _prefers_json(exchange.request, default=False):
-            return None
-        return self.workbench.error_page(exchange, error, status)
-
-    def _refused(
-        self, exchange: Exchange, refusal: Refusal, fault: BaseException | None = None
-    ) -> Answer:
-        """`fault` is what was raised; it may be one of ours, so it is shown as a 500 would be."""
-        what, trail = described(exchange.request.environ), " > ".join(exchange.trail)
-        reason, status, detail = refusal.reason, refusal.status, refusal.detail
-        said = f"in {trail}: {detail}" if trail and detail else detail
-        end = f", {said}" if said else ""
-        log.warning("refused %s: %s (%d)%s", what, reason, status, end, exc_info=fault)
-        shown = self._debug_page(exchange, fault, status) if fault is not None else None
-        if self.workbench is not None:
-            self.workbench.note_refusal(reason)
-        answer = shown or self._error(exchange, status, said if self._debug else None)
-        for name, value in {**refusal.headers, "X-Noventa-Refused": reason}.items():
-            answer.headers[name] = value
-        return answer
+        return self.answers.make("application/json", body, result.status)
 
 
 def refuse_strangers(environ: Mapping[str, Any]) -> None:
