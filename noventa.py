@@ -4471,7 +4471,7 @@ class Queries(list[str]):
     def __repr__(self) -> str:
         times = Counter(" ".join(statement.split()) for statement in self)
         lines = (f"\n{number:5} x {text}" for text, number in times.items())
-        return f"{len(self)} queries{''.join(lines)}"
+        return f"{len(self)} {'query' if len(self) == 1 else 'queries'}{''.join(lines)}"
 
 
 class Gate:

@@ -119,6 +119,8 @@ def test_queries_are_shown_with_how_often_each_was_sent(app):
             db.execute(sa.text("SELECT\n  :n"), {"n": number})
         db.execute(sa.text("SELECT 2"))
     assert str(queries) == "4 queries\n    3 x SELECT ?\n    1 x SELECT 2"
+    del queries[1:]
+    assert str(queries) == "1 query\n    1 x SELECT ?"
 
 
 @only_sqlite
