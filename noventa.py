@@ -2,16 +2,19 @@
 
 The file reads downwards; each section uses only the sections above it:
 
-    Log                  what is logged cannot forge an entry of the log
-    Errors               what the user can mend, and the answers that refuse a request
-    Configuration        config.yaml: one table of settings, checked and typed
-    Registry             what an application consists of, and its faults
-    Request and session  a WebOb request read strictly; a dict in a signed cookie
-    Router               from a path to a route, at a cost that does not grow with the routes
-    Signed tickets       which action a posted form may call
-    Database             engine, scoped session, transactions, sandbox
-    Components           templates, components, actions, static files
-    App                  the WSGI application, which only composes the above
+    Errors         what the user can mend, what refuses a request, and the log
+    Configuration  config.yaml: one table of settings, checked and typed
+    Registry       what an application consists of, and its faults
+    Request        a WebOb request, read strictly
+    Answers        a status, headers and a body; what handlers make them of
+    Signing        keys for one purpose each, and the tickets of forms
+    Session        a dict in a signed cookie
+    Router         from a path to a route, at a cost that does not grow with the routes
+    Database       engine, pool, scoped session, transactions, sandbox; the revision it is at
+    Handlers       what they are called with, what they may return, what they forgot to commit
+    Static         files of a folder, and no way out of it
+    Components     templates, components and pages, compiled and rendered
+    App            gate, responder and pages; the WSGI application, which composes all of it
 
 Start reading at `App.__call__`, near the end.
 """
@@ -129,7 +132,7 @@ StartResponse = Callable[..., Any]
 WSGIApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 
-# ---- Log ------------------------------------------------------------------------------------
+# ---- Errors -----------------------------------------------------------------------------------
 
 _UNPRINTABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -160,9 +163,6 @@ class _Sound(logging.Filter):
 
 
 log.addFilter(_Sound())
-
-
-# ---- Errors ---------------------------------------------------------------------------------
 
 
 class NoventaError(Exception):
@@ -243,7 +243,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names)}" if names else "none is known"
 
 
-# ---- Configuration --------------------------------------------------------------------------
+# ---- Configuration ----------------------------------------------------------------------------
 
 
 class Setting(NamedTuple):
@@ -258,7 +258,6 @@ class Setting(NamedTuple):
 
 _TEXT, _NUMBER, _FLAG = "a text", "a whole number", "true or false"
 _TEXTS, _MAPPING = "a list of texts", "a mapping of names to values"
-
 SETTINGS = (
     Setting("database.url", _TEXT, "sqlite:///./noventa.db", "URL; `database: URL` is the same"),
     Setting("database.driver", _TEXT, None, "instead of a URL: `sqlite`, `postgresql`, `mysql` …"),
@@ -321,7 +320,6 @@ SETTINGS = (
         ("debug", "info", "warning", "error"),
     ),
 )  # fmt: skip
-
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _VARIABLE = re.compile(
     r"\$(?P<escape>\$)?\{(?:file:(?P<file>[^}]+?)|(?P<name>\w+))(?::-(?P<default>[^}]*))?\}"
@@ -683,7 +681,14 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-# ---- Registry -------------------------------------------------------------------------------
+def data_folder(name: str) -> Path:
+    """A folder that is shipped with Noventa: in `noventa_data` when installed from a wheel."""
+    here = Path(__file__).resolve().parent
+    installed = here / "noventa_data" / name
+    return installed if installed.is_dir() else here / name
+
+
+# ---- Registry ---------------------------------------------------------------------------------
 
 
 def _call_site() -> str:
@@ -1208,14 +1213,12 @@ _NAMING_CONVENTION: dict[str, Any] = {
 }
 
 
-# ---- Request and session --------------------------------------------------------------------
+# ---- Request ----------------------------------------------------------------------------------
 
 READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _COOKIE_HEADER_LIMIT = 16_384  # bytes
-_COOKIE_LIMIT = 4_000  # bytes of name and value; browsers drop a cookie of more than 4,096
 _CONTENT_TYPE_LIMIT = 1_024
 _AUTHORIZATION_LIMIT = 1_024
-_REFRESH = 10  # a session's last-seen time is renewed after this fraction of max_age
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _BLANK = " \t"  # of a header: `str.strip()` also takes \x85 and \xa0, which are part of a name
 _DROPPED_IF_ODD = (  # what is none is to be ignored (RFC 9110, 13.1.3, 14.2); WebOb chokes on it
@@ -1654,6 +1657,87 @@ class _Body(io.RawIOBase):
         return len(data)
 
 
+def described(environ: Mapping[str, Any]) -> str:
+    """`GET /users/7` for logs: printable ASCII whatever the client sent."""
+    path = str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", ""))
+    method = str(environ.get("REQUEST_METHOD", "GET"))[:20]
+    return f"{quote(method)} {quote(path.encode('latin-1', 'replace'))[:200]}"
+
+
+def _decoded(path: str) -> str:
+    """A path as WSGI gives it (PEP 3333: bytes as latin-1) in UTF-8. Raises Refusal."""
+    try:
+        text = path if path.isascii() else path.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        raise Refusal(400, "undecodable-path") from None
+    if "\0" in text:
+        raise Refusal(400, "nul-in-path")
+    return text
+
+
+def _parse_fields(data: bytes, limit: int, what: str) -> list[tuple[str, str]]:
+    """The pairs of a query or a urlencoded form (WHATWG URL, 5.1), read strictly."""
+    if b"\0" in data or b"%00" in data:
+        raise Refusal(400, f"nul-in-{what}")
+    try:
+        return parse_qsl(
+            data.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=limit
+        )
+    except UnicodeDecodeError:
+        raise Refusal(400, f"undecodable-{what}") from None
+    except ValueError:  # more than max_num_fields
+        raise Refusal(414 if what == "query" else 413, "too-many-fields") from None
+
+
+def _is_sound(name: str, value: str) -> bool:
+    """Whether WebOb can read the value of one of _DROPPED_IF_ODD."""
+    if len(value) > 1_000 or not value.isascii():
+        return False
+    if name == "HTTP_MAX_FORWARDS":
+        return value.isdigit() and len(value) < 10
+    date_expected = name != "HTTP_IF_RANGE" or value.endswith(" GMT")
+    if name.endswith("MATCH") or name == "HTTP_RANGE" or not date_expected:
+        return True
+    try:
+        return parse_date(value) is not None
+    except (ValueError, OverflowError, TypeError):
+        return False
+
+
+def _text(data: bytes, what: str) -> str:
+    if b"\0" in data:
+        raise Refusal(400, f"nul-in-{what}")
+    return data.decode("utf-8")
+
+
+def _base_name(filename: str) -> str:
+    name = _CONTROLS.sub("", re.split(r"[/\\]", filename)[-1]).strip()
+    return "file" if name in ("", ".", "..") else name
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    """Python reads 1e999 as infinity, which JSON cannot say again."""
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{text} is too large")
+    return number
+
+
+# ---- Answers ----------------------------------------------------------------------------------
+
+_WHOLE = (list, tuple)  # a body that is there at once, not made as it is sent
+_URL_SAFE = "/?#[]@!$&'()*+,;=:%~"  # reserved characters of RFC 3986, and what is encoded already
+_SINGLE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
+_DEFAULT_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "strict-origin-when-cross-origin",
+    "Content-Security-Policy": "frame-ancestors 'self'",
+}
+
+
 class Answer:
     """What is sent, by WebOb's names: made for one request, while a handler's may be shared."""
 
@@ -1668,6 +1752,425 @@ class Answer:
     def headers(self) -> ResponseHeaders:
         """The headers by their names, in upper or lower case."""
         return ResponseHeaders.view_list(self.headerlist)
+
+
+class Redirect(webob.Response):
+    """A redirect; a local target is relative to the application, wherever it is mounted."""
+
+    def __init__(self, target: str, *, external: bool = False, status: int = 303) -> None:
+        super().__init__(status=status)
+        self.headers["Location"] = safe_target(target, external=external)
+
+
+def redirect(target: str, external: bool = False) -> Redirect:
+    """303 See Other to a local path like `/users/7`, or with `external` to an http(s) URL.
+
+    Any other target is answered with 400.
+    """
+    safe_target(target, external=external, where=_call_site())
+    return Redirect(target, external=external)
+
+
+def reply(
+    content: Any, status: int = 200, *, content_type: str | None = None,
+    headers: Mapping[str, str] | None = None, filename: str | None = None,
+) -> webob.Response:  # fmt: skip
+    """A response of what `content` is: a dict or list as JSON, a text, bytes, a file (`Path`, with
+    ranges and conditional answers) or an iterable of texts or bytes, sent as it is made.
+
+    `content_type` is the media type, by default that of the content; `filename` makes it a
+    download. Raises HTTPNotFound where the file is not there.
+    """
+    kind, response = "application/octet-stream", webob.Response(status=status)
+    if isinstance(content, Path):
+        name = filename or content.name
+        kind, response = _media_type(name), _file_response(_opened(content), name)
+        response.status_int = status
+    elif isinstance(content, str):
+        kind, response.body = "text/plain", content.encode()
+    elif isinstance(content, bytes):
+        response.body = content
+    elif isinstance(content, dict | list):
+        kind, response.body = "application/json", encode_json(content, reply)
+    else:
+        response.app_iter = _as_bytes(content)
+    kind = content_type or kind
+    is_bare = kind.startswith("text/") and "charset" not in kind
+    response.headers["Content-Type"] = f"{kind}; charset=UTF-8" if is_bare else kind
+    if filename is not None:
+        disposition = email.message.Message()
+        disposition.add_header("Content-Disposition", "attachment", filename=_sound_name(filename))
+        response.headers["Content-Disposition"] = disposition["Content-Disposition"]
+    response.headers.update([*(headers or {}).items()])
+    return response
+
+
+def _sound_name(filename: str) -> str | tuple[str, str, str]:
+    """A file's name as `email` writes it into a header: what is not ASCII by RFC 8187."""
+    name = _CONTROLS.sub("", filename.replace("\\", "/").rpartition("/")[2])
+    return name if name.isascii() else ("utf-8", "", name)
+
+
+def _as_bytes(chunks: Iterable[str | bytes]) -> Iterator[bytes]:
+    try:
+        for chunk in chunks:
+            yield chunk.encode() if isinstance(chunk, str) else chunk
+    finally:
+        if hasattr(chunks, "close"):
+            chunks.close()
+
+
+def _opened(path: Path) -> io.FileIO:
+    try:
+        if path.is_file():
+            return io.FileIO(path, "rb")
+    except OSError as error:
+        log.warning("reply(%s): %s", path, error)
+    raise webob.exc.HTTPNotFound
+
+
+def _file_response(file: io.FileIO, name: str) -> webob.Response:
+    """An open file with its type by `name`, Last-Modified and ETag; WebOb answers conditions."""
+    status = os.fstat(file.fileno())
+    headers = [*_file_headers(status, name), ("Content-Length", str(status.st_size))]
+    body = _OpenFile(file, status.st_size)
+    return webob.Response(headerlist=headers, app_iter=body, conditional_response=True)
+
+
+def _file_headers(status: os.stat_result, name: str) -> list[tuple[str, str]]:
+    return [
+        ("Content-Type", _media_type(name)),
+        ("Last-Modified", _http_date(int(status.st_mtime))),
+        ("ETag", f'"{status.st_mtime_ns:x}-{status.st_size:x}"'),
+        ("Accept-Ranges", "bytes"),
+    ]
+
+
+class _OpenFile:
+    """A static file as a body, or a range of it; closed also where nothing of it is read."""
+
+    def __init__(self, file: io.FileIO, size: int) -> None:
+        self.file, self.left = file, size
+
+    def app_iter_range(self, start: int, stop: int) -> _OpenFile:
+        """Only the bytes from `start` to `stop`; called by WebOb."""
+        self.file.seek(start)
+        self.left = stop - start
+        return self
+
+    def __iter__(self) -> _OpenFile:
+        return self
+
+    def __next__(self) -> bytes:
+        block = self.file.read(min(_BLOCK, self.left))
+        if not block:
+            raise StopIteration
+        self.left -= len(block)
+        return block
+
+    def close(self) -> None:
+        """Closes the file; whoever sends the body calls it."""
+        self.file.close()
+
+
+_BLOCK = 65_536  # bytes of a file that are read at once
+_COMPRESSED = {
+    "gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"
+}  # fmt: skip
+_http_date = functools.lru_cache(maxsize=1_000)(serialize_date)
+
+
+@functools.lru_cache(maxsize=1_000)
+def _media_type(path: str) -> str:
+    kind, encoding = mimetypes.guess_type(path)
+    if encoding:  # the file is what it is: nothing says to the browser that it is to be unpacked
+        kind = _COMPRESSED.get(encoding)
+    kind = kind or "application/octet-stream"
+    text = kind.startswith("text/") or kind.endswith("xml")
+    return f"{kind}; charset=UTF-8" if text else kind
+
+
+def safe_target(target: str, *, external: bool, where: str = "") -> str:
+    """`target` percent-encoded, if it leads where it seems to. Raises Refusal otherwise."""
+    expected = "a whole http(s) URL or a local path" if external else "a local path"
+    detail = f"{where}: redirect to {_shown(target)}; expected {expected}, like '/users/7'"
+    refusal = Refusal(400, "redirect-target", detail=detail.removeprefix(": "))
+    if not isinstance(target, str) or _CONTROLS.search(target) or "\\" in target:
+        raise refusal
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        raise refusal from None
+    whole = external and parts.scheme in ("http", "https") and bool(parts.netloc)
+    local = target.startswith("/") and not target.startswith("//") and not parts.netloc
+    if not (whole or local):
+        raise refusal
+    return quote(target, safe=_URL_SAFE)
+
+
+def encode_json(value: Any, handler: Handler) -> bytes:
+    """What `handler` returned, as JSON. Raises NoventaError naming the key that cannot be it."""
+    try:
+        return _JSON.encode(value).encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        path, problem = _not_json(value) or ("it", str(error))
+        where = f"{place_of(handler)}: {name_of(handler)}"
+        raise NoventaError(f"{where} returned what JSON cannot hold: {path}: {problem}.") from None
+
+
+def _json_default(value: Any) -> Any:
+    if isinstance(value, datetime.date | datetime.time):  # a datetime is a date
+        return value.isoformat()
+    if isinstance(value, uuid.UUID | decimal.Decimal):
+        return str(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+_JSON = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_json_default
+)
+
+
+def _not_json(root: Any) -> tuple[str, str] | None:
+    """Where (`users[3].photo`) the first value is that JSON cannot hold, and why."""
+    waiting, seen = [("", root)], set[int]()  # no recursion: it may be nested too deeply
+    for path, value in waiting:
+        if not isinstance(value, dict | list | tuple):
+            try:
+                _JSON.encode(value).encode("utf-8")
+            except (TypeError, ValueError) as error:
+                return path, str(error)
+        elif id(value) not in seen:
+            seen.add(id(value))
+            for key, item in value.items() if isinstance(value, dict) else ():
+                if not isinstance(key, str | int | float | None):
+                    return path or "it", f"its key {_shown(key)} is a {type(key).__name__}"
+                waiting.append((f"{path}.{key}".lstrip("."), item))
+            if not isinstance(value, dict):
+                waiting += [(f"{path}[{number}]", item) for number, item in enumerate(value)]
+    return None
+
+
+def make_private(answer: Answer) -> None:
+    """Caches must not show one visitor's page to another (RFC 9111, 5.2.2.7)."""
+    given = {name.lower() for name, _ in answer.headerlist}
+    if given.isdisjoint(("cache-control", "vary")):
+        answer.headerlist += [("Cache-Control", "private"), ("Vary", "Cookie")]
+        return
+    headers = answer.headers
+    kept = [word for word in _words(headers.get("Cache-Control")) if word.lower() != "public"]
+    if not any(word.lower() in ("private", "no-store") for word in kept):
+        kept.insert(0, "private")
+    headers["Cache-Control"] = ", ".join(kept)
+    varying = _words(headers.get("Vary"))
+    if "cookie" not in (name.lower() for name in varying):
+        headers["Vary"] = ", ".join([*varying, "Cookie"])
+
+
+def _words(header: str | None) -> list[str]:
+    return [word for part in (header or "").split(",") if (word := part.strip(_BLANK))]
+
+
+def strict_policy(html: str) -> str:
+    """The Content-Security-Policy of a page that needs nothing but the styles in it (CSP 3)."""
+    styles = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(style.encode()).digest()) for style in styles]
+    sources = " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
+    return (
+        f"default-src 'none'; img-src data:; style-src {sources}; base-uri 'none';"
+        " form-action 'none'; frame-ancestors 'self'"
+    )
+
+
+def inserted(page: str, notice: str) -> str:
+    """A page with a notice at its end."""
+    before, end, after = page.rpartition("</body>")
+    return before + notice + end + after if end else page + notice
+
+
+@functools.lru_cache(maxsize=600)
+def _status_line(status: int) -> str:
+    try:
+        return f"{status} {http.HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"{status} Error"
+
+
+def _kind_of(body: bytes) -> str:
+    """The media type of a body whose own WebOb dropped, as it does where `headers` are given."""
+    try:
+        is_json = body[:1] in (b"{", b"[") and json.loads(body) is not None
+    except ValueError:
+        is_json = False
+    return "application/json" if is_json else "text/html; charset=UTF-8"
+
+
+def _conditional(request: Request, response: webob.Response) -> webob.Response:
+    """WebOb's conditional answer: 304, 206 for a single range, 416."""
+    environ = dict(request.environ)
+    if request.method != "GET" or not _SINGLE_RANGE.fullmatch(environ.get("HTTP_RANGE", "")):
+        environ.pop("HTTP_RANGE", None)  # it has no meaning for HEAD (RFC 9110, 14.2)
+    # Not the response itself: an exception of WebOb's would write an absolute Location into it.
+    return webob.request.BaseRequest(environ).send(response.conditional_response_app)
+
+
+def _checked_location(value: str) -> str:
+    """A Location as written, if it is relative to here or an http(s) URL. Raises Refusal."""
+    first = re.split(r"[/?#]", value)[0]  # a colon in it makes it a scheme
+    if _CONTROLS.search(value) or value.startswith(("/", "\\")) or ":" in first:
+        return safe_target(value, external=True)
+    return quote(value, safe=_URL_SAFE)
+
+
+def _check_headers(answer: Answer) -> None:
+    """Raises for a header that a server would split, drop or choke on."""
+    if not _HEADER_VALUE.fullmatch(answer.status):
+        raise NoventaError("The status holds characters that HTTP does not allow.")
+    for name, value in answer.headerlist:
+        if not _HEADER_NAME.fullmatch(name):
+            raise NoventaError(f"The header {name!r} has a name that HTTP does not allow.")
+        if not _HEADER_VALUE.fullmatch(value):  # most likely the visitor's own
+            raise Refusal(400, f"value-of-{name}")
+
+
+def _chosen_headers(configured: Mapping[str, Any]) -> list[tuple[str, str]]:
+    chosen = {name.title(): value for name, value in _DEFAULT_HEADERS.items()}
+    chosen |= {name.title(): value for name, value in configured.items()}
+    own = ("Content-Type", "Content-Length")  # of each body
+    return [(n, str(value)) for n, value in chosen.items() if value is not None and n not in own]
+
+
+# ---- Signing ----------------------------------------------------------------------------------
+
+_SIGNATURE_LENGTH = 44  # the 32 bytes of SHA-256 in base64url, and the dot before them
+_SIGNED = re.compile(r"[\w-]+\.[\w-]{43}", re.ASCII)
+
+
+class Signer:
+    """Signs bytes for one purpose: HMAC-SHA256 under a key derived from each secret.
+
+    The first secret signs, all verify. What is signed for one purpose never verifies for
+    another (the derivation is HMAC, RFC 2104).
+    """
+
+    def __init__(self, secret_keys: Sequence[str], purpose: str) -> None:
+        self._keys = [
+            hmac.digest(secret.encode(), f"noventa {purpose}".encode(), "sha256")
+            for secret in secret_keys
+        ]
+
+    def sign(self, payload: bytes) -> str:
+        """`payload.signature` in base64url without padding (RFC 4648, 5)."""
+        if not self._keys:
+            raise SessionError(
+                "config.yaml: secret_keys is empty, but a session or a form is used; write"
+                " the output of `openssl rand -hex 32` there, or ${NOVENTA_SECRET_KEY}."
+            )
+        text = _encode(payload)
+        return f"{text}.{self._signature(self._keys[0], text)}"
+
+    def verify(self, signed: str) -> bytes:
+        """The payload. Raises BadTicket if a byte of it or of the signature was altered."""
+        if not _SIGNED.fullmatch(signed):
+            raise BadTicket("malformed-ticket")
+        text, _, signature = signed.partition(".")
+        matches = [hmac.compare_digest(self._signature(key, text), signature) for key in self._keys]
+        if not any(matches):
+            raise BadTicket("bad-signature")
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+    def _signature(self, key: bytes, text: str) -> str:
+        return _encode(hmac.digest(key, text.encode(), "sha256"))
+
+
+_TICKET_LIMIT = 2_048  # bytes
+FRAGMENT = "_fragment"  # the parameter of a URL that asks for one component
+
+
+class Ticket(NamedTuple):
+    """What a rendered form may call, for whom, and where; `around` are the guarded components
+    that it stands in, outermost first, each with the props that its guard takes."""
+
+    nonce: str
+    path: str
+    component: str
+    instance: str
+    action: str
+    props: dict[str, Any]
+    around: Sequence[tuple[str, dict[str, Any]]]
+    guards: str  # which components have a guard, and what it takes, as a digest
+    issued: int  # seconds since 1970
+    alone: bool  # whether the instance has no children, so that it may be shown without its page
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether a prop may stand in a ticket: a text, a number, true, false or none."""
+    return isinstance(value, str | int | float | bool | None)
+
+
+class Tickets:
+    """Issues and reads the hidden field of a form, or the parameter of a fragment's URL."""
+
+    def __init__(self, secret_keys: Sequence[str], field_name: str = "_ticket") -> None:
+        self.field_name = field_name
+        self._signer = Signer(secret_keys, field_name.strip("_"))
+
+    def issue(self, ticket: Ticket) -> str:
+        """The ticket as text. Raises PropsError if its props are not JSON scalars, or too many."""
+        for name, value in ticket.props.items():
+            if not is_scalar(value):
+                what = "renders an action" if ticket.action else "is shown alone"
+                raise PropsError(
+                    f"component {ticket.component!r} {what}, but its prop {name!r} is a"
+                    f" {type(value).__name__}; give the id instead and load the row in the handler."
+                )
+        for component, props in ticket.around:
+            for name, value in props.items():
+                if not is_scalar(value):
+                    raise PropsError(
+                        f"component {component!r}: its guard runs again before the action"
+                        f" {ticket.action!r} of {ticket.component!r} inside it, but its prop"
+                        f" {name!r} is a {type(value).__name__}; give the id instead, or have the"
+                        " guard declare the props that it needs."
+                    )
+        text = self._signer.sign(json.dumps(ticket, separators=(",", ":")).encode())
+        if len(text) > _TICKET_LIMIT:
+            raise PropsError(
+                f"component {ticket.component!r}: the ticket of action {ticket.action!r} has"
+                f" {len(text)} bytes; at most {_TICKET_LIMIT}: give fewer or shorter props."
+            )
+        return text
+
+    def read(self, fields: Values[str]) -> Ticket:
+        """The ticket of a request; of several the last: the button that was pressed.
+
+        Raises BadTicket if there is none or if it was altered.
+        """
+        texts = fields.getlist(self.field_name)
+        if not texts or not texts[-1]:
+            raise BadTicket("no-ticket")
+        if len(texts[-1]) > _TICKET_LIMIT:
+            raise BadTicket("malformed-ticket")
+        payload = self._signer.verify(texts[-1])
+        try:
+            return Ticket(*json.loads(payload))
+        except (TypeError, ValueError):  # of another version of Noventa
+            raise BadTicket("outdated-ticket") from None
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+# ---- Session ----------------------------------------------------------------------------------
+
+_COOKIE_LIMIT = 4_000  # bytes of name and value; browsers drop a cookie of more than 4,096
+_REFRESH = 10  # a session's last-seen time is renewed after this fraction of max_age
+_STATE = {  # what a session's cookie holds, and of which types
+    "data": dict, "flashes": list, "nonce": str | None, "issued": int, "seen": int, "prefix": str,
+}  # fmt: skip
 
 
 class Flash(NamedTuple):
@@ -1770,52 +2273,6 @@ class Session(MutableMapping[str, Any]):
         """Forgets data and messages, and makes tickets printed before dead."""
         self.settled = 0
         self.state.update(data={}, flashes=[], nonce=None)
-
-
-_SIGNATURE_LENGTH = 44  # the 32 bytes of SHA-256 in base64url, and the dot before them
-_SIGNED = re.compile(r"[\w-]+\.[\w-]{43}", re.ASCII)
-
-
-class Signer:
-    """Signs bytes for one purpose: HMAC-SHA256 under a key derived from each secret.
-
-    The first secret signs, all verify. What is signed for one purpose never verifies for
-    another (the derivation is HMAC, RFC 2104).
-    """
-
-    def __init__(self, secret_keys: Sequence[str], purpose: str) -> None:
-        self._keys = [
-            hmac.digest(secret.encode(), f"noventa {purpose}".encode(), "sha256")
-            for secret in secret_keys
-        ]
-
-    def sign(self, payload: bytes) -> str:
-        """`payload.signature` in base64url without padding (RFC 4648, 5)."""
-        if not self._keys:
-            raise SessionError(
-                "config.yaml: secret_keys is empty, but a session or a form is used; write"
-                " the output of `openssl rand -hex 32` there, or ${NOVENTA_SECRET_KEY}."
-            )
-        text = _encode(payload)
-        return f"{text}.{self._signature(self._keys[0], text)}"
-
-    def verify(self, signed: str) -> bytes:
-        """The payload. Raises BadTicket if a byte of it or of the signature was altered."""
-        if not _SIGNED.fullmatch(signed):
-            raise BadTicket("malformed-ticket")
-        text, _, signature = signed.partition(".")
-        matches = [hmac.compare_digest(self._signature(key, text), signature) for key in self._keys]
-        if not any(matches):
-            raise BadTicket("bad-signature")
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-    def _signature(self, key: bytes, text: str) -> str:
-        return _encode(hmac.digest(key, text.encode(), "sha256"))
-
-
-_STATE = {  # what a session's cookie holds, and of which types
-    "data": dict, "flashes": list, "nonce": str | None, "issued": int, "seen": int, "prefix": str,
-}  # fmt: skip
 
 
 class SessionCookies:
@@ -1948,95 +2405,6 @@ class SessionCookies:
         return cookie.partition(";")[2]
 
 
-def _decoded(path: str) -> str:
-    """A path as WSGI gives it (PEP 3333: bytes as latin-1) in UTF-8. Raises Refusal."""
-    try:
-        text = path if path.isascii() else path.encode("latin-1").decode("utf-8")
-    except UnicodeError:
-        raise Refusal(400, "undecodable-path") from None
-    if "\0" in text:
-        raise Refusal(400, "nul-in-path")
-    return text
-
-
-def described(environ: Mapping[str, Any]) -> str:
-    """`GET /users/7` for logs: printable ASCII whatever the client sent."""
-    path = str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", ""))
-    method = str(environ.get("REQUEST_METHOD", "GET"))[:20]
-    return f"{quote(method)} {quote(path.encode('latin-1', 'replace'))[:200]}"
-
-
-def _parse_fields(data: bytes, limit: int, what: str) -> list[tuple[str, str]]:
-    """The pairs of a query or a urlencoded form (WHATWG URL, 5.1), read strictly."""
-    if b"\0" in data or b"%00" in data:
-        raise Refusal(400, f"nul-in-{what}")
-    try:
-        return parse_qsl(
-            data.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=limit
-        )
-    except UnicodeDecodeError:
-        raise Refusal(400, f"undecodable-{what}") from None
-    except ValueError:  # more than max_num_fields
-        raise Refusal(414 if what == "query" else 413, "too-many-fields") from None
-
-
-def _is_sound(name: str, value: str) -> bool:
-    """Whether WebOb can read the value of one of _DROPPED_IF_ODD."""
-    if len(value) > 1_000 or not value.isascii():
-        return False
-    if name == "HTTP_MAX_FORWARDS":
-        return value.isdigit() and len(value) < 10
-    date_expected = name != "HTTP_IF_RANGE" or value.endswith(" GMT")
-    if name.endswith("MATCH") or name == "HTTP_RANGE" or not date_expected:
-        return True
-    try:
-        return parse_date(value) is not None
-    except (ValueError, OverflowError, TypeError):
-        return False
-
-
-def _text(data: bytes, what: str) -> str:
-    if b"\0" in data:
-        raise Refusal(400, f"nul-in-{what}")
-    return data.decode("utf-8")
-
-
-def _base_name(filename: str) -> str:
-    name = _CONTROLS.sub("", re.split(r"[/\\]", filename)[-1]).strip()
-    return "file" if name in ("", ".", "..") else name
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    """Python reads 1e999 as infinity, which JSON cannot say again."""
-    if math.isinf(number := float(text)):
-        raise ValueError(f"{text} is too large")
-    return number
-
-
-def make_private(answer: Answer) -> None:
-    """Caches must not show one visitor's page to another (RFC 9111, 5.2.2.7)."""
-    given = {name.lower() for name, _ in answer.headerlist}
-    if given.isdisjoint(("cache-control", "vary")):
-        answer.headerlist += [("Cache-Control", "private"), ("Vary", "Cookie")]
-        return
-    headers = answer.headers
-    kept = [word for word in _words(headers.get("Cache-Control")) if word.lower() != "public"]
-    if not any(word.lower() in ("private", "no-store") for word in kept):
-        kept.insert(0, "private")
-    headers["Cache-Control"] = ", ".join(kept)
-    varying = _words(headers.get("Vary"))
-    if "cookie" not in (name.lower() for name in varying):
-        headers["Vary"] = ", ".join([*varying, "Cookie"])
-
-
-def _words(header: str | None) -> list[str]:
-    return [word for part in (header or "").split(",") if (word := part.strip(_BLANK))]
-
-
 def _too_large(state: dict[str, Any]) -> str:
     sizes = {key: len(json.dumps(value)) for key, value in state["data"].items()}
     sizes["(flashes)"] = len(json.dumps(state["flashes"]))
@@ -2048,11 +2416,7 @@ def _too_large(state: dict[str, Any]) -> str:
     )
 
 
-def _encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
-
-
-# ---- Router ---------------------------------------------------------------------------------
+# ---- Router -----------------------------------------------------------------------------------
 
 _PARAMETER = re.compile(r"\{([A-Za-z_]\w*)(?::(\w+))?\}")
 _FOREIGN_PARAMETER = re.compile(r"<(?:(\w+):)?(\w+)>|:(\w+)")  # as other frameworks write it
@@ -2268,84 +2632,7 @@ def _find(
     return (node.below, (), f"/{rest}") if node.below else None
 
 
-# ---- Signed tickets -------------------------------------------------------------------------
-
-_TICKET_LIMIT = 2_048  # bytes
-FRAGMENT = "_fragment"  # the parameter of a URL that asks for one component
-
-
-class Ticket(NamedTuple):
-    """What a rendered form may call, for whom, and where; `around` are the guarded components
-    that it stands in, outermost first, each with the props that its guard takes."""
-
-    nonce: str
-    path: str
-    component: str
-    instance: str
-    action: str
-    props: dict[str, Any]
-    around: Sequence[tuple[str, dict[str, Any]]]
-    guards: str  # which components have a guard, and what it takes, as a digest
-    issued: int  # seconds since 1970
-    alone: bool  # whether the instance has no children, so that it may be shown without its page
-
-
-def is_scalar(value: Any) -> bool:
-    """Whether a prop may stand in a ticket: a text, a number, true, false or none."""
-    return isinstance(value, str | int | float | bool | None)
-
-
-class Tickets:
-    """Issues and reads the hidden field of a form, or the parameter of a fragment's URL."""
-
-    def __init__(self, secret_keys: Sequence[str], field_name: str = "_ticket") -> None:
-        self.field_name = field_name
-        self._signer = Signer(secret_keys, field_name.strip("_"))
-
-    def issue(self, ticket: Ticket) -> str:
-        """The ticket as text. Raises PropsError if its props are not JSON scalars, or too many."""
-        for name, value in ticket.props.items():
-            if not is_scalar(value):
-                what = "renders an action" if ticket.action else "is shown alone"
-                raise PropsError(
-                    f"component {ticket.component!r} {what}, but its prop {name!r} is a"
-                    f" {type(value).__name__}; give the id instead and load the row in the handler."
-                )
-        for component, props in ticket.around:
-            for name, value in props.items():
-                if not is_scalar(value):
-                    raise PropsError(
-                        f"component {component!r}: its guard runs again before the action"
-                        f" {ticket.action!r} of {ticket.component!r} inside it, but its prop"
-                        f" {name!r} is a {type(value).__name__}; give the id instead, or have the"
-                        " guard declare the props that it needs."
-                    )
-        text = self._signer.sign(json.dumps(ticket, separators=(",", ":")).encode())
-        if len(text) > _TICKET_LIMIT:
-            raise PropsError(
-                f"component {ticket.component!r}: the ticket of action {ticket.action!r} has"
-                f" {len(text)} bytes; at most {_TICKET_LIMIT}: give fewer or shorter props."
-            )
-        return text
-
-    def read(self, fields: Values[str]) -> Ticket:
-        """The ticket of a request; of several the last: the button that was pressed.
-
-        Raises BadTicket if there is none or if it was altered.
-        """
-        texts = fields.getlist(self.field_name)
-        if not texts or not texts[-1]:
-            raise BadTicket("no-ticket")
-        if len(texts[-1]) > _TICKET_LIMIT:
-            raise BadTicket("malformed-ticket")
-        payload = self._signer.verify(texts[-1])
-        try:
-            return Ticket(*json.loads(payload))
-        except (TypeError, ValueError):  # of another version of Noventa
-            raise BadTicket("outdated-ticket") from None
-
-
-# ---- Database -------------------------------------------------------------------------------
+# ---- Database ---------------------------------------------------------------------------------
 
 _READS = "noventa_reads"  # execution option of a connection that only reads
 _OWN = "noventa_own"  # and of a statement that the application did not ask for
@@ -3310,34 +3597,7 @@ def _tuple(value: Any) -> tuple[str, ...]:
     return () if value is None else (value,) if isinstance(value, str) else tuple(value)
 
 
-# ---- Components -----------------------------------------------------------------------------
-
-_FUNCTIONS = {
-    "action", "action_ticket", "component", "flashes", "fragment", "static", "url", "workbench"
-}  # fmt: skip
-RESERVED = frozenset({*_FUNCTIONS, "children", "instance", "key"})
-_SEEN_BY_MACROS: Any = {*_FUNCTIONS, "instance"}
-_NO_PROPS = RESERVED | {"request", "session", "db", "caller"}
-_ERRORS = {*range(400, 600), "4xx", "5xx"}  # keys of a registry's `errors`
-_DEPTH = 50  # components inside each other; more is one that shows itself
-_URL_SAFE = "/?#[]@!$&'()*+,;=:%~"  # reserved characters of RFC 3986, and what is encoded already
-
-
-class Fields(dict[str, Any]):
-    """The `errors` or `values` of a form; a missing one is an empty text, whatever Jinja's
-    `undefined` is."""
-
-    posted: Values[Any] | None = None  # the form, where a handler gave it as it is
-
-    def __missing__(self, key: str) -> str:
-        return ""
-
-    def getlist(self, name: str) -> list[Any]:
-        """All values of `name`: those posted, or those of a list that a handler gave."""
-        if self.posted is not None:
-            return self.posted.getlist(name)
-        value = self.get(name, [])
-        return [*value] if isinstance(value, list | tuple | set) else [value]
+# ---- Handlers ---------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -3372,13 +3632,6 @@ class Exchange:
                 f"{_calling_line()}: url({path!r}): expected a path of this application, like '/x'."
             )
         return self.request.prefix + quote(path, safe=_URL_SAFE)
-
-
-class Posted(NamedTuple):
-    """What an action returned, for the one instance whose form was posted."""
-
-    instance: str
-    result: Mapping[str, Any]
 
 
 class Answered(Exception):  # noqa: N818
@@ -3427,114 +3680,258 @@ def read_result(returned: Any, handler: Handler, *, is_data: bool = False) -> Re
     return Result(status, target, values)
 
 
-class Redirect(webob.Response):
-    """A redirect; a local target is relative to the application, wherever it is mounted."""
+def ask_guard(exchange: Exchange, guard: Handler, props: Mapping[str, Any] | None = None) -> None:
+    """Runs a guard. Raises Answered if it does not let pass."""
+    exchange.trail.append(name_of(guard))
+    returned = guard(exchange.request, exchange.session, exchange.db, **(props or {}))
+    exchange.trail.pop()
+    report_forgotten_commit(exchange, guard)
+    if isinstance(returned, webob.Response):
+        raise Answered(returned)
+    if returned is not None:
+        result = read_result(returned, guard) if isinstance(returned, Mapping) else None
+        if result is None or not returned.keys() & {"_status", "_redirect"}:
+            raise NoventaError(
+                f"{place_of(guard)}: a guard answered {_shown(returned)}; expected None, a dict"
+                " with _redirect or _status (200 to 599), or a Response."
+            )
+        raise Answered(result)
 
-    def __init__(self, target: str, *, external: bool = False, status: int = 303) -> None:
-        super().__init__(status=status)
-        self.headers["Location"] = safe_target(target, external=external)
 
+def call(exchange: Exchange, handler: Handler, arguments: Mapping[str, Any], retries: int) -> Any:
+    """What a handler returns; after a conflict it finds everything as it was before."""
+    given = exchange.request, exchange.session, exchange.db
+    exchange.trail.append(name_of(handler))
+    if retries:
+        restore = exchange.session.checkpoint()
 
-def redirect(target: str, external: bool = False) -> Redirect:
-    """303 See Other to a local path like `/users/7`, or with `external` to an http(s) URL.
+        def attempt() -> Any:
+            exchange.request.rewind()
+            restore()
+            return handler(*given, **arguments)
 
-    Any other target is answered with 400.
-    """
-    safe_target(target, external=external, where=_call_site())
-    return Redirect(target, external=external)
-
-
-def reply(
-    content: Any, status: int = 200, *, content_type: str | None = None,
-    headers: Mapping[str, str] | None = None, filename: str | None = None,
-) -> webob.Response:  # fmt: skip
-    """A response of what `content` is: a dict or list as JSON, a text, bytes, a file (`Path`, with
-    ranges and conditional answers) or an iterable of texts or bytes, sent as it is made.
-
-    `content_type` is the media type, by default that of the content; `filename` makes it a
-    download. Raises HTTPNotFound where the file is not there.
-    """
-    kind, response = "application/octet-stream", webob.Response(status=status)
-    if isinstance(content, Path):
-        name = filename or content.name
-        kind, response = _media_type(name), _file_response(_opened(content), name)
-        response.status_int = status
-    elif isinstance(content, str):
-        kind, response.body = "text/plain", content.encode()
-    elif isinstance(content, bytes):
-        response.body = content
-    elif isinstance(content, dict | list):
-        kind, response.body = "application/json", encode_json(content, reply)
+        returned = exchange.scope.replay(attempt, retries)
     else:
-        response.app_iter = _as_bytes(content)
-    kind = content_type or kind
-    is_bare = kind.startswith("text/") and "charset" not in kind
-    response.headers["Content-Type"] = f"{kind}; charset=UTF-8" if is_bare else kind
-    if filename is not None:
-        disposition = email.message.Message()
-        disposition.add_header("Content-Disposition", "attachment", filename=_sound_name(filename))
-        response.headers["Content-Disposition"] = disposition["Content-Disposition"]
-    response.headers.update([*(headers or {}).items()])
-    return response
+        returned = handler(*given, **arguments)
+    exchange.trail.pop()
+    return returned
 
 
-def _sound_name(filename: str) -> str | tuple[str, str, str]:
-    """A file's name as `email` writes it into a header: what is not ASCII by RFC 8187."""
-    name = _CONTROLS.sub("", filename.replace("\\", "/").rpartition("/")[2])
-    return name if name.isascii() else ("utf-8", "", name)
+def report_forgotten_commit(exchange: Exchange, handler: Handler | None) -> None:
+    """Rolls back what `handler` (None: it raised) changed and did not commit, and says so.
+
+    What it flashed goes too: the visitor must not read "Saved." where nothing was.
+    """
+    rows = exchange.scope.uncommitted()
+    if rows and (workbench := exchange.request.app.workbench):
+        workbench.note_forgotten(exchange, handler, rows)
+    exchange.session.settle(keep=not rows)
+    if rows:
+        exchange.scope.rollback()
+        names = [] if handler is None else [name_of(handler)]
+        name = " > ".join((*exchange.trail, *names))
+        log.warning("%s changed rows without db.commit(), rolled back: %s", name, ", ".join(rows))
 
 
-def _as_bytes(chunks: Iterable[str | bytes]) -> Iterator[bytes]:
+def settle(exchange: Exchange, handler: Handler | None, status: int) -> None:
+    """After a handler: an answer of 400 and above undoes, any other should have committed."""
+    if status >= 400:
+        exchange.scope.rollback()
+    else:
+        report_forgotten_commit(exchange, handler)
+
+
+def _calling_line() -> str:
+    """`pages/index.html:7`: the template line that is running now."""
+    frame = sys._getframe(1)
+    while frame:
+        template = frame.f_globals.get("__jinja_template__")
+        if template is not None:
+            return f"{template.name}:{template.get_corresponding_lineno(frame.f_lineno)}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return "outside a template"
+
+
+# ---- Static -----------------------------------------------------------------------------------
+
+
+class StaticFiles:
+    """The files of the registry's Static routes: their URLs, and the answers to requests."""
+
+    def __init__(self, registry: Registry, config: Config) -> None:
+        self.config, self._guarded = config, bool(registry.guards)
+        self.routes = {
+            route: os.path.realpath(config.root / route.folder)
+            for route in registry.routes
+            if isinstance(route, Static)
+        }
+        self._fingerprints: dict[tuple[int, int], tuple[int, int, str]] = {}
+
+    def faults(self) -> Iterator[Fault]:
+        """The routes whose folder does not exist, or holds what visitors must not see."""
+        for route, folder in self.routes.items():
+            if not Path(folder).is_dir():
+                yield Fault(route.where, f"folder {route.folder!r} does not exist", "make it")
+            elif name := self._private_file(Path(folder)):
+                problem = f"folder {route.folder!r} holds {name}, which visitors could read"
+                yield Fault(route.where, problem, "put what is for them into a folder of its own")
+
+    def _private_file(self, folder: Path) -> str | None:
+        """The name of a file below `folder` that a project does not show."""
+        paths = [self.config.root / name for name in _PRIVATE]
+        paths += [folder / name for name in _PRIVATE if (folder / name).exists()]
+        url = self.config.database_url
+        if url.get_backend_name() == "sqlite" and not self.config.in_memory:
+            paths.append(Path(str(url.database).removeprefix("file:").partition("?")[0]))
+        return next((p.name for p in paths if p.resolve().is_relative_to(folder)), None)
+
+    def url(self, name: str) -> str:
+        """`/files/site.css?v=…`, which changes with the file. Raises NoventaError without it."""
+        for route, folder in self.routes.items():
+            if file := _open_file(folder, "/" + name.lstrip("/")):
+                path = f"{route.path.rstrip('/')}/{name.lstrip('/')}"
+                with file:
+                    fingerprint = self._fingerprint(file, os.fstat(file.fileno()))
+                return f"{quote(path, safe='/')}?v={fingerprint}"
+        raise NoventaError(str(self.missing(_calling_line(), name)))
+
+    def has(self, name: str) -> bool:
+        """Whether a folder has the file `name`."""
+        files = (_open_file(folder, "/" + name.lstrip("/")) for folder in self.routes.values())
+        if file := next(filter(None, files), None):
+            file.close()
+        return file is not None
+
+    def missing(self, where: str, name: str) -> Fault:
+        """The fault that no folder has the file `name`."""
+        folders = ", ".join(route.folder for route in self.routes) or "no Static route"
+        known = [
+            path.relative_to(folder).as_posix()
+            for folder in self.routes.values()
+            for path in Path(folder, name.strip("/") or "x").parent.glob("*.*")
+            if path.is_relative_to(folder)
+        ]
+        problem = f"static({name!r}): no such file in {folders}"
+        return Fault(where, problem, did_you_mean(name, known))
+
+    def link(self, exchange: Exchange, name: str) -> str:
+        """The same as browsers write it; `static()` of the templates."""
+        return exchange.url(self.url(name))
+
+    def respond(self, request: Request, route: Static, tail: str) -> Answer | webob.Response:
+        """The file at `tail`, with Last-Modified, ETag and ranges. Raises HTTPNotFound."""
+        file = _open_file(self.routes[route], tail)
+        if file is None:
+            raise webob.exc.HTTPNotFound
+        status = os.fstat(file.fileno())
+        headers = _file_headers(status, tail)
+        fingerprint = request.args.get("v") if request.environ["QUERY_STRING"] else None
+        if self._guarded or route.guards:  # who may see it is asked each time
+            headers.append(("Cache-Control", "private, no-cache"))
+        elif fingerprint and fingerprint == self._fingerprint(file, status):
+            headers.append(("Cache-Control", "public, max-age=31536000, immutable"))
+        if status.st_size <= _BLOCK and _CONDITIONAL.isdisjoint(request.environ):
+            with file:
+                data = file.read(status.st_size)
+            return Answer("200 OK", [*headers, ("Content-Length", str(len(data)))], [data])
+        response = _file_response(file, tail)
+        response.headerlist = [*headers, ("Content-Length", str(status.st_size))]
+        return response
+
+    def _fingerprint(self, file: io.FileIO, status: os.stat_result) -> str:
+        identity = status.st_dev, status.st_ino
+        known = self._fingerprints.get(identity)
+        if known is None or known[:2] != (status.st_mtime_ns, status.st_size):
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+            file.seek(0)
+            known = self._fingerprints[identity] = (status.st_mtime_ns, status.st_size, digest)
+        return known[2]
+
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not wait
+_MAX_LINKS = 40  # as in Linux
+_PRIVATE = ("config.yaml", "registry.py", "wsgi.py", "secret.key")
+_CONDITIONAL = {
+    "HTTP_IF_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_IF_RANGE",
+    "HTTP_IF_UNMODIFIED_SINCE", "HTTP_RANGE",
+}  # fmt: skip
+_UNSAFE_SEGMENT = re.compile(
+    r"\.(?!(?-i:well-known)$)|(?:con|prn|aux|nul|com\d|lpt\d) *(?:\..*)?$|.*[\\:\0]|$",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def _open_file(folder: str, tail: str) -> io.FileIO | None:
+    """The regular file that `tail` (`/a/b.css`) names inside `folder`, a real path, or None."""
+    segments = tail.split("/")[1:]
+    if not segments or any(map(_UNSAFE_SEGMENT.match, segments)):
+        return None
     try:
-        for chunk in chunks:
-            yield chunk.encode() if isinstance(chunk, str) else chunk
-    finally:
-        if hasattr(chunks, "close"):
-            chunks.close()
+        opened = _open_below(folder, segments)
+    except (OSError, ValueError):
+        return None
+    if stat.S_ISREG(os.fstat(opened).st_mode):
+        return io.FileIO(opened, "rb")
+    os.close(opened)
+    return None
 
 
-def _opened(path: Path) -> io.FileIO:
-    try:
-        if path.is_file():
-            return io.FileIO(path, "rb")
-    except OSError as error:
-        log.warning("reply(%s): %s", path, error)
-    raise webob.exc.HTTPNotFound
+def _open_below(folder: str, segments: Sequence[str], links: int = 0) -> int:
+    """A descriptor of what is inside `folder`. Raises OSError, or ValueError for what is not.
+
+    Each segment is opened from the one before and no link is followed, so that nobody can change
+    what was judged before it is read. A link is replaced by where it leads: also inside.
+    """
+    opened = os.open(folder, _READ)
+    for number, segment in enumerate(segments):
+        outer = opened
+        try:
+            opened = os.open(segment, _READ, dir_fd=outer)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EMLINK) or links == _MAX_LINKS:
+                raise
+            target = os.path.realpath(Path(folder, *segments[: number + 1]), strict=True)
+            inside = Path(target).relative_to(folder).parts
+            return _open_below(folder, [*inside, *segments[number + 1 :]], links + 1)
+        finally:
+            os.close(outer)
+    return opened
 
 
-def _file_response(file: io.FileIO, name: str) -> webob.Response:
-    """An open file with its type by `name`, Last-Modified and ETag; WebOb answers conditions."""
-    status = os.fstat(file.fileno())
-    headers = [*_file_headers(status, name), ("Content-Length", str(status.st_size))]
-    body = _OpenFile(file, status.st_size)
-    return webob.Response(headerlist=headers, app_iter=body, conditional_response=True)
+# ---- Components -------------------------------------------------------------------------------
+
+_FUNCTIONS = {
+    "action", "action_ticket", "component", "flashes", "fragment", "static", "url", "workbench"
+}  # fmt: skip
+RESERVED = frozenset({*_FUNCTIONS, "children", "instance", "key"})
+_SEEN_BY_MACROS: Any = {*_FUNCTIONS, "instance"}
+_NO_PROPS = RESERVED | {"request", "session", "db", "caller"}
+_ERRORS = {*range(400, 600), "4xx", "5xx"}  # keys of a registry's `errors`
+_DEPTH = 50  # components inside each other; more is one that shows itself
 
 
-def _file_headers(status: os.stat_result, name: str) -> list[tuple[str, str]]:
-    return [
-        ("Content-Type", _media_type(name)),
-        ("Last-Modified", _http_date(int(status.st_mtime))),
-        ("ETag", f'"{status.st_mtime_ns:x}-{status.st_size:x}"'),
-        ("Accept-Ranges", "bytes"),
-    ]
+class Fields(dict[str, Any]):
+    """The `errors` or `values` of a form; a missing one is an empty text, whatever Jinja's
+    `undefined` is."""
+
+    posted: Values[Any] | None = None  # the form, where a handler gave it as it is
+
+    def __missing__(self, key: str) -> str:
+        return ""
+
+    def getlist(self, name: str) -> list[Any]:
+        """All values of `name`: those posted, or those of a list that a handler gave."""
+        if self.posted is not None:
+            return self.posted.getlist(name)
+        value = self.get(name, [])
+        return [*value] if isinstance(value, list | tuple | set) else [value]
 
 
-def safe_target(target: str, *, external: bool, where: str = "") -> str:
-    """`target` percent-encoded, if it leads where it seems to. Raises Refusal otherwise."""
-    expected = "a whole http(s) URL or a local path" if external else "a local path"
-    detail = f"{where}: redirect to {_shown(target)}; expected {expected}, like '/users/7'"
-    refusal = Refusal(400, "redirect-target", detail=detail.removeprefix(": "))
-    if not isinstance(target, str) or _CONTROLS.search(target) or "\\" in target:
-        raise refusal
-    try:
-        parts = urlsplit(target)
-    except ValueError:
-        raise refusal from None
-    whole = external and parts.scheme in ("http", "https") and bool(parts.netloc)
-    local = target.startswith("/") and not target.startswith("//") and not parts.netloc
-    if not (whole or local):
-        raise refusal
-    return quote(target, safe=_URL_SAFE)
+class Posted(NamedTuple):
+    """What an action returned, for the one instance whose form was posted."""
+
+    instance: str
+    result: Mapping[str, Any]
 
 
 class CompiledComponent:
@@ -3605,24 +4002,6 @@ class CompiledComponent:
         """Runs the component's guard with those props that it declares. Raises Answered."""
         if self.guard is not None:
             ask_guard(exchange, self.guard, self.guard_props(props))
-
-
-def ask_guard(exchange: Exchange, guard: Handler, props: Mapping[str, Any] | None = None) -> None:
-    """Runs a guard. Raises Answered if it does not let pass."""
-    exchange.trail.append(name_of(guard))
-    returned = guard(exchange.request, exchange.session, exchange.db, **(props or {}))
-    exchange.trail.pop()
-    report_forgotten_commit(exchange, guard)
-    if isinstance(returned, webob.Response):
-        raise Answered(returned)
-    if returned is not None:
-        result = read_result(returned, guard) if isinstance(returned, Mapping) else None
-        if result is None or not returned.keys() & {"_status", "_redirect"}:
-            raise NoventaError(
-                f"{place_of(guard)}: a guard answered {_shown(returned)}; expected None, a dict"
-                " with _redirect or _status (200 to 599), or a Response."
-            )
-        raise Answered(result)
 
 
 class Components:
@@ -4048,123 +4427,6 @@ class Place:
         )  # fmt: skip
 
 
-class StaticFiles:
-    """The files of the registry's Static routes: their URLs, and the answers to requests."""
-
-    def __init__(self, registry: Registry, config: Config) -> None:
-        self.config, self._guarded = config, bool(registry.guards)
-        self.routes = {
-            route: os.path.realpath(config.root / route.folder)
-            for route in registry.routes
-            if isinstance(route, Static)
-        }
-        self._fingerprints: dict[tuple[int, int], tuple[int, int, str]] = {}
-
-    def faults(self) -> Iterator[Fault]:
-        """The routes whose folder does not exist, or holds what visitors must not see."""
-        for route, folder in self.routes.items():
-            if not Path(folder).is_dir():
-                yield Fault(route.where, f"folder {route.folder!r} does not exist", "make it")
-            elif name := self._private_file(Path(folder)):
-                problem = f"folder {route.folder!r} holds {name}, which visitors could read"
-                yield Fault(route.where, problem, "put what is for them into a folder of its own")
-
-    def _private_file(self, folder: Path) -> str | None:
-        """The name of a file below `folder` that a project does not show."""
-        paths = [self.config.root / name for name in _PRIVATE]
-        paths += [folder / name for name in _PRIVATE if (folder / name).exists()]
-        url = self.config.database_url
-        if url.get_backend_name() == "sqlite" and not self.config.in_memory:
-            paths.append(Path(str(url.database).removeprefix("file:").partition("?")[0]))
-        return next((p.name for p in paths if p.resolve().is_relative_to(folder)), None)
-
-    def url(self, name: str) -> str:
-        """`/files/site.css?v=…`, which changes with the file. Raises NoventaError without it."""
-        for route, folder in self.routes.items():
-            if file := _open_file(folder, "/" + name.lstrip("/")):
-                path = f"{route.path.rstrip('/')}/{name.lstrip('/')}"
-                with file:
-                    fingerprint = self._fingerprint(file, os.fstat(file.fileno()))
-                return f"{quote(path, safe='/')}?v={fingerprint}"
-        raise NoventaError(str(self.missing(_calling_line(), name)))
-
-    def has(self, name: str) -> bool:
-        """Whether a folder has the file `name`."""
-        files = (_open_file(folder, "/" + name.lstrip("/")) for folder in self.routes.values())
-        if file := next(filter(None, files), None):
-            file.close()
-        return file is not None
-
-    def missing(self, where: str, name: str) -> Fault:
-        """The fault that no folder has the file `name`."""
-        folders = ", ".join(route.folder for route in self.routes) or "no Static route"
-        known = [
-            path.relative_to(folder).as_posix()
-            for folder in self.routes.values()
-            for path in Path(folder, name.strip("/") or "x").parent.glob("*.*")
-            if path.is_relative_to(folder)
-        ]
-        problem = f"static({name!r}): no such file in {folders}"
-        return Fault(where, problem, did_you_mean(name, known))
-
-    def link(self, exchange: Exchange, name: str) -> str:
-        """The same as browsers write it; `static()` of the templates."""
-        return exchange.url(self.url(name))
-
-    def respond(self, request: Request, route: Static, tail: str) -> Answer | webob.Response:
-        """The file at `tail`, with Last-Modified, ETag and ranges. Raises HTTPNotFound."""
-        file = _open_file(self.routes[route], tail)
-        if file is None:
-            raise webob.exc.HTTPNotFound
-        status = os.fstat(file.fileno())
-        headers = _file_headers(status, tail)
-        fingerprint = request.args.get("v") if request.environ["QUERY_STRING"] else None
-        if self._guarded or route.guards:  # who may see it is asked each time
-            headers.append(("Cache-Control", "private, no-cache"))
-        elif fingerprint and fingerprint == self._fingerprint(file, status):
-            headers.append(("Cache-Control", "public, max-age=31536000, immutable"))
-        if status.st_size <= _BLOCK and _CONDITIONAL.isdisjoint(request.environ):
-            with file:
-                data = file.read(status.st_size)
-            return Answer("200 OK", [*headers, ("Content-Length", str(len(data)))], [data])
-        response = _file_response(file, tail)
-        response.headerlist = [*headers, ("Content-Length", str(status.st_size))]
-        return response
-
-    def _fingerprint(self, file: io.FileIO, status: os.stat_result) -> str:
-        identity = status.st_dev, status.st_ino
-        known = self._fingerprints.get(identity)
-        if known is None or known[:2] != (status.st_mtime_ns, status.st_size):
-            digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
-            file.seek(0)
-            known = self._fingerprints[identity] = (status.st_mtime_ns, status.st_size, digest)
-        return known[2]
-
-
-def report_forgotten_commit(exchange: Exchange, handler: Handler | None) -> None:
-    """Rolls back what `handler` (None: it raised) changed and did not commit, and says so.
-
-    What it flashed goes too: the visitor must not read "Saved." where nothing was.
-    """
-    rows = exchange.scope.uncommitted()
-    if rows and (workbench := exchange.request.app.workbench):
-        workbench.note_forgotten(exchange, handler, rows)
-    exchange.session.settle(keep=not rows)
-    if rows:
-        exchange.scope.rollback()
-        names = [] if handler is None else [name_of(handler)]
-        name = " > ".join((*exchange.trail, *names))
-        log.warning("%s changed rows without db.commit(), rolled back: %s", name, ", ".join(rows))
-
-
-def settle(exchange: Exchange, handler: Handler | None, status: int) -> None:
-    """After a handler: an answer of 400 and above undoes, any other should have committed."""
-    if status >= 400:
-        exchange.scope.rollback()
-    else:
-        report_forgotten_commit(exchange, handler)
-
-
 class _Context(jinja2.runtime.Context):
     """Calls `component()` and its like directly; Jinja first looks how a callable wants to be
     called, which costs half as much as a component."""
@@ -4313,112 +4575,7 @@ def _optional_templates(tree: jinja2.nodes.Template) -> set[str]:
     }
 
 
-def _calling_line() -> str:
-    """`pages/index.html:7`: the template line that is running now."""
-    frame = sys._getframe(1)
-    while frame:
-        template = frame.f_globals.get("__jinja_template__")
-        if template is not None:
-            return f"{template.name}:{template.get_corresponding_lineno(frame.f_lineno)}"
-        frame = frame.f_back  # type: ignore[assignment]
-    return "outside a template"
-
-
-class _OpenFile:
-    """A static file as a body, or a range of it; closed also where nothing of it is read."""
-
-    def __init__(self, file: io.FileIO, size: int) -> None:
-        self.file, self.left = file, size
-
-    def app_iter_range(self, start: int, stop: int) -> _OpenFile:
-        """Only the bytes from `start` to `stop`; called by WebOb."""
-        self.file.seek(start)
-        self.left = stop - start
-        return self
-
-    def __iter__(self) -> _OpenFile:
-        return self
-
-    def __next__(self) -> bytes:
-        block = self.file.read(min(_BLOCK, self.left))
-        if not block:
-            raise StopIteration
-        self.left -= len(block)
-        return block
-
-    def close(self) -> None:
-        """Closes the file; whoever sends the body calls it."""
-        self.file.close()
-
-
-_BLOCK = 65_536  # bytes of a file that are read at once
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not wait
-_MAX_LINKS = 40  # as in Linux
-_PRIVATE = ("config.yaml", "registry.py", "wsgi.py", "secret.key")
-_COMPRESSED = {
-    "gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"
-}  # fmt: skip
-_CONDITIONAL = {
-    "HTTP_IF_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_IF_RANGE",
-    "HTTP_IF_UNMODIFIED_SINCE", "HTTP_RANGE",
-}  # fmt: skip
-_UNSAFE_SEGMENT = re.compile(
-    r"\.(?!(?-i:well-known)$)|(?:con|prn|aux|nul|com\d|lpt\d) *(?:\..*)?$|.*[\\:\0]|$",
-    re.IGNORECASE | re.DOTALL,
-)
-
-
-_http_date = functools.lru_cache(maxsize=1_000)(serialize_date)
-
-
-@functools.lru_cache(maxsize=1_000)
-def _media_type(path: str) -> str:
-    kind, encoding = mimetypes.guess_type(path)
-    if encoding:  # the file is what it is: nothing says to the browser that it is to be unpacked
-        kind = _COMPRESSED.get(encoding)
-    kind = kind or "application/octet-stream"
-    text = kind.startswith("text/") or kind.endswith("xml")
-    return f"{kind}; charset=UTF-8" if text else kind
-
-
-def _open_file(folder: str, tail: str) -> io.FileIO | None:
-    """The regular file that `tail` (`/a/b.css`) names inside `folder`, a real path, or None."""
-    segments = tail.split("/")[1:]
-    if not segments or any(map(_UNSAFE_SEGMENT.match, segments)):
-        return None
-    try:
-        opened = _open_below(folder, segments)
-    except (OSError, ValueError):
-        return None
-    if stat.S_ISREG(os.fstat(opened).st_mode):
-        return io.FileIO(opened, "rb")
-    os.close(opened)
-    return None
-
-
-def _open_below(folder: str, segments: Sequence[str], links: int = 0) -> int:
-    """A descriptor of what is inside `folder`. Raises OSError, or ValueError for what is not.
-
-    Each segment is opened from the one before and no link is followed, so that nobody can change
-    what was judged before it is read. A link is replaced by where it leads: also inside.
-    """
-    opened = os.open(folder, _READ)
-    for number, segment in enumerate(segments):
-        outer = opened
-        try:
-            opened = os.open(segment, _READ, dir_fd=outer)
-        except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.EMLINK) or links == _MAX_LINKS:
-                raise
-            target = os.path.realpath(Path(folder, *segments[: number + 1]), strict=True)
-            inside = Path(target).relative_to(folder).parts
-            return _open_below(folder, [*inside, *segments[number + 1 :]], links + 1)
-        finally:
-            os.close(outer)
-    return opened
-
-
-# ---- App ------------------------------------------------------------------------------------
+# ---- App --------------------------------------------------------------------------------------
 
 _MESSAGES = {
     400: "The request could not be understood.",
@@ -4443,35 +4600,12 @@ _WRITES_LATE = (
 )
 _PROBLEM = "application/problem+json"
 _CLOCKS_DIFFER = 300  # seconds, between two machines that serve one site
-_DEFAULT_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "strict-origin-when-cross-origin",
-    "Content-Security-Policy": "frame-ancestors 'self'",
-}
 _FORWARDED = re.compile(
     r"HTTP_(?:X_FORWARDED.*|FORWARDED|VIA|(?:X_REAL|(?:X|X_CLUSTER|TRUE)_CLIENT|CF_CONNECTING)_IP)"
 )
 _SET_DEBUG = "Open http://localhost with the port of the server, or set debug: false."
-_SINGLE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 _WITHOUT_ORIGIN = re.compile(r"^https?://[^/]*|#.*")
 _RETRY_AFTER = 5  # seconds
-_WHOLE = (list, tuple)  # a body that is there at once, not made as it is sent
-_SAVEPOINT = re.compile("(?:RELEASE |ROLLBACK TO )?SAVEPOINT ")
-
-
-def is_query(statement: str, context: Any) -> bool:
-    """Whether the application asked for it. Savepoints are how a sandbox keeps what requests
-    commit; other statements are ours."""
-    return not (_SAVEPOINT.match(statement) or context.execution_options.get(_OWN))
-
-
-class Queries(list[str]):
-    """SQL statements in the order in which they were sent; shown with how often each was."""
-
-    def __repr__(self) -> str:
-        times = Counter(" ".join(statement.split()) for statement in self)
-        lines = (f"\n{number:5} x {text}" for text, number in times.items())
-        return f"{len(self)} {'query' if len(self) == 1 else 'queries'}{''.join(lines)}"
 
 
 class Gate:
@@ -4529,7 +4663,26 @@ class Gate:
         return f"{scheme}://{request.environ.get('HTTP_HOST', '')}"
 
 
-class Answers:
+def refuse_strangers(environ: Mapping[str, Any]) -> None:
+    """Raises Refusal for who may not see source code.
+
+    Debug pages are for a browser on this machine that was sent here, not to a name of somebody
+    else's that leads here (DNS rebinding), nor by a proxy.
+    """
+    if (address := environ.get("REMOTE_ADDR")) and not is_loopback(address):
+        detail = f"{address[:80]!a} is not this machine, and no other gets an answer in debug."
+        raise Refusal(403, "debug-from-afar", detail=f"{detail} {_SET_DEBUG}")
+    if forwarded := [name for name in environ if _FORWARDED.fullmatch(name)]:
+        header = forwarded[0].removeprefix("HTTP_").replace("_", "-").title()
+        detail = f"{header} was sent: no proxy gets an answer in debug. {_SET_DEBUG}"
+        raise Refusal(403, "debug-by-proxy", detail=detail)
+    host = str(environ.get("HTTP_HOST", "localhost"))  # every browser sends one
+    if not is_loopback(host_name(host)):
+        detail = f"Host is {host[:80]!a}, but only localhost and 127.0.0.1 answer in debug."
+        raise Refusal(403, "debug-host", detail=f"{detail} {_SET_DEBUG}")
+
+
+class Responder:
     """Makes what is sent: pages, redirects, errors, refusals, and what a handler answered itself,
     each with the default headers and the session's cookie."""
 
@@ -4755,18 +4908,18 @@ class Answers:
 
 
 class Pages:
-    """Answers for a page: shows it, or one component of it, or runs the action of a form."""
+    """Responder for a page: shows it, or one component of it, or runs the action of a form."""
 
     def __init__(
-        self, config: Config, components: Components, answers: Answers, gate: Gate
+        self, config: Config, components: Components, responder: Responder, gate: Gate
     ) -> None:
-        self.components, self.answers, self.gate = components, answers, gate
+        self.components, self.responder, self.gate = components, responder, gate
         self._ticket_age: int = config["session.ticket_age"]
 
     def respond(self, exchange: Exchange, page: Page) -> Answer | webob.Response:
         request, components = exchange.request, self.components
         if exchange.reads and not (request.query_string and FRAGMENT in request.args):
-            return self.answers.page(self.render(exchange, page), exchange.status)
+            return self.responder.page(self.render(exchange, page), exchange.status)
         if exchange.reads:
             ticket = self._ticket(request, components.fragments, request.args)
         else:
@@ -4788,7 +4941,7 @@ class Pages:
             components.by_name[name].check_guard(exchange, props)
         if exchange.reads:
             html = Rendering(components, exchange, None).fragment(compiled, ticket)
-            return self.answers.page(html, exchange.status)
+            return self.responder.page(html, exchange.status)
         return self._act(exchange, page, ticket, compiled)
 
     def _outdated(self, session: Session, ticket: Ticket) -> str | None:
@@ -4837,22 +4990,22 @@ class Pages:
         result = read_result(result, action)
         settle(exchange, action, result.status)
         if result.redirect is not None:
-            return self.answers.redirect(exchange, result.redirect)
+            return self.responder.redirect(exchange, result.redirect)
         del exchange.trail[1:]  # the page is shown now
         exchange.scope.begin_anew(writes=page.writes)
         exchange.status = result.status
         posted = Posted(ticket.instance, result.values)
         if _asks_for_fragment(exchange.request) and compiled.name and ticket.alone:
             html = Rendering(self.components, exchange, posted).fragment(compiled, ticket)
-            return self.answers.page(html, exchange.status)
+            return self.responder.page(html, exchange.status)
         html = self.render(exchange, page, posted)
         return self._whole_page(exchange.request, html, exchange.status)
 
     def _whole_page(self, request: Request, html: str, status: int) -> Answer:
         """The answer to a form. htmx would put it where it wanted a component, and shows no 403."""
         if "HTTP_HX_REQUEST" not in request.environ or not _asks_for_fragment(request):
-            return self.answers.page(html, status)
-        answer = self.answers.page(html, 422 if status == 403 else status)
+            return self.responder.page(html, status)
+        answer = self.responder.page(html, 422 if status == 403 else status)
         answer.headerlist += [("HX-Retarget", "body"), ("HX-Reswap", "innerHTML")]
         return answer
 
@@ -4861,28 +5014,49 @@ class Pages:
         html = rendering.page(self.components.by_page[page], exchange.request.view_args)
         return (
             html
-            if self.answers.workbench is None
-            else self.answers.workbench.with_notices(exchange, html)
+            if self.responder.workbench is None
+            else self.responder.workbench.with_notices(exchange, html)
         )
 
 
-def call(exchange: Exchange, handler: Handler, arguments: Mapping[str, Any], retries: int) -> Any:
-    """What a handler returns; after a conflict it finds everything as it was before."""
-    given = exchange.request, exchange.session, exchange.db
-    exchange.trail.append(name_of(handler))
-    if retries:
-        restore = exchange.session.checkpoint()
+def _prefers_json(request: Request, *, default: bool) -> bool:
+    """Whether the client asks for JSON (RFC 9110, 12.5.1); `default` where it says nothing."""
+    offered = ["text/html", "application/json", _PROBLEM]
+    best = request.accept.acceptable_offers(offered[::-1] if default else offered)
+    return best[0][0] != "text/html" if best else default
 
-        def attempt() -> Any:
-            exchange.request.rewind()
-            restore()
-            return handler(*given, **arguments)
 
-        returned = exchange.scope.replay(attempt, retries)
-    else:
-        returned = handler(*given, **arguments)
-    exchange.trail.pop()
-    return returned
+def _asks_for_fragment(request: Request) -> bool:
+    """Whether a script wants one component only: by a fragment's URL, or by a form that it posts.
+
+    htmx says so by HX-Request, and by two more headers where it wants a page after all.
+    """
+    environ = request.environ
+    if environ["REQUEST_METHOD"] in READ_METHODS and FRAGMENT not in environ.get(
+        "QUERY_STRING", ""
+    ):
+        return False
+    whole = "HTTP_HX_BOOSTED" in environ or "HTTP_HX_HISTORY_RESTORE_REQUEST" in environ
+    by_htmx = environ.get("HTTP_HX_REQUEST") == "true" and not whole
+    return by_htmx or environ.get("HTTP_NOVENTA_FRAGMENT") == "1"
+
+
+_SAVEPOINT = re.compile("(?:RELEASE |ROLLBACK TO )?SAVEPOINT ")
+
+
+def is_query(statement: str, context: Any) -> bool:
+    """Whether the application asked for it. Savepoints are how a sandbox keeps what requests
+    commit; other statements are ours."""
+    return not (_SAVEPOINT.match(statement) or context.execution_options.get(_OWN))
+
+
+class Queries(list[str]):
+    """SQL statements in the order in which they were sent; shown with how often each was."""
+
+    def __repr__(self) -> str:
+        times = Counter(" ".join(statement.split()) for statement in self)
+        lines = (f"\n{number:5} x {text}" for text, number in times.items())
+        return f"{len(self)} {'query' if len(self) == 1 else 'queries'}{''.join(lines)}"
 
 
 class App:
@@ -4903,14 +5077,14 @@ class App:
         self._compare_revisions()
         self.sessions = SessionCookies(config)
         self.gate = Gate(config)
-        self.answers = Answers(config, self.components, self.sessions, self.database)
-        self.pages = Pages(config, self.components, self.answers, self.gate)
+        self.responder = Responder(config, self.components, self.sessions, self.database)
+        self.pages = Pages(config, self.components, self.responder, self.gate)
         self._limits = {name: config[f"limits.{name}"] for name in _DEFAULT_LIMITS}
         self.workbench: Workbench | None = None
         if config["debug"]:
             from noventa_cli import Workbench  # noqa: PLC0415 - in production nothing of it is loaded
 
-            self.workbench = self.answers.workbench = Workbench(self)
+            self.workbench = self.responder.workbench = Workbench(self)
 
     def __repr__(self) -> str:
         return f"<App {self.config.root.name}, {self.database!r}>"
@@ -5000,14 +5174,14 @@ class App:
 
     def _respond(self, exchange: Exchange) -> Answer:
         try:
-            return self.answers.finish(exchange, self._answer(exchange))
+            return self.responder.finish(exchange, self._answer(exchange))
         except (Exception, SystemExit) as error:
             # In a server's worker thread SystemExit would leave the client hanging; in the main
             # thread it may be the server's own way to stop.
             in_main = threading.current_thread() is threading.main_thread()
             if isinstance(error, SystemExit) and in_main:
                 raise
-            return self.answers.of_failure(exchange, error)
+            return self.responder.of_failure(exchange, error)
 
     def _compare_revisions(self) -> None:
         """Says, or with `migrations.on_mismatch: refuse` insists, that the database is at head."""
@@ -5026,13 +5200,13 @@ class App:
             response = self._publish(exchange)
         except Answered as answered:
             exchange.session.shown = 0  # the page that showed them is not sent
-            response = self.answers.of_result(exchange, answered.result)
+            response = self.responder.of_result(exchange, answered.result)
         except webob.exc.HTTPException as error:
             exchange.session.shown = 0
             response = error.with_traceback(None).wsgi_response  # itself: else a circle
             settle(exchange, None, response.status_int)
         if isinstance(response, webob.exc.WSGIHTTPException):  # raised or returned
-            return self.answers.of_http_error(exchange, response)
+            return self.responder.of_http_error(exchange, response)
         return response
 
     def _publish(self, exchange: Exchange) -> Answer | webob.Response:
@@ -5065,7 +5239,7 @@ class App:
         if isinstance(route, Static):
             answer = self.components.static.respond(request, route, tail)
             if isinstance(answer, Answer):
-                self.answers.complete(answer)
+                self.responder.complete(answer)
             return answer
         environ = request.environ
         sent = environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ
@@ -5096,7 +5270,7 @@ class App:
         allow = ", ".join(sorted({*methods, "OPTIONS"}))
         if method != "OPTIONS":
             raise Refusal(405, "method", {"Allow": allow})
-        answer = self.answers.page("", 204)
+        answer = self.responder.page("", 204)
         answer.headers["Allow"] = allow
         return answer
 
@@ -5118,28 +5292,9 @@ class App:
         result = read_result(result, route.handler, is_data=True)
         settle(exchange, route.handler, result.status)
         if result.redirect is not None:
-            return self.answers.redirect(exchange, result.redirect)
+            return self.responder.redirect(exchange, result.redirect)
         body = encode_json(result.values, route.handler)
-        return self.answers.make("application/json", body, result.status)
-
-
-def refuse_strangers(environ: Mapping[str, Any]) -> None:
-    """Raises Refusal for who may not see source code.
-
-    Debug pages are for a browser on this machine that was sent here, not to a name of somebody
-    else's that leads here (DNS rebinding), nor by a proxy.
-    """
-    if (address := environ.get("REMOTE_ADDR")) and not is_loopback(address):
-        detail = f"{address[:80]!a} is not this machine, and no other gets an answer in debug."
-        raise Refusal(403, "debug-from-afar", detail=f"{detail} {_SET_DEBUG}")
-    if forwarded := [name for name in environ if _FORWARDED.fullmatch(name)]:
-        header = forwarded[0].removeprefix("HTTP_").replace("_", "-").title()
-        detail = f"{header} was sent: no proxy gets an answer in debug. {_SET_DEBUG}"
-        raise Refusal(403, "debug-by-proxy", detail=detail)
-    host = str(environ.get("HTTP_HOST", "localhost"))  # every browser sends one
-    if not is_loopback(host_name(host)):
-        detail = f"Host is {host[:80]!a}, but only localhost and 127.0.0.1 answer in debug."
-        raise Refusal(403, "debug-host", detail=f"{detail} {_SET_DEBUG}")
+        return self.responder.make("application/json", body, result.status)
 
 
 def compile_registry(registry: Registry, config: Config) -> tuple[Router, Components]:
@@ -5196,7 +5351,7 @@ class Stream:
 def send(
     answer: Answer, environ: Mapping[str, Any], start_response: StartResponse, scope: Scope
 ) -> Iterable[bytes]:
-    """Answers by the WSGI protocol (PEP 3333); a body that is made as it goes takes the scope."""
+    """Responder by the WSGI protocol (PEP 3333); a body that is made as it goes takes the scope."""
     body = answer.app_iter
     whole = isinstance(body, _WHOLE)
     if not whole:
@@ -5210,146 +5365,3 @@ def send(
         return body
     scope.handed_over = True
     return Stream(body, scope)
-
-
-def data_folder(name: str) -> Path:
-    """A folder that is shipped with Noventa: in `noventa_data` when installed from a wheel."""
-    here = Path(__file__).resolve().parent
-    installed = here / "noventa_data" / name
-    return installed if installed.is_dir() else here / name
-
-
-def _prefers_json(request: Request, *, default: bool) -> bool:
-    """Whether the client asks for JSON (RFC 9110, 12.5.1); `default` where it says nothing."""
-    offered = ["text/html", "application/json", _PROBLEM]
-    best = request.accept.acceptable_offers(offered[::-1] if default else offered)
-    return best[0][0] != "text/html" if best else default
-
-
-def _kind_of(body: bytes) -> str:
-    """The media type of a body whose own WebOb dropped, as it does where `headers` are given."""
-    try:
-        is_json = body[:1] in (b"{", b"[") and json.loads(body) is not None
-    except ValueError:
-        is_json = False
-    return "application/json" if is_json else "text/html; charset=UTF-8"
-
-
-def _asks_for_fragment(request: Request) -> bool:
-    """Whether a script wants one component only: by a fragment's URL, or by a form that it posts.
-
-    htmx says so by HX-Request, and by two more headers where it wants a page after all.
-    """
-    environ = request.environ
-    if environ["REQUEST_METHOD"] in READ_METHODS and FRAGMENT not in environ.get(
-        "QUERY_STRING", ""
-    ):
-        return False
-    whole = "HTTP_HX_BOOSTED" in environ or "HTTP_HX_HISTORY_RESTORE_REQUEST" in environ
-    by_htmx = environ.get("HTTP_HX_REQUEST") == "true" and not whole
-    return by_htmx or environ.get("HTTP_NOVENTA_FRAGMENT") == "1"
-
-
-def strict_policy(html: str) -> str:
-    """The Content-Security-Policy of a page that needs nothing but the styles in it (CSP 3)."""
-    styles = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
-    digests = [base64.b64encode(hashlib.sha256(style.encode()).digest()) for style in styles]
-    sources = " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
-    return (
-        f"default-src 'none'; img-src data:; style-src {sources}; base-uri 'none';"
-        " form-action 'none'; frame-ancestors 'self'"
-    )
-
-
-def inserted(page: str, notice: str) -> str:
-    """A page with a notice at its end."""
-    before, end, after = page.rpartition("</body>")
-    return before + notice + end + after if end else page + notice
-
-
-@functools.lru_cache(maxsize=600)
-def _status_line(status: int) -> str:
-    try:
-        return f"{status} {http.HTTPStatus(status).phrase}"
-    except ValueError:
-        return f"{status} Error"
-
-
-def encode_json(value: Any, handler: Handler) -> bytes:
-    """What `handler` returned, as JSON. Raises NoventaError naming the key that cannot be it."""
-    try:
-        return _JSON.encode(value).encode("utf-8")
-    except (TypeError, ValueError, RecursionError) as error:
-        path, problem = _not_json(value) or ("it", str(error))
-        where = f"{place_of(handler)}: {name_of(handler)}"
-        raise NoventaError(f"{where} returned what JSON cannot hold: {path}: {problem}.") from None
-
-
-def _json_default(value: Any) -> Any:
-    if isinstance(value, datetime.date | datetime.time):  # a datetime is a date
-        return value.isoformat()
-    if isinstance(value, uuid.UUID | decimal.Decimal):
-        return str(value)
-    if isinstance(value, enum.Enum):
-        return value.value
-    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
-
-
-_JSON = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_json_default
-)
-
-
-def _not_json(root: Any) -> tuple[str, str] | None:
-    """Where (`users[3].photo`) the first value is that JSON cannot hold, and why."""
-    waiting, seen = [("", root)], set[int]()  # no recursion: it may be nested too deeply
-    for path, value in waiting:
-        if not isinstance(value, dict | list | tuple):
-            try:
-                _JSON.encode(value).encode("utf-8")
-            except (TypeError, ValueError) as error:
-                return path, str(error)
-        elif id(value) not in seen:
-            seen.add(id(value))
-            for key, item in value.items() if isinstance(value, dict) else ():
-                if not isinstance(key, str | int | float | None):
-                    return path or "it", f"its key {_shown(key)} is a {type(key).__name__}"
-                waiting.append((f"{path}.{key}".lstrip("."), item))
-            if not isinstance(value, dict):
-                waiting += [(f"{path}[{number}]", item) for number, item in enumerate(value)]
-    return None
-
-
-def _conditional(request: Request, response: webob.Response) -> webob.Response:
-    """WebOb's conditional answer: 304, 206 for a single range, 416."""
-    environ = dict(request.environ)
-    if request.method != "GET" or not _SINGLE_RANGE.fullmatch(environ.get("HTTP_RANGE", "")):
-        environ.pop("HTTP_RANGE", None)  # it has no meaning for HEAD (RFC 9110, 14.2)
-    # Not the response itself: an exception of WebOb's would write an absolute Location into it.
-    return webob.request.BaseRequest(environ).send(response.conditional_response_app)
-
-
-def _checked_location(value: str) -> str:
-    """A Location as written, if it is relative to here or an http(s) URL. Raises Refusal."""
-    first = re.split(r"[/?#]", value)[0]  # a colon in it makes it a scheme
-    if _CONTROLS.search(value) or value.startswith(("/", "\\")) or ":" in first:
-        return safe_target(value, external=True)
-    return quote(value, safe=_URL_SAFE)
-
-
-def _check_headers(answer: Answer) -> None:
-    """Raises for a header that a server would split, drop or choke on."""
-    if not _HEADER_VALUE.fullmatch(answer.status):
-        raise NoventaError("The status holds characters that HTTP does not allow.")
-    for name, value in answer.headerlist:
-        if not _HEADER_NAME.fullmatch(name):
-            raise NoventaError(f"The header {name!r} has a name that HTTP does not allow.")
-        if not _HEADER_VALUE.fullmatch(value):  # most likely the visitor's own
-            raise Refusal(400, f"value-of-{name}")
-
-
-def _chosen_headers(configured: Mapping[str, Any]) -> list[tuple[str, str]]:
-    chosen = {name.title(): value for name, value in _DEFAULT_HEADERS.items()}
-    chosen |= {name.title(): value for name, value in configured.items()}
-    own = ("Content-Type", "Content-Length")  # of each body
-    return [(n, str(value)) for n, value in chosen.items() if value is not None and n not in own]

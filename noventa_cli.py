@@ -5200,7 +5200,7 @@ class Workbench:
             **values,
         )
         html = html.encode("utf-8", "replace").decode()  # a lone surrogate of a client's
-        answer = self.app.answers.framework_page(html, status)
+        answer = self.app.responder.framework_page(html, status)
         answer.headers["Cache-Control"] = "no-store"
         return answer
 

@@ -311,7 +311,7 @@ def test_no_failure_reaches_the_next_request(tmp_path: Path, database: str) -> N
 
 def test_an_error_page_that_fails_leaves_nothing(tmp_path: Path) -> None:
     app = failing_app(tmp_path, "sqlite:///./a.db", error_after_a_flush)
-    app.answers._error_page = app.jinja.from_string("{{ nothing.at.all }}")
+    app.responder._error_page = app.jinja.from_string("{{ nothing.at.all }}")
     drive(app, "/error_after_a_flush")
     drive(app, "/no-such-page")
     assert checked_out(app) == 0
