@@ -117,12 +117,13 @@ __all__ = [
     "RegistryError",
     "Request",
     "Session",
+    "Signer",
     "Static",
     "Upload",
     "redirect",
     "reply",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 log = logging.getLogger("noventa")
 

@@ -1,5 +1,6 @@
 """The entry: what the parser does with an argument list, and what the process answers."""
 
+import re
 import sys
 import tomllib
 from importlib.metadata import EntryPoint
@@ -32,7 +33,12 @@ def test_without_a_command_the_help_is_shown(argv, capsys):
 
 def test_the_version_is_printed(capsys):
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == "noventa 0.1.0\n"
+    assert capsys.readouterr().out == "noventa 0.2.0\n"
+
+
+def test_the_changelog_begins_with_this_version():
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert re.search(r"^## (\S+)", changelog, re.MULTILINE)[1] == noventa_cli.__version__
 
 
 @pytest.mark.parametrize(
