@@ -1789,6 +1789,11 @@ def _table_differences(context: Any, table: Any) -> Iterator[Any]:
     if set(keys) != set(wanted):
         text = f"primary key of {table.name}: ({', '.join(keys)}) -> ({', '.join(wanted)})"
         yield _line_operation()(str, text=text)
+    models = {*map(_signature, table.constraints)}
+    for each in context.inspector.get_unique_constraints(table.name, table.schema):
+        columns = tuple(each["column_names"])
+        if each["name"] is None and ("unique", columns) not in models:  # Alembic skips it
+            yield _line_operation()(str, text=_nameless(table.name, "unique", columns))
     try:
         made = _as_the_database_writes(context.connection, table)
     except sa.exc.DBAPIError as error:
@@ -1800,6 +1805,18 @@ def _table_differences(context: Any, table: Any) -> Iterator[Any]:
         *_check_steps(table, found[1], made[1]),
     ]:
         yield ops.ModifyTableOps(table.name, steps, schema=table.schema)
+
+
+def _nameless(table: str, kind: str, columns: Collection[str]) -> str:
+    """How to drop what has no name; on SQLite only, for the others give one."""
+    short = {"unique": "uq", "foreignkey": "fk"}[kind]
+    names = {short: f"{short}_%(column_0_N_name)s"}
+    name = f"{short}_{'_'.join(columns)}"
+    return (
+        f"the {kind} of {table} ({', '.join(columns)}) has no name; what drops it:\n"
+        f"    with op.batch_alter_table({table!r}, naming_convention={names}) as batch_op:\n"
+        f"        batch_op.drop_constraint({name!r}, type_={kind!r})"
+    )
 
 
 def _as_the_database_writes(connection: Any, table: Any) -> Any:
@@ -1901,7 +1918,7 @@ def _review(context: Any, directives: list[Any], metadata: Any) -> None:
         say(f"  Not compared: {_NOT_COMPARED}.")
         directives.clear()
         return
-    if unwritten := [step.text for step in _each(upgrade) if getattr(step, "text", "")]:
+    if unwritten := [*_unwritten(upgrade)]:
         raise NoventaError(
             "The revision was not written, for autogenerate cannot write this:\n"
             + "".join(f"  {text}\n" for text in unwritten)
@@ -1918,6 +1935,15 @@ def _review(context: Any, directives: list[Any], metadata: Any) -> None:
     for operations in (upgrade, downgrade):
         _order_for_mysql(operations)
     _say_what_rows_lack(upgrade)
+
+
+def _unwritten(upgrade: Any) -> Iterator[str]:
+    for step in _each(upgrade):
+        if text := getattr(step, "text", ""):
+            yield text
+        elif isinstance(step, ops.DropConstraintOp) and step.constraint_name is None:
+            key: Any = step.to_constraint()
+            yield _nameless(step.table_name, str(step.constraint_type), key.columns.keys())
 
 
 _NOT_COMPARED = (

@@ -274,6 +274,35 @@ def test_an_imported_history_runs_as_alembic_runs_it_and_goes_on(site, capsys):
     assert left(site) == set()
 
 
+NAMELESS = """
+class User(Base):
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str | None] = mapped_column(sa.String(128))
+    email: Mapped[str | None] = mapped_column(sa.String(128))
+
+class Award(Base):
+    __tablename__ = "awards"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int | None]
+    name: Mapped[str | None] = mapped_column(sa.String(80))
+"""
+
+
+@only_sqlite
+def test_a_key_without_a_name_is_told_with_the_lines_that_drop_it(site, capsys):
+    site.revision("a1", *HISTORY["a1"])
+    assert site.migrate() == 0
+    site.models(NAMELESS)
+    assert site.migrate("check") == 1
+    assert site.migrate("revision", "--autogenerate", "-m", "keys") == 1
+    lines = re.findall("(?m)^    (with .*\\n.*)$", capsys.readouterr().err)
+    assert len(lines) == 2
+    site.revision("b2", "\n".join(lines).replace("\n        ", "\n    "), after="a1")
+    assert site.migrate() == 0, capsys.readouterr().err
+    assert site.migrate("check") == 0, capsys.readouterr().err
+
+
 @only_sqlite
 def test_a_name_that_a_model_gives_is_compared(site, capsys):
     site.models(PLAYERS.replace("index=True)", "index=True)\n    __table_args__ = (INDEX,)")
