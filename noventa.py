@@ -4,7 +4,7 @@ The file reads downwards; each section uses only the sections above it:
 
     Errors         what the user can mend, what refuses a request, and the log
     Configuration  config.yaml: one table of settings, checked and typed
-    Registry       what an application consists of, and its faults
+    Registry       what an application consists of
     Request        a WebOb request, read strictly
     Answers        a status, headers and a body; what handlers make them of
     Signing        keys for one purpose each, and the tickets of forms
@@ -14,6 +14,7 @@ The file reads downwards; each section uses only the sections above it:
     Handlers       what they are called with, what they may return, what they forgot to commit
     Static         files of a folder, and no way out of it
     Components     templates, components and pages, compiled and rendered
+    Checks         every rule for registry and templates that makes a Fault
     App            gate, responder and pages; the WSGI application, which composes all of it
 
 Start reading at `App.__call__`, near the end.
@@ -133,7 +134,7 @@ StartResponse = Callable[..., Any]
 WSGIApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 
-# ---- Errors -----------------------------------------------------------------------------------
+# ---- Errors ----------------------------------------------------------------------------------
 
 _UNPRINTABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -244,7 +245,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names)}" if names else "none is known"
 
 
-# ---- Configuration ----------------------------------------------------------------------------
+# ---- Configuration ---------------------------------------------------------------------------
 
 
 class Setting(NamedTuple):
@@ -689,7 +690,7 @@ def data_folder(name: str) -> Path:
     return installed if installed.is_dir() else here / name
 
 
-# ---- Registry ---------------------------------------------------------------------------------
+# ---- Registry --------------------------------------------------------------------------------
 
 
 def _call_site() -> str:
@@ -833,21 +834,10 @@ class Registry:
     def tables(self) -> Mapping[sa.Table, str]:
         """Each registered table, with the module and class that define it."""
         found: dict[sa.Table, str] = {}
-        for model, _ in self._listed_models():
+        for model, _ in self.listed_models():
             for table, owner in _tables_of(model):
                 found.setdefault(table, owner)
         return found
-
-    def faults(self) -> list[Fault]:
-        """Every fault that can be seen without templates, routes' patterns or a database."""
-        if wrong := self.wrong_types():  # the other checks rely on the right ones
-            return wrong
-        return [
-            *self._duplicates(),
-            *self._handler_faults(),
-            *self._model_faults(),
-            *self._seed_faults(),
-        ]
 
     @property
     def pages(self) -> list[Page]:
@@ -859,161 +849,10 @@ class Registry:
         """What has a template: the components, then the pages."""
         return [*self.components, *self.pages]
 
-    def _listed_models(self) -> Iterator[tuple[Any, str]]:
+    def listed_models(self) -> Iterator[tuple[Any, str]]:
         for component in self.shown:
             yield from ((model, component.where) for model in component.models)
         yield from ((model, self.where) for model in self.models)
-
-    def wrong_types(self) -> list[Fault]:
-        """The entries, and the fields of entries, that are of a wrong type."""
-        faults = [*_field_faults(self)]
-        if faults:
-            return faults
-        for kind, allowed, expected in (
-            ("components", Component, "a Component"),
-            ("routes", Route, "Page, Endpoint, Mount, Static"),
-        ):
-            for number, entry in enumerate(getattr(self, kind)):
-                if isinstance(entry, allowed):
-                    faults += _field_faults(entry)
-                    continue
-                where, problem = f"{self.where}: {kind}[{number}]", f"{_shown(entry)} is a"
-                faults.append(
-                    Fault(where, f"{problem} {type(entry).__name__}", f"expected {expected}")
-                )
-        return faults
-
-    def _duplicates(self) -> Iterator[Fault]:
-        entries = [(f"component {c.name!r}", c.where) for c in self.components]
-        for number, seed in enumerate(self.seeds):
-            entries.append((f"seed {seed_name(seed)!r}", f"{self.where}: seeds[{number}]"))
-        first: dict[str, str] = {}
-        for entry, where in entries:
-            if entry in first:
-                yield Fault(
-                    where, f"{entry} is listed twice, first at {first[entry]}", "remove one of them"
-                )
-            first.setdefault(entry, where)
-
-    def _handler_faults(self) -> Iterator[Fault]:
-        for component in self.shown:
-            load = load_function(component)
-            yield from _signature_faults(load, component.where)
-            for action in actions_of(component).values():
-                yield from _signature_faults(action, component.where)
-                yield from _action_faults(action, load)
-        for component in self.components:
-            yield from _signature_faults(component.guard, component.where)
-        for route in self.routes:
-            if isinstance(route, Endpoint):
-                yield from _signature_faults(route.handler, route.where)
-            for guard in route.guards:
-                yield from _guard_faults(guard, route.where)
-        for guard in self.guards:
-            yield from _guard_faults(guard, self.where)
-
-    def _model_faults(self) -> Iterator[Fault]:
-        for model, where in self._listed_models():
-            if not any(True for _ in _tables_of(model)):
-                shown = model.__name__ if isinstance(model, ModuleType | type) else _shown(model)
-                remedy = "list a models module, a class, a Table, a Base or a MetaData"
-                yield Fault(where, f"models entry {shown} has no table", remedy)
-        yield from self._mapper_faults()
-        names: dict[str, str] = {}
-        for table, owner in self.tables.items():
-            if table.key in names:
-                yield Fault(
-                    owner,
-                    f"table {table.key!r} is already defined by {names[table.key]}",
-                    "give one of them another __tablename__",
-                )
-            names.setdefault(table.key, owner)
-            yield from _foreign_key_faults(table, owner, self.tables)
-        yield from self._unlisted_tables()
-
-    def _mappers(self) -> dict[orm.Mapper[Any], None]:
-        """Those of every listed class, then the others of their Bases."""
-        classes = (cls for model, _ in self._listed_models() for cls in mapped_classes(model))
-        listed = dict.fromkeys(map(_mapper_of, classes))
-        return listed | dict.fromkeys(
-            other for mapper in listed for other in mapper.registry.mappers
-        )
-
-    def _mapper_faults(self) -> Iterator[Fault]:
-        """Relationships that cannot be resolved: of each Base the first, for there it ends."""
-        mappers, told = self._mappers(), set[str]()
-        for mapper in mappers:
-            try:
-                mapper.registry.configure(cascade=True)
-            except (sa.exc.SQLAlchemyError, NameError, AttributeError) as error:
-                first = getattr(error, "_configure_failed", error)  # told again at each look
-                message = str(first).partition("\n")[0].rstrip(".")
-                if message in told:
-                    continue
-                told.add(message)
-                failed = next((known for known in mappers if str(known) in message), mapper)
-                remedy = "mend the relationship that it names"
-                if "failed to locate a name" in message:
-                    remedy = "across Bases give the class, not its name: relationship(User)"
-                yield Fault(_full_name(failed.class_), message, remedy)
-
-    def _unlisted_tables(self) -> Iterator[Fault]:
-        """Tables beside those that are listed: queries would find them, migrations would not."""
-        beside: dict[sa.MetaData, str] = {}
-        for table, owner in self.tables.items():
-            beside.setdefault(table.metadata, owner)
-        names = {t: _full_name(mapper.class_) for mapper in self._mappers() for t in mapper.tables}
-        for metadata, owner in beside.items():
-            for table in metadata.tables.values():
-                if table not in self.tables:
-                    problem = f"table {table.key!r} is in the MetaData of {owner}, but not listed"
-                    remedy = "list its module, its class, the Table, or the Base with all it has"
-                    where = names.get(table, f"table {table.key}")
-                    yield Fault(where, problem, f"{remedy}, under models")
-
-    def _seed_faults(self) -> Iterator[Fault]:
-        for seed in self.seeds:
-            if not callable(seed):
-                yield Fault(self.where, f"seed {_shown(seed)} is no function", "list the function")
-            elif len(taken := _parameters(seed)) != 1:
-                names = ", ".join(parameter.name for parameter in taken)
-                problem = f"seed {seed_name(seed)} takes ({names})"
-                yield Fault(place_of(seed), problem, "write it as def NAME(db: Session)")
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
-
-
-_LIST: tuple[Callable[[Any], bool], str] = _is_list, "a list"
-_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "components": _LIST, "models": _LIST, "routes": _LIST, "seeds": _LIST, "guards": _LIST,
-    "name": (lambda value: isinstance(value, str), _TEXT),
-    "template": (lambda value: isinstance(value, str), _TEXT),
-    "folder": (lambda value: isinstance(value, str), _TEXT),
-    "errors": (lambda value: isinstance(value, Mapping), "a mapping of statuses to templates"),
-    "globals": (lambda value: isinstance(value, Mapping), _MAPPING),
-    "filters": (lambda value: isinstance(value, Mapping), "a mapping of names to functions"),
-    "limits": (lambda value: isinstance(value, Mapping), _MAPPING),
-    "logic": (lambda value: value is None or isinstance(value, ModuleType), "the imported module"),
-    "application": (callable, "a WSGI application"),
-    "retries": (lambda value: isinstance(value, int) and value >= 0, "0 or more"),
-    "writes": (lambda value: isinstance(value, bool), "True or False"),
-}  # fmt: skip
-
-
-def _field_faults(entry: Any) -> Iterator[Fault]:
-    for name, (fits, expected) in _FIELDS.items():
-        value = getattr(entry, name, None)
-        if name in entry.__dataclass_fields__ and not fits(value):
-            yield Fault(entry.where, f"{name} is {_shown(value)}", f"expected {expected}")
-    limits = getattr(entry, "limits", None)
-    for name, value in limits.items() if isinstance(limits, Mapping) else ():
-        if f"limits.{name}" not in _BY_NAME:
-            known = (n.removeprefix("limits.") for n in _BY_NAME if n.startswith("limits."))
-            yield Fault(entry.where, f"limits has {name!r}", did_you_mean(str(name), known))
-        elif not isinstance(value, int):
-            yield Fault(entry.where, f"limits has {name!r}: {value!r}", f"expected {_NUMBER}")
 
 
 def seed_name(seed: Callable[..., Any]) -> str:
@@ -1053,51 +892,12 @@ def place_of(function: Any) -> str:
     return f"{'/'.join(Path(code.co_filename).parts[-depth:])}:{code.co_firstlineno}"
 
 
-def _signature_faults(function: Any, where: str) -> Iterator[Fault]:
-    if function is None:
-        return
-    if not callable(function):
-        yield Fault(where, f"{_shown(function)} is no function", "give the function itself")
-        return
-    taken = _parameters(function)
-    first = [p.name for p in taken[:3] if p.kind is not p.KEYWORD_ONLY]
-    if first != ["request", "session", "db"]:
-        name = name_of(function)
-        signature = f"{name}({', '.join(parameter.name for parameter in taken)})"
-        yield Fault(
-            place_of(function),
-            f"{signature}: the first three parameters are not request, session, db",
-            f"write it as def {name}(request, session, db, **props)",
-        )
-
-
-def _guard_faults(guard: Any, where: str) -> Iterator[Fault]:
-    faults = [*_signature_faults(guard, where)]
-    yield from faults
-    for name in sorted(_accepted_props(guard)[1]) if not faults else ():
-        problem = f"{name_of(guard)} needs {name!r}, which a guard is not given"
-        yield Fault(place_of(guard), problem, "give it a default")
-
-
 def _parameters(function: Any) -> list[inspect.Parameter]:
     """None for what is no function, or is a built-in one without a signature."""
     try:
         return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
         return []
-
-
-def _action_faults(action: Handler, load: Handler | None) -> Iterator[Fault]:
-    """An action gets the props that its component was shown with, so it must take them."""
-    declared = _accepted_props(load)[0] if load else None
-    taken = _accepted_props(action)[0]
-    missing = sorted((declared or frozenset()) - taken) if taken is not None else []
-    if missing:
-        yield Fault(
-            place_of(action),
-            f"{action.__name__} does not take the prop {missing[0]!r} of load_template_context",
-            "add it, or **props",
-        )
 
 
 def _accepted_props(handler: Handler) -> tuple[frozenset[str] | None, frozenset[str]]:
@@ -1159,27 +959,6 @@ def _tables_of(model: Any) -> Iterator[tuple[sa.Table, str]]:
     yield from ((table, f"table {table.key}") for table in tables)
 
 
-def _foreign_key_faults(
-    table: sa.Table, owner: str, known: Mapping[sa.Table, str]
-) -> Iterator[Fault]:
-    for key in table.foreign_keys:
-        try:
-            target = key.column.table
-        except sa.exc.NoReferenceError:
-            yield Fault(
-                f"{owner}.{key.parent.name}",
-                f"its Base knows no {key.target_fullname!r}, to which ForeignKey points",
-                "across Bases give the column, not its name: ForeignKey(User.id)",
-            )
-            continue
-        if target not in known and target.metadata is not table.metadata:
-            yield Fault(
-                f"{owner}.{key.parent.name}",
-                f"it refers to table {target.key!r}, which is not registered",
-                "list the module that defines it under models",
-            )
-
-
 def is_unbounded(kind: Any) -> bool:
     """Whether a type is a `String` without a length; not Text, not Enum."""
     return type(kind) in (sa.String, sa.Unicode, sa.VARCHAR) and kind.length is None
@@ -1214,7 +993,7 @@ _NAMING_CONVENTION: dict[str, Any] = {
 }
 
 
-# ---- Request ----------------------------------------------------------------------------------
+# ---- Request ---------------------------------------------------------------------------------
 
 READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _COOKIE_HEADER_LIMIT = 16_384  # bytes
@@ -1727,7 +1506,7 @@ def _finite(text: str) -> float:
     return number
 
 
-# ---- Answers ----------------------------------------------------------------------------------
+# ---- Answers ---------------------------------------------------------------------------------
 
 _WHOLE = (list, tuple)  # a body that is there at once, not made as it is sent
 _URL_SAFE = "/?#[]@!$&'()*+,;=:%~"  # reserved characters of RFC 3986, and what is encoded already
@@ -2043,7 +1822,7 @@ def _chosen_headers(configured: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(n, str(value)) for n, value in chosen.items() if value is not None and n not in own]
 
 
-# ---- Signing ----------------------------------------------------------------------------------
+# ---- Signing ---------------------------------------------------------------------------------
 
 _SIGNATURE_LENGTH = 44  # the 32 bytes of SHA-256 in base64url, and the dot before them
 _SIGNED = re.compile(r"[\w-]+\.[\w-]{43}", re.ASCII)
@@ -2165,7 +1944,7 @@ def _encode(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
-# ---- Session ----------------------------------------------------------------------------------
+# ---- Session ---------------------------------------------------------------------------------
 
 _COOKIE_LIMIT = 4_000  # bytes of name and value; browsers drop a cookie of more than 4,096
 _REFRESH = 10  # a session's last-seen time is renewed after this fraction of max_age
@@ -2417,7 +2196,7 @@ def _too_large(state: dict[str, Any]) -> str:
     )
 
 
-# ---- Router -----------------------------------------------------------------------------------
+# ---- Router ----------------------------------------------------------------------------------
 
 _PARAMETER = re.compile(r"\{([A-Za-z_]\w*)(?::(\w+))?\}")
 _FOREIGN_PARAMETER = re.compile(r"<(?:(\w+):)?(\w+)>|:(\w+)")  # as other frameworks write it
@@ -2461,6 +2240,7 @@ class Router:
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self.faults: list[Fault] = []
+        self.paths = [route.path for route in routes]
         self._root = _Node()
         self._exact: dict[str, _Leaf] = {}
         leaves: dict[tuple[str, ...], _Leaf] = {}
@@ -2633,7 +2413,7 @@ def _find(
     return (node.below, (), f"/{rest}") if node.below else None
 
 
-# ---- Database ---------------------------------------------------------------------------------
+# ---- Database --------------------------------------------------------------------------------
 
 _READS = "noventa_reads"  # execution option of a connection that only reads
 _OWN = "noventa_own"  # and of a statement that the application did not ask for
@@ -3598,7 +3378,7 @@ def _tuple(value: Any) -> tuple[str, ...]:
     return () if value is None else (value,) if isinstance(value, str) else tuple(value)
 
 
-# ---- Handlers ---------------------------------------------------------------------------------
+# ---- Handlers --------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -3753,7 +3533,7 @@ def _calling_line() -> str:
     return "outside a template"
 
 
-# ---- Static -----------------------------------------------------------------------------------
+# ---- Static ----------------------------------------------------------------------------------
 
 
 class StaticFiles:
@@ -3767,24 +3547,6 @@ class StaticFiles:
             if isinstance(route, Static)
         }
         self._fingerprints: dict[tuple[int, int], tuple[int, int, str]] = {}
-
-    def faults(self) -> Iterator[Fault]:
-        """The routes whose folder does not exist, or holds what visitors must not see."""
-        for route, folder in self.routes.items():
-            if not Path(folder).is_dir():
-                yield Fault(route.where, f"folder {route.folder!r} does not exist", "make it")
-            elif name := self._private_file(Path(folder)):
-                problem = f"folder {route.folder!r} holds {name}, which visitors could read"
-                yield Fault(route.where, problem, "put what is for them into a folder of its own")
-
-    def _private_file(self, folder: Path) -> str | None:
-        """The name of a file below `folder` that a project does not show."""
-        paths = [self.config.root / name for name in _PRIVATE]
-        paths += [folder / name for name in _PRIVATE if (folder / name).exists()]
-        url = self.config.database_url
-        if url.get_backend_name() == "sqlite" and not self.config.in_memory:
-            paths.append(Path(str(url.database).removeprefix("file:").partition("?")[0]))
-        return next((p.name for p in paths if p.resolve().is_relative_to(folder)), None)
 
     def url(self, name: str) -> str:
         """`/files/site.css?v=…`, which changes with the file. Raises NoventaError without it."""
@@ -3851,7 +3613,8 @@ class StaticFiles:
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not wait
 _MAX_LINKS = 40  # as in Linux
-_PRIVATE = ("config.yaml", "registry.py", "wsgi.py", "secret.key")
+
+
 _CONDITIONAL = {
     "HTTP_IF_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_IF_RANGE",
     "HTTP_IF_UNMODIFIED_SINCE", "HTTP_RANGE",
@@ -3899,7 +3662,7 @@ def _open_below(folder: str, segments: Sequence[str], links: int = 0) -> int:
     return opened
 
 
-# ---- Components -------------------------------------------------------------------------------
+# ---- Components ------------------------------------------------------------------------------
 
 _FUNCTIONS = {
     "action", "action_ticket", "component", "flashes", "fragment", "static", "url", "workbench"
@@ -4009,7 +3772,7 @@ class Components:
     """The templates and components of an application, compiled once (in debug: when changed)."""
 
     def __init__(self, registry: Registry, config: Config) -> None:
-        self.faults: list[Fault] = []
+        self.faults: list[Fault] = []  # of templates that do not compile
         self.debug: bool = config["debug"]
         self._loader = _Loader(config.root)
         self.jinja = _Environment(
@@ -4021,50 +3784,38 @@ class Components:
         self.jinja.filters.update(registry.filters)
         self.jinja.globals.update(registry.globals)
         self.jinja.globals["workbench"] = str  # an empty text, where there is none
-        for name in sorted(RESERVED & registry.globals.keys()):
-            problem = f"globals has {name!r}, the name of a template function"
-            self.faults.append(Fault(registry.where, problem, "rename it"))
         self.static = StaticFiles(registry, config)
-        self.faults += self.static.faults()
         self.tickets = Tickets(config["secret_keys"])
         self.fragments = Tickets(config["secret_keys"], FRAGMENT)
         self.by_name: dict[str, CompiledComponent] = {}
         self.by_page: dict[Page, CompiledComponent] = {}
         self.by_error: dict[int | str, CompiledComponent] = {}
         self.guards = _digest_of_guards(registry.components)
-        self._calls: dict[str, dict[str, set[Any]]] = {}
+        self.uses: dict[str, dict[str, set[Any]]] = {}  # what each sound template calls
         for component in registry.shown:
             compiled = CompiledComponent(component)
             if isinstance(component, Page):
                 self.by_page[component] = compiled
-                self._check_parameters(component)
             else:
                 self.by_name[component.name] = compiled
-            self._check_declared(compiled)
         for status, template in registry.errors.items():
             page = Page(f"errors[{status!r}]", template, where=registry.where)
             self.by_error[status] = CompiledComponent(page)
-            if status not in _ERRORS:
-                problem = f"errors has {_shown(status)}"
-                remedy = "expected a number from 400 to 599, '4xx' or '5xx'"
-                self.faults.append(Fault(registry.where, problem, remedy))
         pages = *self.by_page.values(), *self.by_error.values()
-        for compiled in (*self.by_name.values(), *pages):
-            if compiled.template in self._analysed(compiled.template, compiled.where):
-                self._check_calls(compiled)
-        for template in self._calls:
-            self._check_uses(template)
+        self.compiled = (*self.by_name.values(), *pages)
+        for compiled in self.compiled:
+            self._analyse(compiled.template, compiled.where)
         for compiled in self.by_name.values():
             compiled.may_act = self.debug or self._may_act(compiled)
 
     @property
     def templates(self) -> list[str]:
         """Every template that a page or component needs, and that is sound."""
-        return sorted(self._calls)
+        return sorted(self.uses)
 
     def signs(self, template: str) -> set[str]:
         """Those functions of a template that need a session, and so a secret key."""
-        return self._calls[template]["signs"]
+        return self.uses[template]["signs"]
 
     def error_page(self, status: int) -> CompiledComponent | None:
         """The application's own page for a status, by it alone or by its class."""
@@ -4092,30 +3843,30 @@ class Components:
 
     def shown_by(self, template: str) -> set[str]:
         """The components that a template itself, or one that it includes, shows by name."""
-        return self._called(template, "component") | self._called(template, "fragment")
+        return self.called(template, "component") | self.called(template, "fragment")
 
-    def _called(self, template: str, function: str) -> set[str]:
+    def called(self, template: str, function: str) -> set[str]:
         """The names that `function` is called with in a template and those it includes."""
         names: set[str] = set()
         waiting, seen = [template], {template}
         while waiting:
-            calls = self._calls.get(waiting.pop(), {})
+            calls = self.uses.get(waiting.pop(), {})
             names |= calls.get(function, set())
             waiting += calls.get("include", set()) - seen
             seen |= calls.get("include", set())
         return names
 
-    def _analysed(self, name: str, where: str | None) -> Mapping[str, Any]:
-        """Reads, checks and compiles a template and those it includes; all that are sound.
+    def _analyse(self, name: str, where: str | None) -> None:
+        """Reads and compiles a template and those it includes.
 
         `where` is what needs it, None where it may be missing.
         """
-        if name in self._calls:
-            return self._calls
+        if name in self.uses:
+            return
         try:
             source, filename, is_current = self._loader.get_source(self.jinja, name)
             tree = self.jinja.parse(source, name, filename)
-            calls = _uses(tree)
+            uses = _uses(tree)
             code = self.jinja.compile(tree, name, filename)
         except jinja2.TemplateNotFound:
             known = _siblings(self._loader.root, name)
@@ -4129,77 +3880,21 @@ class Components:
             problem = str(problem).rstrip(".")
             self.faults.append(Fault(f"{name}:{line}", problem, "mend the template"))
         else:
-            self._calls[name] = calls
+            self.uses[name] = uses
             if not self.debug:  # there it is compiled again when its file has changed
                 globals_ = self.jinja.globals
                 template = jinja2.Template.from_code(self.jinja, code, globals_, is_current)
                 self.jinja.compiled[name] = template
-            for other in sorted(calls["include"]):
-                self._analysed(other, None if other in calls["optional"] else name)
-        return self._calls
+            for other in sorted(uses["include"]):
+                self._analyse(other, None if other in uses["optional"] else name)
 
     def _may_act(self, compiled: CompiledComponent) -> bool:
         """Whether it has actions, or shows what has, or what only a request decides."""
         shown = map(self.by_name.get, self.used_by(compiled.template))
         return any(
-            one.actions or self._called(one.template, "open") or self._called(one.template, "own")
+            one.actions or self.called(one.template, "open") or self.called(one.template, "own")
             for one in (compiled, *filter(None, shown))
         )
-
-    def _check_calls(self, owner: CompiledComponent) -> None:
-        template = owner.template
-        fragments = self._called(template, "fragment")
-        for name in sorted(self.shown_by(template) - self.by_name.keys()):
-            problem = f"component {name!r} is not in the registry"
-            self.faults.append(Fault(template, problem, did_you_mean(name, self.by_name)))
-        for name in sorted(fragments & self.by_name.keys()):
-            if "children" in self._called(self.by_name[name].template, "own"):
-                problem = f"component {name!r} shows its children, which a fragment has not"
-                self.faults.append(Fault(template, problem, "give another component"))
-        called = self._called(template, "action") | self._called(template, "action_ticket")
-        for name in sorted(called - owner.actions.keys()):
-            problem = f"{owner.label} has no action {name!r}"
-            self.faults.append(Fault(template, problem, did_you_mean(name, owner.actions)))
-
-    def _check_uses(self, template: str) -> None:
-        """The props of components and the files of `static()`, as far as they are written there."""
-        uses = self._calls[template]
-        for line, name, given in sorted(uses["props"]):
-            if name in self.by_name:
-                where = f"{template}:{line}"
-                self.faults += self.by_name[name].props_faults(where, frozenset(given))
-        for line, name in sorted(uses["static"]):
-            if not self.static.has(name):
-                self.faults.append(self.static.missing(f"{template}:{line}", name))
-
-    def link_faults(self, router: Router, known: Sequence[str]) -> Iterator[Fault]:
-        """The paths in templates that no route answers; `known` are those of the routes."""
-        for template in self.templates:
-            for line, target in sorted(self._calls[template]["link"]):
-                path = unquote(re.split(r"[?#]", target)[0])
-                match = router.match(path)
-                if match and (not isinstance(match.route, Static) or self.static.has(match.tail)):
-                    continue
-                if match is None and router.other_form(path):
-                    continue
-                problem = f"it leads to {path!r}, which no route answers"
-                remedy = f"{did_you_mean(path, known)} If another server does, write {{{{ '…' }}}}"
-                yield Fault(f"{template}:{line}", problem, remedy)
-
-    def _check_declared(self, compiled: CompiledComponent) -> None:
-        load = compiled.load
-        declared = {parameter.name for parameter in _parameters(load)[3:]} if load else set()
-        for name in sorted(_NO_PROPS & declared):
-            problem = f"prop {name!r} of {compiled.label} is the name of a template"
-            problem += " function or an argument of every handler"
-            self.faults.append(Fault(place_of(load), problem, "rename it"))
-
-    def _check_parameters(self, page: Page) -> None:
-        names = {match[1] for match in _PARAMETER.finditer(str(page.path))}
-        for name in sorted(names & _NO_PROPS):
-            problem = f"parameter {name!r} of {page.path!r} is the name of a template function"
-            problem += " or an argument of every handler"
-            self.faults.append(Fault(page.where, problem, "rename it"))
 
 
 def _digest_of_guards(components: Iterable[Component]) -> str:
@@ -4576,7 +4271,355 @@ def _optional_templates(tree: jinja2.nodes.Template) -> set[str]:
     }
 
 
-# ---- App --------------------------------------------------------------------------------------
+# ---- Checks ----------------------------------------------------------------------------------
+
+
+def compile_registry(registry: Registry, config: Config) -> tuple[Router, Components]:
+    """The routes and templates of a registry. Raises RegistryError with every fault of it."""
+    if wrong := wrong_types(registry):  # nothing else can be judged by them
+        raise RegistryError(wrong)
+    router, components = Router(registry.routes), Components(registry, config)
+    faults = [*registry_faults(registry), *router.faults]
+    faults += template_faults(registry, components, router)
+    if faults:
+        raise RegistryError([*dict.fromkeys(faults)])
+    return router, components
+
+
+def wrong_types(registry: Registry) -> list[Fault]:
+    """The entries, and the fields of entries, that are of a wrong type."""
+    faults = [*_field_faults(registry)]
+    if faults:
+        return faults
+    for kind, allowed, expected in (
+        ("components", Component, "a Component"),
+        ("routes", Route, "Page, Endpoint, Mount, Static"),
+    ):
+        for number, entry in enumerate(getattr(registry, kind)):
+            if isinstance(entry, allowed):
+                faults += _field_faults(entry)
+                continue
+            where, problem = f"{registry.where}: {kind}[{number}]", f"{_shown(entry)} is a"
+            faults.append(Fault(where, f"{problem} {type(entry).__name__}", f"expected {expected}"))
+    return faults
+
+
+def registry_faults(registry: Registry) -> list[Fault]:
+    """What can be seen without templates, patterns of routes or a database."""
+    if wrong := wrong_types(registry):  # the other checks rely on the right ones
+        return wrong
+    return [
+        *_duplicates(registry),
+        *_handler_faults(registry),
+        *_model_faults(registry),
+        *_seed_faults(registry),
+    ]
+
+
+def template_faults(registry: Registry, components: Components, router: Router) -> Iterator[Fault]:
+    """What templates say that is not there: components, props, actions, files, paths."""
+    for name in sorted(RESERVED & registry.globals.keys()):
+        problem = f"globals has {name!r}, the name of a template function"
+        yield Fault(registry.where, problem, "rename it")
+    for status in registry.errors:
+        if status not in _ERRORS:
+            remedy = "expected a number from 400 to 599, '4xx' or '5xx'"
+            yield Fault(registry.where, f"errors has {_shown(status)}", remedy)
+    yield from _static_faults(components.static)
+    for page in components.by_page:
+        yield from _parameter_faults(page)
+    for compiled in (*components.by_name.values(), *components.by_page.values()):
+        yield from _declared_faults(compiled)
+    yield from components.faults
+    for compiled in components.compiled:
+        if compiled.template in components.templates:
+            yield from _call_faults(components, compiled)
+    for template in components.templates:
+        yield from _use_faults(components, template)
+        yield from _link_faults(components, template, router)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+_LIST: tuple[Callable[[Any], bool], str] = _is_list, "a list"
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "components": _LIST, "models": _LIST, "routes": _LIST, "seeds": _LIST, "guards": _LIST,
+    "name": (lambda value: isinstance(value, str), _TEXT),
+    "template": (lambda value: isinstance(value, str), _TEXT),
+    "folder": (lambda value: isinstance(value, str), _TEXT),
+    "errors": (lambda value: isinstance(value, Mapping), "a mapping of statuses to templates"),
+    "globals": (lambda value: isinstance(value, Mapping), _MAPPING),
+    "filters": (lambda value: isinstance(value, Mapping), "a mapping of names to functions"),
+    "limits": (lambda value: isinstance(value, Mapping), _MAPPING),
+    "logic": (lambda value: value is None or isinstance(value, ModuleType), "the imported module"),
+    "application": (callable, "a WSGI application"),
+    "retries": (lambda value: isinstance(value, int) and value >= 0, "0 or more"),
+    "writes": (lambda value: isinstance(value, bool), "True or False"),
+}  # fmt: skip
+
+
+def _field_faults(entry: Any) -> Iterator[Fault]:
+    for name, (fits, expected) in _FIELDS.items():
+        value = getattr(entry, name, None)
+        if name in entry.__dataclass_fields__ and not fits(value):
+            yield Fault(entry.where, f"{name} is {_shown(value)}", f"expected {expected}")
+    limits = getattr(entry, "limits", None)
+    for name, value in limits.items() if isinstance(limits, Mapping) else ():
+        if f"limits.{name}" not in _BY_NAME:
+            known = (n.removeprefix("limits.") for n in _BY_NAME if n.startswith("limits."))
+            yield Fault(entry.where, f"limits has {name!r}", did_you_mean(str(name), known))
+        elif not isinstance(value, int):
+            yield Fault(entry.where, f"limits has {name!r}: {value!r}", f"expected {_NUMBER}")
+
+
+def _duplicates(registry: Registry) -> Iterator[Fault]:
+    entries = [(f"component {c.name!r}", c.where) for c in registry.components]
+    for number, seed in enumerate(registry.seeds):
+        entries.append((f"seed {seed_name(seed)!r}", f"{registry.where}: seeds[{number}]"))
+    first: dict[str, str] = {}
+    for entry, where in entries:
+        if entry in first:
+            yield Fault(
+                where, f"{entry} is listed twice, first at {first[entry]}", "remove one of them"
+            )
+        first.setdefault(entry, where)
+
+
+def _handler_faults(registry: Registry) -> Iterator[Fault]:
+    for component in registry.shown:
+        load = load_function(component)
+        yield from _signature_faults(load, component.where)
+        for action in actions_of(component).values():
+            yield from _signature_faults(action, component.where)
+            yield from _action_faults(action, load)
+    for component in registry.components:
+        yield from _signature_faults(component.guard, component.where)
+    for route in registry.routes:
+        if isinstance(route, Endpoint):
+            yield from _signature_faults(route.handler, route.where)
+        for guard in route.guards:
+            yield from _guard_faults(guard, route.where)
+    for guard in registry.guards:
+        yield from _guard_faults(guard, registry.where)
+
+
+def _signature_faults(function: Any, where: str) -> Iterator[Fault]:
+    if function is None:
+        return
+    if not callable(function):
+        yield Fault(where, f"{_shown(function)} is no function", "give the function itself")
+        return
+    taken = _parameters(function)
+    first = [p.name for p in taken[:3] if p.kind is not p.KEYWORD_ONLY]
+    if first != ["request", "session", "db"]:
+        name = name_of(function)
+        signature = f"{name}({', '.join(parameter.name for parameter in taken)})"
+        yield Fault(
+            place_of(function),
+            f"{signature}: the first three parameters are not request, session, db",
+            f"write it as def {name}(request, session, db, **props)",
+        )
+
+
+def _guard_faults(guard: Any, where: str) -> Iterator[Fault]:
+    faults = [*_signature_faults(guard, where)]
+    yield from faults
+    for name in sorted(_accepted_props(guard)[1]) if not faults else ():
+        problem = f"{name_of(guard)} needs {name!r}, which a guard is not given"
+        yield Fault(place_of(guard), problem, "give it a default")
+
+
+def _action_faults(action: Handler, load: Handler | None) -> Iterator[Fault]:
+    """An action gets the props that its component was shown with, so it must take them."""
+    declared = _accepted_props(load)[0] if load else None
+    taken = _accepted_props(action)[0]
+    missing = sorted((declared or frozenset()) - taken) if taken is not None else []
+    if missing:
+        yield Fault(
+            place_of(action),
+            f"{action.__name__} does not take the prop {missing[0]!r} of load_template_context",
+            "add it, or **props",
+        )
+
+
+def _model_faults(registry: Registry) -> Iterator[Fault]:
+    for model, where in registry.listed_models():
+        if not any(True for _ in _tables_of(model)):
+            shown = model.__name__ if isinstance(model, ModuleType | type) else _shown(model)
+            remedy = "list a models module, a class, a Table, a Base or a MetaData"
+            yield Fault(where, f"models entry {shown} has no table", remedy)
+    yield from _mapper_faults(registry)
+    names: dict[str, str] = {}
+    for table, owner in registry.tables.items():
+        if table.key in names:
+            yield Fault(
+                owner,
+                f"table {table.key!r} is already defined by {names[table.key]}",
+                "give one of them another __tablename__",
+            )
+        names.setdefault(table.key, owner)
+        yield from _foreign_key_faults(table, owner, registry.tables)
+    yield from _unlisted_tables(registry)
+
+
+def _mappers(registry: Registry) -> dict[orm.Mapper[Any], None]:
+    """Those of every listed class, then the others of their Bases."""
+    classes = (cls for model, _ in registry.listed_models() for cls in mapped_classes(model))
+    listed = dict.fromkeys(map(_mapper_of, classes))
+    return listed | dict.fromkeys(other for mapper in listed for other in mapper.registry.mappers)
+
+
+def _mapper_faults(registry: Registry) -> Iterator[Fault]:
+    """Relationships that cannot be resolved: of each Base the first, for there it ends."""
+    mappers, told = _mappers(registry), set[str]()
+    for mapper in mappers:
+        try:
+            mapper.registry.configure(cascade=True)
+        except (sa.exc.SQLAlchemyError, NameError, AttributeError) as error:
+            first = getattr(error, "_configure_failed", error)  # told again at each look
+            message = str(first).partition("\n")[0].rstrip(".")
+            if message in told:
+                continue
+            told.add(message)
+            failed = next((known for known in mappers if str(known) in message), mapper)
+            remedy = "mend the relationship that it names"
+            if "failed to locate a name" in message:
+                remedy = "across Bases give the class, not its name: relationship(User)"
+            yield Fault(_full_name(failed.class_), message, remedy)
+
+
+def _unlisted_tables(registry: Registry) -> Iterator[Fault]:
+    """Tables beside those that are listed: queries would find them, migrations would not."""
+    beside: dict[sa.MetaData, str] = {}
+    for table, owner in registry.tables.items():
+        beside.setdefault(table.metadata, owner)
+    names = {t: _full_name(mapper.class_) for mapper in _mappers(registry) for t in mapper.tables}
+    for metadata, owner in beside.items():
+        for table in metadata.tables.values():
+            if table not in registry.tables:
+                problem = f"table {table.key!r} is in the MetaData of {owner}, but not listed"
+                remedy = "list its module, its class, the Table, or the Base with all it has"
+                where = names.get(table, f"table {table.key}")
+                yield Fault(where, problem, f"{remedy}, under models")
+
+
+def _foreign_key_faults(
+    table: sa.Table, owner: str, known: Mapping[sa.Table, str]
+) -> Iterator[Fault]:
+    for key in table.foreign_keys:
+        try:
+            target = key.column.table
+        except sa.exc.NoReferenceError:
+            yield Fault(
+                f"{owner}.{key.parent.name}",
+                f"its Base knows no {key.target_fullname!r}, to which ForeignKey points",
+                "across Bases give the column, not its name: ForeignKey(User.id)",
+            )
+            continue
+        if target not in known and target.metadata is not table.metadata:
+            yield Fault(
+                f"{owner}.{key.parent.name}",
+                f"it refers to table {target.key!r}, which is not registered",
+                "list the module that defines it under models",
+            )
+
+
+def _seed_faults(registry: Registry) -> Iterator[Fault]:
+    for seed in registry.seeds:
+        if not callable(seed):
+            yield Fault(registry.where, f"seed {_shown(seed)} is no function", "list the function")
+        elif len(taken := _parameters(seed)) != 1:
+            names = ", ".join(parameter.name for parameter in taken)
+            problem = f"seed {seed_name(seed)} takes ({names})"
+            yield Fault(place_of(seed), problem, "write it as def NAME(db: Session)")
+
+
+_PRIVATE = ("config.yaml", "registry.py", "wsgi.py", "secret.key")
+
+
+def _static_faults(static: StaticFiles) -> Iterator[Fault]:
+    """The routes whose folder does not exist, or holds what visitors must not see."""
+    for route, folder in static.routes.items():
+        if not Path(folder).is_dir():
+            yield Fault(route.where, f"folder {route.folder!r} does not exist", "make it")
+        elif name := _private_file(static, Path(folder)):
+            problem = f"folder {route.folder!r} holds {name}, which visitors could read"
+            yield Fault(route.where, problem, "put what is for them into a folder of its own")
+
+
+def _private_file(static: StaticFiles, folder: Path) -> str | None:
+    """The name of a file below `folder` that a project does not show."""
+    paths = [static.config.root / name for name in _PRIVATE]
+    paths += [folder / name for name in _PRIVATE if (folder / name).exists()]
+    url = static.config.database_url
+    if url.get_backend_name() == "sqlite" and not static.config.in_memory:
+        paths.append(Path(str(url.database).removeprefix("file:").partition("?")[0]))
+    return next((p.name for p in paths if p.resolve().is_relative_to(folder)), None)
+
+
+def _parameter_faults(page: Page) -> Iterator[Fault]:
+    names = {match[1] for match in _PARAMETER.finditer(str(page.path))}
+    for name in sorted(names & _NO_PROPS):
+        problem = f"parameter {name!r} of {page.path!r} is the name of a template function"
+        problem += " or an argument of every handler"
+        yield Fault(page.where, problem, "rename it")
+
+
+def _declared_faults(compiled: CompiledComponent) -> Iterator[Fault]:
+    load = compiled.load
+    declared = {parameter.name for parameter in _parameters(load)[3:]} if load else set()
+    for name in sorted(_NO_PROPS & declared):
+        problem = f"prop {name!r} of {compiled.label} is the name of a template"
+        problem += " function or an argument of every handler"
+        yield Fault(place_of(load), problem, "rename it")
+
+
+def _call_faults(components: Components, owner: CompiledComponent) -> Iterator[Fault]:
+    template = owner.template
+    fragments = components.called(template, "fragment")
+    for name in sorted(components.shown_by(template) - components.by_name.keys()):
+        problem = f"component {name!r} is not in the registry"
+        yield Fault(template, problem, did_you_mean(name, components.by_name))
+    for name in sorted(fragments & components.by_name.keys()):
+        if "children" in components.called(components.by_name[name].template, "own"):
+            problem = f"component {name!r} shows its children, which a fragment has not"
+            yield Fault(template, problem, "give another component")
+    called = components.called(template, "action") | components.called(template, "action_ticket")
+    for name in sorted(called - owner.actions.keys()):
+        problem = f"{owner.label} has no action {name!r}"
+        yield Fault(template, problem, did_you_mean(name, owner.actions))
+
+
+def _use_faults(components: Components, template: str) -> Iterator[Fault]:
+    """The props of components and the files of `static()`, as far as they are written there."""
+    uses = components.uses[template]
+    for line, name, given in sorted(uses["props"]):
+        if name in components.by_name:
+            where = f"{template}:{line}"
+            yield from components.by_name[name].props_faults(where, frozenset(given))
+    for line, name in sorted(uses["static"]):
+        if not components.static.has(name):
+            yield components.static.missing(f"{template}:{line}", name)
+
+
+def _link_faults(components: Components, template: str, router: Router) -> Iterator[Fault]:
+    """The paths in a template that no route answers."""
+    for line, target in sorted(components.uses[template]["link"]):
+        path = unquote(re.split(r"[?#]", target)[0])
+        match = router.match(path)
+        if match and (not isinstance(match.route, Static) or components.static.has(match.tail)):
+            continue
+        if match is None and router.other_form(path):
+            continue
+        problem = f"it leads to {path!r}, which no route answers"
+        nearest = did_you_mean(path, router.paths)
+        remedy = f"{nearest} If another server does, write {{{{ '…' }}}}"
+        yield Fault(f"{template}:{line}", problem, remedy)
+
+
+# ---- App -------------------------------------------------------------------------------------
 
 _MESSAGES = {
     400: "The request could not be understood.",
@@ -5296,17 +5339,6 @@ class App:
             return self.responder.redirect(exchange, result.redirect)
         body = encode_json(result.values, route.handler)
         return self.responder.make("application/json", body, result.status)
-
-
-def compile_registry(registry: Registry, config: Config) -> tuple[Router, Components]:
-    """The routes and templates of a registry. Raises RegistryError with every fault of it."""
-    if wrong := registry.wrong_types():  # nothing else can be judged by them
-        raise RegistryError(wrong)
-    router, components = Router(registry.routes), Components(registry, config)
-    links = components.link_faults(router, [route.path for route in registry.routes])
-    if faults := [*registry.faults(), *router.faults, *components.faults, *links]:
-        raise RegistryError([*dict.fromkeys(faults)])
-    return router, components
 
 
 class Stream:

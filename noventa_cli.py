@@ -131,6 +131,7 @@ from noventa import (
     place_of,
     reading,
     refuse_strangers,
+    registry_faults,
     reply,
     revision_files,
     revision_heads,
@@ -139,8 +140,10 @@ from noventa import (
     shown_traceback,
     shown_url,
     strict_policy,
+    template_faults,
     version_table,
     with_length,
+    wrong_types,
 )
 
 # ---- Entry ----------------------------------------------------------------------------------
@@ -4363,16 +4366,17 @@ def _check_registry(report: Report, root: Path, config: Config, *, sound: bool) 
     listed = [
         _counted(len(entries), noun) for entries, noun in [*counted, (registry.seeds, "seed")]
     ]
-    if wrong := registry.wrong_types():  # nothing else can be judged by them
+    if wrong := wrong_types(registry):  # nothing else can be judged by them
         report.add("registry", ", ".join(listed), wrong)
         return
     router, components = Router(registry.routes), Components(registry, config)
-    report.add("registry", ", ".join(listed), [*registry.faults(), *router.faults])
-    faults = [*components.faults]
+    found = registry_faults(registry)
+    report.add("registry", ", ".join(listed), [*found, *router.faults])
+    faults = [*template_faults(registry, components, router)]
     if sound and not config["secret_keys"]:
         faults += _missing_key(components)
     report.add("templates", str(len(components.templates)), faults, " compile")
-    if sound and not registry.faults():  # judged only by models that are whole
+    if sound and not found:  # judged only by models that are whole
         _check_models(report, Project(root, config, registry))
 
 

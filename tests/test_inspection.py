@@ -570,3 +570,9 @@ def test_an_entry_of_a_wrong_type_is_a_fault_and_no_traceback(command, tmp_path,
     write_project(tmp_path, {"registry.py": text})
     assert main(["--project", str(tmp_path), command]) == 1
     assert "routes[0]: 'x' is a str" in capsys.readouterr().err
+
+
+def test_check_says_which_path_in_a_template_no_route_answers(tmp_path, capsys):
+    root = write_project(tmp_path, {**USER, "card.html": '<a href="/nowhere">'})
+    assert run(root, "check") == 1
+    assert "it leads to '/nowhere', which no route answers" in capsys.readouterr().err
