@@ -13,12 +13,6 @@ from noventa_cli import main
 
 
 @pytest.mark.parametrize("command", noventa_cli.COMMANDS)
-def test_every_command_is_in_the_readme(command):
-    readme = (ROOT / "README.md").read_text("utf-8")
-    assert f"\n| `{command}" in readme
-
-
-@pytest.mark.parametrize("command", noventa_cli.COMMANDS)
 def test_the_help_of_a_command_is_its_docstring(command, capsys):
     assert main([*command.split(), "--help"]) == 0
     first_line = noventa_cli._function(command).__doc__.splitlines()[0]

@@ -219,6 +219,15 @@ def test_every_name_is_in_backquotes_in_some_chapter(subject):
     assert PROMISED[subject] - spans() == set()
 
 
+def test_the_table_of_commands_is_that_of_the_parser():
+    text = noventa_cli.chapters()["first_steps"].text.partition("## The commands")[2]
+    rows = re.findall(r"^\| `([a-z]+(?: component)?)(.*?)` \|", text, re.MULTILINE)
+    assert [name for name, _ in rows] == [*noventa_cli.COMMANDS]
+    for name, shown in rows:
+        flags = {flag for flag in noventa_cli.COMMANDS[name] if flag.startswith("--")}
+        assert set(re.findall(r"--[a-z]+", shown)) == flags, name
+
+
 # ---- how it is shown ------------------------------------------------------------------------
 
 

@@ -1,20 +1,17 @@
-"""The README says what is so: its code runs, its tables are those of the code."""
+"""The README says what is so: its code runs, and what it points to is there."""
 
 from __future__ import annotations
 
-import inspect
 import re
-import runpy
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from webtest import TestApp
 
 import noventa
 import noventa_cli
 
-README = Path(__file__).parents[1].joinpath("README.md").read_text("utf-8")
+ROOT = Path(__file__).parents[1]
+README = ROOT.joinpath("README.md").read_text("utf-8")
 
 
 def blocks(language: str) -> dict[str, str]:
@@ -27,16 +24,8 @@ def blocks(language: str) -> dict[str, str]:
     return found
 
 
-def test_the_table_of_commands_is_that_of_the_parser() -> None:
-    section = README.split("## Commands")[1].split("##")[0]
-    assert re.findall(r"^\| `([a-z]+(?: [a-z]+)?)", section, re.MULTILINE) == list(
-        noventa_cli.COMMANDS
-    )
-
-
 def test_the_application_of_the_readme_runs(tmp_path: Path) -> None:
     files = {**blocks("python"), **blocks("html")}
-    files["files/site.css"] = "body { color: black }"
     files["config.yaml"] = f"secret_keys: ['{'key of the readme' * 2}']\n"
     for name, text in files.items():
         path = tmp_path / name
@@ -47,7 +36,7 @@ def test_the_application_of_the_readme_runs(tmp_path: Path) -> None:
         app = noventa.App(registry, noventa.Config.load(tmp_path))
         registry.metadata.create_all(app.database.engine)
         with app.database.session() as db:
-            db.execute(registry.metadata.tables["users"].insert(), {"email": "a@b", "name": "Ada"})
+            db.execute(registry.metadata.tables["users"].insert(), {"name": "Ada"})
             db.commit()
         form = TestApp(app).get("/users/1").form
         form["name"] = ""
@@ -57,17 +46,28 @@ def test_the_application_of_the_readme_runs(tmp_path: Path) -> None:
         assert "Saved." in page
         assert page.form["name"].value == "Grace"
         assert TestApp(app).get("/api/users.json").json == ["Grace"]
-        with app.database.sandbox() as db:
-            run_tests(tmp_path / "tests" / "test_users.py", app, db)
+        assert "There is no such user." in TestApp(app).get("/users/2", status=404)
 
 
-def run_tests(path: Path, app: noventa.App, db: Any) -> None:
-    """The README's own tests, with what its fixtures give."""
-    user = import_module("components.user.user_models").User(email="b@b", name="Ada")
-    db.add(user)
-    db.commit()
-    given = {"app": app, "user": user}
-    tests = runpy.run_path(str(path))
-    for name in [name for name in tests if name.startswith("test_")]:
-        given["client"] = TestApp(app, extra_environ={"HTTP_HOST": "localhost"})
-        tests[name](**{key: given[key] for key in inspect.signature(tests[name]).parameters})
+def test_all_that_the_readme_links_to_is_there_and_its_pictures_are_small() -> None:
+    linked = [ROOT / path for path in re.findall(r"\]\(([\w./]+)\)", README)]
+    assert [path for path in linked if not path.is_file() and path.parent.name != "guide"] == []
+    sizes = [path.stat().st_size for path in linked if path.suffix == ".png"]
+    assert len(sizes) == 2
+    assert max(sizes) < 150_000
+
+
+def test_the_readme_links_to_each_chapter_in_order() -> None:
+    linked = re.findall(r"\]\(templates/guide/(\w+)\.md\)", README.split("## Where to go on")[1])
+    assert linked == [*noventa_cli._CHAPTERS]
+
+
+def test_the_figures_of_the_readme_are_those_of_the_chapter_on_performance() -> None:
+    why = README.split("## Why")[1].split("##")[0]
+    figures = re.findall(r"\b\d+\.\d+\b", why)
+    assert len(figures) == 9
+    assert set(figures) <= {*re.findall(r"[\d.]+", noventa_cli.chapters()["performance"].text)}
+
+
+def test_the_readme_is_short_enough_to_be_read() -> None:
+    assert len(README.splitlines()) < 150

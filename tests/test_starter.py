@@ -112,8 +112,8 @@ def test_the_first_command_of_the_readme_prints_what_stands_there_and_serves(tmp
     finally:
         stop(shell)
     printed = "".join(lines)
-    shown = re.search(r"```text\n(Making .*?)```", readme, re.DOTALL)[1]
-    assert masked(printed[printed.index("Making") :], tmp_path) == masked(shown, "/home/ada")
+    shown = re.search(r"```text\n(hello is ready.*?)```", readme, re.DOTALL)[1]
+    assert masked(printed[printed.index("hello is") :], tmp_path) == masked(shown, "/home/ada")
 
 
 def test_new_says_each_step_and_what_comes_next(made, place):
