@@ -3589,7 +3589,8 @@ def _rename_key(operations: Any, key: Any, old: str | None, convention: Any) -> 
         operations.drop_index(old, key.table.name, schema=key.table.schema)
         key.create(operations.get_bind())
     elif dialect.name == "sqlite":
-        with operations.batch_alter_table(key.table.name, naming_convention=convention) as batch:
+        names = {kind: name for kind, name in convention.items() if kind != "pk"}  # AUTOINCREMENT
+        with operations.batch_alter_table(key.table.name, naming_convention=names) as batch:
             batch.drop_constraint(old or key.name, type_=kind)
             batch.impl.batch.append(("add_constraint", (key,), {}))
     else:

@@ -1268,6 +1268,22 @@ def test_adopt_renames_what_create_all_named_otherwise_and_keeps_the_rows(site, 
     assert site.migrate() == 0
 
 
+@only_sqlite
+def test_adopt_keeps_the_numbering_of_a_table_of_another_framework(site):
+    site.models(ITEM + CHILD.replace(', ondelete="CASCADE"', ""))
+    site.execute("CREATE TABLE items (id INTEGER NOT NULL PRIMARY KEY, name VARCHAR NOT NULL)")
+    site.execute(
+        "CREATE TABLE children (id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, item_id INTEGER"
+        " NOT NULL REFERENCES items (id))"
+    )
+    assert site.migrate("--adopt") == 0
+    site.execute("INSERT INTO items (id, name) VALUES (1, 'one')")
+    for _ in range(2):  # an id is never given a second time
+        site.execute("DELETE FROM children")
+        site.execute("INSERT INTO children (item_id) VALUES (1)")
+    assert site.rows("SELECT id FROM children") == [(2,)]
+
+
 def test_adopt_writes_nothing_where_it_refuses(site, capsys):
     site.models(ITEM)
     site.execute("CREATE TABLE items (id INTEGER PRIMARY KEY)")
