@@ -71,7 +71,7 @@ from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import jinja2
@@ -86,7 +86,7 @@ from sqlalchemy.engine.cursor import (
     BufferedRowCursorFetchStrategy,
     FullyBufferedCursorFetchStrategy,
 )
-from sqlalchemy.util import ScopedRegistry
+from sqlalchemy.util import ScopedRegistry, memoized_property
 
 with warnings.catch_warnings():  # WebOb imports `cgi`, deprecated from Python 3.11 on
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -1013,27 +1013,6 @@ _DEFAULT_LIMITS = {
 }
 
 
-class lazy(Generic[T]):  # noqa: N801 - used as a decorator, like `property`
-    """A property computed once. `functools.cached_property` holds a lock for all instances
-    up to Python 3.11: one slow upload would hold up every other request."""
-
-    def __init__(self, compute: Callable[[Any], T]) -> None:
-        self.compute, self.__doc__ = compute, compute.__doc__
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    @overload
-    def __get__(self, instance: None, owner: type) -> lazy[T]: ...
-    @overload
-    def __get__(self, instance: object, owner: type) -> T: ...
-    def __get__(self, instance: object | None, owner: type) -> lazy[T] | T:
-        if instance is None:
-            return self
-        value = instance.__dict__[self.name] = self.compute(instance)
-        return value
-
-
 class Values(Mapping[str, T]):
     """Values of which several may have one name: the first wins, `getlist` gives all.
 
@@ -1155,14 +1134,14 @@ class Request(webob.request.BaseRequest):
                     environ.pop("HTTP_RANGE", None)
         return path
 
-    @lazy
+    @memoized_property
     def prefix(self) -> str:
         """Where the host has put this application, as browsers write it: "" or `/m`."""
         prefix = self.environ.get("SCRIPT_NAME", "").strip("/")
         raw = prefix.encode("latin-1", "replace")  # of a request that was refused it may be bad
         return f"/{quote(raw, safe=_UNQUOTED)}" if prefix else ""
 
-    @lazy
+    @memoized_property
     def args(self) -> Values[str]:
         """The query's fields."""
         try:
@@ -1181,7 +1160,7 @@ class Request(webob.request.BaseRequest):
         """The posted files."""
         return self._posted[1]
 
-    @lazy
+    @memoized_property
     def cookies(self) -> dict[str, str]:  # type: ignore[override]
         """The cookies; of equal names the first, without those that are not UTF-8."""
         header = self.environ.get("HTTP_COOKIE", "")
@@ -1198,7 +1177,7 @@ class Request(webob.request.BaseRequest):
                 found.setdefault(name, text)
         return found
 
-    @lazy
+    @memoized_property
     def json(self) -> Any:
         """The body as JSON. Raises Refusal: 415 for another type, 400 for what is not JSON."""
         if self.media_type != "application/json" and not self.media_type.endswith("+json"):
@@ -1279,7 +1258,7 @@ class Request(webob.request.BaseRequest):
         header = str(self.environ.get("CONTENT_TYPE") or "")
         return header.partition(";")[0].strip(_BLANK).lower()
 
-    @lazy
+    @memoized_property
     def form_type(self) -> tuple[str, dict[str, str]]:
         """The type of a form with its options. Raises Refusal if the body is of another type."""
         header = str(self.environ.get("CONTENT_TYPE") or "")
@@ -1345,7 +1324,7 @@ class Request(webob.request.BaseRequest):
         self._require_length()
         return cast(bytes, self.environ["wsgi.input"].read(size))
 
-    @lazy
+    @memoized_property
     def _posted(self) -> tuple[Values[str], Values[Upload]]:
         no_files = Values[Upload]((), "files")
         if self.method in READ_METHODS or (not self.media_type and not self._length()):
@@ -1969,7 +1948,7 @@ class Session(MutableMapping[str, Any]):
         self.settled = 0  # how many there were before the handler under way
         self.rotated = False
 
-    @lazy
+    @memoized_property
     def state(self) -> dict[str, Any]:
         """What the cookie holds: data, flashes, nonce, and the times issued and seen."""
         state, self.loaded = self._load()
@@ -2336,27 +2315,12 @@ class Router:
             shape.append(converter)
         if isinstance(route, Endpoint):
             self._check_methods(route, fault)
-            self._check_handler("its handler", route.handler, names, fault)
-        elif isinstance(route, Page):
-            for handler in filter(None, (load_function(route), *actions_of(route).values())):
-                self._check_handler(name_of(handler), handler, names, fault)
         return (*shape, "*") if prefix else tuple(shape), tuple(names)
 
     def _check_methods(self, route: Endpoint, fault: Callable[[str, str], None]) -> None:
         listed = isinstance(route.methods, list | tuple | set | frozenset) and route.methods
         if not listed or not all(_HEADER_NAME.fullmatch(str(method)) for method in route.methods):
             fault(f"methods is {route.methods!r}", 'expected a list like ["GET", "POST"]')
-
-    def _check_handler(
-        self, whose: str, handler: Handler, names: list[str], fault: Callable[[str, str], None]
-    ) -> None:
-        if not callable(handler):
-            return  # a fault of the registry
-        taken, needed = _accepted_props(handler)
-        for name in sorted(needed - set(names)):
-            fault(f"{whose} needs {name!r}", f"add {{{name}}} to the path, or a default")
-        for name in sorted(set(names) - taken) if taken is not None else ():
-            fault(f"{whose} does not take {name!r}", "add it as a parameter, or **view_args")
 
 
 def methods_of(route: Route) -> frozenset[str]:
@@ -4311,6 +4275,7 @@ def registry_faults(registry: Registry) -> list[Fault]:
     return [
         *_duplicates(registry),
         *_handler_faults(registry),
+        *view_args_faults(registry.routes),
         *_model_faults(registry),
         *_seed_faults(registry),
     ]
@@ -4403,6 +4368,27 @@ def _handler_faults(registry: Registry) -> Iterator[Fault]:
             yield from _guard_faults(guard, route.where)
     for guard in registry.guards:
         yield from _guard_faults(guard, registry.where)
+
+
+def view_args_faults(routes: Sequence[Route]) -> Iterator[Fault]:
+    """Handlers that do not take what their path gives, or need what it does not give."""
+    for route in routes:
+        handlers: dict[str, Any] = {}
+        if isinstance(route, Endpoint):
+            handlers = {"its handler": route.handler}
+        elif isinstance(route, Page):
+            known = filter(None, (load_function(route), *actions_of(route).values()))
+            handlers = {name_of(handler): handler for handler in known}
+        given = {match[1] for match in _PARAMETER.finditer(str(route.path))}
+        for whose, handler in handlers.items():
+            taken, needed = _accepted_props(handler)
+            problem = f"route {route.path!r}: {whose}"
+            for name in sorted(needed - given):
+                remedy = f"add {{{name}}} to the path, or a default"
+                yield Fault(route.where, f"{problem} needs {name!r}", remedy)
+            for name in sorted(given - taken) if taken is not None else ():
+                remedy = "add it as a parameter, or **view_args"
+                yield Fault(route.where, f"{problem} does not take {name!r}", remedy)
 
 
 def _signature_faults(function: Any, where: str) -> Iterator[Fault]:

@@ -642,15 +642,11 @@ def new_component(root: Path, *, name: str) -> int:
             f"{name!r} is no name for a component; expected lower-case letters, digits and _,"
             " a letter first and no word of Python's own, like user_list."
         )
-    folder = root / "components" / name
+    folder, words = root / "components" / name, name.split("_")
     if folder.exists():
         raise NoventaError(f"{folder} exists; choose another name.")
-    words = name.split("_")
-    values = {
-        "name": name,
-        "title": " ".join(words).strip().capitalize(),
-        "class_name": "".join(map(str.capitalize, words)),
-    }
+    title, class_name = " ".join(words).strip().capitalize(), "".join(map(str.capitalize, words))
+    values = {"name": name, "title": title, "class_name": class_name}
     for path in _write_templates(data_folder("templates") / "component", folder, values):
         say(f"  made {path.relative_to(root)}")
     say(
@@ -747,9 +743,8 @@ def serve(  # noqa: PLR0913 - one for each option
     """Serves `wsgi:application` with waitress until SIGINT or SIGTERM.
 
     Requests under way are answered before it stops. --reload restarts it after a change of a
-    Python file or config.yaml; where a fault keeps it from starting, the browser shows that until
-    it is mended. The log shows the project's own lines of an error; --verbose and
-    `log_level: debug` show the libraries' too.
+    Python file or config.yaml; a fault that keeps it from starting is shown in the browser. The
+    log shows the project's own lines of an error; --verbose and `log_level: debug` all.
     """
 
     if reload and _PARENT not in os.environ and (root / "config.yaml").is_file():
@@ -2691,43 +2686,45 @@ def _session_id(connection: Any) -> int:
 
 
 @functools.cache
+class _CarefulSQLite(SQLiteImpl):
+    """Alembic's for SQLite, which copies a table whole."""
+
+    __dialect__ = "sqlite"  # registers it
+    copy: _Copy | None = None
+
+    def requires_recreate_in_batch(self, batch_op: Any) -> bool:
+        if not self.as_sql:
+            batch_op.batch = list(_not_native(self, batch_op.batch))
+        return super().requires_recreate_in_batch(batch_op)
+
+    def cast_for_batch_migrate(self, existing: Any, transfer: Any, new_type: Any) -> None:
+        column = transfer["expr"]
+        if convert := self.memo.pop((column.table.name, column.name), None):
+            transfer["expr"] = convert(column)
+
+    def prep_table_for_batch(self, batch_impl: Any, table: Any) -> None:
+        self.copy = None if self.as_sql else _Copy(self.connection, batch_impl)
+
+    def create_table(self, table: Any, **options: Any) -> None:
+        if self.copy and table is self.copy.new:
+            self.copy.create()
+        else:
+            super().create_table(table, **options)
+
+    def drop_table(self, table: Any, **options: Any) -> None:
+        if not (self.copy and table is self.copy.new):  # after a failure; it is rolled back
+            super().drop_table(table, **options)
+
+    def rename_table(self, old_table_name: str, *arguments: Any, **options: Any) -> None:
+        copy, self.copy = self.copy, None
+        if copy:
+            copy.replace(partial(super().rename_table, old_table_name, *arguments, **options))
+        else:
+            super().rename_table(old_table_name, *arguments, **options)
+
+
 def _watch_operations() -> None:
-    """Has Alembic look at the rows before it changes a table, and copy SQLite's tables whole."""
-
-    class CarefulSQLite(SQLiteImpl):
-        __dialect__ = "sqlite"  # registers it
-        copy: _Copy | None = None
-
-        def requires_recreate_in_batch(self, batch_op: Any) -> bool:
-            if not self.as_sql:
-                batch_op.batch = list(_not_native(self, batch_op.batch))
-            return super().requires_recreate_in_batch(batch_op)
-
-        def cast_for_batch_migrate(self, existing: Any, transfer: Any, new_type: Any) -> None:
-            column = transfer["expr"]
-            if convert := self.memo.pop((column.table.name, column.name), None):
-                transfer["expr"] = convert(column)
-
-        def prep_table_for_batch(self, batch_impl: Any, table: Any) -> None:
-            self.copy = None if self.as_sql else _Copy(self.connection, batch_impl)
-
-        def create_table(self, table: Any, **options: Any) -> None:
-            if self.copy and table is self.copy.new:
-                self.copy.create()
-            else:
-                super().create_table(table, **options)
-
-        def drop_table(self, table: Any, **options: Any) -> None:
-            if not (self.copy and table is self.copy.new):  # after a failure; it is rolled back
-                super().drop_table(table, **options)
-
-        def rename_table(self, old_table_name: str, *arguments: Any, **options: Any) -> None:
-            copy, self.copy = self.copy, None
-            if copy:
-                copy.replace(partial(super().rename_table, old_table_name, *arguments, **options))
-            else:
-                super().rename_table(old_table_name, *arguments, **options)
-
+    """Has Alembic look at the rows before it changes a table."""
     watch = partial(Operations.implementation_for, replace=True)
     watch(ops.AlterColumnOp)(_after(_judge_alter, toimpl.alter_column))
     watch(ops.AddColumnOp)(_after(_judge_add, toimpl.add_column))
@@ -2750,12 +2747,7 @@ def _judge_alter(context: Any, operation: Any) -> None:
     name, where = operation.column_name, f"{operation.table_name}.{operation.column_name}"
     column: Any = sa.column(name, _selectable=table)
     if operation.modify_nullable is False:
-        query = sa.select(sa.func.count()).select_from(table).where(column.is_(None))
-        if count := context.connection.scalar(query):
-            raise NoventaError(
-                f"{where} is to be NOT NULL, but {_rows(count)} no value;"
-                " give them one first, in this revision: op.execute(…)"
-            )
+        _refuse_nulls(context.connection, column, where)
     if operation.modify_type is None or operation.kw.get("postgresql_using"):
         return  # who writes how to convert has decided
     new = _plain_type(sa.types.to_instance(operation.modify_type))
@@ -2772,17 +2764,7 @@ def _judge_alter(context: Any, operation: Any) -> None:
         new, sa.Interval
     ):
         read = _refuse_value  # it is stored as a moment after 1970 there
-    count, example = 0, None
-    for (value,) in context.connection.execute(sa.select(column).where(column.is_not(None))):
-        try:
-            read(value)
-        except (ArithmeticError, LookupError, TypeError, ValueError):
-            count, example = count + 1, example if count else value
-    if count:
-        raise NoventaError(
-            f"{where} is to be {new!r}, but {_rows(count)} a value that it cannot hold, for"
-            f" example {example!r}; change these first, or add a column and fill it by hand."
-        )
+    _refuse_values(context.connection, column, read, f"{where} is to be {new!r}")
     if dialect.name == "sqlite":
         context.impl.memo[operation.table_name, name] = _sqlite_function(
             context.connection, read, new
@@ -2791,6 +2773,31 @@ def _judge_alter(context: Any, operation: Any) -> None:
         _rewrite_texts(context.connection, table, column, read)
     elif dialect.name == "postgresql" and (using := _using(name, old, new, dialect)):
         operation.kw["postgresql_using"] = using
+
+
+def _refuse_nulls(connection: Any, column: Any, where: str) -> None:
+    query = sa.select(sa.func.count()).select_from(column.table).where(column.is_(None))
+    if count := connection.scalar(query):
+        raise NoventaError(
+            f"{where} is to be NOT NULL, but {_rows(count)} no value;"
+            " give them one first, in this revision: op.execute(…)"
+        )
+
+
+def _refuse_values(connection: Any, column: Any, read: Callable[[Any], Any], what: str) -> None:
+    """Has each value of a column read as the new type reads it."""
+
+    count, example = 0, None
+    for (value,) in connection.execute(sa.select(column).where(column.is_not(None))):
+        try:
+            read(value)
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            count, example = count + 1, example if count else value
+    if count:
+        raise NoventaError(
+            f"{what}, but {_rows(count)} a value that it cannot hold, for example {example!r};"
+            " change these first, or add a column and fill it by hand."
+        )
 
 
 def _rows(count: int) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noventa import Endpoint, Mount, Page, Router, Static
+from noventa import Endpoint, Mount, Page, Router, Static, view_args_faults
 
 
 def any_args(request, session, db, **view_args):
@@ -30,7 +30,7 @@ def found(router, path):
 
 
 def faults_of(*routes):
-    return [str(fault) for fault in Router(routes).faults]
+    return [str(fault) for fault in (*Router(routes).faults, *view_args_faults(routes))]
 
 
 @pytest.mark.parametrize(
