@@ -174,7 +174,7 @@ SCREENS = {
     "requests": (show_requests, "Requests · hello"),
     "request": (show_request, r"GET /, [\d.]+ ms · hello"),
     "guide": (lambda page: page.goto("/_noventa/guide"), "Guide · hello"),
-    "chapter": (lambda page: page.goto("/_noventa/guide/registry"), "The registry · hello"),
+    "chapter": (lambda page: page.goto("/_noventa/guide/pages"), "Pages and components · hello"),
     "error": (lambda page: page.goto("/broken"), "KeyError: 'Ada Lovelac' · GET /broken · hello"),
     "status": (lambda page: page.goto("/usres/7"), "404 Not Found · GET /usres/7 · hello"),
     "refusal": (show_refusal, "400 Bad Request · POST /sign-in · hello"),

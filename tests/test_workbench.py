@@ -118,7 +118,7 @@ def test_the_guide_can_be_read_beside_the_map(tmp_path):
     app = bench(tmp_path)
     assert 'href="/_noventa/guide"' in ask(app, path="/_noventa/").text
     assert 'href="/_noventa/guide/registry"' in ask(app, path="/_noventa/guide").text
-    assert "`Mount(path, application)`" in ask(app, path="/_noventa/guide/registry").text
+    assert "<code>Mount(path, application)</code>" in ask(app, path="/_noventa/guide/registry").text
     assert ask(app, path="/_noventa/guide/registri").status == 404
 
 
