@@ -201,7 +201,7 @@ class BadTicket(NoventaError):  # noqa: N818
         super().__init__(f"The form's ticket was refused: {reason}.")
 
 
-class Refusal(Exception):  # noqa: N818
+class Rejection(Exception):  # noqa: N818
     """A request is answered with `status` and nothing is run; `reason` is one word for the log."""
 
     def __init__(
@@ -212,7 +212,7 @@ class Refusal(Exception):  # noqa: N818
         super().__init__(f"{status} {reason}")
 
 
-class MissingField(Refusal, KeyError):  # noqa: N818
+class MissingField(Rejection, KeyError):  # noqa: N818
     """A handler asked for a field that was not sent: 400, and a KeyError for who expects one.
 
     `source` is the attribute of the request, like `form`; `name` may be the visitor's own.
@@ -357,9 +357,9 @@ class Config:
         """
         path = Path(folder).resolve() / "config.yaml"
         config = cls.from_mapping({**_read_yaml(path), **instead}, path.parent)
-        if said := os.environ.get("NOVENTA_DEBUG"):
+        if message := os.environ.get("NOVENTA_DEBUG"):
             setting = _BY_NAME["debug"]._replace(name="NOVENTA_DEBUG")
-            debug = _typed(setting, said, from_text=True)
+            debug = _typed(setting, message, from_text=True)
             return dataclasses.replace(config, values={**config.values, "debug": debug})
         return config
 
@@ -1114,7 +1114,7 @@ class Request(webob.request.BaseRequest):
     __str__ = __repr__  # WebOb's gives the whole request, body and cookies too
 
     def check(self) -> str:
-        """The path, decoded; so is the query, so that nothing raises later. Raises Refusal."""
+        """The path, decoded; so is the query, so that nothing raises later. Raises Rejection."""
         environ = self.environ
         # Hosts differ in where the slash between the two goes; "//" would name another host.
         prefix = environ.get("SCRIPT_NAME", "").strip("/")
@@ -1124,7 +1124,7 @@ class Request(webob.request.BaseRequest):
             _decoded(prefix)
         path = _decoded(environ["PATH_INFO"])
         if path[0] != "/":  # routes are matched from the slash on
-            raise Refusal(400, "relative-path")
+            raise Rejection(400, "relative-path")
         if environ.setdefault("QUERY_STRING", ""):
             _ = self.args
         for name in _DROPPED_IF_ODD:
@@ -1147,7 +1147,7 @@ class Request(webob.request.BaseRequest):
         try:
             query = self.environ.get("QUERY_STRING", "").encode("latin-1")
         except UnicodeEncodeError:
-            raise Refusal(400, "undecodable-query") from None
+            raise Rejection(400, "undecodable-query") from None
         return Values(_parse_fields(query, self.limits["fields"], "query"), "args")
 
     @property
@@ -1165,7 +1165,7 @@ class Request(webob.request.BaseRequest):
         """The cookies; of equal names the first, without those that are not UTF-8."""
         header = self.environ.get("HTTP_COOKIE", "")
         if len(header) > _COOKIE_HEADER_LIMIT:
-            raise Refusal(431, "cookies-too-large")
+            raise Rejection(431, "cookies-too-large")
         found = Cookies()
         for pair in header.split(";"):
             name, equals, value = pair.strip(_BLANK).partition("=")
@@ -1179,9 +1179,9 @@ class Request(webob.request.BaseRequest):
 
     @memoized_property
     def json(self) -> Any:
-        """The body as JSON. Raises Refusal: 415 for another type, 400 for what is not JSON."""
+        """The body as JSON. Raises Rejection: 415 for another type, 400 for what is not JSON."""
         if self.media_type != "application/json" and not self.media_type.endswith("+json"):
-            raise Refusal(415, "content-type")
+            raise Rejection(415, "content-type")
         body = self._read_body()
         try:
             value = json.loads(
@@ -1190,24 +1190,24 @@ class Request(webob.request.BaseRequest):
             if b"\\u" in body:  # may hide half a surrogate pair, which nothing can encode
                 json.dumps(value, ensure_ascii=False).encode("utf-8")
         except (ValueError, RecursionError):
-            raise Refusal(400, "malformed-json") from None
+            raise Rejection(400, "malformed-json") from None
         return value
 
     @property
     def charset(self) -> str:
-        """UTF-8. Raises Refusal for another one: decoding some takes quadratic time."""
+        """UTF-8. Raises Rejection for another one: decoding some takes quadratic time."""
         charset = str(super().charset)
         if charset.lower() not in ("utf-8", "us-ascii", "ascii"):
-            raise Refusal(415, "charset")
+            raise Rejection(415, "charset")
         return "UTF-8"
 
     @property
     def text(self) -> str:  # type: ignore[override]
-        """The body as text. Raises Refusal where it is not UTF-8."""
+        """The body as text. Raises Rejection where it is not UTF-8."""
         try:
             return self.body.decode(self.charset)
         except UnicodeDecodeError:
-            raise Refusal(400, "undecodable-body") from None
+            raise Rejection(400, "undecodable-body") from None
 
     def as_text(self) -> str:
         """The whole request, for people to read."""
@@ -1239,7 +1239,7 @@ class Request(webob.request.BaseRequest):
         """WebOb's, whose time for a Digest or Basic header grows with the square of its length."""
         header = self.environ.get("HTTP_AUTHORIZATION", "")
         if len(header) > _AUTHORIZATION_LIMIT and not header.startswith("Bearer "):
-            raise Refusal(431, "authorization-too-large")
+            raise Rejection(431, "authorization-too-large")
         return super().authorization
 
     @property
@@ -1260,15 +1260,15 @@ class Request(webob.request.BaseRequest):
 
     @memoized_property
     def form_type(self) -> tuple[str, dict[str, str]]:
-        """The type of a form with its options. Raises Refusal if the body is of another type."""
+        """The type of a form with its options. Raises Rejection if the body is of another type."""
         header = str(self.environ.get("CONTENT_TYPE") or "")
         if len(header) > _CONTENT_TYPE_LIMIT:
-            raise Refusal(415, "content-type")
+            raise Rejection(415, "content-type")
         media_type, (_, options) = self.media_type, multipart.parse_options_header(header)
         if media_type not in _FORM_TYPES:
-            raise Refusal(415, "content-type")
+            raise Rejection(415, "content-type")
         if options.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
-            raise Refusal(415, "charset")
+            raise Rejection(415, "charset")
         return media_type, options
 
     def guard_body(self) -> None:
@@ -1310,14 +1310,14 @@ class Request(webob.request.BaseRequest):
         if not text:
             return None
         if not (text.isascii() and text.isdigit()):
-            raise Refusal(400, "bad-length")
+            raise Rejection(400, "bad-length")
         if len(text) > 18 or int(text) > self.limits["body"]:
-            raise Refusal(413, "body-too-large")
+            raise Rejection(413, "body-too-large")
         return int(text)
 
     def _require_length(self) -> None:
         if self._length() is None and not self.environ.get("wsgi.input_terminated"):
-            raise Refusal(411, "no-length")
+            raise Rejection(411, "no-length")
         self.guard_body()
 
     def _read_body(self, size: int = -1) -> bytes:
@@ -1334,7 +1334,7 @@ class Request(webob.request.BaseRequest):
             return self._parse_multipart(options.get("boundary", ""))
         limit = self.limits["form"]
         if (self._length() or 0) > limit or len(body := self._read_body(limit + 1)) > limit:
-            raise Refusal(413, "form-too-large")
+            raise Rejection(413, "form-too-large")
         return Values(_parse_fields(body, self.limits["fields"], "form")), no_files
 
     def _parse_multipart(self, boundary: str) -> tuple[Values[str], Values[Upload]]:
@@ -1344,7 +1344,7 @@ class Request(webob.request.BaseRequest):
         try:
             for segment, file in self._segments(boundary):
                 if "\0" in segment.name:
-                    raise Refusal(400, "nul-in-form")
+                    raise Rejection(400, "nul-in-form")
                 if segment.filename is None:
                     fields.append((segment.name, _text(file.read(), "form")))
                     file.close()
@@ -1356,11 +1356,11 @@ class Request(webob.request.BaseRequest):
                     )
                     files.append((segment.name, upload))
                 if len(fields) > self.limits["fields"] or len(files) > self.limits["files"]:
-                    raise Refusal(413, "too-many-fields")
+                    raise Rejection(413, "too-many-fields")
         except multipart.ParserLimitReached:
-            raise Refusal(413, "too-many-fields") from None
+            raise Rejection(413, "too-many-fields") from None
         except (multipart.MultipartError, UnicodeError):
-            raise Refusal(400, "malformed-form") from None
+            raise Rejection(400, "malformed-form") from None
         return Values(fields), Values(files, "files")
 
     def _segments(
@@ -1406,12 +1406,12 @@ class _Body(io.RawIOBase):
         try:
             data = self.stream.read(min(len(buffer), self.left))
         except Exception as error:  # each server has classes of its own for a broken body
-            raise Refusal(400, "body-unreadable") from error
+            raise Rejection(400, "body-unreadable") from error
         if not data and self.known:
-            raise Refusal(400, "body-too-short")
+            raise Rejection(400, "body-too-short")
         self.left -= len(data)
         if not self.known and self.left == 0:
-            raise Refusal(413, "body-too-large")
+            raise Rejection(413, "body-too-large")
         buffer[: len(data)] = data
         return len(data)
 
@@ -1424,28 +1424,28 @@ def described(environ: Mapping[str, Any]) -> str:
 
 
 def _decoded(path: str) -> str:
-    """A path as WSGI gives it (PEP 3333: bytes as latin-1) in UTF-8. Raises Refusal."""
+    """A path as WSGI gives it (PEP 3333: bytes as latin-1) in UTF-8. Raises Rejection."""
     try:
         text = path if path.isascii() else path.encode("latin-1").decode("utf-8")
     except UnicodeError:
-        raise Refusal(400, "undecodable-path") from None
+        raise Rejection(400, "undecodable-path") from None
     if "\0" in text:
-        raise Refusal(400, "nul-in-path")
+        raise Rejection(400, "nul-in-path")
     return text
 
 
 def _parse_fields(data: bytes, limit: int, what: str) -> list[tuple[str, str]]:
     """The pairs of a query or a urlencoded form (WHATWG URL, 5.1), read strictly."""
     if b"\0" in data or b"%00" in data:
-        raise Refusal(400, f"nul-in-{what}")
+        raise Rejection(400, f"nul-in-{what}")
     try:
         return parse_qsl(
             data.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=limit
         )
     except UnicodeDecodeError:
-        raise Refusal(400, f"undecodable-{what}") from None
+        raise Rejection(400, f"undecodable-{what}") from None
     except ValueError:  # more than max_num_fields
-        raise Refusal(414 if what == "query" else 413, "too-many-fields") from None
+        raise Rejection(414 if what == "query" else 413, "too-many-fields") from None
 
 
 def _is_sound(name: str, value: str) -> bool:
@@ -1465,7 +1465,7 @@ def _is_sound(name: str, value: str) -> bool:
 
 def _text(data: bytes, what: str) -> str:
     if b"\0" in data:
-        raise Refusal(400, f"nul-in-{what}")
+        raise Rejection(400, f"nul-in-{what}")
     return data.decode("utf-8")
 
 
@@ -1650,20 +1650,20 @@ def _media_type(path: str) -> str:
 
 
 def safe_target(target: str, *, external: bool, where: str = "") -> str:
-    """`target` percent-encoded, if it leads where it seems to. Raises Refusal otherwise."""
+    """`target` percent-encoded, if it leads where it seems to. Raises Rejection otherwise."""
     expected = "a whole http(s) URL or a local path" if external else "a local path"
     detail = f"{where}: redirect to {_shown(target)}; expected {expected}, like '/users/7'"
-    refusal = Refusal(400, "redirect-target", detail=detail.removeprefix(": "))
+    rejection = Rejection(400, "redirect-target", detail=detail.removeprefix(": "))
     if not isinstance(target, str) or _CONTROLS.search(target) or "\\" in target:
-        raise refusal
+        raise rejection
     try:
         parts = urlsplit(target)
     except ValueError:
-        raise refusal from None
+        raise rejection from None
     whole = external and parts.scheme in ("http", "https") and bool(parts.netloc)
     local = target.startswith("/") and not target.startswith("//") and not parts.netloc
     if not (whole or local):
-        raise refusal
+        raise rejection
     return quote(target, safe=_URL_SAFE)
 
 
@@ -1714,8 +1714,8 @@ def _not_json(root: Any) -> tuple[str, str] | None:
 
 def make_private(answer: Answer) -> None:
     """Caches must not show one visitor's page to another (RFC 9111, 5.2.2.7)."""
-    given = {name.lower() for name, _ in answer.headerlist}
-    if given.isdisjoint(("cache-control", "vary")):
+    passed = {name.lower() for name, _ in answer.headerlist}
+    if passed.isdisjoint(("cache-control", "vary")):
         answer.headerlist += [("Cache-Control", "private"), ("Vary", "Cookie")]
         return
     headers = answer.headers
@@ -1776,7 +1776,7 @@ def _conditional(request: Request, response: webob.Response) -> webob.Response:
 
 
 def _checked_location(value: str) -> str:
-    """A Location as written, if it is relative to here or an http(s) URL. Raises Refusal."""
+    """A Location as written, if it is relative to here or an http(s) URL. Raises Rejection."""
     first = re.split(r"[/?#]", value)[0]  # a colon in it makes it a scheme
     if _CONTROLS.search(value) or value.startswith(("/", "\\")) or ":" in first:
         return safe_target(value, external=True)
@@ -1791,7 +1791,7 @@ def _check_headers(answer: Answer) -> None:
         if not _HEADER_NAME.fullmatch(name):
             raise NoventaError(f"The header {name!r} has a name that HTTP does not allow.")
         if not _HEADER_VALUE.fullmatch(value):  # most likely the visitor's own
-            raise Refusal(400, f"value-of-{name}")
+            raise Rejection(400, f"value-of-{name}")
 
 
 def _chosen_headers(configured: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -2509,8 +2509,8 @@ class _Connection(sa.Connection):
 
     def close(self) -> None:
         """Rolls back what is under way and gives the connection back."""
-        work, pool, fairy = Work.on(self), self.engine.pool, self._dbapi_connection
-        if work and work.is_plain and fairy and isinstance(pool, ReadyPool):
+        state, pool, fairy = TransactionState.on(self), self.engine.pool, self._dbapi_connection
+        if state and state.is_plain and fairy and isinstance(pool, ReadyPool):
             if self._transaction:
                 self._transaction.close()
             driver = fairy.dbapi_connection
@@ -2526,7 +2526,7 @@ def shown_url(url: sa.URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
-class Work:
+class TransactionState:
     """One transaction of a session: whether it only reads, what it has written so far, and the
     cursors of results that are read row by row and not read to their end."""
 
@@ -2541,16 +2541,16 @@ class Work:
         self.writes: list[str] = []
         self.streams: list[Any] = []
         self.savepoints: dict[str, int] = {}  # how many writes came before each
-        connection.info["work"] = self
+        connection.info["transaction"] = self
 
     @staticmethod
-    def on(connection: sa.Connection) -> Work | None:
+    def on(connection: sa.Connection) -> TransactionState | None:
         """The work under way on `connection`, not of an earlier use of its driver's."""
         try:
-            work: Work | None = connection.info.get("work")
+            state: TransactionState | None = connection.info.get("transaction")
         except (NotImplementedError, sa.exc.SQLAlchemyError):  # the first connect's; a broken one
             return None
-        return work if work is not None and work.connection() is connection else None
+        return state if state is not None and state.connection() is connection else None
 
     def note(self, statement: str) -> None:
         """Keeps a statement that writes; forgets those that a savepoint takes back."""
@@ -2587,11 +2587,11 @@ class Work:
 class _StreamedRows(BufferedRowCursorFetchStrategy):
     """Rows in batches of `yield_per`, whose cursor is forgotten when it was read to its end."""
 
-    __slots__ = ("_work",)
+    __slots__ = ("_state",)
 
-    def __init__(self, cursor: Any, options: Mapping[str, Any], work: Work) -> None:
+    def __init__(self, cursor: Any, options: Mapping[str, Any], state: TransactionState) -> None:
         super().__init__(cursor, options)
-        self._work = work
+        self._state = state
 
     def soft_close(self, result: Any, dbapi_cursor: Any) -> None:
         super().soft_close(result, dbapi_cursor)
@@ -2602,12 +2602,13 @@ class _StreamedRows(BufferedRowCursorFetchStrategy):
         self._end(dbapi_cursor)
 
     def _end(self, cursor: Any) -> None:
-        if cursor in self._work.streams:
-            self._work.streams.remove(cursor)
+        if cursor in self._state.streams:
+            self._state.streams.remove(cursor)
 
 
-Begin = Callable[[Any, str, Any, Work | None], None]  # cursor, statement, its context, the work
-Again = Callable[[Any, Exception, Any, Work | None], bool]  # cursor, error, its context, the work
+# Cursor, statement or error, the statement's context, the state of the transaction.
+Begin = Callable[[Any, str, Any, TransactionState | None], None]
+Again = Callable[[Any, Exception, Any, TransactionState | None], bool]
 
 
 def watch_statements(engine: sa.Engine, begin: Begin, again: Again = lambda *_: False) -> None:
@@ -2620,25 +2621,25 @@ def watch_statements(engine: sa.Engine, begin: Begin, again: Again = lambda *_: 
 
     def send(by: Callable[..., Any], cursor: Any, statement: str, *arguments: Any) -> bool:
         context = arguments[-1]
-        work = Work.on(context.root_connection)
-        begin(cursor, statement, context, work)
+        state = TransactionState.on(context.root_connection)
+        begin(cursor, statement, context, state)
         try:
             by(cursor, statement, *arguments)
         except dialect.loaded_dbapi.Error as error:
-            if work:
-                work.is_plain = False
-            if not again(cursor, error, context, work):
+            if state:
+                state.is_plain = False
+            if not again(cursor, error, context, state):
                 raise
             by(cursor, statement, *arguments)
-        if work and not statement.startswith("SELECT"):
-            work.note(statement)
+        if state and not statement.startswith("SELECT"):
+            state.note(statement)
         if cursor.description and not context.is_crud:
             if not context.execution_options.get("stream_results"):
                 if is_sqlite:  # a cursor that is left open keeps its snapshot
                     whole = FullyBufferedCursorFetchStrategy(cursor, cursor.description)
                     context.cursor_fetch_strategy = whole
-            elif work:
-                work.stream(cursor, context)
+            elif state:
+                state.stream(cursor, context)
         return True  # it is sent
 
     for name in ("do_execute", "do_executemany", "do_execute_no_params"):
@@ -2698,7 +2699,7 @@ class Scope:
             return
         if uncommitted(self.session):
             _clean(self.session, self.session.rollback)
-        elif (work := self.session.info.get("work")) and work.streams:
+        elif (state := self.session.info.get("transaction")) and state.streams:
             return
         elif transaction := self.session.get_transaction():
             _clean(self.session, transaction.close)
@@ -2781,9 +2782,9 @@ class Database:
         self._last_report = 0.0
         if isinstance(pool := self.engine.pool, ReadyPool):
             pool.listeners = pool.count_listeners()
-        event.listen(self._class, "after_begin", self._begin_work)
+        event.listen(self._class, "after_begin", self._begin_transaction)
         event.listen(self._class, "after_commit", _note_commit)
-        event.listen(self._class, "after_transaction_end", self._end_work)
+        event.listen(self._class, "after_transaction_end", self._end_transaction)
         _survive_fork(self.engine)
         weakref.finalize(self, self.engine.dispose)  # also where the process ends
 
@@ -2860,7 +2861,7 @@ class Database:
     def _session_of_scope(self, **options: Any) -> orm.Session:
         return self.new_session(self.scope_now(), **options)
 
-    def _begin_work(
+    def _begin_transaction(
         self, session: orm.Session, transaction: orm.SessionTransaction, connection: sa.Connection
     ) -> None:
         if transaction.nested or connection.engine.pool is not self.engine.pool:
@@ -2871,12 +2872,12 @@ class Database:
             _begin_sqlite_at_once(connection, reads=reads)
         elif self._autocommit is not None:
             reads = reads and self._autocommit.prepare(connection)
-        session.info["work"] = Work(connection, reads=reads)
+        session.info["transaction"] = TransactionState(connection, reads=reads)
 
-    def _end_work(self, session: orm.Session, transaction: orm.SessionTransaction) -> None:
+    def _end_transaction(self, session: orm.Session, transaction: orm.SessionTransaction) -> None:
         if transaction.parent is not None:
             return
-        session.info.pop("work", None)
+        session.info.pop("transaction", None)
         if self._sandbox is not None and session is not self._sandbox[1]:
             self._sandbox[1].expire_all()
 
@@ -2933,25 +2934,25 @@ class AutocommitReads:
         return bool(info["read_only"])
 
     def _begin_if_needed(
-        self, cursor: Any, statement: str, context: Any, work: Work | None
+        self, cursor: Any, statement: str, context: Any, state: TransactionState | None
     ) -> None:
         if not (context.execution_options.get("stream_results") or _needs_transaction(statement)):
             return
         if _SETS.match(statement):  # perhaps the isolation level: look again before the next
             context.root_connection.info.pop("read_only", None)
         driver = cursor.connection
-        if work is not None and work.reads and driver.pgconn.transaction_status == _IDLE:
+        if state is not None and state.reads and driver.pgconn.transaction_status == _IDLE:
             driver.execute(_BEGIN)
 
     def _begin_if_refused(
-        self, cursor: Any, error: Exception, context: Any, work: Work | None
+        self, cursor: Any, error: Exception, context: Any, state: TransactionState | None
     ) -> bool:
         """Whether the statement is to be sent again, as it would have written."""
         driver, info = cursor.connection, context.root_connection.info
         refused = getattr(error, "sqlstate", None) == "25006" and info.get("read_only")
         if not refused or driver.pgconn.transaction_status != _IDLE:
             return False
-        if work is not None and work.reads:
+        if state is not None and state.reads:
             driver.execute(_BEGIN)
         else:  # whoever asked for AUTOCOMMIT
             driver.execute("SET default_transaction_read_only = off")
@@ -2963,8 +2964,8 @@ class AutocommitReads:
         connection = context.connection
         if context.is_disconnect or connection is None:
             return
-        work = Work.on(connection)
-        if work is None or not work.reads:
+        state = TransactionState.on(connection)
+        if state is None or not state.reads:
             return
         driver: Any = connection.connection.dbapi_connection
         if driver.pgconn.transaction_status == _IDLE:
@@ -3030,15 +3031,15 @@ _OF_ITS_TRANSACTION = re.compile(  # locks, settings, messages, ids and the cloc
 
 def _clean(session: orm.Session, clean: Callable[[], None]) -> None:
     """A connection that cannot be cleaned is dropped, and spoils no answer."""
-    work: Work | None = session.info.get("work")
-    if work is not None:
-        work.end_streams()  # in a sandbox the connection's own transaction goes on
+    state: TransactionState | None = session.info.get("transaction")
+    if state is not None:
+        state.end_streams()  # in a sandbox the connection's own transaction goes on
     try:
         clean()
     except (sa.exc.SQLAlchemyError, OSError) as error:
         reason = getattr(error, "orig", error)
         log.warning("a session could not be cleaned; its connection is dropped: %s", reason)
-        connection = work.connection() if work is not None else None
+        connection = state.connection() if state is not None else None
         if connection is not None and not connection.closed:
             connection.invalidate()
             connection.close()
@@ -3050,8 +3051,8 @@ def uncommitted(session: orm.Session) -> list[str]:
     if session.identity_map.check_modified():
         rows += [f"changed {_row(row)}" for row in session.dirty if session.is_modified(row)]
     rows += [f"deleted {_row(row)}" for row in session.deleted]
-    if work := session.info.get("work"):
-        rows += work.writes
+    if state := session.info.get("transaction"):
+        rows += state.writes
     return rows if len(rows) < _TOLD else [*rows[:_TOLD], "…"]
 
 
@@ -3166,7 +3167,7 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
 
 
 def _begin_sqlite_before(
-    reads: Callable[[], bool], cursor: Any, _: str, context: Any, __: Work | None
+    reads: Callable[[], bool], cursor: Any, _: str, context: Any, __: TransactionState | None
 ) -> None:
     if _is_to_begin(cursor.connection, options := context.execution_options):
         begin = "BEGIN" if _READS in options or reads() else "BEGIN IMMEDIATE"
@@ -3198,8 +3199,8 @@ def _rollback_sqlite(connection: Any) -> None:
 
 def _end_forgotten_streams(_: object, record: Any, __: object) -> None:
     """Where a session was not closed, but is gone."""
-    if record is not None and (work := record.info.get("work")) is not None:
-        work.end_streams()
+    if record is not None and (state := record.info.get("transaction")) is not None:
+        state.end_streams()
 
 
 def _survive_fork(engine: sa.Engine) -> None:
@@ -3232,10 +3233,10 @@ def revision_files(versions: Path) -> dict[str, RevisionFile]:
     """The revisions of a project by their ids, read without importing them, nor Alembic."""
     found = {}
     for path in sorted(versions.glob("*.py")):
-        said = dict(_constants(_parsed(path)))
-        if said.get("revision"):
-            parents, needs = (_tuple(said.get(name)) for name in ("down_revision", "depends_on"))
-            found[str(said["revision"])] = RevisionFile(path, parents, needs)
+        message = dict(_constants(_parsed(path)))
+        if message.get("revision"):
+            parents, needs = (_tuple(message.get(name)) for name in ("down_revision", "depends_on"))
+            found[str(message["revision"])] = RevisionFile(path, parents, needs)
     return found
 
 
@@ -3346,7 +3347,7 @@ def _tuple(value: Any) -> tuple[str, ...]:
 
 
 @dataclass(slots=True)
-class Exchange:
+class RequestContext:
     """One request on its way to its answer: what handlers get, and where it has come to."""
 
     request: Request
@@ -3425,12 +3426,14 @@ def read_result(returned: Any, handler: Handler, *, is_data: bool = False) -> Re
     return Result(status, target, values)
 
 
-def ask_guard(exchange: Exchange, guard: Handler, props: Mapping[str, Any] | None = None) -> None:
+def ask_guard(
+    context: RequestContext, guard: Handler, props: Mapping[str, Any] | None = None
+) -> None:
     """Runs a guard. Raises Answered if it does not let pass."""
-    exchange.trail.append(name_of(guard))
-    returned = guard(exchange.request, exchange.session, exchange.db, **(props or {}))
-    exchange.trail.pop()
-    report_forgotten_commit(exchange, guard)
+    context.trail.append(name_of(guard))
+    returned = guard(context.request, context.session, context.db, **(props or {}))
+    context.trail.pop()
+    report_forgotten_commit(context, guard)
     if isinstance(returned, webob.Response):
         raise Answered(returned)
     if returned is not None:
@@ -3443,47 +3446,49 @@ def ask_guard(exchange: Exchange, guard: Handler, props: Mapping[str, Any] | Non
         raise Answered(result)
 
 
-def call(exchange: Exchange, handler: Handler, arguments: Mapping[str, Any], retries: int) -> Any:
+def call(
+    context: RequestContext, handler: Handler, arguments: Mapping[str, Any], retries: int
+) -> Any:
     """What a handler returns; after a conflict it finds everything as it was before."""
-    given = exchange.request, exchange.session, exchange.db
-    exchange.trail.append(name_of(handler))
+    passed = context.request, context.session, context.db
+    context.trail.append(name_of(handler))
     if retries:
-        restore = exchange.session.checkpoint()
+        restore = context.session.checkpoint()
 
         def attempt() -> Any:
-            exchange.request.rewind()
+            context.request.rewind()
             restore()
-            return handler(*given, **arguments)
+            return handler(*passed, **arguments)
 
-        returned = exchange.scope.replay(attempt, retries)
+        returned = context.scope.replay(attempt, retries)
     else:
-        returned = handler(*given, **arguments)
-    exchange.trail.pop()
+        returned = handler(*passed, **arguments)
+    context.trail.pop()
     return returned
 
 
-def report_forgotten_commit(exchange: Exchange, handler: Handler | None) -> None:
+def report_forgotten_commit(context: RequestContext, handler: Handler | None) -> None:
     """Rolls back what `handler` (None: it raised) changed and did not commit, and says so.
 
     What it flashed goes too: the visitor must not read "Saved." where nothing was.
     """
-    rows = exchange.scope.uncommitted()
-    if rows and (workbench := exchange.request.app.workbench):
-        workbench.note_forgotten(exchange, handler, rows)
-    exchange.session.settle(keep=not rows)
+    rows = context.scope.uncommitted()
+    if rows and (workbench := context.request.app.workbench):
+        workbench.note_forgotten(context, handler, rows)
+    context.session.settle(keep=not rows)
     if rows:
-        exchange.scope.rollback()
+        context.scope.rollback()
         names = [] if handler is None else [name_of(handler)]
-        name = " > ".join((*exchange.trail, *names))
+        name = " > ".join((*context.trail, *names))
         log.warning("%s changed rows without db.commit(), rolled back: %s", name, ", ".join(rows))
 
 
-def settle(exchange: Exchange, handler: Handler | None, status: int) -> None:
+def settle(context: RequestContext, handler: Handler | None, status: int) -> None:
     """After a handler: an answer of 400 and above undoes, any other should have committed."""
     if status >= 400:
-        exchange.scope.rollback()
+        context.scope.rollback()
     else:
-        report_forgotten_commit(exchange, handler)
+        report_forgotten_commit(context, handler)
 
 
 def _calling_line() -> str:
@@ -3541,9 +3546,9 @@ class StaticFiles:
         problem = f"static({name!r}): no such file in {folders}"
         return Fault(where, problem, did_you_mean(name, known))
 
-    def link(self, exchange: Exchange, name: str) -> str:
+    def link(self, context: RequestContext, name: str) -> str:
         """The same as browsers write it; `static()` of the templates."""
-        return exchange.url(self.url(name))
+        return context.url(self.url(name))
 
     def respond(self, request: Request, route: Static, tail: str) -> Answer | webob.Response:
         """The file at `tail`, with Last-Modified, ETag and ranges. Raises HTTPNotFound."""
@@ -3655,7 +3660,7 @@ class Fields(dict[str, Any]):
         return [*value] if isinstance(value, list | tuple | set) else [value]
 
 
-class Posted(NamedTuple):
+class ActionResult(NamedTuple):
     """What an action returned, for the one instance whose form was posted."""
 
     instance: str
@@ -3688,8 +3693,8 @@ class CompiledComponent:
 
     def _judge(self, names: tuple[str, ...], action: str | None) -> bool:
         """Whether props of these names may be given to it, or to an action."""
-        taken, needed = self._accepted_by[action] if action else self._accepted
-        known = taken is None or taken.issuperset(names)
+        accepted, needed = self._accepted_by[action] if action else self._accepted
+        known = accepted is None or accepted.issuperset(names)
         return known and needed.issubset(names) and _NO_PROPS.isdisjoint(names)
 
     def check_props(self, props: Mapping[str, Any], action: str | None = None) -> None:
@@ -3705,31 +3710,31 @@ class CompiledComponent:
         raise PropsError(f"{problem}; {did_you_mean(name, self.actions)}")
 
     def props_faults(
-        self, where: str, given: Set[str], action: str | None = None
+        self, where: str, passed: Set[str], action: str | None = None
     ) -> Iterator[Fault]:
         """What is wrong with props of these names: reserved, missing or unknown ones."""
-        taken, needed = self._accepted_by[action] if action else self._accepted
+        accepted, needed = self._accepted_by[action] if action else self._accepted
         whose = self.label + (f": its action {action!r}" if action else "")
-        for name in sorted(_NO_PROPS & given):
+        for name in sorted(_NO_PROPS & passed):
             problem = f"{self.label}: the prop {name!r} has the name of a template"
             problem += " function or an argument of every handler"
             yield Fault(where, problem, "rename it")
-        for name in sorted(needed - given):
+        for name in sorted(needed - passed):
             remedy = f"give it: component({self.name!r}, {name}=…)"
             yield Fault(where, f"{whose} needs the prop {name!r}", remedy)
-        for name in sorted(given - taken - _NO_PROPS) if taken is not None else ():
+        for name in sorted(passed - accepted - _NO_PROPS) if accepted is not None else ():
             problem = f"{whose} takes no prop {name!r}"
-            yield Fault(where, problem, did_you_mean(name, taken or ()))
+            yield Fault(where, problem, did_you_mean(name, accepted or ()))
 
     def guard_props(self, props: Mapping[str, Any]) -> dict[str, Any]:
         """Those of `props` that the component's guard takes."""
-        taken = self.guard_taken
-        return {name: props[name] for name in props if taken is None or name in taken}
+        accepted = self.guard_taken
+        return {name: props[name] for name in props if accepted is None or name in accepted}
 
-    def check_guard(self, exchange: Exchange, props: Mapping[str, Any]) -> None:
+    def check_guard(self, context: RequestContext, props: Mapping[str, Any]) -> None:
         """Runs the component's guard with those props that it declares. Raises Answered."""
         if self.guard is not None:
-            ask_guard(exchange, self.guard, self.guard_props(props))
+            ask_guard(context, self.guard, self.guard_props(props))
 
 
 class Components:
@@ -3866,8 +3871,8 @@ def _digest_of_guards(components: Iterable[Component]) -> str:
     of the components around it is then worth nothing."""
     guarded = [(c.name, _accepted_props(c.guard)) for c in components if c.guard]
     described = sorted(
-        (name, sorted(taken) if taken is not None else None, sorted(needed))
-        for name, (taken, needed) in guarded
+        (name, sorted(accepted) if accepted is not None else None, sorted(needed))
+        for name, (accepted, needed) in guarded
     )
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:12]
 
@@ -3877,57 +3882,59 @@ _SIGNS = {"action", "action_ticket", "flashes", "fragment"}
 
 
 class Rendering:
-    """One page being rendered for one exchange."""
+    """One page being rendered for one request."""
 
-    __slots__ = ("components", "exchange", "functions", "guarded", "posted", "twins")
+    __slots__ = ("components", "context", "functions", "guarded", "posted", "twins")
 
-    def __init__(self, components: Components, exchange: Exchange, posted: Posted | None) -> None:
-        self.components, self.exchange, self.posted = components, exchange, posted
+    def __init__(
+        self, components: Components, context: RequestContext, posted: ActionResult | None
+    ) -> None:
+        self.components, self.context, self.posted = components, context, posted
         self.twins: dict[str, int] = {}
-        self.guarded: list[Place] = []  # those with a guard that are being shown, outermost first
+        self.guarded: list[Node] = []  # those with a guard that are being shown, outermost first
         self.functions: dict[str, Any] = {
             **components.jinja.globals,
-            "url": exchange.url,
-            "static": functools.partial(components.static.link, exchange),
-            "flashes": exchange.session.flashes,
+            "url": context.url,
+            "static": functools.partial(components.static.link, context),
+            "flashes": context.session.flashes,
         }
 
     def page(self, compiled: CompiledComponent, props: dict[str, Any]) -> str:
         """The page's HTML. Raises Answered if a handler inside answers instead."""
-        place = Place(self, compiled, "", props)
-        return self._traced(lambda: self._html(place))
+        node = Node(self, compiled, "", props)
+        return self._traced(lambda: self._html(node))
 
     def alone(self, compiled: CompiledComponent, props: dict[str, Any]) -> str:
         """The HTML of a component without a page around it."""
-        page = Place(self, compiled, "", {})
+        page = Node(self, compiled, "", {})
         return self._traced(lambda: page.component(compiled.name, **props))
 
     def fragment(self, compiled: CompiledComponent, ticket: Ticket) -> str:
         """The HTML of one instance, as it is within its page; also its tickets are the same."""
         for name, props in ticket.around:
-            self.guarded.append(Place(self, self.components.by_name[name], "", props))
-        place = Place(self, compiled, ticket.instance, ticket.props)
-        return self._traced(lambda: self.show(place))
+            self.guarded.append(Node(self, self.components.by_name[name], "", props))
+        node = Node(self, compiled, ticket.instance, ticket.props)
+        return self._traced(lambda: self.show(node))
 
-    def show(self, place: Place) -> str:
+    def show(self, node: Node) -> str:
         """The HTML of a component, after its guard."""
-        compiled, trail = place.compiled, self.exchange.trail
+        compiled, trail = node.compiled, self.context.trail
         if len(trail) > _DEPTH:
             raise PropsError(f"components are nested over {_DEPTH} deep: {' > '.join(trail[-3:])}.")
         trail.append(compiled.name)
-        compiled.check_guard(self.exchange, place.props)
+        compiled.check_guard(self.context, node.props)
         if compiled.guard:
-            self.guarded.append(place)
-        html = self._html(place)
+            self.guarded.append(node)
+        html = self._html(node)
         trail.pop()
         if compiled.guard:
             self.guarded.pop()
         return html
 
-    def _html(self, place: Place) -> str:
-        values = self.values(place, place.compiled)
-        values["children"] = place.caller() if place.caller else ""
-        return self.text(place.compiled.template, self.context(place, values))
+    def _html(self, node: Node) -> str:
+        values = self.values(node, node.compiled)
+        values["children"] = node.caller() if node.caller else ""
+        return self.text(node.compiled.template, self.template_context(node, values))
 
     def _traced(self, make: Callable[[], str]) -> str:
         try:
@@ -3944,42 +3951,42 @@ class Rendering:
         )
         return "".join(template.root_render_func(seen))
 
-    def context(self, place: Place, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What the template at a place sees, beside Jinja's own functions."""
+    def template_context(self, node: Node, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What the template of a node sees, beside Jinja's own functions."""
         return {
             **self.functions,
             **values,
-            "component": place.component,
-            "action": place.action,
-            "action_ticket": place.action_ticket,
-            "fragment": place.fragment,
-            "instance": place.instance,
+            "component": node.component,
+            "action": node.action,
+            "action_ticket": node.action_ticket,
+            "fragment": node.fragment,
+            "instance": node.instance,
         }
 
-    def values(self, place: Place, compiled: CompiledComponent) -> dict[str, Any]:
+    def values(self, node: Node, compiled: CompiledComponent) -> dict[str, Any]:
         """What a component shows: its props, what its handlers returned, `errors` and `values`."""
-        values, exchange = {**compiled.defaults, **place.props}, self.exchange
+        values, context = {**compiled.defaults, **node.props}, self.context
         if (load := compiled.load) is not None:
-            loaded = load(exchange.request, exchange.session, exchange.db, **place.props)
+            loaded = load(context.request, context.session, context.db, **node.props)
             if isinstance(loaded, webob.Response):
-                settle(exchange, load, loaded.status_int)
+                settle(context, load, loaded.status_int)
                 raise Answered(loaded)
             result = read_result(loaded, load)
-            settle(exchange, load, result.status)
+            settle(context, load, result.status)
             if result.answers:
                 raise Answered(result)
-            exchange.status = max(exchange.status, result.status)
+            context.status = max(context.status, result.status)
             self._add(values, result.values, compiled)
-        if self.posted and self.posted.instance == place.id:
+        if self.posted and self.posted.instance == node.id:
             self._add(values, self.posted.result, compiled)
         for name in ("errors", "values"):
-            said = values.get(name)
-            if said and not isinstance(said, Mapping):
-                problem = f"{name} is a {type(said).__name__}; expected a dict."
+            message = values.get(name)
+            if message and not isinstance(message, Mapping):
+                problem = f"{name} is a {type(message).__name__}; expected a dict."
                 raise PropsError(f"{compiled.label}: {problem}")
-            values[name] = fields = Fields(said) if said else Fields()
-            if isinstance(said, Values):
-                fields.posted = said
+            values[name] = fields = Fields(message) if message else Fields()
+            if isinstance(message, Values):
+                fields.posted = message
         return values
 
     def _add(
@@ -3994,7 +4001,7 @@ class Rendering:
         values.update(result)
 
     def instance_id(
-        self, parent: Place, name: str, key: Any, props: dict[str, Any], *, is_shown: bool = True
+        self, parent: Node, name: str, key: Any, props: dict[str, Any], *, is_shown: bool = True
     ) -> str:
         """parent / name / key or hash of the props; equal ones that are shown are numbered."""
         plain = f"{parent.id}/{name}"
@@ -4010,8 +4017,8 @@ class Rendering:
         return plain if number == 1 else f"{plain}#{number}"
 
 
-class Place:
-    """A place where a component is shown; its methods are functions of the template there."""
+class Node:
+    """A component that is shown; its methods are functions of the template there."""
 
     __slots__ = ("caller", "compiled", "id", "props", "rendering")
 
@@ -4036,8 +4043,8 @@ class Place:
         compiled = rendering.components.find(name)
         compiled.check_props(props)
         instance = rendering.instance_id(self, name, key, props) if compiled.may_act else ""
-        place = Place(rendering, compiled, instance, props, caller)
-        return Markup(rendering.show(place))  # noqa: S704
+        node = Node(rendering, compiled, instance, props, caller)
+        return Markup(rendering.show(node))  # noqa: S704
 
     def fragment(self, name: str = "", /, key: Any = None, caller: Any = None, **props: Any) -> str:
         """A URL of this page that gives the component alone, as `component()` shows it here;
@@ -4046,7 +4053,7 @@ class Place:
         if name:
             compiled = rendering.components.find(name)
             instance = rendering.instance_id(self, name, key, props, is_shown=False)
-            ticket = Place(rendering, compiled, instance, props).ticket("")
+            ticket = Node(rendering, compiled, instance, props).ticket("")
         else:
             compiled = self.compiled
             ticket = self.ticket("")._replace(props={**self.props, **props})
@@ -4056,7 +4063,7 @@ class Place:
             remedy = "can have no children" if compiled.name else "needs the name of a component"
             raise PropsError(f"{_calling_line()}: {whose} {remedy}.")
         text = rendering.components.fragments.issue(ticket)
-        request = rendering.exchange.request
+        request = rendering.context.request
         path = quote(request.path_info, safe=_URL_SAFE)
         return f"{request.prefix}{path}?{FRAGMENT}={text}"
 
@@ -4074,12 +4081,12 @@ class Place:
     def ticket(self, action: str) -> Ticket:
         """What a form here may call; without an action, what may be shown alone."""
         rendering = self.rendering
-        request, nonce = rendering.exchange.request, rendering.exchange.session.nonce
+        request, nonce = rendering.context.request, rendering.context.session.nonce
         path = request.script_name + request.path_info
         around = [
-            (place.compiled.name, place.compiled.guard_props(place.props))
-            for place in rendering.guarded
-            if place is not self
+            (node.compiled.name, node.compiled.guard_props(node.props))
+            for node in rendering.guarded
+            if node is not self
         ]
         return Ticket(
             nonce, path, self.compiled.name, self.id, action, self.props, around,
@@ -4093,7 +4100,7 @@ class _Context(jinja2.runtime.Context):
 
     @jinja2.utils.internalcode
     def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if type(getattr(function, "__self__", None)) is not Place:
+        if type(getattr(function, "__self__", None)) is not Node:
             return super().call(function, *args, **kwargs)
         kwargs.pop("_loop_vars", None)
         kwargs.pop("_block_vars", None)
@@ -4379,14 +4386,14 @@ def view_args_faults(routes: Sequence[Route]) -> Iterator[Fault]:
         elif isinstance(route, Page):
             known = filter(None, (load_function(route), *actions_of(route).values()))
             handlers = {name_of(handler): handler for handler in known}
-        given = {match[1] for match in _PARAMETER.finditer(str(route.path))}
+        passed = {match[1] for match in _PARAMETER.finditer(str(route.path))}
         for whose, handler in handlers.items():
-            taken, needed = _accepted_props(handler)
+            accepted, needed = _accepted_props(handler)
             problem = f"route {route.path!r}: {whose}"
-            for name in sorted(needed - given):
+            for name in sorted(needed - passed):
                 remedy = f"add {{{name}}} to the path, or a default"
                 yield Fault(route.where, f"{problem} needs {name!r}", remedy)
-            for name in sorted(given - taken) if taken is not None else ():
+            for name in sorted(passed - accepted) if accepted is not None else ():
                 remedy = "add it as a parameter, or **view_args"
                 yield Fault(route.where, f"{problem} does not take {name!r}", remedy)
 
@@ -4397,11 +4404,11 @@ def _signature_faults(function: Any, where: str) -> Iterator[Fault]:
     if not callable(function):
         yield Fault(where, f"{_shown(function)} is no function", "give the function itself")
         return
-    taken = _parameters(function)
-    first = [p.name for p in taken[:3] if p.kind is not p.KEYWORD_ONLY]
+    accepted = _parameters(function)
+    first = [p.name for p in accepted[:3] if p.kind is not p.KEYWORD_ONLY]
     if first != ["request", "session", "db"]:
         name = name_of(function)
-        signature = f"{name}({', '.join(parameter.name for parameter in taken)})"
+        signature = f"{name}({', '.join(parameter.name for parameter in accepted)})"
         yield Fault(
             place_of(function),
             f"{signature}: the first three parameters are not request, session, db",
@@ -4420,8 +4427,8 @@ def _guard_faults(guard: Any, where: str) -> Iterator[Fault]:
 def _action_faults(action: Handler, load: Handler | None) -> Iterator[Fault]:
     """An action gets the props that its component was shown with, so it must take them."""
     declared = _accepted_props(load)[0] if load else None
-    taken = _accepted_props(action)[0]
-    missing = sorted((declared or frozenset()) - taken) if taken is not None else []
+    accepted = _accepted_props(action)[0]
+    missing = sorted((declared or frozenset()) - accepted) if accepted is not None else []
     if missing:
         yield Fault(
             place_of(action),
@@ -4516,8 +4523,8 @@ def _seed_faults(registry: Registry) -> Iterator[Fault]:
     for seed in registry.seeds:
         if not callable(seed):
             yield Fault(registry.where, f"seed {_shown(seed)} is no function", "list the function")
-        elif len(taken := _parameters(seed)) != 1:
-            names = ", ".join(parameter.name for parameter in taken)
+        elif len(accepted := _parameters(seed)) != 1:
+            names = ", ".join(parameter.name for parameter in accepted)
             problem = f"seed {seed_name(seed)} takes ({names})"
             yield Fault(place_of(seed), problem, "write it as def NAME(db: Session)")
 
@@ -4581,10 +4588,10 @@ def _call_faults(components: Components, owner: CompiledComponent) -> Iterator[F
 def _use_faults(components: Components, template: str) -> Iterator[Fault]:
     """The props of components and the files of `static()`, as far as they are written there."""
     uses = components.uses[template]
-    for line, name, given in sorted(uses["props"]):
+    for line, name, passed in sorted(uses["props"]):
         if name in components.by_name:
             where = f"{template}:{line}"
-            yield from components.by_name[name].props_faults(where, frozenset(given))
+            yield from components.by_name[name].props_faults(where, frozenset(passed))
     for line, name in sorted(uses["static"]):
         if not components.static.has(name):
             yield components.static.missing(f"{template}:{line}", name)
@@ -4657,19 +4664,19 @@ class Gate:
         host = str(environ.get("HTTP_HOST", environ.get("SERVER_NAME", "")))  # as WebOb
         if not self._answers_to(host):
             detail = f"Host is {host[:80]!a}; if it is yours, write it into server.hosts."
-            raise Refusal(400, "unknown-host", detail=detail)
+            raise Rejection(400, "unknown-host", detail=detail)
 
     def check_origin(self, request: Request, route: Route) -> None:
         if isinstance(route, Mount) or (isinstance(route, Endpoint) and route.cross_origin):
             return
         evidence = self.is_same_origin(request)
         if evidence is None and isinstance(route, Endpoint):
-            raise Refusal(403, "no-origin")
+            raise Rejection(403, "no-origin")
         if evidence is False:
             origin, own = request.environ.get("HTTP_ORIGIN", ""), self._own_origin(request)
             detail = f"Origin {origin[:80]!a} is neither {own[:80]!a} nor in trusted_origins;"
             detail += " a proxy that speaks TLS must tell the server that the scheme is https."
-            raise Refusal(403, "other-origin", detail=detail)
+            raise Rejection(403, "other-origin", detail=detail)
 
     def is_same_origin(self, request: Request) -> bool | None:
         """Whether a page of this site sent the request; None where the browser does not say.
@@ -4694,22 +4701,22 @@ class Gate:
 
 
 def refuse_strangers(environ: Mapping[str, Any]) -> None:
-    """Raises Refusal for who may not see source code.
+    """Raises Rejection for who may not see source code.
 
     Debug pages are for a browser on this machine that was sent here, not to a name of somebody
     else's that leads here (DNS rebinding), nor by a proxy.
     """
     if (address := environ.get("REMOTE_ADDR")) and not is_loopback(address):
         detail = f"{address[:80]!a} is not this machine, and no other gets an answer in debug."
-        raise Refusal(403, "debug-from-afar", detail=f"{detail} {_SET_DEBUG}")
+        raise Rejection(403, "debug-from-afar", detail=f"{detail} {_SET_DEBUG}")
     if forwarded := [name for name in environ if _FORWARDED.fullmatch(name)]:
         header = forwarded[0].removeprefix("HTTP_").replace("_", "-").title()
         detail = f"{header} was sent: no proxy gets an answer in debug. {_SET_DEBUG}"
-        raise Refusal(403, "debug-by-proxy", detail=detail)
+        raise Rejection(403, "debug-by-proxy", detail=detail)
     host = str(environ.get("HTTP_HOST", "localhost"))  # every browser sends one
     if not is_loopback(host_name(host)):
         detail = f"Host is {host[:80]!a}, but only localhost and 127.0.0.1 answer in debug."
-        raise Refusal(403, "debug-host", detail=f"{detail} {_SET_DEBUG}")
+        raise Rejection(403, "debug-host", detail=f"{detail} {_SET_DEBUG}")
 
 
 class Responder:
@@ -4749,142 +4756,146 @@ class Responder:
         ]
         return Answer(_status_line(status), headers, [body])
 
-    def redirect(self, exchange: Exchange, target: str) -> Answer:
+    def redirect(self, context: RequestContext, target: str) -> Answer:
         answer = self.make("text/html; charset=UTF-8", b"", 303)
-        answer.headerlist.append(("Location", exchange.request.prefix + target))
+        answer.headerlist.append(("Location", context.request.prefix + target))
         return answer
 
     def of_result(
-        self, exchange: Exchange, result: Result | webob.Response
+        self, context: RequestContext, result: Result | webob.Response
     ) -> Answer | webob.Response:
         """What a guard, or a handler inside a page, answers for the whole request."""
         if isinstance(result, webob.Response):
             return result
         if result.redirect is not None:
-            return self.redirect(exchange, result.redirect)
-        return self.error(exchange, result.status, result.values.get("message"))
+            return self.redirect(context, result.redirect)
+        return self.error(context, result.status, result.values.get("message"))
 
-    def error(self, exchange: Exchange, status: int, message: str | None = None) -> Answer:
+    def error(self, context: RequestContext, status: int, message: str | None = None) -> Answer:
         """An error as the client prefers it: problem+json (RFC 9457), the application's page, or
         ours where that fails."""
         title = _status_line(status)[4:]
         shown = {
             "status": status, "title": title, "message": message or _MESSAGES.get(status, title),
-            "reference": exchange.reference,
+            "reference": context.reference,
         }  # fmt: skip
-        if _prefers_json(exchange.request, default=exchange.is_data):
+        if _prefers_json(context.request, default=context.is_data):
             problem = {"title": title, "status": status, "detail": shown["message"]}
-            if exchange.reference:
-                problem["reference"] = exchange.reference
+            if context.reference:
+                problem["reference"] = context.reference
             answer = self.make(_PROBLEM, _JSON.encode(problem).encode(), status)
         else:
-            answer = self._page_of_error(exchange, shown)
-            if exchange.session.touched:
+            answer = self._page_of_error(context, shown)
+            if context.session.touched:
                 make_private(answer)
         answer.headerlist.append(("Vary", "Accept"))
         return answer
 
-    def of_http_error(self, exchange: Exchange, error: webob.Response) -> Answer | webob.Response:
+    def of_http_error(
+        self, context: RequestContext, error: webob.Response
+    ) -> Answer | webob.Response:
         """An error page for what a handler raised; what has a body of its own stays as it is."""
         if error.has_body or error.status_int < 400:
             return error
-        answer = self.error(exchange, error.status_int, getattr(error, "detail", None))
+        answer = self.error(context, error.status_int, getattr(error, "detail", None))
         kept = [(n, v) for n, v in error.headerlist if not n.lower().startswith("content-")]
         answer.headerlist += kept
         return answer
 
-    def _page_of_error(self, exchange: Exchange, shown: dict[str, Any]) -> Answer:
+    def _page_of_error(self, context: RequestContext, shown: dict[str, Any]) -> Answer:
         """In debug one that says why, where nothing of the application failed; else its own, else
         ours."""
         page, bench = self.components.error_page(shown["status"]), self.workbench
         html = None
-        if page and not (bench and bench.explains(exchange, shown["status"])):
-            html = self._own_error_page(exchange, page, shown)
+        if page and not (bench and bench.explains(context, shown["status"])):
+            html = self._own_error_page(context, page, shown)
         if html is not None:
             return self.page(html, shown["status"])
         if bench:
-            return bench.status_page(exchange, shown)
-        home, name = exchange.url("/"), self.config.name
+            return bench.status_page(context, shown)
+        home, name = context.url("/"), self.config.name
         html = self._error_page.render(shown, home=home, name=name)
         return self.framework_page(html, shown["status"])
 
     def _own_error_page(
-        self, exchange: Exchange, page: CompiledComponent, shown: dict[str, Any]
+        self, context: RequestContext, page: CompiledComponent, shown: dict[str, Any]
     ) -> str | None:
         """The application's error page, with a look at the database of its own; None if it fails,
         or the database is away."""
-        request = exchange.request
-        if not exchange.reference:  # nothing was logged yet
-            what, status, reference = described(request.environ), shown["status"], exchange.refer()
+        request = context.request
+        if not context.reference:  # nothing was logged yet
+            what, status, reference = described(request.environ), shown["status"], context.refer()
             log.info("answered %s: %d, reference %s", what, status, reference)
             shown["reference"] = reference
-        if exchange.unavailable:
+        if context.unavailable:
             return None
         try:
-            exchange.scope.begin_anew(writes=False)
-            exchange.trail[:] = [page.template]
-            return Rendering(self.components, exchange, Posted("", shown)).page(page, {})
+            context.scope.begin_anew(writes=False)
+            context.trail[:] = [page.template]
+            return Rendering(self.components, context, ActionResult("", shown)).page(page, {})
         except Exception as error:
             log.error("the error page %s failed: %s", page.template, error, exc_info=error)
             return None
 
-    def of_failure(self, exchange: Exchange, error: BaseException) -> Answer:
-        what, trail = described(exchange.request.environ), " > ".join(exchange.trail)
-        if isinstance(error, Refusal):
-            return self._refused(exchange, error)
+    def of_failure(self, context: RequestContext, error: BaseException) -> Answer:
+        what, trail = described(context.request.environ), " > ".join(context.trail)
+        if isinstance(error, Rejection):
+            return self._refused(context, error)
         large = isinstance(error, OverflowError) and "SQLite" in str(error)  # no error of DB-API
         if large or is_bad_value(error):
-            said = _CONTROLS.sub(" ", str(getattr(error, "orig", error)))[:200]
-            refusal = Refusal(400, "bad-value", detail=said)
-            return self._refused(exchange, refusal, error)
+            message = _CONTROLS.sub(" ", str(getattr(error, "orig", error)))[:200]
+            rejection = Rejection(400, "bad-value", detail=message)
+            return self._refused(context, rejection, error)
         if is_unavailable(error):
-            late = not exchange.scope.writes and is_late_write(error)
+            late = not context.scope.writes and is_late_write(error)
             remedy = _WRITES_LATE.format(trail) if late else ""
             self.database.report_unavailable(error, remedy)
-            exchange.unavailable = True
-            said = f"{shown_url(self.database.engine.url)}: {error.__cause__ or error}{remedy}"
-            answer = self.error(exchange, 503, said if self._debug else None)
+            context.unavailable = True
+            message = f"{shown_url(self.database.engine.url)}: {error.__cause__ or error}{remedy}"
+            answer = self.error(context, 503, message if self._debug else None)
             answer.headers["Retry-After"] = str(_RETRY_AFTER)
             return answer
-        where, reference = trail or "?", exchange.refer()
+        where, reference = trail or "?", context.refer()
         name = type(error).__name__
         log.error("500 %s in %s: %s, reference %s", what, where, name, reference, exc_info=error)
-        return self._debug_page(exchange, error, 500) or self.error(exchange, 500)
+        return self._debug_page(context, error, 500) or self.error(context, 500)
 
     def _refused(
-        self, exchange: Exchange, refusal: Refusal, fault: BaseException | None = None
+        self, context: RequestContext, rejection: Rejection, fault: BaseException | None = None
     ) -> Answer:
         """`fault` is what was raised; it may be one of ours, so it is shown as a 500 would be."""
-        what, trail = described(exchange.request.environ), " > ".join(exchange.trail)
-        reason, status, detail = refusal.reason, refusal.status, refusal.detail
-        said = f"in {trail}: {detail}" if trail and detail else detail
-        end = f", {said}" if said else ""
+        what, trail = described(context.request.environ), " > ".join(context.trail)
+        reason, status, detail = rejection.reason, rejection.status, rejection.detail
+        message = f"in {trail}: {detail}" if trail and detail else detail
+        end = f", {message}" if message else ""
         log.warning("refused %s: %s (%d)%s", what, reason, status, end, exc_info=fault)
-        shown = self._debug_page(exchange, fault, status) if fault is not None else None
+        shown = self._debug_page(context, fault, status) if fault is not None else None
         if self.workbench is not None:
             self.workbench.note_refusal(reason)
-        answer = shown or self.error(exchange, status, said if self._debug else None)
-        for name, value in {**refusal.headers, "X-Noventa-Refused": reason}.items():
+        answer = shown or self.error(context, status, message if self._debug else None)
+        for name, value in {**rejection.headers, "X-Noventa-Refused": reason}.items():
             answer.headers[name] = value
         return answer
 
-    def _debug_page(self, exchange: Exchange, error: BaseException, status: int) -> Answer | None:
-        if self.workbench is None or _prefers_json(exchange.request, default=False):
+    def _debug_page(
+        self, context: RequestContext, error: BaseException, status: int
+    ) -> Answer | None:
+        if self.workbench is None or _prefers_json(context.request, default=False):
             return None
-        return self.workbench.error_page(exchange, error, status)
+        return self.workbench.error_page(context, error, status)
 
-    def finish(self, exchange: Exchange, response: Answer | webob.Response) -> Answer:
+    def finish(self, context: RequestContext, response: Answer | webob.Response) -> Answer:
         """With the session's cookie; what a handler returned is copied and checked."""
-        session, request = exchange.session, exchange.request
-        answer = response if isinstance(response, Answer) else self._copied(exchange, response)
+        session, request = context.session, context.request
+        answer = response if isinstance(response, Answer) else self._copied(context, response)
         is_redirect = answer.status.startswith("3") and "Location" in answer.headers
-        if is_redirect and not exchange.mounted and _asks_for_fragment(request):
+        if is_redirect and not context.mounted and _asks_for_fragment(request):
             self._redirect_page(request, answer)
         if session.touched:
             if session.shown and request.method != "HEAD":
                 del session.state["flashes"][: session.shown]
             self.sessions.save(session, request, answer)
-        elif not (exchange.mounted or isinstance(response.app_iter, (*_WHOLE, _OpenFile))):
+        elif not (context.mounted or isinstance(response.app_iter, (*_WHOLE, _OpenFile))):
             if "public" in _words((answer.headers.get("Cache-Control") or "").lower()):
                 session.forbid()
             else:
@@ -4902,16 +4913,16 @@ class Responder:
         answer.status = _status_line(204)
         self.complete(answer)
 
-    def _copied(self, exchange: Exchange, response: webob.Response) -> Answer:
+    def _copied(self, context: RequestContext, response: webob.Response) -> Answer:
         """A copy, as it may be shared, whose headers are checked and complete."""
-        request = exchange.request
+        request = context.request
         sent = _conditional(request, response) if response.conditional_response else response
         answer = Answer(sent.status, [*sent.headerlist], sent.app_iter)
-        if exchange.mounted:
+        if context.mounted:
             _check_headers(answer)
             return answer
-        given = self.complete(answer)
-        if "Location" in given:
+        passed = self.complete(answer)
+        if "Location" in passed:
             location = response.headers["Location"]  # WebOb's own is made absolute from Host
             if isinstance(response, Redirect) and location.startswith("/"):
                 location = request.prefix + location  # of ours: it leads below the mount's prefix
@@ -4921,20 +4932,20 @@ class Responder:
 
     def complete(self, answer: Answer) -> set[str]:
         """Adds the default headers, and the length of a body that is whole; the names given."""
-        given = {name.title() for name, _ in answer.headerlist}
-        if "Content-Type" not in given and isinstance(answer.app_iter, _WHOLE):
+        passed = {name.title() for name, _ in answer.headerlist}
+        if "Content-Type" not in passed and isinstance(answer.app_iter, _WHOLE):
             answer.headerlist.append(("Content-Type", _kind_of(b"".join(answer.app_iter))))
-        answer.headerlist += [pair for pair in self._headers if pair[0] not in given]
+        answer.headerlist += [pair for pair in self._headers if pair[0] not in passed]
         if answer.status[:3] in ("204", "304"):
             for name in ("Content-Type", "Content-Length"):
                 answer.headers.pop(name, None)
             if hasattr(answer.app_iter, "close"):
                 answer.app_iter.close()
             answer.app_iter = []
-        elif "Content-Length" not in given and isinstance(answer.app_iter, _WHOLE):
+        elif "Content-Length" not in passed and isinstance(answer.app_iter, _WHOLE):
             length = sum(map(len, answer.app_iter))
             answer.headerlist.append(("Content-Length", str(length)))
-        return given
+        return passed
 
 
 class Pages:
@@ -4946,33 +4957,33 @@ class Pages:
         self.components, self.responder, self.gate = components, responder, gate
         self._ticket_age: int = config["session.ticket_age"]
 
-    def respond(self, exchange: Exchange, page: Page) -> Answer | webob.Response:
-        request, components = exchange.request, self.components
-        if exchange.reads and not (request.query_string and FRAGMENT in request.args):
-            return self.responder.page(self.render(exchange, page), exchange.status)
-        if exchange.reads:
+    def respond(self, context: RequestContext, page: Page) -> Answer | webob.Response:
+        request, components = context.request, self.components
+        if context.reads and not (request.query_string and FRAGMENT in request.args):
+            return self.responder.page(self.render(context, page), context.status)
+        if context.reads:
             ticket = self._ticket(request, components.fragments, request.args)
         else:
             ticket = self._ticket(request, components.tickets, request.form)
             request.form.discard(components.tickets.field_name)
         named = components.by_name.get(ticket.component)
         compiled = named if ticket.component else components.by_page[page]
-        if compiled is None or (ticket.action not in compiled.actions and not exchange.reads):
-            raise Refusal(409, "unknown-action")
+        if compiled is None or (ticket.action not in compiled.actions and not context.reads):
+            raise Rejection(409, "unknown-action")
         if ticket.guards != components.guards:
-            raise Refusal(409, "changed-guards")
-        if reason := self._outdated(exchange.session, ticket):
-            if exchange.reads:
-                raise Refusal(403, reason)
-            return self._ask_again(exchange, page, ticket, reason)
-        inside = [(compiled.name, ticket.props)] if compiled.name and not exchange.reads else []
+            raise Rejection(409, "changed-guards")
+        if reason := self._outdated(context.session, ticket):
+            if context.reads:
+                raise Rejection(403, reason)
+            return self._ask_again(context, page, ticket, reason)
+        inside = [(compiled.name, ticket.props)] if compiled.name and not context.reads else []
         for name, props in (*ticket.around, *inside):
-            exchange.trail.append(name)
-            components.by_name[name].check_guard(exchange, props)
-        if exchange.reads:
-            html = Rendering(components, exchange, None).fragment(compiled, ticket)
-            return self.responder.page(html, exchange.status)
-        return self._act(exchange, page, ticket, compiled)
+            context.trail.append(name)
+            components.by_name[name].check_guard(context, props)
+        if context.reads:
+            html = Rendering(components, context, None).fragment(compiled, ticket)
+            return self.responder.page(html, context.status)
+        return self._act(context, page, ticket, compiled)
 
     def _outdated(self, session: Session, ticket: Ticket) -> str | None:
         if ticket.nonce != session.state["nonce"]:
@@ -4985,23 +4996,25 @@ class Pages:
             ticket = tickets.read(fields)
         except BadTicket as error:
             status = {"bad-signature": 403, "outdated-ticket": 409}.get(error.reason, 400)
-            raise Refusal(status, error.reason) from None
+            raise Rejection(status, error.reason) from None
         if ticket.path != request.script_name + request.path_info:
-            raise Refusal(403, "other-page")
+            raise Rejection(403, "other-page")
         return ticket
 
-    def _ask_again(self, exchange: Exchange, page: Page, ticket: Ticket, reason: str) -> Answer:
+    def _ask_again(
+        self, context: RequestContext, page: Page, ticket: Ticket, reason: str
+    ) -> Answer:
         """The session changed since the form was shown, say by a login in another tab, or much
         time has gone by: who may have been given it then is to see it again now."""
-        request, session = exchange.request, exchange.session
+        request, session = context.request, context.session
         if not self.gate.is_same_origin(request):
-            raise Refusal(403, reason)
+            raise Rejection(403, reason)
         log.warning("refused %s: %s (403), asked again", described(request.environ), reason)
         text = _ASKED_AGAIN[reason]
         session.flash(text, "warning")
-        typed = Posted(ticket.instance, {"values": request.form, "errors": {"form": text}})
-        exchange.scope.begin_anew(writes=page.writes)
-        html = self.render(exchange, page, typed)
+        typed = ActionResult(ticket.instance, {"values": request.form, "errors": {"form": text}})
+        context.scope.begin_anew(writes=page.writes)
+        html = self.render(context, page, typed)
         if not session.shown:  # the page shows no messages: say it all the same
             session.state["flashes"].pop()
             html = inserted(html, f'<p role="status">{escape(text)}</p>')
@@ -5010,26 +5023,26 @@ class Pages:
         return answer
 
     def _act(
-        self, exchange: Exchange, page: Page, ticket: Ticket, compiled: CompiledComponent
+        self, context: RequestContext, page: Page, ticket: Ticket, compiled: CompiledComponent
     ) -> Answer | webob.Response:
         action = compiled.actions[ticket.action]
-        result = call(exchange, action, ticket.props, compiled.retries)
+        result = call(context, action, ticket.props, compiled.retries)
         if isinstance(result, webob.Response):
-            settle(exchange, action, result.status_int)
+            settle(context, action, result.status_int)
             return result
         result = read_result(result, action)
-        settle(exchange, action, result.status)
+        settle(context, action, result.status)
         if result.redirect is not None:
-            return self.responder.redirect(exchange, result.redirect)
-        del exchange.trail[1:]  # the page is shown now
-        exchange.scope.begin_anew(writes=page.writes)
-        exchange.status = result.status
-        posted = Posted(ticket.instance, result.values)
-        if _asks_for_fragment(exchange.request) and compiled.name and ticket.alone:
-            html = Rendering(self.components, exchange, posted).fragment(compiled, ticket)
-            return self.responder.page(html, exchange.status)
-        html = self.render(exchange, page, posted)
-        return self._whole_page(exchange.request, html, exchange.status)
+            return self.responder.redirect(context, result.redirect)
+        del context.trail[1:]  # the page is shown now
+        context.scope.begin_anew(writes=page.writes)
+        context.status = result.status
+        posted = ActionResult(ticket.instance, result.values)
+        if _asks_for_fragment(context.request) and compiled.name and ticket.alone:
+            html = Rendering(self.components, context, posted).fragment(compiled, ticket)
+            return self.responder.page(html, context.status)
+        html = self.render(context, page, posted)
+        return self._whole_page(context.request, html, context.status)
 
     def _whole_page(self, request: Request, html: str, status: int) -> Answer:
         """The answer to a form. htmx would put it where it wanted a component, and shows no 403."""
@@ -5039,13 +5052,15 @@ class Pages:
         answer.headerlist += [("HX-Retarget", "body"), ("HX-Reswap", "innerHTML")]
         return answer
 
-    def render(self, exchange: Exchange, page: Page, posted: Posted | None = None) -> str:
-        rendering = Rendering(self.components, exchange, posted)
-        html = rendering.page(self.components.by_page[page], exchange.request.view_args)
+    def render(
+        self, context: RequestContext, page: Page, posted: ActionResult | None = None
+    ) -> str:
+        rendering = Rendering(self.components, context, posted)
+        html = rendering.page(self.components.by_page[page], context.request.view_args)
         return (
             html
             if self.responder.workbench is None
-            else self.responder.workbench.with_notices(exchange, html)
+            else self.responder.workbench.with_notices(context, html)
         )
 
 
@@ -5128,10 +5143,10 @@ class App:
         """The answer to a request, whatever happens on the way."""
         request = Request(environ, self._limits, scope.closers)
         request.app = self
-        exchange = Exchange(request, self.sessions.open(request), scope, not scope.writes)
+        context = RequestContext(request, self.sessions.open(request), scope, not scope.writes)
         if self.workbench is not None:
-            return self.workbench.respond(exchange, self._respond)
-        return self._respond(exchange)
+            return self.workbench.respond(context, self._respond)
+        return self._respond(context)
 
     @contextmanager
     def count_queries(self) -> Iterator[Queries]:
@@ -5160,8 +5175,8 @@ class App:
 
         Raises Answered where its guard or a handler inside answers instead.
         """
-        with self._alone(request or Request.blank("/"), session, writes=False) as exchange:
-            rendering = Rendering(self.components, exchange, None)
+        with self._alone(request or Request.blank("/"), session, writes=False) as context:
+            rendering = Rendering(self.components, context, None)
             return rendering.alone(self.components.find(name), props)
 
     def act(
@@ -5179,20 +5194,20 @@ class App:
         compiled = self.components.find(name)
         handler = compiled.find_action(action)
         compiled.check_props(props, action)
-        with self._alone(posted, session, writes=True) as exchange:
-            compiled.check_guard(exchange, props)
-            returned = call(exchange, handler, props, compiled.retries)
+        with self._alone(posted, session, writes=True) as context:
+            compiled.check_guard(context, props)
+            returned = call(context, handler, props, compiled.retries)
             if isinstance(returned, webob.Response):
                 status = returned.status_int
             else:
                 status = read_result(returned, handler).status
-            settle(exchange, handler, status)
+            settle(context, handler, status)
             return returned
 
     @contextmanager
     def _alone(
         self, request: Request, session: Mapping[str, Any] | None, *, writes: bool
-    ) -> Iterator[Exchange]:
+    ) -> Iterator[RequestContext]:
         """What handlers get that run without an HTTP request."""
         if not isinstance(session, Session):
             data, session = session or {}, self.sessions.read({})
@@ -5200,18 +5215,18 @@ class App:
         request.app, request.limits = self, self._limits
         with self.database.scope(writes=writes) as scope:
             scope.closers.append(request.close_files)
-            yield Exchange(request, session, scope, not writes)
+            yield RequestContext(request, session, scope, not writes)
 
-    def _respond(self, exchange: Exchange) -> Answer:
+    def _respond(self, context: RequestContext) -> Answer:
         try:
-            return self.responder.finish(exchange, self._answer(exchange))
+            return self.responder.finish(context, self._answer(context))
         except (Exception, SystemExit) as error:
             # In a server's worker thread SystemExit would leave the client hanging; in the main
             # thread it may be the server's own way to stop.
             in_main = threading.current_thread() is threading.main_thread()
             if isinstance(error, SystemExit) and in_main:
                 raise
-            return self.responder.of_failure(exchange, error)
+            return self.responder.of_failure(context, error)
 
     def _compare_revisions(self) -> None:
         """Says, or with `migrations.on_mismatch: refuse` insists, that the database is at head."""
@@ -5224,48 +5239,50 @@ class App:
 
     # The steps, in the order in which a request takes them.
 
-    def _answer(self, exchange: Exchange) -> Answer | webob.Response:
+    def _answer(self, context: RequestContext) -> Answer | webob.Response:
         response: Answer | webob.Response
         try:
-            response = self._publish(exchange)
+            response = self._publish(context)
         except Answered as answered:
-            exchange.session.shown = 0  # the page that showed them is not sent
-            response = self.responder.of_result(exchange, answered.result)
+            context.session.shown = 0  # the page that showed them is not sent
+            response = self.responder.of_result(context, answered.result)
         except webob.exc.HTTPException as error:
-            exchange.session.shown = 0
+            context.session.shown = 0
             response = error.with_traceback(None).wsgi_response  # itself: else a circle
-            settle(exchange, None, response.status_int)
+            settle(context, None, response.status_int)
         if isinstance(response, webob.exc.WSGIHTTPException):  # raised or returned
-            return self.responder.of_http_error(exchange, response)
+            return self.responder.of_http_error(context, response)
         return response
 
-    def _publish(self, exchange: Exchange) -> Answer | webob.Response:
-        request = exchange.request
+    def _publish(self, context: RequestContext) -> Answer | webob.Response:
+        request = context.request
         if not self.gate.is_open:
             self.gate.check_visitor(request)
         path = request.check()
         if self.workbench is not None and path.startswith(self.workbench.path):
-            return self.workbench.page(exchange, path)
+            return self.workbench.page(context, path)
         match = self.router.match(path, request.environ["REQUEST_METHOD"])
         if match is None:
             return self._other_form(request, path)
         route, request.view_args, tail, methods = match
-        exchange.trail.append(route.template if isinstance(route, Page) else route.path)
-        exchange.is_data = isinstance(route, Endpoint)
+        context.trail.append(route.template if isinstance(route, Page) else route.path)
+        context.is_data = isinstance(route, Endpoint)
         if (answer := self._options(request, methods)) is not None:
             return answer
-        if not exchange.reads:
+        if not context.reads:
             self.gate.check_origin(request, route)
         elif isinstance(route, (Page, Endpoint)):
-            exchange.scope.writes = route.writes
+            context.scope.writes = route.writes
         for guard in (*self.registry.guards, *route.guards):
-            ask_guard(exchange, guard)
-        return self._dispatch(exchange, route, tail)
+            ask_guard(context, guard)
+        return self._dispatch(context, route, tail)
 
-    def _dispatch(self, exchange: Exchange, route: Route, tail: str) -> Answer | webob.Response:
-        request = exchange.request
+    def _dispatch(
+        self, context: RequestContext, route: Route, tail: str
+    ) -> Answer | webob.Response:
+        request = context.request
         if isinstance(route, Mount):
-            return self._mounted(exchange, route, tail)
+            return self._mounted(context, route, tail)
         if isinstance(route, Static):
             answer = self.components.static.respond(request, route, tail)
             if isinstance(answer, Answer):
@@ -5273,16 +5290,16 @@ class App:
             return answer
         environ = request.environ
         sent = environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ
-        if not exchange.reads or sent:
+        if not context.reads or sent:
             request.limits = {**self._limits, **route.limits}
-            if not exchange.reads and request.media_type and isinstance(route, Page):
+            if not context.reads and request.media_type and isinstance(route, Page):
                 _ = request.form_type
             request.guard_body()
-            exchange.scope.rollback()  # while a slow client sends, its guards hold nothing
+            context.scope.rollback()  # while a slow client sends, its guards hold nothing
         if isinstance(route, Endpoint):
             request.receive()
-            return self._endpoint(exchange, route)
-        return self.pages.respond(exchange, route)
+            return self._endpoint(context, route)
+        return self.pages.respond(context, route)
 
     def _other_form(self, request: Request, path: str) -> webob.Response:
         other = self.router.other_form(path)
@@ -5299,30 +5316,30 @@ class App:
             return None
         allow = ", ".join(sorted({*methods, "OPTIONS"}))
         if method != "OPTIONS":
-            raise Refusal(405, "method", {"Allow": allow})
+            raise Rejection(405, "method", {"Allow": allow})
         answer = self.responder.page("", 204)
         answer.headers["Allow"] = allow
         return answer
 
-    def _mounted(self, exchange: Exchange, route: Mount, tail: str) -> webob.Response:
-        exchange.mounted = True
-        exchange.scope.release()
-        environ = exchange.request.environ.copy()
+    def _mounted(self, context: RequestContext, route: Mount, tail: str) -> webob.Response:
+        context.mounted = True
+        context.scope.release()
+        environ = context.request.environ.copy()
         path, tail = environ["PATH_INFO"], tail.encode("utf-8").decode("latin-1")
         environ["SCRIPT_NAME"] += path[: len(path) - len(tail)]
         environ["PATH_INFO"] = tail
         # PEP 3333 lets it replace an answer of which nothing was sent; WebOb would raise instead.
         return webob.request.BaseRequest(environ).send(route.application, catch_exc_info=True)
 
-    def _endpoint(self, exchange: Exchange, route: Endpoint) -> Answer | webob.Response:
-        result = call(exchange, route.handler, exchange.request.view_args, route.retries)
+    def _endpoint(self, context: RequestContext, route: Endpoint) -> Answer | webob.Response:
+        result = call(context, route.handler, context.request.view_args, route.retries)
         if isinstance(result, webob.Response):
-            settle(exchange, route.handler, result.status_int)
+            settle(context, route.handler, result.status_int)
             return result
         result = read_result(result, route.handler, is_data=True)
-        settle(exchange, route.handler, result.status)
+        settle(context, route.handler, result.status)
         if result.redirect is not None:
-            return self.responder.redirect(exchange, result.redirect)
+            return self.responder.redirect(context, result.redirect)
         body = encode_json(result.values, route.handler)
         return self.responder.make("application/json", body, result.status)
 

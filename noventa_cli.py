@@ -103,13 +103,13 @@ from noventa import (
     Config,
     ConfigError,
     Database,
-    Exchange,
     Fault,
     NoventaError,
     Page,
-    Refusal,
     Registry,
+    Rejection,
     Request,
+    RequestContext,
     Router,
     Static,
     __version__,
@@ -807,8 +807,8 @@ def _fault_application(root: Path, fault: str) -> Any:
         try:
             refuse_strangers(environ)
             answer = webob.Response(html.encode("utf-8", "replace"), 503, headers)
-        except Refusal as refusal:
-            answer = webob.Response(refusal.detail, refusal.status, content_type="text/plain")
+        except Rejection as rejection:
+            answer = webob.Response(rejection.detail, rejection.status, content_type="text/plain")
         return answer(environ, start_response)
 
     return application
@@ -955,9 +955,9 @@ def _with_access_log(application: Any) -> Any:
             return application(environ, start)
         finally:
             _SENT.reset(token)
-            taken = (time.perf_counter() - began) * 1000
+            accepted = (time.perf_counter() - began) * 1000
             what = described(environ)
-            access.info("%s %s %4.0f ms%s", status, what, taken, _told_queries(sent))
+            access.info("%s %s %4.0f ms%s", status, what, accepted, _told_queries(sent))
 
     return logged
 
@@ -1428,13 +1428,13 @@ def _heads_message(versions: Path) -> str:
 # -- what Alembic is told
 
 
-def _configuration(registry: Registry, script: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+def _configuration(registry: Registry, script: Any, passed: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords of `context.configure()`; the caller's filter and hook run beside ours."""
     metadata = _plain_metadata(registry)
     schemas = {table.schema for table in metadata.tables.values()} | {None}
     known = {table.key for table in metadata.tables.values()} | _tables_made(script)
-    included = given.get("include_name", lambda *_: True)
-    hook = given.get("process_revision_directives", lambda *_: None)
+    included = passed.get("include_name", lambda *_: True)
+    hook = passed.get("process_revision_directives", lambda *_: None)
 
     def include_name(name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
         if kind == "schema" and name not in schemas:
@@ -1458,7 +1458,7 @@ def _configuration(registry: Registry, script: Any, given: Mapping[str, Any]) ->
         "compare_type": _compare_type,
         "transaction_per_migration": True,
     }
-    return defaults | dict(given) | ours
+    return defaults | dict(passed) | ours
 
 
 def _tables_made(script: Any) -> set[str]:
@@ -1483,8 +1483,11 @@ def _configure(
     if url.get_backend_name() == "sqlite":  # make_engine() makes its DDL transactional
         settings["transactional_ddl"] = True
     if journal is not None:
-        given = settings.get("on_version_apply", ())
-        settings["on_version_apply"] = (*((given,) if callable(given) else given), journal.applied)
+        passed = settings.get("on_version_apply", ())
+        settings["on_version_apply"] = (
+            *((passed,) if callable(passed) else passed),
+            journal.applied,
+        )
     context.configure(**target, **settings)
     if journal is not None:
         running = context.get_context()
@@ -1850,9 +1853,9 @@ def _texts(inspector: Any, name: str, schema: str | None) -> tuple[dict[str, Any
 
 def _default_steps(table: Any, found: Any, made: Any) -> Iterator[Any]:
     for column in table.columns:
-        given = column.server_default
+        passed = column.server_default
         counts = column is table.autoincrement_column
-        skipped = counts or not (given is None or isinstance(given, sa.DefaultClause))
+        skipped = counts or not (passed is None or isinstance(passed, sa.DefaultClause))
         if skipped or column.name not in found or column.name not in made:
             continue
         before = found[column.name]
@@ -1864,7 +1867,7 @@ def _default_steps(table: Any, found: Any, made: Any) -> Iterator[Any]:
                 existing_type=column.type,
                 existing_nullable=column.nullable,
                 existing_server_default=before and sa.DefaultClause(sa.text(before)),
-                modify_server_default=given,
+                modify_server_default=passed,
             )
 
 
@@ -2002,8 +2005,8 @@ def _give_lengths(*operations: Any) -> None:
     """Types as SQLite and PostgreSQL tell them may lack the length that MySQL needs."""
 
     for step in (step for several in operations for step in _each(several)):
-        given = [*getattr(step, "columns", ()), getattr(step, "column", None)]
-        columns = [each for each in given if isinstance(each, sa.Column)]  # an index has texts
+        passed = [*getattr(step, "columns", ()), getattr(step, "column", None)]
+        columns = [each for each in passed if isinstance(each, sa.Column)]  # an index has texts
         places = [(step, "existing_type"), (step, "modify_type"), *((c, "type") for c in columns)]
         for place, name in places:
             if isinstance(kind := getattr(place, name, None), TypeEngine):
@@ -2170,8 +2173,12 @@ def _run_locked(context: Any, config: Config, configured: Mapping[str, Any]) -> 
             running.opts["dont_mutate"] = True  # else it would make the table of the version
             connection.execution_options(noventa_reads=True)
             comparing = "  comparing the database with the models"
-            said = nullcontext() if journal.quiet else progress(comparing)
-            with migration_lock(config) if generates else nullcontext(), said, _without_warnings():
+            message = nullcontext() if journal.quiet else progress(comparing)
+            with (
+                migration_lock(config) if generates else nullcontext(),
+                message,
+                _without_warnings(),
+            ):
                 context.run_migrations()
             return
         with migration_lock(config) as check_lock:
@@ -3778,8 +3785,8 @@ def _compared(project: Project, metadata: Any, connection: Any) -> tuple[set[str
     """The revisions that a database is at, and what it lacks to equal the models."""
 
     _compare_more()
-    given = _options_of(project)
-    included = given.get("include_name", lambda *_: True)
+    passed = _options_of(project)
+    included = passed.get("include_name", lambda *_: True)
 
     def include_name(name: str | None, kind: str, parents: Any) -> bool:
         if kind == "table" and name not in metadata.tables:
@@ -3791,7 +3798,7 @@ def _compared(project: Project, metadata: Any, connection: Any) -> tuple[set[str
     options = {
         "target_metadata": metadata, "compare_type": _compare_type,
         "include_schemas": any(table.schema for table in metadata.tables.values()),
-        **given, "include_name": include_name,
+        **passed, "include_name": include_name,
     }  # fmt: skip
     context = MigrationContext.configure(connection, opts=options)
     with _without_warnings():
@@ -4757,7 +4764,7 @@ class Part:
 
 
 class Trail(list[str]):
-    """The trail of an exchange that notes when each part of it began and ended."""
+    """The trail of a request that notes when each part of it began and ended."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -4797,9 +4804,9 @@ class Trail(list[str]):
 class Record:
     """A request that was answered, as the workbench shows it."""
 
-    def __init__(self, number: int, exchange: Exchange) -> None:
+    def __init__(self, number: int, context: RequestContext) -> None:
         self.number, self.at = number, datetime.datetime.now()
-        self.what = described(exchange.request.environ)
+        self.what = described(context.request.environ)
         self.trail = Trail()
         self.statements: list[Statement] = []  # all that was sent, in order
         self.status, self.headers = 0, list[tuple[str, str]]()
@@ -4943,23 +4950,25 @@ class Workbench:
 
     # What it sees of a request.
 
-    def respond(self, exchange: Exchange, answer: Callable[[Exchange], Answer]) -> Answer:
+    def respond(
+        self, context: RequestContext, answer: Callable[[RequestContext], Answer]
+    ) -> Answer:
         """The answer to a request, which is kept to be looked at."""
-        record = Record(next(self._numbers), exchange)
-        exchange.trail = record.trail
+        record = Record(next(self._numbers), context)
+        context.trail = record.trail
         token = self._now.set(record)
         try:
-            answered = answer(exchange)
+            answered = answer(context)
         finally:
             self._now.reset(token)
             record.trail.end(0)
-        of_ours = exchange.request.environ.get("PATH_INFO", "").startswith(self.path)
+        of_ours = context.request.environ.get("PATH_INFO", "").startswith(self.path)
         if not of_ours and not self._files.intersection(record.trail[:1]):
-            self._keep(record, exchange, answered)
+            self._keep(record, context, answered)
         return answered
 
-    def _keep(self, record: Record, exchange: Exchange, answered: Answer) -> None:
-        request, session = exchange.request, exchange.session
+    def _keep(self, record: Record, context: RequestContext, answered: Answer) -> None:
+        request, session = context.request, context.session
         hide, environ = self._hider(request), request.environ
         pairs = environ.get("HTTP_COOKIE", "").split(";")
         cookies = [pair.partition("=")[0].strip() for pair in pairs]
@@ -5029,55 +5038,55 @@ class Workbench:
         ).format(url, spent, count)
 
     def note_forgotten(
-        self, exchange: Exchange, handler: Callable[..., Any] | None, rows: Sequence[str]
+        self, context: RequestContext, handler: Callable[..., Any] | None, rows: Sequence[str]
     ) -> None:
         """Keeps what `handler` (None: it raised) leaves without commit, before it is lost."""
         if (record := self._now.get()) is None:
             return
-        hide, session = self._hider(exchange.request), exchange.session
+        hide, session = self._hider(context.request), context.session
         sent = {" ".join(one.text.split())[:60]: hide(one.parameters) for one in record.statements}
         flashes = session.state["flashes"][session.settled :] if session.touched else []
         forgotten = Forgotten(
             record.what,
-            " › ".join([*exchange.trail[-1:], *([name_of(handler)] if handler else [])]),
+            " › ".join([*context.trail[-1:], *([name_of(handler)] if handler else [])]),
             place_of(handler) if handler else "",
-            [*_lost(exchange.db(), hide)],
+            [*_lost(context.db(), hide)],
             [(row, sent[row]) for row in rows if row in sent],
             [text for text, _ in flashes],
         )
         record.forgotten.append(forgotten)
         self._notices.append(forgotten)
 
-    def with_notices(self, exchange: Exchange, html: str) -> str:
+    def with_notices(self, context: RequestContext, html: str) -> str:
         """A page with what was not committed before it, in this request or before a redirect."""
         if not self._notices:
             return html
         notices = [self._notices.popleft() for _ in range(len(self._notices))]
         template = self._templates.get_template("notice.html")
-        return inserted(html, template.render(notices=notices, at=exchange.url(self.path)))
+        return inserted(html, template.render(notices=notices, at=context.url(self.path)))
 
-    def error_page(self, exchange: Exchange, error: BaseException, status: int) -> Answer:
+    def error_page(self, context: RequestContext, error: BaseException, status: int) -> Answer:
         """What went wrong: its cure, the project's own lines with their values, the rest folded."""
-        exchange.scope.remove()  # whose objects cannot load anything more: a repr() sends no SQL
-        hide, record = self._hider(exchange.request), self._now.get()
+        context.scope.remove()  # whose objects cannot load anything more: a repr() sends no SQL
+        hide, record = self._hider(context.request), self._now.get()
         chain = [(hide(_exception_line(one)), self._steps(one, hide)) for one in _chain(error)]
         statement = getattr(error, "statement", None)
-        what, trail = described(exchange.request.environ), " > ".join(exchange.trail)
+        what, trail = described(context.request.environ), " > ".join(context.trail)
         report = [chain[0][0], f"{what}, in {trail or '?'}"]
         report += [f"  {step.where}\n    {step.text}" for step in chain[0][1] if step.own]
         versions = self._versions()
         report.append(", ".join(f"{name} {version}" for name, version in versions))
         return self._page(
-            exchange, "error.html", status,
+            context, "error.html", status,
             title=http.HTTPStatus(status).phrase,
             what=what,
-            trail=[*exchange.trail],
+            trail=[*context.trail],
             exception=chain[0][0],
             cure=self._cure(error),
             chain=[(name, _folded(steps)) for name, steps in chain],
             statement=hide(statement[:_LONGEST]) if statement else None,
             parameters=hide(_BRIEF.repr(getattr(error, "params", None))),
-            asked=self._asked(exchange, hide),
+            asked=self._asked(context, hide),
             versions=versions,
             number=record.number if record else 0,
             report="\n".join(report),
@@ -5088,33 +5097,33 @@ class Workbench:
         if record := self._now.get():
             record.refused = reason
 
-    def explains(self, exchange: Exchange, status: int) -> bool:
+    def explains(self, context: RequestContext, status: int) -> bool:
         """Whether we know more of an error than the application's page for it: why a request was
         refused, or which routes there are."""
         record = self._now.get()
-        return bool(record and record.refused) or (status == 404 and not exchange.trail)
+        return bool(record and record.refused) or (status == 404 and not context.trail)
 
-    def status_page(self, exchange: Exchange, shown: Mapping[str, Any]) -> Answer:
+    def status_page(self, context: RequestContext, shown: Mapping[str, Any]) -> Answer:
         """An error that is no exception: what was refused and why, or which routes there are."""
         record, routes = self._now.get(), self.app.registry.routes
         reason = record.refused if record else ""
         nearest: list[str] = []
         if shown["status"] == 404:
-            asked = exchange.request.path_info
+            asked = context.request.path_info
             paths = [_filled(str(route.path), asked) for route in routes]
             nearest = difflib.get_close_matches(asked, paths, n=1)
         return self._page(
-            exchange, "status.html", shown["status"],
-            title=shown["title"], message=self._hider(exchange.request)(shown["message"]),
-            what=described(exchange.request.environ), trail=[*exchange.trail], reason=reason,
+            context, "status.html", shown["status"],
+            title=shown["title"], message=self._hider(context.request)(shown["message"]),
+            what=described(context.request.environ), trail=[*context.trail], reason=reason,
             remedy=_REMEDIES.get(reason, ""),
-            nearest=[(path, exchange.url(path)) for path in nearest],
+            nearest=[(path, context.url(path)) for path in nearest],
             routes=[(route.path, _target_of(route)) for route in routes],
         )  # fmt: skip
 
-    def _asked(self, exchange: Exchange, hide: Callable[[str], str]) -> dict[str, str]:
+    def _asked(self, context: RequestContext, hide: Callable[[str], str]) -> dict[str, str]:
         """What a handler could see of the request, secrets hidden."""
-        request, session = exchange.request, exchange.session
+        request, session = context.request, context.session
         parts = {
             "View args": request.view_args,
             "Query": request.environ.get("QUERY_STRING") or {},
@@ -5199,23 +5208,23 @@ class Workbench:
 
     # Its own pages.
 
-    def page(self, exchange: Exchange, path: str) -> Answer | webob.Response:
+    def page(self, context: RequestContext, path: str) -> Answer | webob.Response:
         """The answer at a path of ours. Raises HTTPNotFound."""
         name, _, number = path.removeprefix(self.path).strip("/").partition("/")
-        if exchange.request.method not in ("GET", "HEAD"):
+        if context.request.method not in ("GET", "HEAD"):
             raise webob.exc.HTTPMethodNotAllowed(headers={"Allow": "GET, HEAD"})
         if not name:
             seen, deploy = Map(self.app, [*self.records]), [*_deploy_faults(self.app.config)]
-            return self._page(exchange, "map.html", map=seen, deploy=deploy, kept=_KEPT)
+            return self._page(context, "map.html", map=seen, deploy=deploy, kept=_KEPT)
         if name == "notice.css":
             return reply(data_folder("templates") / "workbench" / name)
         if name == "guide" and number in ("", *chapters()):
-            return self._page(exchange, "guide.html", chapters=chapters(), chapter=number)
+            return self._page(context, "guide.html", chapters=chapters(), chapter=number)
         if name != "requests":
             raise webob.exc.HTTPNotFound
         if not number:
             newest_first = [*self.records][::-1]
-            return self._page(exchange, "requests.html", records=newest_first, kept=_KEPT)
+            return self._page(context, "requests.html", records=newest_first, kept=_KEPT)
         records = [*self.records]
         numbers = [one.number for one in records]
         if not number.isdecimal() or int(number) not in numbers:
@@ -5224,15 +5233,15 @@ class Workbench:
         before, after = [0, *numbers][here], [*numbers, 0][here + 1]
         record = records[here]
         return self._page(
-            exchange, "request.html", record=record, groups=_grouped(record), before=before,
+            context, "request.html", record=record, groups=_grouped(record), before=before,
             after=after,
         )  # fmt: skip
 
-    def _page(self, exchange: Exchange, name: str, status: int = 200, **values: Any) -> Answer:
+    def _page(self, context: RequestContext, name: str, status: int = 200, **values: Any) -> Answer:
         html = self._templates.get_template(name).render(
             app=self.app.config.name,
-            home=exchange.url("/"),
-            at=exchange.url(self.path),
+            home=context.url("/"),
+            at=context.url(self.path),
             here=name,
             status=status,
             **values,
@@ -5279,10 +5288,10 @@ def _lost(
 
 def _filled(path: str, asked: str) -> str:
     """The path of a route with what was asked for as its parameters, if it is as deep."""
-    parts, given = path.split("/"), asked.split("/")
-    if len(parts) != len(given):
+    parts, passed = path.split("/"), asked.split("/")
+    if len(parts) != len(passed):
         return path
-    return "/".join(b if a.startswith("{") else a for a, b in zip(parts, given, strict=True))
+    return "/".join(b if a.startswith("{") else a for a, b in zip(parts, passed, strict=True))
 
 
 def _tables_of(context: Any) -> list[str]:
@@ -5552,8 +5561,8 @@ _BRIEF = _Brief()
 
 def _exception_line(error: BaseException) -> str:
     """`KeyError: 'Admin'`; of SQLAlchemy's errors only what the driver said."""
-    said = getattr(error, "orig", None) or error
-    return traceback.format_exception_only(said)[-1].strip()
+    message = getattr(error, "orig", None) or error
+    return traceback.format_exception_only(message)[-1].strip()
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

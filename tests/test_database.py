@@ -53,7 +53,7 @@ from noventa import (
     Endpoint,
     NoventaError,
     Page,
-    Work,
+    TransactionState,
     make_engine,
     reading,
 )
@@ -333,9 +333,9 @@ def test_a_connection_has_nothing_of_the_work_before_it(tmp_path: Path, database
     app = counting_app(tmp_path, database, pool_size=1, max_overflow=0)
     with app.database.scope(writes=False):
         app.database.scoped.get(Counter, 1)
-        assert Work.on(app.database.scoped.connection()) is not None
+        assert TransactionState.on(app.database.scoped.connection()) is not None
     with app.database.engine.connect() as connection:
-        assert Work.on(connection) is None
+        assert TransactionState.on(connection) is None
 
 
 def test_a_session_that_is_forgotten_gives_its_connection_back(
@@ -898,7 +898,7 @@ def test_of_many_forgotten_rows_some_are_told(
             else:
                 db.execute(sa.insert(Counter).values(id=number))
         db.connection()
-        return {"kept": len(db().info["work"].writes)}
+        return {"kept": len(db().info["transaction"].writes)}
 
     both = Endpoint("/", forgetful, methods=["GET", "POST"], cross_origin=True)
     app = counting_app(tmp_path, "sqlite:///./a.db", both)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support import SECRET
 from visitors import FORM, multipart
 
-from noventa import Config, Refusal, Request, Session, SessionCookies, SessionError, Signer
+from noventa import Config, Rejection, Request, Session, SessionCookies, SessionError, Signer
 
 LIMITS = {"body": 100_000, "form": 100_000, "memory": 1_000, "fields": 50, "files": 5}
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
@@ -41,7 +41,7 @@ def make_upload(*parts, **more):
 
 
 def refusal_of(call):
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(Rejection) as caught:
         call()
     return caught.value.status, caught.value.reason
 
@@ -329,7 +329,7 @@ def test_whatever_a_header_holds_all_that_webob_offers_is_read_or_refused(header
     for value in ODD:
         for read in readers:
             environ = {"REQUEST_METHOD": "POST", "wsgi.input": io.BytesIO(b"abc"), **SERVED}
-            with contextlib.suppress(Refusal):
+            with contextlib.suppress(Rejection):
                 request = Request({**environ, header: value}, LIMITS)
                 request.check()
                 repr(read(request))
