@@ -231,6 +231,13 @@ def test_the_table_of_commands_is_that_of_the_parser():
         assert set(re.findall(r"--[a-z]+", shown)) == flags, name
 
 
+def test_a_chapter_that_is_pointed_to_is_there():
+    known = noventa_cli.chapters()
+    named = {name for one in known.values() for name in re.findall(r"`help ([a-z_]+)`", one.text)}
+    assert len(named) > 10
+    assert named <= known.keys()
+
+
 # ---- how it is shown ------------------------------------------------------------------------
 
 
