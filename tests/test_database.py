@@ -814,6 +814,11 @@ FORGOTTEN = {
     core_dml: "UPDATE counters SET",
     text_dml: "DELETE FROM counters",
 }
+NOTICED = {
+    add_new: "Not added: <code>",
+    change: "Still <code>",
+    delete: "which was to be deleted",
+}
 
 
 def test_a_forgotten_commit_is_rolled_back_and_logged_once(
@@ -842,8 +847,8 @@ def test_in_debug_the_page_shows_what_was_forgotten(tmp_path: Path, forget: Any)
 
     visitor = Visitor(forms(tmp_path, act, debug=True))
     shown = visitor.post(ticket=visitor.get().tickets[0]).text
-    assert "page.html &gt; counter &gt; action_add" in shown
-    assert FORGOTTEN[forget] in shown
+    assert "counter › action_add</code> did not commit" in shown
+    assert NOTICED.get(forget, FORGOTTEN[forget]) in shown
     assert "value 0" in shown
 
 
@@ -869,9 +874,10 @@ def test_a_message_goes_with_what_was_not_committed(
     assert visitor.post(ticket=visitor.get().tickets[0]).status == 303
     shown = visitor.get().text
     assert "Welcome." in shown
-    assert ("Saved." in shown) == (forget is None)
-    assert ("page.html &gt; counter &gt; action_add" in shown) == (debug and forget is not None)
-    assert ("changed Counter (1,)" in shown) == (debug and forget is not None)
+    assert ("Welcome. Saved." in shown) == (forget is None)
+    assert ("Its message “Saved.” was held back" in shown) == (debug and forget is not None)
+    assert ("action_add</code> did not commit" in shown) == (debug and forget is not None)
+    assert ("Still <code>" in shown) == (debug and forget is not None)
     assert "did not commit" not in visitor.get().text
 
 
@@ -921,7 +927,7 @@ def test_a_load_that_forgets_to_commit_is_reported_and_undone_before_the_next(
         return increment(request, session, db)
 
     answer = ask(forms(tmp_path, act, load, debug=True))
-    assert answer.text.count("counter &gt; load") == len(caplog.records) == 2
+    assert answer.text.count("counter › load</code> did not") == len(caplog.records) == 2
     assert answer.text.count("value 0") == 2
 
 
