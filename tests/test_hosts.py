@@ -615,7 +615,7 @@ def linking_app(tmp_path):
 
     return make_app(
         tmp_path, {"page.html": "{{ url('/next') }}"},
-        routes=[Page("/", "page.html"), Endpoint("/home", home)],
+        routes=[Page("/", "page.html"), Page("/next", "page.html"), Endpoint("/home", home)],
     )  # fmt: skip
 
 
