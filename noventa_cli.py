@@ -2228,7 +2228,25 @@ def _migration_engine(config: Config, *, cascades: bool = False) -> Any:
         sa.event.listen(engine, "connect", on_connect)
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "begin", partial(_begin_writing, config))
+        dialect: Any = engine.dialect
+        dialect.get_unique_constraints = partial(_uniques, dialect.get_unique_constraints)
     return engine
+
+
+def _uniques(
+    read: Callable[..., Any], connection: Any, table: str, schema: str | None = None, **more: Any
+) -> list[Any]:
+    """Also those that SQLAlchemy misses in a table's text, like `name VARCHAR(9) UNIQUE`."""
+    found = [*read(connection, table, schema, **more)]
+    known, keys = {tuple(key["column_names"]) for key in found}, dict[str, list[str]]()
+    query = """
+        SELECT l.name, i.name FROM pragma_index_list(?1, ?2) AS l
+        JOIN pragma_index_info(l.name, ?2) AS i WHERE l.origin = 'u' ORDER BY l.seq, i.seqno
+    """
+    for key, column in connection.exec_driver_sql(query, (table, schema or "main")):
+        keys.setdefault(key, []).append(column)
+    missed = [columns for columns in keys.values() if tuple(columns) not in known]
+    return found + [{"name": None, "column_names": columns} for columns in missed]
 
 
 def _begin_writing(config: Config, connection: Any) -> None:

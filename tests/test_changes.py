@@ -186,6 +186,7 @@ RICH = """
         parent_id INTEGER REFERENCES parent (id) ON DELETE SET NULL ON UPDATE CASCADE
             DEFERRABLE INITIALLY DEFERRED,
         untyped,
+        code VARCHAR(5) UNIQUE ON CONFLICT IGNORE,
         UNIQUE (name, v) ON CONFLICT REPLACE,
         CHECK (v <> 'no')
     );
@@ -225,7 +226,7 @@ def schema(site):
 PARTS = (
     "AUTOINCREMENT", "COLLATENOCASE", "STORED", "AS(upper(name))", "'it''s,(so)'",
     "DEFERRABLEINITIALLYDEFERRED", "ONDELETESETNULLONUPDATECASCADE", "CONSTRAINTshortCHECK",
-    "ONCONFLICTREPLACE", "CHECK(v<>'no')",
+    "ONCONFLICTREPLACE", "CHECK(v<>'no')", "UNIQUEONCONFLICTIGNORE",
 )  # fmt: skip
 NOTHING_LOST = {
     "nothing": "pass",

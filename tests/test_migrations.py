@@ -1284,6 +1284,18 @@ def test_adopt_keeps_the_numbering_of_a_table_of_another_framework(site):
     assert site.rows("SELECT id FROM children") == [(2,)]
 
 
+@only_sqlite
+def test_adopt_finds_a_unique_column_whatever_its_type(site, capsys):
+    site.models(
+        ITEM.replace("Mapped[str]", "Mapped[str] = mapped_column(sa.String(9), unique=True)")
+    )
+    site.execute(
+        "CREATE TABLE items (id INTEGER NOT NULL PRIMARY KEY, name VARCHAR(9) NOT NULL UNIQUE)"
+    )
+    assert site.migrate("--adopt") == 0, capsys.readouterr().err
+    assert "uq_items_name UNIQUE (name)" in site.rows("SELECT sql FROM sqlite_master")[0][0]
+
+
 def test_adopt_writes_nothing_where_it_refuses(site, capsys):
     site.models(ITEM)
     site.execute("CREATE TABLE items (id INTEGER PRIMARY KEY)")
