@@ -8,7 +8,8 @@ from contextlib import closing, contextmanager
 import pytest
 from conftest import visiting
 from playwright.sync_api import expect
-from processes import KEY, ROOT, from_npm, serving, write_project
+from processes import KEY, ROOT, from_npm, serving, write_files, write_project
+from test_guide import blocks, follow
 
 from noventa import Config, SessionCookies
 from noventa_cli import main
@@ -432,3 +433,54 @@ def test_the_tracker_changes_labels_and_comments_in_place(track, scripted):
             if not text.strip():
                 expect(page.get_by_role("alert")).to_have_text("Please write something.")
         expect(page.locator("article .text")).to_have_text("Oil it well")
+
+
+# ---- the guide's chapter --------------------------------------------------------------------
+
+OWN_SCRIPT = re.search(r"```js no-run\n(.*?)```", CHAPTER, re.DOTALL)[1]
+
+
+@pytest.fixture(scope="module", params=["htmx", "the chapter's own script"])
+def chapter(request, tmp_path_factory, htmx):
+    """What the chapter on fragments builds, with htmx from here or with ten lines instead."""
+    root = write_project(tmp_path_factory.mktemp("chapter"))
+    follow(root, [*blocks("fragments")])
+    script = htmx.read_text() if request.param == "htmx" else OWN_SCRIPT
+    write_files(root, {"files/script.js": script})
+    tag = '<script defer src="{{ static("script.js") }}"></script>'
+    for name, old, new in (
+        ("pages/index.html", r"<script.*?</script>", tag),
+        ("registry.py", r"(?=Page\()", 'Static("/files", "files"), '),
+        ("registry.py", r"(?=Registry\n)", "Static, "),
+        ("components/note/note_template.html", r"(?<=<li )", "data-fragment "),
+        ("components/new_note/new_note_template.html", r"(?<=<form )", "data-fragment "),
+    ):
+        text = re.sub(old, new, (root / name).read_text(), count=1, flags=re.DOTALL)
+        (root / name).write_text(text)
+    with serving(root) as server:
+        yield server
+
+
+def test_the_chapter_adds_and_edits_a_row_and_keeps_what_was_typed(chromium, chapter):
+    with visiting(chromium, chapter, expected=[REFUSED, *OUTDATED]) as page:
+        page.goto("/")
+        new, add = page.get_by_label("New note"), page.get_by_role("button", name="Add")
+        for text, told in ((" ", "em"), ("one", "[role=status]")):
+            new.fill(text)
+            add.click()
+            expect(page.locator(told)).to_have_text(re.compile("characters|Added"))
+        page.goto("/?edit=1")
+        loaded = []
+        page.on("request", lambda request: loaded.append(request.is_navigation_request()))
+        for text in (" ", "two"):
+            page.get_by_label("Text").fill(text)
+            page.get_by_role("button", name="Save").click()
+            row = page.get_by_role("listitem")
+            expect(row).to_contain_text("two Edit" if text.strip() else "1 to 200 characters")
+        assert not any(loaded)
+        page.context.clear_cookies()  # as who signs in anew in another tab
+        page.context.new_page().goto("/")
+        new.fill("typed before")
+        add.click()
+        expect(page.locator("em").first).to_contain_text("session")
+        expect(new).to_have_value("typed before")
