@@ -1672,7 +1672,7 @@ def encode_json(value: Any, handler: Handler) -> bytes:
     try:
         return _JSON.encode(value).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
-        path, problem = _not_json(value) or ("it", str(error))
+        path, problem = _not_json(value, _JSON.encode) or ("it", str(error))
         where = f"{place_of(handler)}: {name_of(handler)}"
         raise NoventaError(f"{where} returned what JSON cannot hold: {path}: {problem}.") from None
 
@@ -1692,13 +1692,13 @@ _JSON = json.JSONEncoder(
 )
 
 
-def _not_json(root: Any) -> tuple[str, str] | None:
-    """Where (`users[3].photo`) the first value is that JSON cannot hold, and why."""
+def _not_json(root: Any, encode: Callable[[Any], str]) -> tuple[str, str] | None:
+    """Where (`users[3].photo`) the first value is that `encode` refuses, and why."""
     waiting, seen = [("", root)], set[int]()  # no recursion: it may be nested too deeply
     for path, value in waiting:
         if not isinstance(value, dict | list | tuple):
             try:
-                _JSON.encode(value).encode("utf-8")
+                encode(value).encode("utf-8")
             except (TypeError, ValueError) as error:
                 return path, str(error)
         elif id(value) not in seen:
@@ -2149,7 +2149,11 @@ class SessionCookies:
         try:
             return json.dumps(state)
         except (TypeError, ValueError, RecursionError) as error:
-            raise SessionError(f"The session holds what JSON cannot: {error}.") from None
+            path, problem = _not_json(state["data"], json.dumps) or ("it", str(error))
+            raise SessionError(
+                f"The session holds what JSON cannot: {path}: {problem}; keep the id of a row,"
+                " and other things as texts or numbers."
+            ) from None
 
     def _cookie(self, request: Request, value: str, *, max_age: int) -> str:
         path = "/" if self.name.startswith("__Host-") else request.prefix or "/"

@@ -4717,8 +4717,10 @@ def chapters() -> dict[str, Chapter]:
 
 
 def guide(topic: str | None = None) -> int:
-    """Shows a chapter of the guide, in a pager on a terminal; without TOPIC the list of them."""
+    """Shows a chapter of the guide, in a pager on a terminal; without TOPIC the list of them.
 
+    Of a word that is no chapter it says which chapters have it.
+    """
     known = chapters()
     if topic is None:
         say("The guide. `python -m noventa help TOPIC` shows a chapter:\n")
@@ -4727,7 +4729,10 @@ def guide(topic: str | None = None) -> int:
         title, text = known[topic]
         pydoc.pager(wrapped(f"# {title}\n{text}", sys.stdout, 0))
     else:
-        complain(f"help: {topic!r} is no chapter; {did_you_mean(topic, known)}")
+        times = {name: one.text.lower().count(topic.lower()) for name, one in known.items()}
+        most = sorted(filter(times.get, times), key=lambda name: -times[name])[:5]
+        remedy = f"it is spoken of in: {', '.join(most)}" if most else did_you_mean(topic, known)
+        complain(f"help: {topic!r} is no chapter; {remedy}")
         return 2
     return 0
 
@@ -5179,11 +5184,8 @@ class Workbench:
     def _cure(self, error: BaseException) -> tuple[str, str, str] | None:
         """A heading, a sentence and a command or line of code, where the remedy is known."""
         if isinstance(error, sa.exc.IntegrityError):
-            return (
-                "The database refused a row that breaks one of its rules",
-                "Tell the visitor what to mend: answer 422 with the field it was typed into.",
-                _ANSWER_422,
-            )
+            refers = "foreign key" in str(error.orig).lower()
+            return _DELETE_FIRST if refers else _ANSWER_422
         if isinstance(error, sa.exc.DBAPIError) and _LACKING.search(str(error.orig)):
             mismatch = revision_mismatch(self.app.config, self.app.database.engine)
             if mismatch:
@@ -5194,6 +5196,8 @@ class Workbench:
                 _MAKE_REVISION,
             )
         name, known = _misspelt(error)
+        if isinstance(error, jinja2.UndefinedError) and name in _UNSEEN:
+            return f"There is no {name!r} here", _UNSEEN[name], ""
         if known:
             remedy = did_you_mean(name, known)
             return f"There is no {name!r} here", f"{remedy[:1].upper()}{remedy[1:]}", ""
@@ -5535,11 +5539,29 @@ _REMEDIES = {
     "body-too-large": "If so much is right here, give the entry limits={'body': …}, in bytes.",
     "missing-field": "Write request.form.get('…', '') where a field may be missing.",
 }
-_ANSWER_422 = """\
+_ANSWER_422 = (
+    "The database refused a row that breaks one of its rules",
+    "Tell the visitor what to mend: answer 422 with the field it was typed into.",
+    """\
 try:
     db.commit()
 except IntegrityError:
-    return {"_status": 422, "errors": {"name": "is taken"}}"""
+    return {"_status": 422, "errors": {"name": "is taken"}}""",
+)
+_DELETE_FIRST = (
+    "A row refers to one that is not there, or that you delete",
+    "Delete first what refers to it, or let the database do so (help database).",
+    'ForeignKey(…, ondelete="CASCADE")',
+)
+_UNSEEN = {  # in a template
+    **dict.fromkeys(
+        ("errors", "values"), "Import the macro so: {% from … import … with context %}."
+    ),
+    **dict.fromkeys(
+        ("request", "session", "db"),
+        "A template sees what its logic returned: put into that what it is to show.",
+    ),
+}
 _MAKE_REVISION = """\
 python -m noventa migrate revision --autogenerate -m "…"
 python -m noventa migrate"""

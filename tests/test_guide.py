@@ -254,6 +254,11 @@ def test_a_misspelt_chapter_is_answered_with_the_nearest(capsys):
     assert "help: 'registri' is no chapter; did you mean 'registry'?" in capsys.readouterr().err
 
 
+def test_of_a_word_that_is_no_chapter_help_says_which_chapters_have_it(capsys):
+    assert main(["help", "getlist"]) == 2
+    assert "'getlist' is no chapter; it is spoken of in: forms, " in capsys.readouterr().err
+
+
 def test_help_needs_no_project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["help"]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +156,8 @@ def test_a_made_session_counts_below_its_prefix_only(app):
 
 @only_sqlite
 def test_a_session_that_no_cookie_can_hold_is_not_made(app):
-    with pytest.raises(SessionError, match="holds what JSON cannot"):
-        app.sessions.make({"name": object()})
+    with pytest.raises(SessionError, match=r"holds what JSON cannot: seen\[1\]: .*datetime"):
+        app.sessions.make({"name": "Ada", "seen": ["now", datetime.now(UTC)]})
     assert not app.sessions.read({app.sessions.name: "forged"})
 
 

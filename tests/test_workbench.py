@@ -7,6 +7,7 @@ import subprocess
 import sys
 from textwrap import dedent
 
+import pytest
 import sqlalchemy as sa
 from counters import Counter, counting_app
 from processes import ROOT, environment
@@ -230,6 +231,31 @@ raise ValueError("no")"""
 def test_an_error_shows_what_it_came_from(tmp_path):
     source = "try:\n    1 // 0\nexcept ZeroDivisionError as error:\n    raise ValueError from error"
     assert "It came from ZeroDivisionError" in text_of(ask(failing(tmp_path, source)))
+
+
+@pytest.mark.parametrize(
+    ("used", "remedy"),
+    [
+        ("{% from 'macro.html' import field %}{{ field() }}", "import … with context"),
+        ("{{ request.path }}", "A template sees what its logic returned"),
+    ],
+)
+def test_a_name_that_a_template_does_not_see_comes_with_its_cure(tmp_path, used, remedy):
+    macro = "{% macro field() %}{{ errors.name }}{% endmacro %}"
+    app = failing(tmp_path, "return {}", {"page.html": used, "macro.html": macro})
+    assert remedy in text_of(ask(app))
+
+
+def test_a_row_that_is_still_referred_to_is_answered_with_how_to_delete_it(tmp_path):
+    source = """
+for words in ("notes (id INTEGER PRIMARY KEY)", "tags (note_id REFERENCES notes)"):
+    db.execute(sa.text(f"CREATE TABLE {words}"))
+db.execute(sa.text("INSERT INTO notes VALUES (1)"))
+db.execute(sa.text("INSERT INTO tags VALUES (1)"))
+db.execute(sa.text("DELETE FROM notes"))"""
+    shown = text_of(ask(failing(tmp_path, source)))
+    assert "A row refers to one that is not there, or that you delete" in shown
+    assert "is taken" not in shown
 
 
 def test_a_missing_table_is_answered_with_the_command_that_makes_it(tmp_path):
