@@ -442,7 +442,7 @@ OWN_SCRIPT = re.search(r"```js no-run\n(.*?)```", CHAPTER, re.DOTALL)[1]
 
 @pytest.fixture(scope="module", params=["htmx", "the chapter's own script"])
 def chapter(request, tmp_path_factory, htmx):
-    """What the chapter on fragments builds, with htmx from here or with ten lines instead."""
+    """What the chapter on fragments builds, with htmx from here or with its own script instead."""
     root = write_project(tmp_path_factory.mktemp("chapter"))
     follow(root, [*blocks("fragments")])
     script = htmx.read_text() if request.param == "htmx" else OWN_SCRIPT
@@ -453,6 +453,7 @@ def chapter(request, tmp_path_factory, htmx):
         ("registry.py", r"(?=Page\()", 'Static("/files", "files"), '),
         ("registry.py", r"(?=Registry\n)", "Static, "),
         ("components/note/note_template.html", r"(?<=<li )", "data-fragment "),
+        ("components/note/note_template.html", r'hx-get(="{{.*?}}")', r"\g<0> data-get\1"),
         ("components/new_note/new_note_template.html", r"(?<=<form )", "data-fragment "),
     ):
         text = re.sub(old, new, (root / name).read_text(), count=1, flags=re.DOTALL)
@@ -469,9 +470,9 @@ def test_the_chapter_adds_and_edits_a_row_and_keeps_what_was_typed(chromium, cha
             new.fill(text)
             add.click()
             expect(page.locator(told)).to_have_text(re.compile("characters|Added"))
-        page.goto("/?edit=1")
         loaded = []
         page.on("request", lambda request: loaded.append(request.is_navigation_request()))
+        page.get_by_text("Edit 1").click()
         for text in (" ", "two"):
             page.get_by_label("Text").fill(text)
             page.get_by_role("button", name="Save").click()
