@@ -4298,8 +4298,9 @@ def _try_revisions(
         yield Fault(where, problem, "mend the revision")
         return
     _, differences = _compared(project, _plain_metadata(project.registry), connection)
-    for difference in differences:
-        yield Fault(where, f"the revisions do not make what the models say: {difference}", _REVISE)
+    if differences:
+        problem = f"the revisions do not make what the models say: {', '.join(differences)}"
+        yield Fault(where, problem, _REVISE)
 
 
 # ---- Inspection -----------------------------------------------------------------------------

@@ -1118,8 +1118,8 @@ def test_check_finds_drift_and_revisions_that_do_not_go_down_or_up_again(site):
     assert "`downgrade base` fails: migrations/versions/a1_.py:13" in faults(site)
     site.revision("a1", MAKE_ITEMS.replace("50", "255"), 'op.drop_table("items")')
     assert faults(site) == ""
-    site.models(ITEM + "    size: Mapped[int]\n")
-    assert "add_column items.size" in faults(site)
+    site.models(ITEM + "    size: Mapped[int]\n    weight: Mapped[int]\n")
+    assert "add_column items.size, add_column items.weight; run `python" in faults(site)
     assert list(site.root.glob("noventa.db*")) == []
 
 
