@@ -310,6 +310,7 @@ def test_an_empty_project_is_one_page_and_works(tmp_path, monkeypatch, capfd):
     assert main(["--project", "hello", "check"]) == 0
 
 
+@servers  # on SQLite test_starter.py has it
 @pytest.mark.slow
 def test_the_tests_of_a_fresh_clone_make_a_database_of_their_own(database, tmp_path):
     made = noventa("new", tmp_path / "hello", "--database", database)
@@ -318,10 +319,10 @@ def test_the_tests_of_a_fresh_clone_make_a_database_of_their_own(database, tmp_p
     ignore = shutil.ignore_patterns(*ignored)
     clone = shutil.copytree(tmp_path / "hello", tmp_path / "clone", ignore=ignore)
     files = {path.relative_to(clone) for path in clone.rglob("*")}
-    own = "" if database.startswith("sqlite") else database
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=clone,
-        env=environment(NOVENTA_TEST_DATABASE=own), capture_output=True, text=True, check=False,
+        env=environment(NOVENTA_TEST_DATABASE=database),
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "22 passed" in ended.stdout
     assert {path.relative_to(clone) for path in clone.rglob("*")} == files

@@ -24,9 +24,9 @@ pytestmark = pytest.mark.slow
 
 SCHEMAS = Path(__file__).parent / "data" / "schemas"
 PLACES = {
-    "microblog": DATABASES,
+    "microblog": ("sqlite", "mariadb"),
     "contest": DATABASES,
-    "recipes": DATABASES,
+    "recipes": ("sqlite", "postgresql"),
     "packages": ("postgresql",),
 }
 EVERYWHERE = [(name, place) for name, places in PLACES.items() for place in places]
