@@ -16,11 +16,30 @@ import pytest
 import sqlalchemy as sa
 from counters import PrivatePostgres
 from processes import write_files
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from noventa import Config, make_engine
 from noventa_cli import main
 
 collect_ignore = ["applications"]  # each with a conftest of its own: see test_applications.py
+DEAR = {  # files whose tests share what is dear to make: a project, an environment, a server
+    "test_changes.py", "test_hosts.py", "test_htmx.py", "test_screens.py", "test_starter.py",
+}  # fmt: skip
+
+
+class Scheduler(LoadScopeScheduling):
+    """Gives those files to one process each, and every other test to whoever is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if Path(file).name in DEAR else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduler:
+    return Scheduler(config, log)
+
+
 sys.dont_write_bytecode = True  # a file that is written twice in one second would be stale
 
 SERVERS = {

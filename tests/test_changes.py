@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import DATABASES, Site, reach
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("changes")]
+pytestmark = pytest.mark.slow
 
 
 class Change(NamedTuple):

@@ -35,7 +35,7 @@ from webob import Request, Response
 
 from noventa import Component, Endpoint, Mount, Page, Static, redirect
 
-pytestmark = [pytest.mark.hosts, pytest.mark.slow, pytest.mark.xdist_group("hosts")]
+pytestmark = [pytest.mark.hosts, pytest.mark.slow]
 
 HERE = Path(__file__).parent / "hosts"
 GUIDE = ROOT / "templates" / "guide" / "deploying.md"

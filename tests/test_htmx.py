@@ -14,7 +14,7 @@ from test_guide import blocks, follow
 from noventa import Config, SessionCookies
 from noventa_cli import main
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("htmx")]
+pytestmark = pytest.mark.slow
 
 CHAPTER = (ROOT / "templates" / "guide" / "fragments.md").read_text("utf-8")
 SETTING = re.search(r'<meta name="htmx-config".*?>\n', CHAPTER, re.DOTALL)[0]

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 from processes import environment, from_npm, noventa, serving
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("screens")]
+pytestmark = pytest.mark.slow
 
 PASSWORD = "a password for the screens"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]

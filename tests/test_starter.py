@@ -17,7 +17,7 @@ import yaml
 from conftest import visiting
 from processes import ROOT, read_url, serving, stop
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("starter")]
+pytestmark = pytest.mark.slow
 
 PASSWORD = "a password for the browser"
 
