@@ -4255,7 +4255,7 @@ def compile_registry(registry: Registry, config: Config) -> tuple[Router, Compon
         raise RegistryError(wrong)
     router, components = Router(registry.routes), Components(registry, config)
     faults = [*registry_faults(registry), *router.faults]
-    faults += template_faults(registry, components, router)
+    faults += template_faults(registry, components)
     if faults:
         raise RegistryError([*dict.fromkeys(faults)])
     return router, components
@@ -4292,8 +4292,8 @@ def registry_faults(registry: Registry) -> list[Fault]:
     ]
 
 
-def template_faults(registry: Registry, components: Components, router: Router) -> Iterator[Fault]:
-    """What templates say that is not there: components, props, actions, files, paths."""
+def template_faults(registry: Registry, components: Components) -> Iterator[Fault]:
+    """What templates say that is not there: components, props, actions, files."""
     for name in sorted(RESERVED & registry.globals.keys()):
         problem = f"globals has {name!r}, the name of a template function"
         yield Fault(registry.where, problem, "rename it")
@@ -4312,7 +4312,24 @@ def template_faults(registry: Registry, components: Components, router: Router) 
             yield from _call_faults(components, compiled)
     for template in components.templates:
         yield from _use_faults(components, template)
-        yield from _link_faults(components, template, router)
+
+
+def link_faults(components: Components, router: Router) -> Iterator[Fault]:
+    """The paths in templates that no route answers; another server might, so the start only warns."""
+    links = [
+        (name, *link) for name in components.templates for link in components.uses[name]["link"]
+    ]
+    for template, line, target in sorted(links):
+        path = unquote(re.split(r"[?#]", target)[0])
+        match = router.match(path)
+        if match and (not isinstance(match.route, Static) or components.static.has(match.tail)):
+            continue
+        if match is None and router.other_form(path):
+            continue
+        problem = f"it leads to {path!r}, which no route answers"
+        nearest = did_you_mean(path, router.paths)
+        remedy = f"{nearest} If another server does, write {{{{ '…' }}}}"
+        yield Fault(f"{template}:{line}", problem, remedy)
 
 
 def _is_list(value: Any) -> bool:
@@ -4599,21 +4616,6 @@ def _use_faults(components: Components, template: str) -> Iterator[Fault]:
     for line, name in sorted(uses["static"]):
         if not components.static.has(name):
             yield components.static.missing(f"{template}:{line}", name)
-
-
-def _link_faults(components: Components, template: str, router: Router) -> Iterator[Fault]:
-    """The paths in a template that no route answers."""
-    for line, target in sorted(components.uses[template]["link"]):
-        path = unquote(re.split(r"[?#]", target)[0])
-        match = router.match(path)
-        if match and (not isinstance(match.route, Static) or components.static.has(match.tail)):
-            continue
-        if match is None and router.other_form(path):
-            continue
-        problem = f"it leads to {path!r}, which no route answers"
-        nearest = did_you_mean(path, router.paths)
-        remedy = f"{nearest} If another server does, write {{{{ '…' }}}}"
-        yield Fault(f"{template}:{line}", problem, remedy)
 
 
 # ---- App -------------------------------------------------------------------------------------
@@ -5121,6 +5123,8 @@ class App:
             raise ConfigError("\n".join(faults))
         self.registry, self.config = registry, config
         self.router, self.components = compile_registry(registry, config)
+        for fault in link_faults(self.components, self.router):
+            log.warning("%s", fault)
         self.jinja = self.components.jinja
         self.database = Database(config)
         self._compare_revisions()

@@ -124,6 +124,7 @@ from noventa import (
     is_query,
     is_unbounded,
     lacks_file,
+    link_faults,
     make_engine,
     mapped_classes,
     name_of,
@@ -4406,7 +4407,7 @@ def _check_registry(report: Report, root: Path, config: Config, *, sound: bool) 
     router, components = Router(registry.routes), Components(registry, config)
     found = registry_faults(registry)
     report.add("registry", ", ".join(listed), [*found, *router.faults])
-    faults = [*template_faults(registry, components, router)]
+    faults = [*template_faults(registry, components), *link_faults(components, router)]
     if sound and not config["secret_keys"]:
         faults += _missing_key(components)
     report.add("templates", str(len(components.templates)), faults, " compile")
