@@ -4315,7 +4315,7 @@ def template_faults(registry: Registry, components: Components) -> Iterator[Faul
 
 
 def link_faults(components: Components, router: Router) -> Iterator[Fault]:
-    """The paths in templates that no route answers; another server might, so the start only warns."""
+    """The paths in templates that no route answers. Another server might: the start only warns."""
     links = [
         (name, *link) for name in components.templates for link in components.uses[name]["link"]
     ]
