@@ -2442,7 +2442,7 @@ class ReadyPool(sa.QueuePool):
     """A pool that keeps what a plain read was done on ready for the next, without the way in and
     out: that costs as much as the query by key between them.
 
-    Ready connections are not `checkedout()`, and whoever finds no other gets one of them. None is
+    Ready connections are `checkedin()`, and whoever finds no other gets one of them. None is
     kept longer than `_FRESH` or `pool_recycle`, nor where somebody else listens to the pool.
     """
 
@@ -2481,6 +2481,10 @@ class ReadyPool(sa.QueuePool):
         """How many connections are in use."""
         return super().checkedout() - len(self.ready)
 
+    def checkedin(self) -> int:
+        """How many connections wait for their next use."""
+        return super().checkedin() + len(self.ready)
+
     def count_listeners(self) -> int:
         """How many functions want to know who comes and goes."""
         heard = self.dispatch.checkout, self.dispatch.checkin, self.dispatch.reset
@@ -2499,7 +2503,7 @@ class ReadyPool(sa.QueuePool):
         super().dispose()
 
     def _do_get(self) -> Any:
-        if self.ready and not self.checkedin():
+        if self.ready and not super().checkedin():
             self._give_up_one()
         return super()._do_get()
 

@@ -59,6 +59,7 @@ def test_the_next_read_has_the_same_connection_and_the_pool_counts_none_as_used(
     assert first == second
     assert len(database.engine.pool.ready) == 1
     assert database.engine.pool.checkedout() == 0
+    assert database.engine.pool.checkedin() == 1
 
 
 @kept
