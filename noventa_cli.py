@@ -2241,10 +2241,11 @@ def _uniques(
     found = [*read(connection, table, schema, **more)]
     known, keys = {tuple(key["column_names"]) for key in found}, dict[str, list[str]]()
     query = """
-        SELECT l.name, i.name FROM pragma_index_list(?1, ?2) AS l
-        JOIN pragma_index_info(l.name, ?2) AS i WHERE l.origin = 'u' ORDER BY l.seq, i.seqno
+        SELECT l.name, i.name FROM pragma_index_list(:name, :schema) AS l
+        JOIN pragma_index_info(l.name, :schema) AS i WHERE l.origin = 'u' ORDER BY l.seq, i.seqno
     """
-    for key, column in connection.exec_driver_sql(query, (table, schema or "main")):
+    names = {"name": table, "schema": schema or "main"}
+    for key, column in connection.execute(sa.text(query), names):
         keys.setdefault(key, []).append(column)
     missed = [columns for columns in keys.values() if tuple(columns) not in known]
     return found + [{"name": None, "column_names": columns} for columns in missed]
