@@ -892,6 +892,11 @@ def place_of(function: Any) -> str:
     return f"{'/'.join(Path(code.co_filename).parts[-depth:])}:{code.co_firstlineno}"
 
 
+def full_place(function: Any) -> str:
+    """`components/user/user_logic.py:12: action_rename`, as errors begin."""
+    return f"{place_of(function)}: {name_of(function)}"
+
+
 def _parameters(function: Any) -> list[inspect.Parameter]:
     """None for what is no function, or is a built-in one without a signature."""
     try:
@@ -1673,7 +1678,7 @@ def encode_json(value: Any, handler: Handler) -> bytes:
         return _JSON.encode(value).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         path, problem = _not_json(value, _JSON.encode) or ("it", str(error))
-        where = f"{place_of(handler)}: {name_of(handler)}"
+        where = full_place(handler)
         raise NoventaError(f"{where} returned what JSON cannot hold: {path}: {problem}.") from None
 
 
@@ -3414,23 +3419,24 @@ def read_result(returned: Any, handler: Handler, *, is_data: bool = False) -> Re
     With `is_data` it is JSON to be: also a list, and with any keys beside. Raises NoventaError
     for anything else, for a misspelt `_key` and for a wrong value of one.
     """
-    where = f"{place_of(handler)}: {name_of(handler)}"
     if is_data and isinstance(returned, list):
         return Result(200, None, returned)
     if not isinstance(returned, Mapping) and (is_data or returned is not None):
         expected = "a Response, or a dict or list for JSON" if is_data else "a dict"
-        raise NoventaError(f"{where} returned a {type(returned).__name__}; expected {expected}.")
+        raise NoventaError(
+            f"{full_place(handler)} returned a {type(returned).__name__}; expected {expected}."
+        )
     values = dict(returned or ())
     status, target = values.pop("_status", 200), values.pop("_redirect", None)
     if not isinstance(status, int) or not 200 <= status <= 599:
-        problem = f"{where} returned the _status {_shown(status)}"
+        problem = f"{full_place(handler)} returned the _status {_shown(status)}"
         raise NoventaError(f"{problem}; expected a number from 200 to 599.")
     for name in values if not is_data else ():
         if str(name).startswith("_"):
             remedy = did_you_mean(name, ("_status", "_redirect"))
-            raise NoventaError(f"{where} returned {name!r}; {remedy}")
+            raise NoventaError(f"{full_place(handler)} returned {name!r}; {remedy}")
     if target is not None:
-        target = safe_target(target, external=False, where=where)
+        target = safe_target(target, external=False, where=full_place(handler))
     return Result(status, target, values)
 
 
