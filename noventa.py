@@ -880,7 +880,7 @@ def actions_of(component: Component | Page) -> dict[str, Handler]:
 
 def name_of(function: Any) -> str:
     """A function's name; a partial or a callable object has none, but a repr."""
-    return str(getattr(function, "__name__", repr(function)))
+    return getattr(function, "__name__", None) or repr(function)
 
 
 def place_of(function: Any) -> str:
