@@ -357,9 +357,9 @@ class Config:
         """
         path = Path(folder).resolve() / "config.yaml"
         config = cls.from_mapping({**_read_yaml(path), **instead}, path.parent)
-        if message := os.environ.get("NOVENTA_DEBUG"):
+        if text := os.environ.get("NOVENTA_DEBUG"):
             setting = _BY_NAME["debug"]._replace(name="NOVENTA_DEBUG")
-            debug = _typed(setting, message, from_text=True)
+            debug = _typed(setting, text, from_text=True)
             return dataclasses.replace(config, values={**config.values, "debug": debug})
         return config
 
@@ -1719,8 +1719,8 @@ def _not_json(root: Any, encode: Callable[[Any], str]) -> tuple[str, str] | None
 
 def make_private(answer: Answer) -> None:
     """Caches must not show one visitor's page to another (RFC 9111, 5.2.2.7)."""
-    passed = {name.lower() for name, _ in answer.headerlist}
-    if passed.isdisjoint(("cache-control", "vary")):
+    names = {name.lower() for name, _ in answer.headerlist}
+    if names.isdisjoint(("cache-control", "vary")):
         answer.headerlist += [("Cache-Control", "private"), ("Vary", "Cookie")]
         return
     headers = answer.headers
@@ -3246,10 +3246,12 @@ def revision_files(versions: Path) -> dict[str, RevisionFile]:
     """The revisions of a project by their ids, read without importing them, nor Alembic."""
     found = {}
     for path in sorted(versions.glob("*.py")):
-        message = dict(_constants(_parsed(path)))
-        if message.get("revision"):
-            parents, needs = (_tuple(message.get(name)) for name in ("down_revision", "depends_on"))
-            found[str(message["revision"])] = RevisionFile(path, parents, needs)
+        constants = dict(_constants(_parsed(path)))
+        if constants.get("revision"):
+            parents, needs = (
+                _tuple(constants.get(name)) for name in ("down_revision", "depends_on")
+            )
+            found[str(constants["revision"])] = RevisionFile(path, parents, needs)
     return found
 
 
@@ -3464,7 +3466,7 @@ def call(
     context: RequestContext, handler: Handler, arguments: Mapping[str, Any], retries: int
 ) -> Any:
     """What a handler returns; after a conflict it finds everything as it was before."""
-    passed = context.request, context.session, context.db
+    first_three = context.request, context.session, context.db
     context.trail.append(name_of(handler))
     if retries:
         restore = context.session.checkpoint()
@@ -3472,11 +3474,11 @@ def call(
         def attempt() -> Any:
             context.request.rewind()
             restore()
-            return handler(*passed, **arguments)
+            return handler(*first_three, **arguments)
 
         returned = context.scope.replay(attempt, retries)
     else:
-        returned = handler(*passed, **arguments)
+        returned = handler(*first_three, **arguments)
     context.trail.pop()
     return returned
 
@@ -3994,13 +3996,13 @@ class Rendering:
         if self.posted and self.posted.instance == node.id:
             self._add(values, self.posted.result, compiled)
         for name in ("errors", "values"):
-            message = values.get(name)
-            if message and not isinstance(message, Mapping):
-                problem = f"{name} is a {type(message).__name__}; expected a dict."
+            found = values.get(name)
+            if found and not isinstance(found, Mapping):
+                problem = f"{name} is a {type(found).__name__}; expected a dict."
                 raise PropsError(f"{compiled.label}: {problem}")
-            values[name] = fields = Fields(message) if message else Fields()
-            if isinstance(message, Values):
-                fields.posted = message
+            values[name] = fields = Fields(found) if found else Fields()
+            if isinstance(found, Values):
+                fields.posted = found
         return values
 
     def _add(
@@ -4318,7 +4320,7 @@ def template_faults(registry: Registry, components: Components) -> Iterator[Faul
         yield from _declared_faults(compiled)
     yield from components.faults
     for compiled in components.compiled:
-        if compiled.template in components.templates:
+        if compiled.template in components.uses:
             yield from _call_faults(components, compiled)
     for template in components.templates:
         yield from _use_faults(components, template)
@@ -4435,11 +4437,11 @@ def _signature_faults(function: Any, where: str) -> Iterator[Fault]:
     if not callable(function):
         yield Fault(where, f"{_shown(function)} is no function", "give the function itself")
         return
-    accepted = _parameters(function)
-    first = [p.name for p in accepted[:3] if p.kind is not p.KEYWORD_ONLY]
+    parameters = _parameters(function)
+    first = [p.name for p in parameters[:3] if p.kind is not p.KEYWORD_ONLY]
     if first != ["request", "session", "db"]:
         name = name_of(function)
-        signature = f"{name}({', '.join(parameter.name for parameter in accepted)})"
+        signature = f"{name}({', '.join(parameter.name for parameter in parameters)})"
         yield Fault(
             place_of(function),
             f"{signature}: the first three parameters are not request, session, db",
@@ -4554,8 +4556,8 @@ def _seed_faults(registry: Registry) -> Iterator[Fault]:
     for seed in registry.seeds:
         if not callable(seed):
             yield Fault(registry.where, f"seed {_shown(seed)} is no function", "list the function")
-        elif len(accepted := _parameters(seed)) != 1:
-            names = ", ".join(parameter.name for parameter in accepted)
+        elif len(parameters := _parameters(seed)) != 1:
+            names = ", ".join(parameter.name for parameter in parameters)
             problem = f"seed {seed_name(seed)} takes ({names})"
             yield Fault(place_of(seed), problem, "write it as def NAME(db: Session)")
 
@@ -4937,8 +4939,8 @@ class Responder:
         if context.mounted:
             _check_headers(answer)
             return answer
-        passed = self.complete(answer)
-        if "Location" in passed:
+        names = self.complete(answer)
+        if "Location" in names:
             location = response.headers["Location"]  # WebOb's own is made absolute from Host
             if isinstance(response, Redirect) and location.startswith("/"):
                 location = request.prefix + location  # of ours: it leads below the mount's prefix
@@ -4948,20 +4950,20 @@ class Responder:
 
     def complete(self, answer: Answer) -> set[str]:
         """Adds the default headers, and the length of a body that is whole; the names given."""
-        passed = {name.title() for name, _ in answer.headerlist}
-        if "Content-Type" not in passed and isinstance(answer.app_iter, _WHOLE):
+        names = {name.title() for name, _ in answer.headerlist}
+        if "Content-Type" not in names and isinstance(answer.app_iter, _WHOLE):
             answer.headerlist.append(("Content-Type", _kind_of(b"".join(answer.app_iter))))
-        answer.headerlist += [pair for pair in self._headers if pair[0] not in passed]
+        answer.headerlist += [pair for pair in self._headers if pair[0] not in names]
         if answer.status[:3] in ("204", "304"):
             for name in ("Content-Type", "Content-Length"):
                 answer.headers.pop(name, None)
             if hasattr(answer.app_iter, "close"):
                 answer.app_iter.close()
             answer.app_iter = []
-        elif "Content-Length" not in passed and isinstance(answer.app_iter, _WHOLE):
+        elif "Content-Length" not in names and isinstance(answer.app_iter, _WHOLE):
             length = sum(map(len, answer.app_iter))
             answer.headerlist.append(("Content-Length", str(length)))
-        return passed
+        return names
 
 
 class Pages:

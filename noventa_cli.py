@@ -956,9 +956,9 @@ def _with_access_log(application: Any) -> Any:
             return application(environ, start)
         finally:
             _SENT.reset(token)
-            accepted = (time.perf_counter() - began) * 1000
+            spent = (time.perf_counter() - began) * 1000
             what = described(environ)
-            access.info("%s %s %4.0f ms%s", status, what, accepted, _told_queries(sent))
+            access.info("%s %s %4.0f ms%s", status, what, spent, _told_queries(sent))
 
     return logged
 
@@ -1429,13 +1429,13 @@ def _heads_message(versions: Path) -> str:
 # -- what Alembic is told
 
 
-def _configuration(registry: Registry, script: Any, passed: Mapping[str, Any]) -> dict[str, Any]:
+def _configuration(registry: Registry, script: Any, own: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords of `context.configure()`; the caller's filter and hook run beside ours."""
     metadata = _plain_metadata(registry)
     schemas = {table.schema for table in metadata.tables.values()} | {None}
     known = {table.key for table in metadata.tables.values()} | _tables_made(script)
-    included = passed.get("include_name", lambda *_: True)
-    hook = passed.get("process_revision_directives", lambda *_: None)
+    included = own.get("include_name", lambda *_: True)
+    hook = own.get("process_revision_directives", lambda *_: None)
 
     def include_name(name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
         if kind == "schema" and name not in schemas:
@@ -1459,7 +1459,7 @@ def _configuration(registry: Registry, script: Any, passed: Mapping[str, Any]) -
         "compare_type": _compare_type,
         "transaction_per_migration": True,
     }
-    return defaults | dict(passed) | ours
+    return defaults | dict(own) | ours
 
 
 def _tables_made(script: Any) -> set[str]:
@@ -1484,9 +1484,9 @@ def _configure(
     if url.get_backend_name() == "sqlite":  # make_engine() makes its DDL transactional
         settings["transactional_ddl"] = True
     if journal is not None:
-        passed = settings.get("on_version_apply", ())
+        theirs = settings.get("on_version_apply", ())
         settings["on_version_apply"] = (
-            *((passed,) if callable(passed) else passed),
+            *((theirs,) if callable(theirs) else theirs),
             journal.applied,
         )
     context.configure(**target, **settings)
@@ -1854,9 +1854,9 @@ def _texts(inspector: Any, name: str, schema: str | None) -> tuple[dict[str, Any
 
 def _default_steps(table: Any, found: Any, made: Any) -> Iterator[Any]:
     for column in table.columns:
-        passed = column.server_default
+        default = column.server_default
         counts = column is table.autoincrement_column
-        skipped = counts or not (passed is None or isinstance(passed, sa.DefaultClause))
+        skipped = counts or not (default is None or isinstance(default, sa.DefaultClause))
         if skipped or column.name not in found or column.name not in made:
             continue
         before = found[column.name]
@@ -1868,7 +1868,7 @@ def _default_steps(table: Any, found: Any, made: Any) -> Iterator[Any]:
                 existing_type=column.type,
                 existing_nullable=column.nullable,
                 existing_server_default=before and sa.DefaultClause(sa.text(before)),
-                modify_server_default=passed,
+                modify_server_default=default,
             )
 
 
@@ -2006,8 +2006,8 @@ def _give_lengths(*operations: Any) -> None:
     """Types as SQLite and PostgreSQL tell them may lack the length that MySQL needs."""
 
     for step in (step for several in operations for step in _each(several)):
-        passed = [*getattr(step, "columns", ()), getattr(step, "column", None)]
-        columns = [each for each in passed if isinstance(each, sa.Column)]  # an index has texts
+        named = [*getattr(step, "columns", ()), getattr(step, "column", None)]
+        columns = [each for each in named if isinstance(each, sa.Column)]  # an index has texts
         places = [(step, "existing_type"), (step, "modify_type"), *((c, "type") for c in columns)]
         for place, name in places:
             if isinstance(kind := getattr(place, name, None), TypeEngine):
@@ -2174,10 +2174,10 @@ def _run_locked(context: Any, config: Config, configured: Mapping[str, Any]) -> 
             running.opts["dont_mutate"] = True  # else it would make the table of the version
             connection.execution_options(noventa_reads=True)
             comparing = "  comparing the database with the models"
-            message = nullcontext() if journal.quiet else progress(comparing)
+            telling = nullcontext() if journal.quiet else progress(comparing)
             with (
                 migration_lock(config) if generates else nullcontext(),
-                message,
+                telling,
                 _without_warnings(),
             ):
                 context.run_migrations()
@@ -3805,8 +3805,8 @@ def _compared(project: Project, metadata: Any, connection: Any) -> tuple[set[str
     """The revisions that a database is at, and what it lacks to equal the models."""
 
     _compare_more()
-    passed = _options_of(project)
-    included = passed.get("include_name", lambda *_: True)
+    own = _options_of(project)
+    included = own.get("include_name", lambda *_: True)
 
     def include_name(name: str | None, kind: str, parents: Any) -> bool:
         if kind == "table" and name not in metadata.tables:
@@ -3818,7 +3818,7 @@ def _compared(project: Project, metadata: Any, connection: Any) -> tuple[set[str
     options = {
         "target_metadata": metadata, "compare_type": _compare_type,
         "include_schemas": any(table.schema for table in metadata.tables.values()),
-        **passed, "include_name": include_name,
+        **own, "include_name": include_name,
     }  # fmt: skip
     context = MigrationContext.configure(connection, opts=options)
     with _without_warnings():
@@ -5313,10 +5313,10 @@ def _lost(
 
 def _filled(path: str, asked: str) -> str:
     """The path of a route with what was asked for as its parameters, if it is as deep."""
-    parts, passed = path.split("/"), asked.split("/")
-    if len(parts) != len(passed):
+    parts, segments = path.split("/"), asked.split("/")
+    if len(parts) != len(segments):
         return path
-    return "/".join(b if a.startswith("{") else a for a, b in zip(parts, passed, strict=True))
+    return "/".join(b if a.startswith("{") else a for a, b in zip(parts, segments, strict=True))
 
 
 def _tables_of(context: Any) -> list[str]:
