@@ -3653,9 +3653,9 @@ def squash(config: AlembicConfig, message: str | None = None) -> None:
     if len(old) < 2:
         raise NoventaError("There are no two revisions, so there is nothing to squash.")
     head, paths = old[0].revision, [Path(revision.path) for revision in old]
-    with _reached(project.config), _migration_engine(project.config).connect() as connection:
-        at = MigrationContext.configure(connection, opts=_options_of(project)).get_current_heads()
-    if at != (head,):
+    with _reached(project.config):
+        at = current_revisions(project.root, _migration_engine(project.config))
+    if at != {head}:
         raise NoventaError(
             f"The database is at {_listed(at)}, not at {head}: first apply what is pending, here"
             " and in every other database: python -m noventa migrate"
