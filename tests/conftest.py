@@ -139,6 +139,12 @@ def visiting(chromium, server, *, expected=(), **options):
     assert [url for url in asked if not url.startswith((server.url, "data:"))] == []
 
 
+def leave(page, link):
+    """Clicks what leads to another page, or to this one anew, and waits until that is there."""
+    with page.expect_event("load"):
+        link.click()
+
+
 class Site:
     """A project in a folder, driven through its command line."""
 

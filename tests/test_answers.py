@@ -5,6 +5,7 @@ from inspect import isfunction
 
 import pytest
 import webob
+from conftest import leave
 from processes import KEY, serving, write_project
 from support import SECRET, make_app, make_module
 from visitors import Visitor, ask, post
@@ -572,16 +573,16 @@ def test_in_a_browser_a_link_from_elsewhere_signs_nobody_out(tmp_path, chromium)
         assert page.text_content("h1") == "ada"
         page.goto(f"{server.url}/elsewhere")
         page.evaluate("site => document.querySelector('a').href = site", f"{site}/")
-        page.click("#there")
+        leave(page, page.locator("#there"))
         assert page.text_content("h1") == "a stranger"  # to the browser's mind
         page.fill("[name=text]", "typed")
-        page.click("button")
-        assert (
-            page.input_value("[name=text]") == "typed"
-        )  # asked again, as the session is now another
-        page.click("button")
+        leave(page, page.locator("button"))
+        assert page.text_content("h1") == "ada"
+        # asked again, as the session is now another
+        assert page.input_value("[name=text]") == "typed"
+        leave(page, page.locator("button"))
         assert "typed" in page.text_content("body")
-        page.click("#on")
+        leave(page, page.locator("#on"))
         assert page.text_content("h1") == "ada"
 
 

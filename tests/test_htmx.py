@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing, contextmanager
 
 import pytest
-from conftest import visiting
+from conftest import leave, visiting
 from playwright.sync_api import expect
 from processes import KEY, ROOT, from_npm, serving, write_files, write_project
 from test_guide import blocks, follow
@@ -332,7 +332,7 @@ def test_who_signs_out_in_another_tab_is_sent_away_by_the_next_fragment(visit, s
     with visit(leaves=True) as page:
         other = page.context.new_page()
         other.goto("/sign-in")
-        other.get_by_role("button", name="Leave").click()
+        leave(other, other.get_by_role("button", name="Leave"))
         if not scripted:  # else the panel asks
             page.get_by_role("link", name="Edit 3").click()
         page.wait_for_url("**/sign-in")

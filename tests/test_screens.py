@@ -6,6 +6,7 @@ import re
 import shutil
 
 import pytest
+from conftest import leave
 from playwright.sync_api import expect
 from processes import environment, from_npm, noventa, serving
 
@@ -108,7 +109,7 @@ def page(context):
 def send(page, **fields):
     for label, text in fields.items():
         page.get_by_label(label).fill(text)
-    page.locator("main button").first.click()
+    leave(page, page.locator("main button").first)
 
 
 def sign_in(page, password=PASSWORD):
@@ -139,7 +140,7 @@ def show_missing_user(page):
 
 def show_request(page):
     page.goto("/")
-    page.locator(".noventa").click()
+    leave(page, page.locator(".noventa"))
 
 
 def show_requests(page):
@@ -183,6 +184,15 @@ PLAIN = {
     "plain-404": ("/nothing", "404 Not Found · production"),
     "plain-500": ("/broken", "500 Internal Server Error · production"),
 }
+
+
+def show(page, name):
+    """Goes to a screen; it is there at the end."""
+    go, title = SCREENS[name]
+    go(page)
+    expect(page).to_have_title(re.compile(f"^{title}$"))
+
+
 CHECK = """async rules => {
     const options = {runOnly: rules, resultTypes: ["violations"], preload: false};
     const found = await axe.run(document, options);
@@ -204,9 +214,7 @@ def check(page, name):
 
 @pytest.mark.parametrize("name", SCREENS)
 def test_a_screen_can_be_read_by_everybody(page, name):
-    show, title = SCREENS[name]
-    show(page)
-    expect(page).to_have_title(re.compile(f"^{title}$"))
+    show(page, name)
     check(page, name)
 
 
@@ -242,7 +250,7 @@ FOCUSED = """() => {
     "name", ["home", "profile", "account", "map", "request", "error", "notice"]
 )
 def test_keys_reach_everything_in_the_order_in_which_it_is_read(page, name):
-    SCREENS[name][0](page)
+    show(page, name)
     page.evaluate("document.activeElement.blur()")
     focused = []
     for _ in range(page.evaluate(FOCUSABLE, KINDS)):
@@ -255,7 +263,7 @@ def test_keys_reach_everything_in_the_order_in_which_it_is_read(page, name):
 
 @pytest.mark.parametrize("name", ["home", "map"])
 def test_the_first_key_offers_the_way_past_the_header(page, name):
-    SCREENS[name][0](page)
+    show(page, name)
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
@@ -266,7 +274,7 @@ def test_the_first_key_offers_the_way_past_the_header(page, name):
     ("name", "label"), [("sign-in-refused", "Password"), ("profile-refused", "Name")]
 )
 def test_the_field_to_mend_has_the_focus(page, name, label):
-    SCREENS[name][0](page)
+    show(page, name)
     expect(page.get_by_label(label)).to_be_focused()
     assert page.get_by_label(label).get_attribute("aria-invalid") == "true"
 

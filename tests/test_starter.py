@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 import yaml
-from conftest import visiting
+from conftest import leave, visiting
 from processes import ROOT, read_url, serving, stop
 
 pytestmark = pytest.mark.slow
@@ -227,8 +227,8 @@ def sign_in(page):
     page.goto("/sign-in")
     page.get_by_label("Email address").fill("admin@example.com")
     page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url("**/account")
+    leave(page, page.get_by_role("button", name="Sign in"))
+    assert page.url.endswith("/account")
 
 
 def test_a_user_is_renamed_in_the_browser(chromium, server, artifacts):
@@ -236,19 +236,19 @@ def test_a_user_is_renamed_in_the_browser(chromium, server, artifacts):
         sign_in(page)
         page.goto("/")
         page.screenshot(path=artifacts / "people.png")
-        page.get_by_role("link", name="Ada Lovelace").click()
+        leave(page, page.get_by_role("link", name="Ada Lovelace"))
         assert page.get_by_label("Name").count() == 0
-        page.get_by_label("Path").get_by_role("link", name="People").click()
-        page.get_by_role("link", name="Admin").click()
+        leave(page, page.get_by_label("Path").get_by_role("link", name="People"))
+        leave(page, page.get_by_role("link", name="Admin"))
         page.get_by_label("Name").fill("Ada <b>King</b>")
-        page.get_by_role("button", name="Save").click()
+        leave(page, page.get_by_role("button", name="Save"))
         flash = page.get_by_role("status")
         assert flash.inner_text() == "Saved. The name is now Ada <b>King</b>."
         page.screenshot(path=artifacts / "saved.png")
         page.reload()
         assert flash.count() == 0
         assert page.get_by_role("heading", level=1).inner_text() == "Ada <b>King</b>"
-        page.get_by_label("Path").get_by_role("link", name="People").click()
+        leave(page, page.get_by_label("Path").get_by_role("link", name="People"))
         assert page.get_by_role("link", name="Ada <b>King</b>").count() == 1
 
 
@@ -259,7 +259,7 @@ def test_signing_in_and_out_in_the_browser(chromium, server, artifacts):
         sign_in(page)
         assert "admin@example.com" in page.locator("main").inner_text()
         page.screenshot(path=artifacts / "account.png")
-        page.get_by_role("button", name="Sign out").click()
+        leave(page, page.get_by_role("button", name="Sign out"))
         assert page.get_by_role("status").inner_text() == "You have signed out."
         page.goto("/account")
         assert page.url.endswith("/sign-in")
