@@ -71,7 +71,7 @@ from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, TypeVar, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import jinja2
@@ -700,7 +700,15 @@ def _call_site() -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Component:
+class Entry:
+    """What an application lists. `where` is the line that made it."""
+
+    _: KW_ONLY
+    where: str = field(default_factory=_call_site, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Component(Entry):
     """A template, its logic module and its models, shown by `component("name")`.
 
     `guard` runs before it is shown, and before its actions and those of what is inside it.
@@ -715,84 +723,92 @@ class Component:
     models: Sequence[Any] = ()
     guard: Handler | None = None
     retries: int = 0
-    where: str = field(default_factory=_call_site, repr=False)
+
+
+_GET: Sequence[str] = ("GET",)
 
 
 @dataclass(frozen=True, eq=False)
-class Page:
-    """A component at a URL, whose parameters are its props.
+class Route(Entry):
+    """A URL, and how a request for it is answered.
 
-    `limits` raises those of the config: `{"body": 50_000_000}`. `writes` says that showing it
-    writes: its GETs then begin as an action does.
+    `limits` raises those of the config: `{"body": 50_000_000}`. What stands without a type is not
+    given by the application, unless a kind of route says so.
     """
 
     path: str
+    _: KW_ONLY
+    guards: Sequence[Handler] = ()
+    limits: Mapping[str, int] = field(default_factory=dict)
+    kind = ""  # the step of App that answers
+    below = False  # also what lies below the path
+    methods = _GET
+    is_data = False  # answers programs: who does not say otherwise gets JSON
+    cross_origin = False  # an unsafe method needs no evidence of the same origin
+    writes = False  # a GET begins as an action does
+
+
+@dataclass(frozen=True, eq=False)
+class Page(Route):
+    """A component at a URL, whose parameters are its props.
+
+    `writes` says that showing it writes: its GETs then begin as an action does.
+    """
+
     template: str
     _: KW_ONLY
     logic: ModuleType | None = None
     models: Sequence[Any] = ()
-    guards: Sequence[Handler] = ()
     writes: bool = False
     retries: int = 0
-    limits: Mapping[str, int] = field(default_factory=dict)
-    where: str = field(default_factory=_call_site, repr=False)
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        return ("GET", "HEAD", "POST")
+    kind = "page"
+    methods = ("GET", "HEAD", "POST")
 
 
 @dataclass(frozen=True, eq=False)
-class Endpoint:
+class Endpoint(Route):
     """A function at a URL, which returns a WebOb response, or a dict or list sent as JSON.
 
     An unsafe method needs evidence of the same origin unless `cross_origin`. With `writes` a GET
     begins as an action does.
     """
 
-    path: str
     handler: Handler
     _: KW_ONLY
-    methods: Sequence[str] = ("GET",)
-    guards: Sequence[Handler] = ()
+    methods: Sequence[str] = _GET
     cross_origin: bool = False
     writes: bool = False
     retries: int = 0
-    limits: Mapping[str, int] = field(default_factory=dict)
-    where: str = field(default_factory=_call_site, repr=False)
+    kind = "endpoint"
+    is_data = True
 
 
 @dataclass(frozen=True, eq=False)
-class Mount:
+class Mount(Route):
     """Another WSGI application below a URL, which limits what it reads.
 
     `limits` says how large a body `serve` takes in for it: `{"body": 50_000_000}`.
     """
 
-    path: str
     application: WSGIApp
-    _: KW_ONLY
-    guards: Sequence[Handler] = ()
-    limits: Mapping[str, int] = field(default_factory=dict)
-    where: str = field(default_factory=_call_site, repr=False)
+    kind = "mount"
+    below = True
+    methods = ()  # it decides, and about origins too
+    cross_origin = True
 
 
 @dataclass(frozen=True, eq=False)
-class Static:
+class Static(Route):
     """The files of a folder (relative to the project) below a URL."""
 
-    path: str
     folder: str
-    _: KW_ONLY
-    guards: Sequence[Handler] = ()
-    where: str = field(default_factory=_call_site, repr=False)
+    limits: Mapping[str, int] = field(default_factory=dict, init=False, repr=False)
+    kind = "static"
+    below = True
 
 
-Route = Page | Endpoint | Mount | Static
-
-
-@dataclass(frozen=True)
-class Registry:
+@dataclass(frozen=True, eq=False)
+class Registry(Entry):
     """Everything that an application consists of. What is not listed here does not exist.
 
     `models` and `Component(models=)` take modules, mapped classes and tables, and a declarative
@@ -810,7 +826,6 @@ class Registry:
     filters: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     globals: Mapping[str, Any] = field(default_factory=dict)
     errors: Mapping[int | str, str] = field(default_factory=dict)
-    where: str = field(default_factory=_call_site, repr=False)
 
     @functools.cached_property
     def metadata(self) -> sa.MetaData:
@@ -2296,8 +2311,7 @@ class Router:
         if not isinstance(route.path, str) or not route.path.startswith("/"):
             fault("it does not begin with a slash", "write it as '/…'")
             return (), ()
-        prefix = isinstance(route, Mount | Static)
-        path = route.path.rstrip("/") if prefix else route.path
+        path = route.path.rstrip("/") if route.below else route.path
         segments = path.split("/")[1:]
         for number, segment in enumerate(segments):
             last = number == len(segments) - 1
@@ -2316,7 +2330,7 @@ class Router:
             if converter not in (*_CONVERTERS, "{path}"):
                 known = ("int", "path", "str")
                 fault(f"converter {parameter[2]!r}", did_you_mean(str(parameter[2]), known))
-            if converter == "{path}" and (not last or prefix):
+            if converter == "{path}" and (not last or route.below):
                 fault(f"{segment} is not the last segment", "move it to the end")
             if name in names:
                 fault(f"two parameters {name!r}", "rename one")
@@ -2324,7 +2338,7 @@ class Router:
             shape.append(converter)
         if isinstance(route, Endpoint):
             self._check_methods(route, fault)
-        return (*shape, "*") if prefix else tuple(shape), tuple(names)
+        return (*shape, "*") if route.below else tuple(shape), tuple(names)
 
     def _check_methods(self, route: Endpoint, fault: Callable[[str, str], None]) -> None:
         listed = isinstance(route.methods, list | tuple | set | frozenset) and route.methods
@@ -2334,10 +2348,7 @@ class Router:
 
 def methods_of(route: Route) -> frozenset[str]:
     """The methods that a route answers; HEAD wherever GET. None for a Mount, which decides."""
-    if isinstance(route, Mount):
-        return frozenset()
-    listed = ("GET",) if isinstance(route, Static) else route.methods
-    methods = frozenset(method.upper() for method in listed)
+    methods = frozenset(method.upper() for method in route.methods)
     return methods | {"HEAD"} if "GET" in methods else methods
 
 
@@ -4685,10 +4696,10 @@ class Gate:
             raise Rejection(400, "unknown-host", detail=detail)
 
     def check_origin(self, request: Request, route: Route) -> None:
-        if isinstance(route, Mount) or (isinstance(route, Endpoint) and route.cross_origin):
+        if route.cross_origin:
             return
         evidence = self.is_same_origin(request)
-        if evidence is None and isinstance(route, Endpoint):
+        if evidence is None and route.is_data:  # there is no ticket, which decides for a page
             raise Rejection(403, "no-origin")
         if evidence is False:
             origin, own = request.environ.get("HTTP_ORIGIN", ""), self._own_origin(request)
@@ -5285,41 +5296,68 @@ class App:
         if match is None:
             return self._other_form(request, path)
         route, request.view_args, tail, methods = match
-        context.trail.append(route.template if isinstance(route, Page) else route.path)
-        context.is_data = isinstance(route, Endpoint)
+        context.trail.append(getattr(route, "template", route.path))
+        context.is_data = route.is_data
         if (answer := self._options(request, methods)) is not None:
             return answer
         if not context.reads:
             self.gate.check_origin(request, route)
-        elif isinstance(route, (Page, Endpoint)):
+        else:
             context.scope.writes = route.writes
         for guard in (*self.registry.guards, *route.guards):
             ask_guard(context, guard)
-        return self._dispatch(context, route, tail)
+        return self._STEPS[route.kind](self, context, route, tail)
 
-    def _dispatch(
-        self, context: RequestContext, route: Route, tail: str
+    def _page(self, context: RequestContext, page: Page, _: str) -> Answer | webob.Response:
+        self._await_body(context, page)
+        return self.pages.respond(context, page)
+
+    def _endpoint(
+        self, context: RequestContext, route: Endpoint, _: str
     ) -> Answer | webob.Response:
-        request = context.request
-        if isinstance(route, Mount):
-            return self._mounted(context, route, tail)
-        if isinstance(route, Static):
-            answer = self.components.static.respond(request, route, tail)
-            if isinstance(answer, Answer):
-                self.responder.complete(answer)
-            return answer
-        environ = request.environ
+        self._await_body(context, route)
+        context.request.receive()
+        result = call(context, route.handler, context.request.view_args, route.retries)
+        if isinstance(result, webob.Response):
+            settle(context, route.handler, result.status_int)
+            return result
+        result = read_result(result, route.handler, is_data=True)
+        settle(context, route.handler, result.status)
+        if result.redirect is not None:
+            return self.responder.redirect(context, result.redirect)
+        body = encode_json(result.values, route.handler)
+        return self.responder.make("application/json", body, result.status)
+
+    def _mount(self, context: RequestContext, route: Mount, tail: str) -> webob.Response:
+        context.mounted = True
+        context.scope.release()
+        environ = context.request.environ.copy()
+        path, tail = environ["PATH_INFO"], tail.encode("utf-8").decode("latin-1")
+        environ["SCRIPT_NAME"] += path[: len(path) - len(tail)]
+        environ["PATH_INFO"] = tail
+        # PEP 3333 lets it replace an answer of which nothing was sent; WebOb would raise instead.
+        return webob.request.BaseRequest(environ).send(route.application, catch_exc_info=True)
+
+    def _static(self, context: RequestContext, route: Static, tail: str) -> Answer | webob.Response:
+        answer = self.components.static.respond(context.request, route, tail)
+        if isinstance(answer, Answer):
+            self.responder.complete(answer)
+        return answer
+
+    _STEPS: ClassVar[dict[str, Callable[..., Answer | webob.Response]]] = {
+        "page": _page, "endpoint": _endpoint, "mount": _mount, "static": _static,
+    }  # fmt: skip
+
+    def _await_body(self, context: RequestContext, route: Route) -> None:
+        """Judges a body, by the limits of the route, before it is read."""
+        request, environ = context.request, context.request.environ
         sent = environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ
         if not context.reads or sent:
             request.limits = {**self._limits, **route.limits}
-            if not context.reads and request.media_type and isinstance(route, Page):
+            if not context.reads and request.media_type and not route.is_data:
                 _ = request.form_type
             request.guard_body()
             context.scope.rollback()  # while a slow client sends, its guards hold nothing
-        if isinstance(route, Endpoint):
-            request.receive()
-            return self._endpoint(context, route)
-        return self.pages.respond(context, route)
 
     def _other_form(self, request: Request, path: str) -> webob.Response:
         other = self.router.other_form(path)
@@ -5340,28 +5378,6 @@ class App:
         answer = self.responder.page("", 204)
         answer.headers["Allow"] = allow
         return answer
-
-    def _mounted(self, context: RequestContext, route: Mount, tail: str) -> webob.Response:
-        context.mounted = True
-        context.scope.release()
-        environ = context.request.environ.copy()
-        path, tail = environ["PATH_INFO"], tail.encode("utf-8").decode("latin-1")
-        environ["SCRIPT_NAME"] += path[: len(path) - len(tail)]
-        environ["PATH_INFO"] = tail
-        # PEP 3333 lets it replace an answer of which nothing was sent; WebOb would raise instead.
-        return webob.request.BaseRequest(environ).send(route.application, catch_exc_info=True)
-
-    def _endpoint(self, context: RequestContext, route: Endpoint) -> Answer | webob.Response:
-        result = call(context, route.handler, context.request.view_args, route.retries)
-        if isinstance(result, webob.Response):
-            settle(context, route.handler, result.status_int)
-            return result
-        result = read_result(result, route.handler, is_data=True)
-        settle(context, route.handler, result.status)
-        if result.redirect is not None:
-            return self.responder.redirect(context, result.redirect)
-        body = encode_json(result.values, route.handler)
-        return self.responder.make("application/json", body, result.status)
 
 
 class Stream:

@@ -1082,7 +1082,7 @@ class _Watch:
 def _body_limit(registry: Registry, config: Config) -> int:
     """Bytes of a body that waitress takes in before anybody is asked."""
     limits: list[int] = [config["limits.body"]]
-    limits += (route.limits.get("body", 0) for route in registry.routes if hasattr(route, "limits"))
+    limits += (route.limits.get("body", 0) for route in registry.routes)
     return 1 + max(limits)  # waitress means: less than
 
 
@@ -4591,8 +4591,8 @@ def _route_row(route: Any, registry: Registry, components: Components) -> dict[s
     tables = {table.name for table in Registry(models=models).tables}
     values = (
         route.path,
-        type(route).__name__.lower(),
-        list(getattr(route, "methods", ())),
+        route.kind,
+        [] if route.below else list(route.methods),
         _target_of(route),
         [_name_of(guard) for guard in guards],
         [component.name for component in used],
