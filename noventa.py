@@ -920,20 +920,25 @@ def _parameters(function: Any) -> list[inspect.Parameter]:
         return []
 
 
-def _accepted_props(handler: Handler) -> tuple[frozenset[str] | None, frozenset[str]]:
-    """The props that a handler takes (None: any) and those that it needs."""
+class Props(NamedTuple):
+    """The props that a handler takes (None: any), those that it needs, and the defaults of the
+    others, which its template sees too."""
+
+    accepted: frozenset[str] | None
+    needed: frozenset[str]
+    defaults: Mapping[str, Any]
+
+
+def props_of(handler: Handler | None) -> Props:
+    """What a handler takes after its first three arguments; where there is none, anything."""
+    if handler is None:
+        return Props(None, frozenset(), {})
     parameters = _parameters(handler)[3:]
     named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     needed = frozenset(p.name for p in named if p.default is p.empty)
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return None, needed
-    return frozenset(p.name for p in named), needed
-
-
-def _default_props(handler: Handler) -> dict[str, Any]:
-    """The props that a handler declares with a default; its template sees them too."""
-    parameters = _parameters(handler)[3:]
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
+    defaults = {p.name: p.default for p in named if p.default is not p.empty}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return Props(None if takes_any else needed | defaults.keys(), needed, defaults)
 
 
 def mapped_classes(model: Any) -> list[type]:
@@ -951,10 +956,6 @@ def _full_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__name__}"
 
 
-def _mapper_of(cls: type) -> orm.Mapper[Any]:
-    return cast("orm.Mapper[Any]", sa.inspect(cls))
-
-
 def _metadata_of(model: Any) -> sa.MetaData | None:
     """Of a MetaData or a declarative Base, which stand for all of their tables."""
     is_base = isinstance(model, type) and "__mapper__" not in vars(model)
@@ -969,14 +970,12 @@ def _tables_of(model: Any) -> Iterator[tuple[sa.Table, str]]:
             if isinstance(value, sa.Table):
                 yield value, f"{model.__name__}.{name}"
     for cls in mapped_classes(model):
-        for table in _mapper_of(cls).tables:
+        for table in orm.class_mapper(cls, configure=False).tables:
             if isinstance(table, sa.Table):
                 yield table, _full_name(cls)
     metadata = _metadata_of(model)
-    tables = (
-        [model] if isinstance(model, sa.Table) else metadata.tables.values() if metadata else ()
-    )
-    yield from ((table, f"table {table.key}") for table in tables)
+    tables = metadata.tables.values() if metadata else [model]
+    yield from ((table, f"table {table.key}") for table in tables if isinstance(table, sa.Table))
 
 
 def is_unbounded(kind: Any) -> bool:
@@ -2216,22 +2215,29 @@ class Match(NamedTuple):
     methods: Mapping[str, Any]
 
 
-@dataclass
-class _Node:
-    literals: dict[str, _Node] = field(default_factory=dict)
-    parameters: dict[str, _Node] = field(default_factory=dict)  # by converter, in their order
-    end: _Leaf | None = None  # a Page or an Endpoint
-    rest: _Leaf | None = None  # {name:path}
-    below: _Leaf | None = None  # a Mount or a Static
-
-
 class _Leaf(NamedTuple):
     """The route of a path, with its parameters' names; of several endpoints the first, and by
     their methods each."""
 
     route: Route
-    names: tuple[str, ...]
+    names: Sequence[str]
     by_method: dict[str, _Leaf]
+
+
+def _to_int(segment: str) -> int | None:
+    if segment.isascii() and segment.isdigit() and len(segment) <= _INT_DIGITS:
+        return int(segment)
+    return None
+
+
+def _to_str(segment: str) -> str | None:
+    return segment or None
+
+
+# A node of the tree leads by a literal segment or a converter to another, by an end to a leaf.
+_Node = dict[Any, Any]
+_END, _REST, _BELOW = range(3)  # the path itself; {name:path}; a Mount or a Static
+_CONVERTERS = {"int": _to_int, "path": _REST, "str": _to_str}
 
 
 class Router:
@@ -2244,23 +2250,14 @@ class Router:
     def __init__(self, routes: Sequence[Route]) -> None:
         self.faults: list[Fault] = []
         self.paths = [route.path for route in routes]
-        self._root = _Node()
+        self._root: _Node = {}
         self._exact: dict[str, _Leaf] = {}
-        leaves: dict[tuple[str, ...], _Leaf] = {}
         for route in routes:
             before = len(self.faults)
             shape, names = self._parse(route)
-            if len(self.faults) > before:
-                continue
-            methods = methods_of(route)
-            leaf = leaves.get(shape)
-            if leaf is None:
-                leaf = leaves[shape] = _Leaf(route, names, {})
-                self._add(leaf, shape)
-            elif not (methods and leaf.by_method) or not methods.isdisjoint(leaf.by_method):
-                self.faults.append(_taken(route, leaf))
-                continue
-            leaf.by_method.update(dict.fromkeys(methods, _Leaf(route, names, leaf.by_method)))
+            methods = self._methods(route)
+            if len(self.faults) == before:
+                self._add(route, shape, names, methods)
 
     def match(self, path: str, method: str = "GET") -> Match | None:
         """The route for a decoded path, by preference one for that method; or None."""
@@ -2280,98 +2277,74 @@ class Router:
         other = path[:-1] if path.endswith("/") else f"{path}/"
         return other if other and self.match(other) else None
 
-    def _add(self, leaf: _Leaf, shape: tuple[str, ...]) -> None:
-        node = self._root
-        for segment in shape:
-            if segment in ("{path}", "*"):
-                break
-            if segment in _CONVERTERS:
-                children = {**node.parameters, segment: node.parameters.get(segment, _Node())}
-                node.parameters = {c: children[c] for c in _CONVERTERS if c in children}
-                node = children[segment]
-            else:
-                node = node.literals.setdefault(segment, _Node())
-        if shape[-1:] == ("*",):
-            node.below = leaf
-        elif shape[-1:] == ("{path}",):
-            node.rest = leaf
-        else:
-            node.end = leaf
-            if not leaf.names:
-                self._exact[leaf.route.path] = leaf
+    def _add(
+        self, route: Route, shape: Sequence[Any], names: Sequence[str], methods: Set[str]
+    ) -> None:
+        node, end = self._root, shape[-1]
+        for step in shape[:-1]:
+            node = node.setdefault(step, {})
+        is_first = end not in node
+        leaf = node.setdefault(end, _Leaf(route, names, {}))
+        both = sorted(methods & leaf.by_method.keys())
+        if both or not (is_first or (methods and leaf.by_method)):
+            other = leaf.by_method[both[0]].route if both else leaf.route
+            problem = f"route {route.path!r} has the shape of {other.path!r} at {other.where}"
+            if both and route.is_data and other.is_data:
+                problem += f", which answers {both[0]} too"
+            self.faults.append(Fault(route.where, problem, "remove one of them"))
+            return
+        leaf.by_method.update(dict.fromkeys(methods, _Leaf(route, names, leaf.by_method)))
+        if end == _END and not names:
+            self._exact[route.path] = leaf
 
-    def _parse(self, route: Route) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The path's segments, parameters as `{int}`, and the parameters' names."""
-        shape: list[str] = []
+    def _fault(self, route: Route, problem: str, remedy: str) -> None:
+        self.faults.append(Fault(route.where, f"route {route.path!r}: {problem}", remedy))
+
+    def _methods(self, route: Route) -> Set[str]:
+        """The methods that a route answers; HEAD wherever GET. None for a Mount, which decides."""
+        listed = route.methods if isinstance(route.methods, list | tuple | Set) else ()
+        sound = all(isinstance(name, str) and _HEADER_NAME.fullmatch(name) for name in listed)
+        if not sound or not (listed or route.below):
+            problem = f"methods is {route.methods!r}"
+            self._fault(route, problem, 'expected a list like ["GET", "POST"]')
+            return set()
+        methods = {name.upper() for name in listed}
+        return methods | {"HEAD"} if "GET" in methods else methods
+
+    def _parse(self, route: Route) -> tuple[list[Any], list[str]]:
+        """The steps through the tree to the path's leaf, and the names of its parameters."""
+        shape: list[Any] = []
         names: list[str] = []
-
-        def fault(problem: str, remedy: str) -> None:
-            self.faults.append(Fault(route.where, f"route {route.path!r}: {problem}", remedy))
-
+        fault = functools.partial(self._fault, route)
         if not isinstance(route.path, str) or not route.path.startswith("/"):
             fault("it does not begin with a slash", "write it as '/…'")
-            return (), ()
+            return shape, names
         path = route.path.rstrip("/") if route.below else route.path
         segments = path.split("/")[1:]
         for number, segment in enumerate(segments):
             last = number == len(segments) - 1
-            parameter = _PARAMETER.fullmatch(segment)
-            if not parameter:
-                if foreign := _FOREIGN_PARAMETER.fullmatch(segment):
-                    kind = f":{foreign[1]}" if foreign[1] else ""
-                    fault(f"segment {segment!r}", f"write {{{foreign[2] or foreign[3]}{kind}}}")
-                elif "{" in segment or "}" in segment:
-                    fault(f"segment {segment!r}", "a segment is a text or one {name}")
-                if not segment and not last:
-                    fault("two slashes in a row", "write one")
-                shape.append(segment)
+            if parameter := _PARAMETER.fullmatch(segment):
+                name, kind = parameter[1], parameter[2] or "str"
+                if kind not in _CONVERTERS:
+                    fault(f"converter {kind!r}", did_you_mean(kind, _CONVERTERS))
+                if kind == "path" and (not last or route.below):
+                    fault(f"{segment} is not the last segment", "move it to the end")
+                if name in names:
+                    fault(f"two parameters {name!r}", "rename one")
+                names.append(name)
+                shape.append(_CONVERTERS.get(kind))
                 continue
-            name, converter = parameter[1], f"{{{parameter[2] or 'str'}}}"
-            if converter not in (*_CONVERTERS, "{path}"):
-                known = ("int", "path", "str")
-                fault(f"converter {parameter[2]!r}", did_you_mean(str(parameter[2]), known))
-            if converter == "{path}" and (not last or route.below):
-                fault(f"{segment} is not the last segment", "move it to the end")
-            if name in names:
-                fault(f"two parameters {name!r}", "rename one")
-            names.append(name)
-            shape.append(converter)
-        if isinstance(route, Endpoint):
-            self._check_methods(route, fault)
-        return (*shape, "*") if route.below else tuple(shape), tuple(names)
-
-    def _check_methods(self, route: Endpoint, fault: Callable[[str, str], None]) -> None:
-        listed = isinstance(route.methods, list | tuple | set | frozenset) and route.methods
-        if not listed or not all(_HEADER_NAME.fullmatch(str(method)) for method in route.methods):
-            fault(f"methods is {route.methods!r}", 'expected a list like ["GET", "POST"]')
-
-
-def methods_of(route: Route) -> frozenset[str]:
-    """The methods that a route answers; HEAD wherever GET. None for a Mount, which decides."""
-    methods = frozenset(method.upper() for method in route.methods)
-    return methods | {"HEAD"} if "GET" in methods else methods
-
-
-def _taken(route: Route, leaf: _Leaf) -> Fault:
-    """The fault of a route whose path is another's, for a method of both."""
-    both = sorted(methods_of(route) & leaf.by_method.keys())
-    first = leaf.by_method[both[0]].route if both else leaf.route
-    problem = f"route {route.path!r} has the shape of {first.path!r} at {first.where}"
-    if both and isinstance(route, Endpoint) and isinstance(first, Endpoint):
-        problem += f", which answers {both[0]} too"
-    return Fault(route.where, problem, "remove one of them")
-
-
-def _to_int(segment: str) -> int | None:
-    if segment.isascii() and segment.isdigit() and len(segment) <= _INT_DIGITS:
-        return int(segment)
-    return None
-
-
-_CONVERTERS: dict[str, Callable[[str], Any]] = {
-    "{int}": _to_int,
-    "{str}": lambda segment: segment or None,
-}
+            if foreign := _FOREIGN_PARAMETER.fullmatch(segment):
+                kind = f":{foreign[1]}" if foreign[1] else ""
+                fault(f"segment {segment!r}", f"write {{{foreign[2] or foreign[3]}{kind}}}")
+            elif "{" in segment or "}" in segment:
+                fault(f"segment {segment!r}", "a segment is a text or one {name}")
+            if not segment and not last:
+                fault("two slashes in a row", "write one")
+            shape.append(segment)
+        if _REST not in shape:
+            shape.append(_BELOW if route.below else _END)
+        return shape, names
 
 
 def _find(
@@ -2379,22 +2352,22 @@ def _find(
 ) -> tuple[_Leaf, tuple[Any, ...], str] | None:
     """The leaf below `node` for the segments from `position`: (leaf, values, tail)."""
     if position == len(segments):
-        leaf = node.end or node.below
+        leaf = node.get(_END) or node.get(_BELOW)
         return (leaf, (), "") if leaf else None
     segment = segments[position]
-    if (child := node.literals.get(segment)) and (found := _find(child, segments, position + 1)):
+    if (child := node.get(segment)) and (found := _find(child, segments, position + 1)):
         return found
-    for converter, child in node.parameters.items():
-        value = _CONVERTERS[converter](segment)
-        if value is not None and (found := _find(child, segments, position + 1)):
+    for convert in (_to_int, _to_str):
+        if not (child := node.get(convert)) or (value := convert(segment)) is None:
+            continue
+        if found := _find(child, segments, position + 1):
             leaf, values, tail = found
             return leaf, (value, *values), tail
-    if node.rest is None and node.below is None:
-        return None
-    rest = "/".join(segments[position:])
-    if node.rest and rest:
-        return node.rest, (rest,), ""
-    return (node.below, (), f"/{rest}") if node.below else None
+    if (leaf := node.get(_REST)) and (rest := "/".join(segments[position:])):
+        return leaf, (rest,), ""
+    if leaf := node.get(_BELOW):
+        return leaf, (), "/" + "/".join(segments[position:])
+    return None
 
 
 # ---- Database --------------------------------------------------------------------------------
@@ -3544,22 +3517,22 @@ class StaticFiles:
         }
         self._fingerprints: dict[tuple[int, int], tuple[int, int, str]] = {}
 
-    def url(self, name: str) -> str:
-        """`/files/site.css?v=…`, which changes with the file. Raises NoventaError without it."""
+    def find(self, name: str) -> str | None:
+        """`/files/site.css?v=…`, which changes with the file, if a folder has it."""
+        name = name.lstrip("/")
         for route, folder in self.routes.items():
-            if file := _open_file(folder, "/" + name.lstrip("/")):
-                path = f"{route.path.rstrip('/')}/{name.lstrip('/')}"
+            if file := _open_file(folder, f"/{name}"):
                 with file:
                     fingerprint = self._fingerprint(file, os.fstat(file.fileno()))
-                return f"{quote(path, safe='/')}?v={fingerprint}"
-        raise NoventaError(str(self.missing(_calling_line(), name)))
+                path = quote(f"{route.path.rstrip('/')}/{name}")
+                return f"{path}?v={fingerprint}"
+        return None
 
-    def has(self, name: str) -> bool:
-        """Whether a folder has the file `name`."""
-        files = (_open_file(folder, "/" + name.lstrip("/")) for folder in self.routes.values())
-        if file := next(filter(None, files), None):
-            file.close()
-        return file is not None
+    def url(self, name: str) -> str:
+        """The same. Raises NoventaError where no folder has the file."""
+        if (url := self.find(name)) is None:
+            raise NoventaError(str(self.missing(_calling_line(), name)))
+        return url
 
     def missing(self, where: str, name: str) -> Fault:
         """The fault that no folder has the file `name`."""
@@ -3666,6 +3639,7 @@ _FUNCTIONS = {
 RESERVED = frozenset({*_FUNCTIONS, "children", "instance", "key"})
 _SEEN_BY_MACROS: Any = {*_FUNCTIONS, "instance"}
 _NO_PROPS = RESERVED | {"request", "session", "db", "caller"}
+_OURS = "the name of a template function or an argument of every handler"
 _ERRORS = {*range(400, 600), "4xx", "5xx"}  # keys of a registry's `errors`
 _DEPTH = 50  # components inside each other; more is one that shows itself
 
@@ -3711,16 +3685,16 @@ class CompiledComponent:
             self.label = f"page {component.path!r}"
         self.load = load_function(component)
         self.actions = actions_of(component)
-        self._accepted = _accepted_props(self.load) if self.load else (None, frozenset[str]())
-        self._accepted_by = {name: _accepted_props(act) for name, act in self.actions.items()}
+        of_load = props_of(self.load)
+        self._props = {None: of_load} | {name: props_of(act) for name, act in self.actions.items()}
         self._fits = functools.lru_cache(maxsize=100)(self._judge)
-        self.defaults = _default_props(self.load) if self.load else {}
-        self.guard_taken = _accepted_props(self.guard)[0] if self.guard else None
+        self.defaults = of_load.defaults
+        self.guard_taken = props_of(self.guard).accepted
         self.may_act = True  # a form may be inside: its instances must be told apart
 
     def _judge(self, names: tuple[str, ...], action: str | None) -> bool:
         """Whether props of these names may be given to it, or to an action."""
-        accepted, needed = self._accepted_by[action] if action else self._accepted
+        accepted, needed, _ = self._props[action]
         known = accepted is None or accepted.issuperset(names)
         return known and needed.issubset(names) and _NO_PROPS.isdisjoint(names)
 
@@ -3740,12 +3714,10 @@ class CompiledComponent:
         self, where: str, passed: Set[str], action: str | None = None
     ) -> Iterator[Fault]:
         """What is wrong with props of these names: reserved, missing or unknown ones."""
-        accepted, needed = self._accepted_by[action] if action else self._accepted
+        accepted, needed, _ = self._props[action]
         whose = self.label + (f": its action {action!r}" if action else "")
         for name in sorted(_NO_PROPS & passed):
-            problem = f"{self.label}: the prop {name!r} has the name of a template"
-            problem += " function or an argument of every handler"
-            yield Fault(where, problem, "rename it")
+            yield Fault(where, f"{self.label}: the prop {name!r} has {_OURS}", "rename it")
         for name in sorted(needed - passed):
             remedy = f"give it: component({self.name!r}, {name}=…)"
             yield Fault(where, f"{whose} needs the prop {name!r}", remedy)
@@ -3896,10 +3868,10 @@ class Components:
 def _digest_of_guards(components: Iterable[Component]) -> str:
     """Another one as soon as a guard comes, goes or takes other props: what an older ticket says
     of the components around it is then worth nothing."""
-    guarded = [(c.name, _accepted_props(c.guard)) for c in components if c.guard]
+    guarded = [(c.name, props_of(c.guard)) for c in components if c.guard]
     described = sorted(
         (name, sorted(accepted) if accepted is not None else None, sorted(needed))
-        for name, (accepted, needed) in guarded
+        for name, (accepted, needed, _) in guarded
     )
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:12]
 
@@ -4286,19 +4258,19 @@ def compile_registry(registry: Registry, config: Config) -> tuple[Router, Compon
 
 def wrong_types(registry: Registry) -> list[Fault]:
     """The entries, and the fields of entries, that are of a wrong type."""
-    faults = [*_field_faults(registry)]
-    if faults:
+    if faults := [*_field_faults(registry)]:
         return faults
-    for kind, allowed, expected in (
+    for name, kind, expected in (
         ("components", Component, "a Component"),
         ("routes", Route, "Page, Endpoint, Mount, Static"),
     ):
-        for number, entry in enumerate(getattr(registry, kind)):
-            if isinstance(entry, allowed):
+        for number, entry in enumerate(getattr(registry, name)):
+            if isinstance(entry, kind):
                 faults += _field_faults(entry)
-                continue
-            where, problem = f"{registry.where}: {kind}[{number}]", f"{_shown(entry)} is a"
-            faults.append(Fault(where, f"{problem} {type(entry).__name__}", f"expected {expected}"))
+            else:
+                where = f"{registry.where}: {name}[{number}]"
+                problem = f"{_shown(entry)} is a {type(entry).__name__}"
+                faults.append(Fault(where, problem, f"expected {expected}"))
     return faults
 
 
@@ -4325,12 +4297,9 @@ def template_faults(registry: Registry, components: Components) -> Iterator[Faul
             remedy = "expected a number from 400 to 599, '4xx' or '5xx'"
             yield Fault(registry.where, f"errors has {_shown(status)}", remedy)
     yield from _static_faults(components.static)
-    for page in components.by_page:
-        yield from _parameter_faults(page)
-    for compiled in (*components.by_name.values(), *components.by_page.values()):
-        yield from _declared_faults(compiled)
     yield from components.faults
     for compiled in components.compiled:
+        yield from _props_faults(compiled)
         if compiled.template in components.uses:
             yield from _call_faults(components, compiled)
     for template in components.templates:
@@ -4339,112 +4308,98 @@ def template_faults(registry: Registry, components: Components) -> Iterator[Faul
 
 def link_faults(components: Components, router: Router) -> Iterator[Fault]:
     """The paths in templates that no route answers. Another server might: the start only warns."""
-    links = [
-        (name, *link) for name in components.templates for link in components.uses[name]["link"]
-    ]
-    for template, line, target in sorted(links):
-        path = unquote(re.split(r"[?#]", target)[0])
-        match = router.match(path)
-        if match and (not isinstance(match.route, Static) or components.static.has(match.tail)):
-            continue
-        if match is None and router.other_form(path):
-            continue
-        problem = f"it leads to {path!r}, which no route answers"
-        nearest = did_you_mean(path, router.paths)
-        remedy = f"{nearest} If another server does, write {{{{ '…' }}}}"
-        yield Fault(f"{template}:{line}", problem, remedy)
+    for template in components.templates:
+        for line, target in sorted(components.uses[template]["link"]):
+            path = unquote(re.split(r"[?#]", target)[0])
+            match = router.match(path)
+            if match and not isinstance(match.route, Static):
+                continue
+            if components.static.find(match.tail) if match else router.other_form(path):
+                continue
+            problem = f"it leads to {path!r}, which no route answers"
+            nearest = did_you_mean(path, router.paths)
+            remedy = f"{nearest} If another server does, write {{{{ '…' }}}}"
+            yield Fault(f"{template}:{line}", problem, remedy)
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
+_FIELDS: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(
+        ("components", "models", "routes", "seeds", "guards"), ((list, tuple), "a list")
+    ),
+    **dict.fromkeys(("name", "template", "folder"), (str, _TEXT)),
+    "errors": (Mapping, "a mapping of statuses to templates"),
+    "filters": (Mapping, "a mapping of names to functions"),
+    **dict.fromkeys(("globals", "limits"), (Mapping, _MAPPING)),
+    "logic": (ModuleType | None, "the imported module"),
+    "application": (Callable, "a WSGI application"),
+    "retries": (int, "0 or more"),
+    "writes": (bool, "True or False"),
+}
 
 
-_LIST: tuple[Callable[[Any], bool], str] = _is_list, "a list"
-_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "components": _LIST, "models": _LIST, "routes": _LIST, "seeds": _LIST, "guards": _LIST,
-    "name": (lambda value: isinstance(value, str), _TEXT),
-    "template": (lambda value: isinstance(value, str), _TEXT),
-    "folder": (lambda value: isinstance(value, str), _TEXT),
-    "errors": (lambda value: isinstance(value, Mapping), "a mapping of statuses to templates"),
-    "globals": (lambda value: isinstance(value, Mapping), _MAPPING),
-    "filters": (lambda value: isinstance(value, Mapping), "a mapping of names to functions"),
-    "limits": (lambda value: isinstance(value, Mapping), _MAPPING),
-    "logic": (lambda value: value is None or isinstance(value, ModuleType), "the imported module"),
-    "application": (callable, "a WSGI application"),
-    "retries": (lambda value: isinstance(value, int) and value >= 0, "0 or more"),
-    "writes": (lambda value: isinstance(value, bool), "True or False"),
-}  # fmt: skip
-
-
-def _field_faults(entry: Any) -> Iterator[Fault]:
-    for name, (fits, expected) in _FIELDS.items():
+def _field_faults(entry: Entry) -> Iterator[Fault]:
+    for name, (kind, expected) in _FIELDS.items():
         value = getattr(entry, name, None)
-        if name in entry.__dataclass_fields__ and not fits(value):
+        wrong = not isinstance(value, kind) or (kind is int and value < 0)
+        if wrong and name in entry.__dataclass_fields__:
             yield Fault(entry.where, f"{name} is {_shown(value)}", f"expected {expected}")
     limits = getattr(entry, "limits", None)
     for name, value in limits.items() if isinstance(limits, Mapping) else ():
-        if f"limits.{name}" not in _BY_NAME:
-            known = (n.removeprefix("limits.") for n in _BY_NAME if n.startswith("limits."))
-            yield Fault(entry.where, f"limits has {name!r}", did_you_mean(str(name), known))
+        if name not in _DEFAULT_LIMITS:
+            remedy = did_you_mean(str(name), _DEFAULT_LIMITS)
+            yield Fault(entry.where, f"limits has {name!r}", remedy)
         elif not isinstance(value, int):
             yield Fault(entry.where, f"limits has {name!r}: {value!r}", f"expected {_NUMBER}")
 
 
-def _duplicates(registry: Registry) -> Iterator[Fault]:
-    entries = [(f"component {c.name!r}", c.where) for c in registry.components]
-    for number, seed in enumerate(registry.seeds):
-        entries.append((f"seed {seed_name(seed)!r}", f"{registry.where}: seeds[{number}]"))
+def _repeated(named: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Of names and their places those that were there before: name, place and first place."""
     first: dict[str, str] = {}
-    for entry, where in entries:
-        if entry in first:
-            yield Fault(
-                where, f"{entry} is listed twice, first at {first[entry]}", "remove one of them"
-            )
-        first.setdefault(entry, where)
+    for name, where in named:
+        if name in first:
+            yield name, where, first[name]
+        first.setdefault(name, where)
+
+
+def _duplicates(registry: Registry) -> Iterator[Fault]:
+    named = [(f"component {c.name!r}", c.where) for c in registry.components]
+    for number, seed in enumerate(registry.seeds):
+        named.append((f"seed {seed_name(seed)!r}", f"{registry.where}: seeds[{number}]"))
+    for name, where, first in _repeated(named):
+        yield Fault(where, f"{name} is listed twice, first at {first}", "remove one of them")
+    for name, owner, first in _repeated((t.key, owner) for t, owner in registry.tables.items()):
+        problem = f"table {name!r} is already defined by {first}"
+        yield Fault(owner, problem, "give one of them another __tablename__")
+
+
+def _handlers_of(entry: Entry) -> dict[str, Any]:
+    """The functions that answer for an entry, each as messages call it."""
+    if isinstance(entry, Endpoint):
+        return {"its handler": entry.handler}
+    if not isinstance(entry, Component | Page):
+        return {}
+    handlers = load_function(entry), *actions_of(entry).values()
+    return {name_of(handler): handler for handler in handlers if handler is not None}
 
 
 def _handler_faults(registry: Registry) -> Iterator[Fault]:
-    for component in registry.shown:
-        load = load_function(component)
-        yield from _signature_faults(load, component.where)
-        for action in actions_of(component).values():
-            yield from _signature_faults(action, component.where)
-            yield from _action_faults(action, load)
+    for entry in (*registry.components, *registry.routes):
+        for handler in _handlers_of(entry).values():
+            yield from _signature_faults(handler, entry.where)
     for component in registry.components:
-        yield from _signature_faults(component.guard, component.where)
-    for route in registry.routes:
-        if isinstance(route, Endpoint):
-            yield from _signature_faults(route.handler, route.where)
-        for guard in route.guards:
-            yield from _guard_faults(guard, route.where)
-    for guard in registry.guards:
-        yield from _guard_faults(guard, registry.where)
-
-
-def view_args_faults(routes: Sequence[Route]) -> Iterator[Fault]:
-    """Handlers that do not take what their path gives, or need what it does not give."""
-    for route in routes:
-        handlers: dict[str, Any] = {}
-        if isinstance(route, Endpoint):
-            handlers = {"its handler": route.handler}
-        elif isinstance(route, Page):
-            known = filter(None, (load_function(route), *actions_of(route).values()))
-            handlers = {name_of(handler): handler for handler in known}
-        passed = {match[1] for match in _PARAMETER.finditer(str(route.path))}
-        for whose, handler in handlers.items():
-            accepted, needed = _accepted_props(handler)
-            problem = f"route {route.path!r}: {whose}"
-            for name in sorted(needed - passed):
-                remedy = f"add {{{name}}} to the path, or a default"
-                yield Fault(route.where, f"{problem} needs {name!r}", remedy)
-            for name in sorted(passed - accepted) if accepted is not None else ():
-                remedy = "add it as a parameter, or **view_args"
-                yield Fault(route.where, f"{problem} does not take {name!r}", remedy)
+        if component.guard is not None:
+            yield from _signature_faults(component.guard, component.where)
+    guards = [(registry.where, guard) for guard in registry.guards]
+    guards += [(route.where, guard) for route in registry.routes for guard in route.guards]
+    for where, guard in guards:
+        faults = [*_signature_faults(guard, where)]
+        yield from faults
+        for name in sorted(props_of(guard).needed) if not faults else ():
+            problem = f"{name_of(guard)} needs {name!r}, which a guard is not given"
+            yield Fault(place_of(guard), problem, "give it a default")
 
 
 def _signature_faults(function: Any, where: str) -> Iterator[Fault]:
-    if function is None:
-        return
     if not callable(function):
         yield Fault(where, f"{_shown(function)} is no function", "give the function itself")
         return
@@ -4460,57 +4415,61 @@ def _signature_faults(function: Any, where: str) -> Iterator[Fault]:
         )
 
 
-def _guard_faults(guard: Any, where: str) -> Iterator[Fault]:
-    faults = [*_signature_faults(guard, where)]
-    yield from faults
-    for name in sorted(_accepted_props(guard)[1]) if not faults else ():
-        problem = f"{name_of(guard)} needs {name!r}, which a guard is not given"
-        yield Fault(place_of(guard), problem, "give it a default")
+def _props_faults(compiled: CompiledComponent) -> Iterator[Fault]:
+    """Props with names of ours; and those that an action is given too, but does not take."""
+    load = compiled.load
+    accepted, needed, defaults = props_of(load)
+    for name in sorted(_NO_PROPS & (needed | defaults.keys())):
+        problem = f"prop {name!r} of {compiled.label} is {_OURS}"
+        yield Fault(place_of(load), problem, "rename it")
+    for action in compiled.actions.values():
+        taken = props_of(action).accepted
+        missing = sorted((accepted or frozenset()) - taken) if taken is not None else []
+        for name in missing[:1]:
+            problem = f"{action.__name__} does not take the prop {name!r} of load_template_context"
+            yield Fault(place_of(action), problem, "add it, or **props")
 
 
-def _action_faults(action: Handler, load: Handler | None) -> Iterator[Fault]:
-    """An action gets the props that its component was shown with, so it must take them."""
-    declared = _accepted_props(load)[0] if load else None
-    accepted = _accepted_props(action)[0]
-    missing = sorted((declared or frozenset()) - accepted) if accepted is not None else []
-    if missing:
-        yield Fault(
-            place_of(action),
-            f"{action.__name__} does not take the prop {missing[0]!r} of load_template_context",
-            "add it, or **props",
-        )
+def view_args_faults(routes: Sequence[Route]) -> Iterator[Fault]:
+    """Handlers that do not take what their path gives, or need what it does not give; and names
+    that a page's template could not see."""
+    for route in routes:
+        passed = {match[1] for match in _PARAMETER.finditer(str(route.path))}
+        for name in sorted(passed & _NO_PROPS) if isinstance(route, Page) else ():
+            problem = f"parameter {name!r} of {route.path!r} is {_OURS}"
+            yield Fault(route.where, problem, "rename it")
+        for whose, handler in _handlers_of(route).items():
+            accepted, needed, _ = props_of(handler)
+            problem = f"route {route.path!r}: {whose}"
+            for name in sorted(needed - passed):
+                remedy = f"add {{{name}}} to the path, or a default"
+                yield Fault(route.where, f"{problem} needs {name!r}", remedy)
+            for name in sorted(passed - accepted) if accepted is not None else ():
+                remedy = "add it as a parameter, or **view_args"
+                yield Fault(route.where, f"{problem} does not take {name!r}", remedy)
 
 
 def _model_faults(registry: Registry) -> Iterator[Fault]:
+    classes: list[type] = []
     for model, where in registry.listed_models():
-        if not any(True for _ in _tables_of(model)):
+        classes += mapped_classes(model)
+        if not [*_tables_of(model)]:
             shown = model.__name__ if isinstance(model, ModuleType | type) else _shown(model)
             remedy = "list a models module, a class, a Table, a Base or a MetaData"
             yield Fault(where, f"models entry {shown} has no table", remedy)
-    yield from _mapper_faults(registry)
-    names: dict[str, str] = {}
+    listed: dict[orm.Mapper[Any], None] = dict.fromkeys(
+        orm.class_mapper(cls, configure=False) for cls in classes
+    )
+    mappers = listed | dict.fromkeys(m for mapper in listed for m in mapper.registry.mappers)
+    yield from _mapper_faults(mappers)
     for table, owner in registry.tables.items():
-        if table.key in names:
-            yield Fault(
-                owner,
-                f"table {table.key!r} is already defined by {names[table.key]}",
-                "give one of them another __tablename__",
-            )
-        names.setdefault(table.key, owner)
         yield from _foreign_key_faults(table, owner, registry.tables)
-    yield from _unlisted_tables(registry)
+    yield from _unlisted_tables(registry, mappers)
 
 
-def _mappers(registry: Registry) -> dict[orm.Mapper[Any], None]:
-    """Those of every listed class, then the others of their Bases."""
-    classes = (cls for model, _ in registry.listed_models() for cls in mapped_classes(model))
-    listed = dict.fromkeys(map(_mapper_of, classes))
-    return listed | dict.fromkeys(other for mapper in listed for other in mapper.registry.mappers)
-
-
-def _mapper_faults(registry: Registry) -> Iterator[Fault]:
+def _mapper_faults(mappers: Iterable[orm.Mapper[Any]]) -> Iterator[Fault]:
     """Relationships that cannot be resolved: of each Base the first, for there it ends."""
-    mappers, told = _mappers(registry), set[str]()
+    told = set[str]()
     for mapper in mappers:
         try:
             mapper.registry.configure(cascade=True)
@@ -4527,13 +4486,13 @@ def _mapper_faults(registry: Registry) -> Iterator[Fault]:
             yield Fault(_full_name(failed.class_), message, remedy)
 
 
-def _unlisted_tables(registry: Registry) -> Iterator[Fault]:
+def _unlisted_tables(registry: Registry, mappers: Iterable[orm.Mapper[Any]]) -> Iterator[Fault]:
     """Tables beside those that are listed: queries would find them, migrations would not."""
-    beside: dict[sa.MetaData, str] = {}
+    owners: dict[sa.MetaData, str] = {}
     for table, owner in registry.tables.items():
-        beside.setdefault(table.metadata, owner)
-    names = {t: _full_name(mapper.class_) for mapper in _mappers(registry) for t in mapper.tables}
-    for metadata, owner in beside.items():
+        owners.setdefault(table.metadata, owner)
+    names = {t: _full_name(mapper.class_) for mapper in mappers for t in mapper.tables}
+    for metadata, owner in owners.items():
         for table in metadata.tables.values():
             if table not in registry.tables:
                 problem = f"table {table.key!r} is in the MetaData of {owner}, but not listed"
@@ -4546,21 +4505,17 @@ def _foreign_key_faults(
     table: sa.Table, owner: str, known: Mapping[sa.Table, str]
 ) -> Iterator[Fault]:
     for key in table.foreign_keys:
+        where = f"{owner}.{key.parent.name}"
         try:
             target = key.column.table
         except sa.exc.NoReferenceError:
-            yield Fault(
-                f"{owner}.{key.parent.name}",
-                f"its Base knows no {key.target_fullname!r}, to which ForeignKey points",
-                "across Bases give the column, not its name: ForeignKey(User.id)",
-            )
+            problem = f"its Base knows no {key.target_fullname!r}, to which ForeignKey points"
+            remedy = "across Bases give the column, not its name: ForeignKey(User.id)"
+            yield Fault(where, problem, remedy)
             continue
         if target not in known and target.metadata is not table.metadata:
-            yield Fault(
-                f"{owner}.{key.parent.name}",
-                f"it refers to table {target.key!r}, which is not registered",
-                "list the module that defines it under models",
-            )
+            problem = f"it refers to table {target.key!r}, which is not registered"
+            yield Fault(where, problem, "list the module that defines it under models")
 
 
 def _seed_faults(registry: Registry) -> Iterator[Fault]:
@@ -4578,39 +4533,21 @@ _PRIVATE = ("config.yaml", "registry.py", "wsgi.py", "secret.key")
 
 def _static_faults(static: StaticFiles) -> Iterator[Fault]:
     """The routes whose folder does not exist, or holds what visitors must not see."""
+    config = static.config
+    own = [config.root / name for name in _PRIVATE]
+    if config.database_url.get_backend_name() == "sqlite" and not config.in_memory:
+        file = str(config.database_url.database)
+        own.append(Path(file.removeprefix("file:").partition("?")[0]))
     for route, folder in static.routes.items():
         if not Path(folder).is_dir():
             yield Fault(route.where, f"folder {route.folder!r} does not exist", "make it")
-        elif name := _private_file(static, Path(folder)):
-            problem = f"folder {route.folder!r} holds {name}, which visitors could read"
-            yield Fault(route.where, problem, "put what is for them into a folder of its own")
-
-
-def _private_file(static: StaticFiles, folder: Path) -> str | None:
-    """The name of a file below `folder` that a project does not show."""
-    paths = [static.config.root / name for name in _PRIVATE]
-    paths += [folder / name for name in _PRIVATE if (folder / name).exists()]
-    url = static.config.database_url
-    if url.get_backend_name() == "sqlite" and not static.config.in_memory:
-        paths.append(Path(str(url.database).removeprefix("file:").partition("?")[0]))
-    return next((p.name for p in paths if p.resolve().is_relative_to(folder)), None)
-
-
-def _parameter_faults(page: Page) -> Iterator[Fault]:
-    names = {match[1] for match in _PARAMETER.finditer(str(page.path))}
-    for name in sorted(names & _NO_PROPS):
-        problem = f"parameter {name!r} of {page.path!r} is the name of a template function"
-        problem += " or an argument of every handler"
-        yield Fault(page.where, problem, "rename it")
-
-
-def _declared_faults(compiled: CompiledComponent) -> Iterator[Fault]:
-    load = compiled.load
-    declared = {parameter.name for parameter in _parameters(load)[3:]} if load else set()
-    for name in sorted(_NO_PROPS & declared):
-        problem = f"prop {name!r} of {compiled.label} is the name of a template"
-        problem += " function or an argument of every handler"
-        yield Fault(place_of(load), problem, "rename it")
+            continue
+        others = (Path(folder, name) for name in _PRIVATE)
+        for path in (*own, *filter(Path.exists, others)):
+            if path.resolve().is_relative_to(folder):
+                problem = f"folder {route.folder!r} holds {path.name}, which visitors could read"
+                yield Fault(route.where, problem, "put what is for them into a folder of its own")
+                break
 
 
 def _call_faults(components: Components, owner: CompiledComponent) -> Iterator[Fault]:
@@ -4637,7 +4574,7 @@ def _use_faults(components: Components, template: str) -> Iterator[Fault]:
             where = f"{template}:{line}"
             yield from components.by_name[name].props_faults(where, frozenset(passed))
     for line, name in sorted(uses["static"]):
-        if not components.static.has(name):
+        if not components.static.find(name):
             yield components.static.missing(f"{template}:{line}", name)
 
 

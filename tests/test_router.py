@@ -48,6 +48,8 @@ def faults_of(*routes):
         ("/docs/{rest:path}", "/docs/a//b/", {"rest": "a//b/"}),
         ("/{a}/{b}/", "/1/2/", {"a": "1", "b": "2"}),
         ("/{rest:path}", "/a", {"rest": "a"}),
+        ("/a/*", "/a/*", {}),
+        ("/a/{name}", "/a/{int}", {"name": "{int}"}),
     ],
 )
 def test_a_path_finds_its_route_and_parameters(route, path, view_args):
@@ -74,6 +76,8 @@ def test_a_path_finds_its_route_and_parameters(route, path, view_args):
         ("/docs/{rest:path}", "/docs"),
         ("/docs/{rest:path}", "/docs/"),
         ("/a/{b}/c", "/a//c"),
+        ("/a/*", "/a/b"),
+        ("/a/{id:int}", "/a/{int}"),
     ],
 )
 def test_another_path_finds_nothing(route, path):
@@ -291,6 +295,7 @@ def test_two_mounts_of_one_place_are_a_fault():
         (endpoint("/a", methods="GET"), "methods is 'GET'; expected a list like"),
         (endpoint("/a", methods=[]), "methods is []; expected a list like"),
         (endpoint("/a", methods=5), "methods is 5; expected a list like"),
+        (endpoint("/a", methods=["GET", 5]), "methods is ['GET', 5]; expected a list like"),
         (endpoint("/a", methods=["GET POST"]), "methods is ['GET POST']; expected a list like"),
         (endpoint("/a", methods=["GET\r\nX: y"]), "expected a list like"),
         (
