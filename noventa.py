@@ -3474,7 +3474,7 @@ def report_forgotten_commit(context: RequestContext, handler: Handler | None) ->
     """
     rows = context.scope.uncommitted()
     if rows and (workbench := context.request.app.workbench):
-        workbench.note_forgotten(context, handler, rows)
+        workbench.recorder.note_forgotten(context, handler, rows)
     context.session.settle(keep=not rows)
     if rows:
         context.scope.rollback()
@@ -4837,7 +4837,7 @@ class Responder:
         log.warning("refused %s: %s (%d)%s", what, reason, status, end, exc_info=fault)
         shown = self._debug_page(context, fault, status) if fault is not None else None
         if self.workbench is not None:
-            self.workbench.note_refusal(reason)
+            self.workbench.recorder.note_refusal(reason)
         answer = shown or self.error(context, status, message if self._debug else None)
         for name, value in {**rejection.headers, "X-Noventa-Refused": reason}.items():
             answer.headers[name] = value
@@ -5113,7 +5113,7 @@ class App:
         request.app = self
         context = RequestContext(request, self.sessions.open(request), scope, not scope.writes)
         if self.workbench is not None:
-            return self.workbench.respond(context, self._respond)
+            return self.workbench.recorder.respond(context, self._respond)
         return self._respond(context)
 
     @contextmanager

@@ -51,7 +51,7 @@ import time
 import traceback
 import uuid
 import warnings
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
@@ -59,7 +59,7 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from types import FrameType, ModuleType, TracebackType
+from types import FrameType, ModuleType
 from typing import Any, NamedTuple, TextIO
 from urllib.parse import quote
 
@@ -901,37 +901,20 @@ def _own_lines(error: BaseException, root: Path) -> list[str]:
     called the first; empty where no line is the project's."""
     lines, callers, others, has_own = list[str](), list[str](), 0, False
     for number, link in enumerate(_chain(error)):
-        frames = [*_frames_with_places(link, root)]
-        own = [(where, summary) for where, summary in frames if where]
-        others += len(frames) - len(own)
+        steps = _frames(link, root)
+        own = [step for step in steps if step.own]
+        others += len(steps) - len(own)
         text = "".join(traceback.format_exception_only(link)).rstrip()
         lines += ("from " * (number > 0) + text).split("\n")
         if own:
-            where, summary = own.pop()
-            shown = traceback.StackSummary.from_list([summary]).format()[0]
-            lines += [where, *shown.rstrip().split("\n")[1:]]
-            has_own = True
+            last, has_own = own.pop(), True
+            shown = traceback.StackSummary.from_list([last.summary]).format()[0]
+            lines += [last.where, *shown.rstrip().split("\n")[1:]]
             if number == 0:
-                callers = [*dict.fromkeys(one for one, _ in own[::-1] if one != where)]
+                places = [step.where for step in own[::-1] if step.where != last.where]
+                callers = [*dict.fromkeys(places)]
     called = f"called by {', '.join(callers[:3])}; " if callers else ""
     return [*lines, f"{called}{others + len(callers[3:])} more, --verbose"] if has_own else []
-
-
-def _frames_with_places(
-    error: BaseException, root: Path
-) -> Iterator[tuple[str, traceback.FrameSummary]]:
-    """Each frame of a traceback, with its place in the project or an empty text."""
-    frames = traceback.walk_tb(error.__traceback__)
-    summaries = traceback.extract_tb(error.__traceback__)
-    for (frame, line), summary in zip(frames, summaries, strict=True):
-        where, name = _line_of(frame, line, root), frame.f_code.co_name
-        if template := frame.f_globals.get("__jinja_template__"):
-            in_template = template.filename, template.get_corresponding_lineno(line), name
-            yield where, traceback.FrameSummary(*in_template)
-        elif "__jinja_exception__" in frame.f_globals:  # its columns are not the template's
-            yield where, traceback.FrameSummary(summary.filename, line, name)
-        else:
-            yield where, summary
 
 
 _SENT: ContextVar[list[str] | None] = ContextVar("noventa_sent", default=None)
@@ -4772,15 +4755,34 @@ class Statement:
 _WRITING = {"INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE"}
 
 
+def _alike(statements: Iterable[Statement]) -> list[list[Statement]]:
+    """The same statements of one line together, in the order of the first of them."""
+    found: dict[tuple[str, str], list[Statement]] = {}
+    for one in statements:
+        found.setdefault((one.text, one.where), []).append(one)
+    return [*found.values()]
+
+
+def _repeated(statements: Iterable[Statement]) -> list[list[Statement]]:
+    """Those that one line sent again and again, most often first."""
+    often = [same for same in _alike(statements) if len(same) >= _REPEATED]
+    return sorted(often, key=len, reverse=True)
+
+
 @dataclass(eq=False)
 class Part:
     """A page, guard, component or action while it ran, with what ran inside."""
 
     name: str
-    started: float
+    started: float = field(default_factory=time.perf_counter)
     ended: float = 0.0
     inside: list[Part] = field(default_factory=list)
     statements: list[Statement] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """With what ran inside."""
+        return self.ended - self.started
 
     def walk(self) -> Iterator[Part]:
         """This part and all inside it, in order."""
@@ -4794,28 +4796,28 @@ class Trail(list[str]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.root = Part("", time.perf_counter())
+        self.root = Part("")
         self.open = [self.root]
 
     def append(self, name: str) -> None:
         """A part begins."""
         super().append(name)
-        part = Part(name, time.perf_counter())
+        part = Part(name)
         self.open[-1].inside.append(part)
         self.open.append(part)
 
     def pop(self, index: Any = -1) -> str:
         """The innermost part has ended."""
-        self.end(len(self.open) - 1)
-        return super().pop(index)
+        name = super().pop(index)
+        self.end(len(self) + 1)
+        return name
 
     def __delitem__(self, index: Any) -> None:
         super().__delitem__(index)
         self.end(len(self) + 1)
 
     def __setitem__(self, index: Any, names: Any) -> None:
-        self.end(1)
-        super().clear()
+        del self[:]
         for name in names:
             self.append(name)
 
@@ -4827,20 +4829,22 @@ class Trail(list[str]):
         del self.open[depth:]
 
 
+@dataclass(eq=False)
 class Record:
     """A request that was answered, as the workbench shows it."""
 
-    def __init__(self, number: int, context: RequestContext) -> None:
-        self.number, self.at = number, datetime.datetime.now()
-        self.what = described(context.request.environ)
-        self.trail = Trail()
-        self.statements: list[Statement] = []  # all that was sent, in order
-        self.status, self.headers = 0, list[tuple[str, str]]()
-        self.asked: dict[str, str] = {}
-        self.session: list[str] = []
-        self.refused = ""  # why, in one word
-        self.endings: list[str] = []  # commits and rollbacks that ended a transaction
-        self.forgotten: list[Forgotten] = []
+    number: int
+    what: str
+    at: datetime.datetime = field(default_factory=datetime.datetime.now)
+    trail: Trail = field(default_factory=Trail)
+    statements: list[Statement] = field(default_factory=list)  # all that was sent, in order
+    status: int = 0
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    asked: dict[str, str] = field(default_factory=dict)
+    session: list[str] = field(default_factory=list)
+    refused: str = ""  # why, in one word
+    endings: list[str] = field(default_factory=list)  # commits and rollbacks of transactions
+    forgotten: list[Forgotten] = field(default_factory=list)
 
     @property
     def parts(self) -> list[Part]:
@@ -4848,25 +4852,9 @@ class Record:
         return [*self.trail.root.walk()][1:]
 
     @property
-    def milliseconds(self) -> float:
-        """From the first look at the request to the whole answer."""
-        return 1000 * (self.trail.root.ended - self.trail.root.started)
-
-    @property
-    def in_database(self) -> float:
-        """Milliseconds of all statements."""
-        return 1000 * sum(one.seconds for one in self.statements)
-
-    @property
     def tone(self) -> str:
         """The class of its status."""
         return "bad" if self.status >= 500 else "warn" if self.status >= 400 else "good"
-
-    @property
-    def repeated(self) -> list[tuple[int, Statement]]:
-        """Those that one line sent again and again, most often first, with how often."""
-        often = [same for same in _alike(self.statements) if len(same) >= _REPEATED]
-        return [(len(same), same[0]) for same in sorted(often, key=len, reverse=True)]
 
 
 @dataclass(eq=False)
@@ -4881,106 +4869,32 @@ class Forgotten:
     flashes: list[str]  # messages that went with it
 
 
-@dataclass(eq=False)
-class Group:
-    """Parts of one name that ran one after another in the same part, as one line of the tree."""
-
-    name: str
-    depth: int
-    begins: float  # per cent of the request's time
-    takes: float
-    times: int = 0
-    seconds: float = 0.0
-    statements: list[Statement] = field(default_factory=list)
-
-    @property
-    def milliseconds(self) -> float:
-        """Of all its parts, with what ran inside."""
-        return 1000 * self.seconds
-
-    @property
-    def told(self) -> list[tuple[int, float, int | None, Statement]]:
-        """Each statement once: how often, seconds and rows of all, and the first of them."""
-        return [
-            (
-                len(same),
-                sum(one.seconds for one in same),
-                _sum_of(one.rows for one in same),
-                same[0],
-            )
-            for same in _alike(self.statements)
-        ]
-
-    @property
-    def repeats(self) -> bool:
-        """Whether it sends the same again and again."""
-        return any(times >= _REPEATED for times, *_ in self.told)
-
-
-def _alike(statements: Iterable[Statement]) -> list[list[Statement]]:
-    """The same statements of one line together, in the order of the first of them."""
-    found: dict[tuple[str, str], list[Statement]] = {}
-    for one in statements:
-        found.setdefault((one.text, one.where), []).append(one)
-    return [*found.values()]
-
-
-def _sum_of(numbers: Iterable[int | None]) -> int | None:
-    known = [number for number in numbers if number is not None]
-    return sum(known) if known else None
-
-
-def _grouped(record: Record) -> list[Group]:
-    """The tree of a request, with twenty rows as one line."""
-    groups: list[Group] = []
-    start, whole = record.trail.root.started, record.milliseconds / 1000 or 1.0
-
-    def add(parts: Sequence[Part], depth: int) -> None:
-        for name, found in itertools.groupby(parts, key=lambda part: part.name):
-            same = [*found]
-            begins, ends = same[0].started - start, same[-1].ended - start
-            group = Group(name, depth, 100 * begins / whole, 100 * (ends - begins) / whole)
-            groups.append(group)
-            for part in same:
-                group.times += 1
-                group.seconds += part.ended - part.started
-                group.statements += part.statements
-            add([inner for part in same for inner in part.inside], depth + 1)
-
-    add(record.trail.root.inside, 0)
-    return groups
-
-
-class Workbench:
-    """The pages at /_noventa/, and what debug adds to those of the application."""
-
-    path = "/_noventa"
+class Recorder:
+    """What is kept of the requests to an application: what ran, what was sent and what was lost."""
 
     def __init__(self, app: App) -> None:
-        self.app = app
+        self._config = app.config
         self.records: deque[Record] = deque(maxlen=_KEPT)
+        self.notices: deque[Forgotten] = deque(maxlen=_MOST_NOTICES)  # for the next page
         self._numbers = itertools.count(1)
         self._now: ContextVar[Record | None] = ContextVar("noventa_record", default=None)
-        self._notices: deque[Forgotten] = deque(maxlen=_MOST_NOTICES)  # for the next page
-        self._templates = _workbench_templates()
-        self._templates.filters["ms"] = _milliseconds
-        self._templates.filters["type"] = _type_name
-        self._templates.filters["counted"] = _counted
         self._files = {route.path for route in app.registry.routes if isinstance(route, Static)}
-        app.jinja.globals["workbench"] = self.link
         engine = app.database.engine
         event.listen(engine, "before_cursor_execute", self._before_statement)
         event.listen(engine, "after_cursor_execute", self._after_statement)
         for ending in ("commit", "rollback"):
             event.listen(engine, ending, partial(self._note_ending, ending))
 
-    # What it sees of a request.
+    @property
+    def now(self) -> Record | None:
+        """That of the request that is being answered."""
+        return self._now.get()
 
     def respond(
         self, context: RequestContext, answer: Callable[[RequestContext], Answer]
     ) -> Answer:
         """The answer to a request, which is kept to be looked at."""
-        record = Record(next(self._numbers), context)
+        record = Record(next(self._numbers), described(context.request.environ))
         context.trail = record.trail
         token = self._now.set(record)
         try:
@@ -4988,25 +4902,24 @@ class Workbench:
         finally:
             self._now.reset(token)
             record.trail.end(0)
-        of_ours = context.request.environ.get("PATH_INFO", "").startswith(self.path)
+        of_ours = context.request.environ.get("PATH_INFO", "").startswith(Workbench.path)
         if not of_ours and not self._files.intersection(record.trail[:1]):
             self._keep(record, context, answered)
         return answered
 
     def _keep(self, record: Record, context: RequestContext, answered: Answer) -> None:
         request, session = context.request, context.session
-        hide, environ = self._hider(request), request.environ
-        pairs = environ.get("HTTP_COOKIE", "").split(";")
-        cookies = [pair.partition("=")[0].strip() for pair in pairs]
+        hide, environ = _hider(self._config, request), request.environ
         record.status = int(answered.status[:3])
         record.headers = [
             (name, "hidden" if name == "Set-Cookie" else hide(value))
             for name, value in answered.headerlist
         ]
+        cookies = [f"{name}, hidden" for name, _ in _cookies(request) if name]
         record.asked = {
             "Query": hide(environ.get("QUERY_STRING", "")) or "none",
             "Accept": environ.get("HTTP_ACCEPT", "none"),
-            "Cookies": ", ".join(f"{name}, hidden" for name in cookies if name) or "none",
+            "Cookies": ", ".join(cookies) or "none",
         }
         record.session = sorted(session) if session.touched else []
         for one in record.statements:
@@ -5015,12 +4928,12 @@ class Workbench:
 
     def _before_statement(self, *sent: Any) -> None:
         _, _, text, parameters, context, _ = sent
-        record = self._now.get()
+        record = self.now
         if record is None or len(record.statements) >= _MOST_STATEMENTS:
             return
-        tables = _tables_of(context)
+        where, tables = _asking_line(self._config.root), _tables_of(context)
         shown = _BRIEF.repr(parameters)
-        one = Statement(text[:_LONGEST], shown, self.asking_line(), tables, time.perf_counter())
+        one = Statement(text[:_LONGEST], shown, where, tables, time.perf_counter())
         record.statements.append(one)
         record.trail.open[-1].statements.append(one)
         context.noventa_statement = one
@@ -5034,42 +4947,17 @@ class Workbench:
             rows = cursor.rowcount if fetched is None else len(fetched)
             one.rows = rows if rows >= 0 else None
 
-    def _note_ending(self, ending: str, connection: Any) -> None:
-        record = self._now.get()
-        if record is not None:
+    def _note_ending(self, ending: str, _: sa.Connection) -> None:
+        if record := self.now:
             record.endings.append(ending)
-
-    def asking_line(self) -> str:
-        """`pages/index.html:7`: the line of the project that is running now."""
-        frame: FrameType | None = sys._getframe(1)
-        while frame:
-            if where := _line_of(frame, frame.f_lineno, self.app.config.root):
-                return where
-            frame = frame.f_back
-        return ""
-
-    # What it adds to the pages of the application.
-
-    @jinja2.pass_context
-    def link(self, context: jinja2.runtime.Context) -> Markup:
-        """A small link from a page to its request, for the foot of a layout."""
-        record = self._now.get()
-        if record is None:
-            return Markup()
-        url = context["url"](f"{self.path}/requests/{record.number}")
-        spent = _milliseconds(1000 * (time.perf_counter() - record.trail.root.started))
-        count = _counted(len(record.statements), "statement")
-        return Markup(
-            '<aside aria-label="Noventa, in debug"><a class="noventa" href="{}">{} · {}</a></aside>'
-        ).format(url, spent, count)
 
     def note_forgotten(
         self, context: RequestContext, handler: Callable[..., Any] | None, rows: Sequence[str]
     ) -> None:
         """Keeps what `handler` (None: it raised) leaves without commit, before it is lost."""
-        if (record := self._now.get()) is None:
+        if (record := self.now) is None:
             return
-        hide, session = self._hider(context.request), context.session
+        hide, session = _hider(self._config, context.request), context.session
         sent = {" ".join(one.text.split())[:60]: hide(one.parameters) for one in record.statements}
         flashes = session.state["flashes"][session.settled :] if session.touched else []
         forgotten = Forgotten(
@@ -5081,214 +4969,34 @@ class Workbench:
             [text for text, _ in flashes],
         )
         record.forgotten.append(forgotten)
-        self._notices.append(forgotten)
-
-    def with_notices(self, context: RequestContext, html: str) -> str:
-        """A page with what was not committed before it, in this request or before a redirect."""
-        if not self._notices:
-            return html
-        notices = [self._notices.popleft() for _ in range(len(self._notices))]
-        template = self._templates.get_template("notice.html")
-        return inserted(html, template.render(notices=notices, at=context.url(self.path)))
-
-    def error_page(self, context: RequestContext, error: BaseException, status: int) -> Answer:
-        """What went wrong: its cure, the project's own lines with their values, the rest folded."""
-        context.scope.remove()  # whose objects cannot load anything more: a repr() sends no SQL
-        hide, record = self._hider(context.request), self._now.get()
-        chain = [(hide(_exception_line(one)), self._steps(one, hide)) for one in _chain(error)]
-        statement = getattr(error, "statement", None)
-        what, trail = described(context.request.environ), " > ".join(context.trail)
-        report = [chain[0][0], f"{what}, in {trail or '?'}"]
-        report += [f"  {step.where}\n    {step.text}" for step in chain[0][1] if step.own]
-        versions = self._versions()
-        report.append(", ".join(f"{name} {version}" for name, version in versions))
-        return self._page(
-            context, "error.html", status,
-            title=http.HTTPStatus(status).phrase,
-            what=what,
-            trail=[*context.trail],
-            exception=chain[0][0],
-            cure=self._cure(error),
-            chain=[(name, _folded(steps)) for name, steps in chain],
-            statement=hide(statement[:_LONGEST]) if statement else None,
-            parameters=hide(_BRIEF.repr(getattr(error, "params", None))),
-            asked=self._asked(context, hide),
-            versions=versions,
-            number=record.number if record else 0,
-            report="\n".join(report),
-        )  # fmt: skip
+        self.notices.append(forgotten)
 
     def note_refusal(self, reason: str) -> None:
         """Keeps why a request was refused, for its page."""
-        if record := self._now.get():
+        if record := self.now:
             record.refused = reason
 
-    def explains(self, context: RequestContext, status: int) -> bool:
-        """Whether we know more of an error than the application's page for it: why a request was
-        refused, or which routes there are."""
-        record = self._now.get()
-        return bool(record and record.refused) or (status == 404 and not context.trail)
 
-    def status_page(self, context: RequestContext, shown: Mapping[str, Any]) -> Answer:
-        """An error that is no exception: what was refused and why, or which routes there are."""
-        record, routes = self._now.get(), self.app.registry.routes
-        reason = record.refused if record else ""
-        nearest: list[str] = []
-        if shown["status"] == 404:
-            asked = context.request.path_info
-            paths = [_filled(str(route.path), asked) for route in routes]
-            nearest = difflib.get_close_matches(asked, paths, n=1)
-        return self._page(
-            context, "status.html", shown["status"],
-            title=shown["title"], message=self._hider(context.request)(shown["message"]),
-            what=described(context.request.environ), trail=[*context.trail], reason=reason,
-            remedy=_REMEDIES.get(reason, ""),
-            nearest=[(path, context.url(path)) for path in nearest],
-            routes=[(route.path, _target_of(route)) for route in routes],
-        )  # fmt: skip
-
-    def _asked(self, context: RequestContext, hide: Callable[[str], str]) -> dict[str, str]:
-        """What a handler could see of the request, secrets hidden."""
-        request, session = context.request, context.session
-        parts = {
-            "View args": request.view_args,
-            "Query": request.environ.get("QUERY_STRING") or {},
-            "Form": dict(_posted_fields(request)),
-            "Session": dict(session) if session.touched else {},
-        }
-        return {name: hide(_BRIEF.repr(part)) if part else "none" for name, part in parts.items()}
-
-    def _versions(self) -> list[tuple[str, str]]:
-        dialect = self.app.database.engine.dialect
-        server = ".".join(map(str, getattr(dialect, "server_version_info", None) or ("?",)))
-        return [
-            ("Noventa", __version__), ("Python", platform.python_version()),
-            ("SQLAlchemy", sa.__version__), (dialect.name, server),
-        ]  # fmt: skip
-
-    def _steps(self, error: BaseException, hide: Callable[[str], str]) -> list[Step]:
-        """The frames of a traceback, the innermost first."""
-        steps: list[Step] = []
-        link = error.__traceback__
-        while link:
-            frame, line = link.tb_frame, link.tb_lineno
-            where, file = _line_of(frame, line, self.app.config.root), frame.f_code.co_filename
-            linecache.checkcache(file)
-            steps.append(
-                Step(
-                    where or f"{'/'.join(Path(file).parts[-2:])}:{line}", frame.f_code.co_name,
-                    line, bool(where), "__jinja_exception__" in frame.f_globals,
-                    _source(file, line, hide), _spot(link), _values(frame, hide) if where else {},
-                )
-            )  # fmt: skip
-            link = link.tb_next
-        return steps[::-1]
-
-    def _cure(self, error: BaseException) -> tuple[str, str, str] | None:
-        """A heading, a sentence and a command or line of code, where the remedy is known."""
-        if isinstance(error, sa.exc.IntegrityError):
-            refers = "foreign key" in str(error.orig).lower()
-            return _DELETE_FIRST if refers else _ANSWER_422
-        if isinstance(error, sa.exc.DBAPIError) and _LACKING.search(str(error.orig)):
-            mismatch = revision_mismatch(self.app.config, self.app.database.engine)
-            if mismatch:
-                return "The database is behind the models", mismatch, "python -m noventa migrate"
-            return (
-                "No migration makes this yet",
-                "The models have what the database lacks. Write the migration, then apply it.",
-                _MAKE_REVISION,
-            )
-        name, known = _misspelt(error)
-        if isinstance(error, jinja2.UndefinedError) and name in _UNSEEN:
-            return f"There is no {name!r} here", _UNSEEN[name], ""
-        if known:
-            remedy = did_you_mean(name, known)
-            return f"There is no {name!r} here", f"{remedy[:1].upper()}{remedy[1:]}", ""
-        return None
-
-    def _hider(self, request: Request) -> Callable[[str], str]:
-        """A function that takes secrets out of a text; the longest first, as it may contain a
-        shorter one."""
-        secrets_ = sorted({*self._secrets(request)} - {""}, key=len, reverse=True)
-
-        def hide(text: str) -> str:
-            for secret in secrets_:
-                text = text.replace(secret, "…")
-            return text
-
-        return hide
-
-    def _secrets(self, request: Request) -> Iterator[str]:
-        config = self.app.config
-        yield from config["secret_keys"]
-        if password := config.database_url.password:
-            yield from (password, quote(password, safe=""))
-        pairs = request.environ.get("HTTP_COOKIE", "").split(";")
-        cookies = [pair.partition("=")[2].strip(" \t") for pair in pairs]
-        cookies += request.__dict__.get("cookies", {}).values()  # the same without their quotes
-        yield from (value for value in cookies if len(value) > 5)  # `theme=dark` is no secret
-        for name, value in _posted_fields(request):
-            if "password" in name.lower():
-                yield value
-
-    # Its own pages.
-
-    def page(self, context: RequestContext, path: str) -> Answer | webob.Response:
-        """The answer at a path of ours. Raises HTTPNotFound."""
-        name, _, number = path.removeprefix(self.path).strip("/").partition("/")
-        if context.request.method not in ("GET", "HEAD"):
-            raise webob.exc.HTTPMethodNotAllowed(headers={"Allow": "GET, HEAD"})
-        if not name:
-            seen, deploy = Map(self.app, [*self.records]), [*_deploy_faults(self.app.config)]
-            return self._page(context, "map.html", map=seen, deploy=deploy, kept=_KEPT)
-        if name == "notice.css":
-            return reply(data_folder("templates") / "workbench" / name)
-        if name == "guide" and number in ("", *chapters()):
-            return self._page(context, "guide.html", chapters=chapters(), chapter=number)
-        if name != "requests":
-            raise webob.exc.HTTPNotFound
-        if not number:
-            newest_first = [*self.records][::-1]
-            return self._page(context, "requests.html", records=newest_first, kept=_KEPT)
-        records = [*self.records]
-        numbers = [one.number for one in records]
-        if not number.isdecimal() or int(number) not in numbers:
-            raise webob.exc.HTTPNotFound
-        here = numbers.index(int(number))
-        before, after = [0, *numbers][here], [*numbers, 0][here + 1]
-        record = records[here]
-        return self._page(
-            context, "request.html", record=record, groups=_grouped(record), before=before,
-            after=after,
-        )  # fmt: skip
-
-    def _page(self, context: RequestContext, name: str, status: int = 200, **values: Any) -> Answer:
-        html = self._templates.get_template(name).render(
-            app=self.app.config.name,
-            home=context.url("/"),
-            at=context.url(self.path),
-            here=name,
-            status=status,
-            **values,
-        )
-        html = html.encode("utf-8", "replace").decode()  # a lone surrogate of a client's
-        answer = self.app.responder.framework_page(html, status)
-        answer.headers["Cache-Control"] = "no-store"
-        return answer
+def _asking_line(root: Path) -> str:
+    """`pages/index.html:7`: the line of the project that is running now."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame:
+        if where := _line_of(frame, frame.f_lineno, root):
+            return where
+        frame = frame.f_back
+    return ""
 
 
-def _workbench_templates() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(data_folder("templates") / "workbench"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-
-
-def _milliseconds(value: float) -> str:
-    return f"{value:.0f} ms" if value >= 10 else f"{value:.2g} ms"
+def _tables_of(context: Any) -> list[str]:
+    """The tables that a statement of SQLAlchemy's names; none for one that is text."""
+    compiled = getattr(context, "compiled", None)
+    if compiled is None or not isinstance(compiled.statement, sa.ClauseElement):
+        return []
+    found = find_tables(
+        compiled.statement, check_columns=True, include_joins=True, include_selects=True,
+        include_crud=True,
+    )  # fmt: skip
+    return sorted({table.name for table in found if isinstance(table, sa.Table)})
 
 
 def _lost(
@@ -5311,6 +5019,203 @@ def _lost(
             yield kind, name, columns
 
 
+def _hider(config: Config, request: Request) -> Callable[[str], str]:
+    """A function that takes secrets out of a text; the longest first, as it may contain a shorter
+    one."""
+    known: list[str] = [*config["secret_keys"]]
+    if password := config.database_url.password:
+        known += [password, quote(password, safe="")]
+    cookies = [value for _, value in _cookies(request)]
+    cookies += request.__dict__.get("cookies", {}).values()  # the same without their quotes
+    known += [value for value in cookies if len(value) > 5]  # `theme=dark` is no secret
+    known += [value for name, value in _posted_fields(request) if "password" in name.lower()]
+    ordered = sorted({*known} - {""}, key=len, reverse=True)
+
+    def hide(text: str) -> str:
+        for secret in ordered:
+            text = text.replace(secret, "…")
+        return text
+
+    return hide
+
+
+def _cookies(request: Request) -> list[tuple[str, str]]:
+    """The cookies of a request as they were sent: nothing can be wrong with them."""
+    pairs = (pair.partition("=") for pair in request.environ.get("HTTP_COOKIE", "").split(";"))
+    return [(name.strip(), value.strip(" \t")) for name, _, value in pairs]
+
+
+def _posted_fields(request: Request) -> list[tuple[str, str]]:
+    """The fields of a form that was read already; none of one that was not."""
+    fields = request.__dict__.get("_posted", ((), ()))[0]
+    return [*fields.pairs()] if fields else []
+
+
+class Workbench:
+    """The pages at /_noventa/, and what debug adds to those of the application."""
+
+    path = "/_noventa"
+
+    def __init__(self, app: App) -> None:
+        self.app, self.recorder = app, Recorder(app)
+        self._templates = _workbench_templates()
+        app.jinja.globals["workbench"] = self.link
+
+    # What it adds to the pages of the application.
+
+    @jinja2.pass_context
+    def link(self, context: jinja2.runtime.Context) -> Markup:
+        """A small link from a page to its request, for the foot of a layout."""
+        record = self.recorder.now
+        if record is None:
+            return Markup()
+        url = context["url"](f"{self.path}/requests/{record.number}")
+        spent = _milliseconds(time.perf_counter() - record.trail.root.started)
+        count = _counted(len(record.statements), "statement")
+        return Markup(
+            '<aside aria-label="Noventa, in debug"><a class="noventa" href="{}">{} · {}</a></aside>'
+        ).format(url, spent, count)
+
+    def with_notices(self, context: RequestContext, html: str) -> str:
+        """A page with what was not committed before it, in this request or before a redirect."""
+        waiting = self.recorder.notices
+        if not waiting:
+            return html
+        notices = [waiting.popleft() for _ in range(len(waiting))]
+        template = self._templates.get_template("notice.html")
+        return inserted(html, template.render(notices=notices, at=context.url(self.path)))
+
+    def error_page(self, context: RequestContext, error: BaseException, status: int) -> Answer:
+        """What went wrong: its cure, the project's own lines with their values, the rest folded."""
+        context.scope.remove()  # whose objects cannot load anything more: a repr() sends no SQL
+        config, dialect = self.app.config, self.app.database.engine.dialect
+        hide, record = _hider(config, context.request), self.recorder.now
+        frames = [(one, _frames(one, config.root)[::-1]) for one in _chain(error)]
+        chain = [(hide(_exception_line(one)), steps) for one, steps in frames]
+        statement = getattr(error, "statement", None)
+        server = ".".join(map(str, getattr(dialect, "server_version_info", None) or ("?",)))
+        return self._page(
+            context, "error.html", status,
+            title=http.HTTPStatus(status).phrase,
+            what=described(context.request.environ),
+            trail=[*context.trail],
+            exception=chain[0][0],
+            cure=_cure(error, self.app),
+            chain=chain,
+            folded=_folded,
+            source=partial(_source, hide),
+            values=partial(_values, hide),
+            hide=hide,
+            statement=hide(statement[:_LONGEST]) if statement else None,
+            parameters=hide(_BRIEF.repr(getattr(error, "params", None))),
+            asked=_asked(context, hide),
+            versions=[
+                ("Noventa", __version__), ("Python", platform.python_version()),
+                ("SQLAlchemy", sa.__version__), (dialect.name, server),
+            ],
+            number=record.number if record else 0,
+        )  # fmt: skip
+
+    def explains(self, context: RequestContext, status: int) -> bool:
+        """Whether we know more of an error than the application's page for it: why a request was
+        refused, or which routes there are."""
+        record = self.recorder.now
+        return bool(record and record.refused) or (status == 404 and not context.trail)
+
+    def status_page(self, context: RequestContext, shown: Mapping[str, Any]) -> Answer:
+        """An error that is no exception: what was refused and why, or which routes there are."""
+        record, routes = self.recorder.now, self.app.registry.routes
+        reason = record.refused if record else ""
+        nearest: list[str] = []
+        if shown["status"] == 404:
+            asked = context.request.path_info
+            paths = [_filled(str(route.path), asked) for route in routes]
+            nearest = difflib.get_close_matches(asked, paths, n=1)
+        hide = _hider(self.app.config, context.request)
+        return self._page(
+            context, "status.html", shown["status"],
+            title=shown["title"], message=hide(shown["message"]),
+            what=described(context.request.environ), trail=[*context.trail], reason=reason,
+            remedy=_REMEDIES.get(reason, ""),
+            nearest=[(path, context.url(path)) for path in nearest],
+            routes=[(route.path, _target_of(route)) for route in routes],
+        )  # fmt: skip
+
+    # Its own pages.
+
+    def page(self, context: RequestContext, path: str) -> Answer | webob.Response:
+        """The answer at a path of ours. Raises HTTPNotFound."""
+        name, _, rest = path.removeprefix(self.path).strip("/").partition("/")
+        records = [*self.recorder.records]
+        if context.request.method not in ("GET", "HEAD"):
+            raise webob.exc.HTTPMethodNotAllowed(headers={"Allow": "GET, HEAD"})
+        if not name:
+            seen, deploy = Map(self.app, records), [*_deploy_faults(self.app.config)]
+            return self._page(context, "map.html", map=seen, deploy=deploy)
+        if name == "notice.css":
+            return reply(data_folder("templates") / "workbench" / name)
+        if name == "guide" and rest in ("", *chapters()):
+            return self._page(context, "guide.html", chapters=chapters(), chapter=rest)
+        if name == "requests" and not rest:
+            return self._page(context, "requests.html", records=records[::-1])
+        numbers = [str(one.number) for one in records]
+        if name != "requests" or rest not in numbers:
+            raise webob.exc.HTTPNotFound
+        here = numbers.index(rest)
+        record, before, after = records[here], ["", *numbers][here], [*numbers, ""][here + 1]
+        groups = [*_grouped(record.trail.root.inside)]
+        return self._page(
+            context, "request.html", record=record, groups=groups, before=before, after=after
+        )
+
+    def _page(self, context: RequestContext, name: str, status: int = 200, **values: Any) -> Answer:
+        html = self._templates.get_template(name).render(
+            values, app=self.app.config.name, home=context.url("/"), at=context.url(self.path),
+            here=name, status=status, kept=_KEPT,
+        )  # fmt: skip
+        html = html.encode("utf-8", "replace").decode()  # a lone surrogate of a client's
+        answer = self.app.responder.framework_page(html, status)
+        answer.headers["Cache-Control"] = "no-store"
+        return answer
+
+
+def _workbench_templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(data_folder("templates") / "workbench"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "alike": _alike, "counted": _counted, "ms": _milliseconds, "repeated": _repeated,
+        "type": _type_name,
+    }  # fmt: skip
+    return environment
+
+
+def _milliseconds(seconds: float) -> str:
+    value = 1000 * seconds
+    return f"{value:.0f} ms" if value >= 10 else f"{value:.2g} ms"
+
+
+def _type_name(kind: TypeEngine[Any]) -> str:
+    """A column's type as Python knows it, else as SQL does."""
+    try:
+        return kind.python_type.__name__
+    except NotImplementedError:
+        return str(kind).lower()
+
+
+def _grouped(parts: Sequence[Part], depth: int = 0) -> Iterator[tuple[int, list[Part]]]:
+    """The lines of a request's tree with their depths: parts of one name that ran one after
+    another are one line, as twenty rows are."""
+    for _, found in itertools.groupby(parts, key=lambda part: part.name):
+        same = [*found]
+        yield depth, same
+        yield from _grouped([inner for part in same for inner in part.inside], depth + 1)
+
+
 def _filled(path: str, asked: str) -> str:
     """The path of a route with what was asked for as its parameters, if it is as deep."""
     parts, segments = path.split("/"), asked.split("/")
@@ -5319,22 +5224,16 @@ def _filled(path: str, asked: str) -> str:
     return "/".join(b if a.startswith("{") else a for a, b in zip(parts, segments, strict=True))
 
 
-def _tables_of(context: Any) -> list[str]:
-    """The tables that a statement of SQLAlchemy's names; none for one that is text."""
-    compiled = getattr(context, "compiled", None)
-    if compiled is None or not isinstance(compiled.statement, sa.ClauseElement):
-        return []
-    found = find_tables(
-        compiled.statement, check_columns=True, include_joins=True, include_selects=True,
-        include_crud=True,
-    )  # fmt: skip
-    return sorted({table.name for table in found if isinstance(table, sa.Table)})
-
-
-def _posted_fields(request: Request) -> list[tuple[str, str]]:
-    """The fields of a form that was read already; none of one that was not."""
-    fields = request.__dict__.get("_posted", ((), ()))[0]
-    return [*fields.pairs()] if fields else []
+def _asked(context: RequestContext, hide: Callable[[str], str]) -> dict[str, str]:
+    """What a handler could see of the request, secrets hidden."""
+    request, session = context.request, context.session
+    parts = {
+        "View args": request.view_args,
+        "Query": request.environ.get("QUERY_STRING") or {},
+        "Form": dict(_posted_fields(request)),
+        "Session": dict(session) if session.touched else {},
+    }
+    return {name: hide(_BRIEF.repr(part)) if part else "none" for name, part in parts.items()}
 
 
 class Seen:
@@ -5350,30 +5249,33 @@ class Map:
     """The registry as it runs, the database's state, and what the kept requests tell of both."""
 
     def __init__(self, app: App, records: Sequence[Record]) -> None:
-        self.app, self.registry = app, app.registry
-        self.seen: dict[str, Seen] = {}
+        self.app, registry = app, app.registry
+        self.seen: defaultdict[str, Seen] = defaultdict(Seen)
         for record in records:
             for part in record.trail.root.inside:
-                seen = self.seen.setdefault(part.name, Seen())
+                seen = self.seen[part.name]
                 if not seen.worst or len(record.statements) >= len(seen.worst.statements):
                     seen.worst = record
                 self._note(part, part.name)
-        self.routes = [
-            _route_row(route, app.registry, app.components) for route in app.registry.routes
-        ]
+        self.routes = [_route_row(route, registry, app.components) for route in registry.routes]
         pages = [row for row in self.routes if row["kind"] == "page"]
-        self.components = [self._component(one, pages) for one in app.registry.components]
+        self.components = [self._component(one, pages) for one in registry.components]
         self.state = _database_state(app)
+        counts, names = self.state["rows"], sorted(table.name for table in registry.tables)
+        absent = "not there" if counts else "not asked"
+        tables = sorted(registry.tables, key=lambda table: table.name)
+        self.tables = [(table, counts.get(table.name, absent)) for table in tables]
+        self.component_ids = {one["name"]: f"c{n}" for n, one in enumerate(self.components, 1)}
+        self.table_ids = {name: f"t{n}" for n, name in enumerate(names, 1)}
         used = {name for one in self.components for name in one["models"]}
         used |= {name for row in self.routes for name in row["tables"]}
         used |= {name for seen in self.seen.values() for name in seen.reads | seen.writes}
-        self.unused = sorted(table.name for table in app.registry.tables if table.name not in used)
+        self.unused = [name for name in names if name not in used]
 
     def _note(self, part: Part, owner: str) -> None:
         """Notes what a part asked for at its nearest component, page or endpoint."""
-        inside = part.name in self.app.components.by_name
-        owner = part.name if inside else owner
-        seen = self.seen.setdefault(owner, Seen())
+        owner = part.name if part.name in self.app.components.by_name else owner
+        seen = self.seen[owner]
         for one in part.statements:
             (seen.writes if one.writes else seen.reads).update(one.tables)
             if one.writes and part.name.startswith("action_"):
@@ -5382,19 +5284,18 @@ class Map:
             self._note(inner, owner)
 
     def _component(self, one: Component, pages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        compiled = self.app.components.by_name[one.name]
+        components, seen = self.app.components, self.seen[one.name]
         shown = [row for row in pages if one.name in row["components"]]
-        guards = [row["guards"] for row in shown]
-        seen = self.seen.get(one.name, Seen())
+        guarded = one.guard or all(row["guards"] for row in shown)
         return {
             "name": one.name,
             "where": one.where,
-            "actions": [*compiled.actions],
-            "open": sorted(seen.writing) if not one.guard and not all(guards) else [],
+            "actions": [*components.by_name[one.name].actions],
+            "open": [] if guarded else sorted(seen.writing),
             "inside": [
                 other.name
-                for other in self.registry.components
-                if other is not one and one.name in self.app.components.used_by(other.template)
+                for other in self.app.registry.components
+                if other is not one and one.name in components.used_by(other.template)
             ],
             "everywhere": len(shown) == len(pages) > 1,
             "models": {table.name for table in Registry(models=one.models).tables},
@@ -5403,98 +5304,59 @@ class Map:
 
     def route_seen(self, row: Mapping[str, Any]) -> Record | None:
         """The request of a route with the most statements."""
-        seen = self.seen.get(row["target"] if row["kind"] == "page" else row["url"])
-        return seen.worst if seen else None
-
-    @property
-    def tables(self) -> list[tuple[sa.Table, str]]:
-        """Each table with its number of rows, or that it is not there."""
-        counts = self.state["rows"]
-        return [
-            (table, counts.get(table.name, "not there" if counts else "not asked"))
-            for table in sorted(self.registry.tables, key=lambda table: table.name)
-        ]
+        return self.seen[row["target"] if row["kind"] == "page" else row["url"]].worst
 
     @property
     def related(self) -> list[tuple[str, list[str]]]:
         """The entries of the page by their ids, each with those that hang on it."""
-        ids = {("c", one["name"]): f"c{n}" for n, one in enumerate(self.components, 1)}
-        ids |= {("t", table.name): f"t{n}" for n, (table, _) in enumerate(self.tables, 1)}
-        pairs: list[tuple[str, str]] = []
-        for number, row in enumerate(self.routes, 1):
-            names = [("c", name) for name in row["components"]]
-            names += [("t", name) for name in row["tables"]]
-            pairs += [(f"r{number}", ids[name]) for name in names]
+        known, related = self.table_ids, defaultdict[str, set[str]](set)
+        hanging = [
+            (f"r{n}", [self.component_ids[name] for name in row["components"]], row["tables"])
+            for n, row in enumerate(self.routes, 1)
+        ]
         for one in self.components:
             tables = one["models"] | one["seen"].reads | one["seen"].writes
-            pairs += [
-                (ids["c", one["name"]], ids["t", name]) for name in tables if ("t", name) in ids
-            ]
-        both = pairs + [(b, a) for a, b in pairs]
-        return [
-            (one, sorted({b for a, b in both if a == one})) for one in sorted({a for a, _ in both})
-        ]
-
-
-def _type_name(kind: TypeEngine[Any]) -> str:
-    """A column's type as Python knows it, else as SQL does."""
-    try:
-        return kind.python_type.__name__
-    except NotImplementedError:
-        return str(kind).lower()
+            hanging.append((self.component_ids[one["name"]], [], tables))
+        for upper, components, tables in hanging:
+            for lower in [*components, *(known[name] for name in tables if name in known)]:
+                related[upper].add(lower)
+                related[lower].add(upper)
+        return [(one, sorted(others)) for one, others in sorted(related.items())]
 
 
 def _database_state(app: App) -> dict[str, Any]:
     """Revisions, seeds and rows as they are now; little, and why, where no database answers."""
     config, engine = app.config, app.database.engine
     files = revision_files(config.root / _FOLDER / "versions")
+    names, rows = [seed_name(function) for function in app.registry.seeds], dict[str, str]()
     state: dict[str, Any] = {
-        "url": shown_url(engine.url), "error": "", "mismatch": None, "rows": {}, "seeds": None,
+        "url": shown_url(engine.url), "error": "", "mismatch": None, "rows": rows, "seeds": None,
         "revisions": [],
     }  # fmt: skip
-    names = [seed_name(function) for function in app.registry.seeds]
     try:
         if lacks_file(engine):
             return state | {"error": "the file is not there: python -m noventa migrate"}
         state["mismatch"] = revision_mismatch(config, engine)
-        applied = _applied_seeds(engine)
-        state["seeds"] = f"{sum(_has_run(applied, name) for name in names)} of {len(names)} ran"
-        current = current_revisions(config.root, engine)
+        ran = _applied_seeds(engine)
+        state["seeds"] = f"{sum(_has_run(ran, name) for name in names)} of {len(names)} ran"
+        applied = current_revisions(config.root, engine)
         with reading(engine) as connection:
             there = {*sa.inspect(connection).get_table_names()}
             for table in app.registry.tables:
                 if table.schema is None and table.name in there:
                     count = connection.scalar(sa.select(sa.func.count()).select_from(table))
-                    state["rows"][table.name] = _counted(count or 0, "row")
+                    rows[table.name] = _counted(count or 0, "row")
     except sa.exc.DBAPIError as error:
         return state | {"error": f"it does not answer: {_reason(error)}"}
-    applied_ids, waiting = set[str](), [*current]
+    waiting = [*applied]
     while waiting:
-        if (name := waiting.pop()) in files and name not in applied_ids:
-            applied_ids.add(name)
-            waiting += files[name].parents + files[name].needs
+        if file := files.get(waiting.pop()):
+            before = {*file.parents, *file.needs} - applied
+            applied |= before
+            waiting += before
     order = sorted(files, key=lambda name: files[name].path.name, reverse=True)
-    state["revisions"] = [(name, files[name].path.name, name in applied_ids) for name in order]
+    state["revisions"] = [(name, files[name].path.name, name in applied) for name in order]
     return state
-
-
-@dataclass(eq=False)
-class Step:
-    """A frame of a traceback as it is shown."""
-
-    where: str
-    function: str
-    line: int
-    own: bool  # of the project, not of a library
-    in_template: bool
-    source: list[tuple[int, str]]
-    spot: tuple[int, int] | None  # the columns of what failed in its line
-    values: dict[str, str]
-
-    @property
-    def text(self) -> str:
-        """The line that failed."""
-        return next((text.strip() for number, text in self.source if number == self.line), "")
 
 
 _CORE = {"noventa.py", "noventa_cli.py"}
@@ -5520,6 +5382,61 @@ def _file_of_project(name: str, root: Path) -> str:
     if path.is_relative_to(_STDLIB):
         return ""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and those that led to it; not the driver's, which says the same."""
+    seen: list[BaseException | None] = [None]
+    found: BaseException | None = error
+    while found is not None and found not in seen:
+        yield found
+        seen += [found, getattr(found, "orig", None)]
+        before = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+        found = None if before in seen else before
+
+
+def _exception_line(error: BaseException) -> str:
+    """`KeyError: 'Admin'`; of SQLAlchemy's errors only what the driver said."""
+    message = getattr(error, "orig", None) or error
+    return traceback.format_exception_only(message)[-1].strip()
+
+
+@dataclass(eq=False)
+class Step:
+    """A frame of a traceback; one of a template has the template's own line."""
+
+    where: str
+    own: bool  # of the project, not of a library
+    in_template: bool
+    frame: FrameType
+    summary: traceback.FrameSummary
+
+    @property
+    def spot(self) -> tuple[int, int] | None:
+        """The columns of the expression that failed (PEP 657), where it stands in one line."""
+        lines, begin, end = self.summary, self.summary.colno, self.summary.end_colno
+        if begin is None or end is None or lines.lineno is None or lines.lineno != lines.end_lineno:
+            return None
+        text = linecache.getline(lines.filename, lines.lineno).encode()
+        whole = len(text.strip()) <= end - begin
+        return None if whole else (len(text[:begin].decode()), len(text[:end].decode()))
+
+
+def _frames(error: BaseException, root: Path) -> list[Step]:
+    """The frames of a traceback, the innermost last."""
+    steps, frames = list[Step](), traceback.walk_tb(error.__traceback__)
+    for (frame, line), found in zip(frames, traceback.extract_tb(error.__traceback__), strict=True):
+        where, summary = _line_of(frame, line, root), found
+        template = frame.f_globals.get("__jinja_template__")
+        rewritten = "__jinja_exception__" in frame.f_globals
+        if template:
+            at = template.get_corresponding_lineno(line)
+            summary = traceback.FrameSummary(template.filename, at, found.name)
+        elif rewritten:  # its columns are not the template's
+            summary = traceback.FrameSummary(found.filename, line, found.name)
+        place = where or f"{'/'.join(Path(found.filename).parts[-2:])}:{line}"
+        steps.append(Step(place, bool(where), bool(template or rewritten), frame, summary))
+    return steps
 
 
 _LACKING = re.compile(  # SQLite, PostgreSQL, MySQL and MariaDB: a table or column is not there
@@ -5565,9 +5482,13 @@ _UNSEEN = {  # in a template
         "A template sees what its logic returned: put into that what it is to show.",
     ),
 }
-_MAKE_REVISION = """\
+_MAKE_REVISION = (
+    "No migration makes this yet",
+    "The models have what the database lacks. Write the migration, then apply it.",
+    """\
 python -m noventa migrate revision --autogenerate -m "…"
-python -m noventa migrate"""
+python -m noventa migrate""",
+)
 _SECRET = re.compile(r"passw|secret|token|api_?key|authorization|cookie", re.IGNORECASE)
 _MOST_VALUES = 20  # of a frame
 
@@ -5602,26 +5523,10 @@ class _Brief(reprlib.Repr):
 _BRIEF = _Brief()
 
 
-def _exception_line(error: BaseException) -> str:
-    """`KeyError: 'Admin'`; of SQLAlchemy's errors only what the driver said."""
-    message = getattr(error, "orig", None) or error
-    return traceback.format_exception_only(message)[-1].strip()
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception and those that led to it; not the driver's, which says the same."""
-    seen: list[BaseException | None] = [None]
-    found: BaseException | None = error
-    while found is not None and found not in seen:
-        yield found
-        seen += [found, getattr(found, "orig", None)]
-        before = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
-        found = None if before in seen else before
-
-
-def _source(file: str, line: int, hide: Callable[[str], str]) -> list[tuple[int, str]]:
+def _source(hide: Callable[[str], str], step: Step) -> list[tuple[int, str]]:
     """The lines around one with their numbers, without blank ones at the ends."""
-    texts = [hide(text.rstrip()) for text in linecache.getlines(file)]
+    line = step.summary.lineno or 0
+    texts = [hide(text.rstrip()) for text in linecache.getlines(step.summary.filename)]
     begin, end = max(0, line - 5), min(len(texts), line + 3)
     while begin < line - 1 and begin < len(texts) and not texts[begin]:
         begin += 1
@@ -5630,36 +5535,38 @@ def _source(file: str, line: int, hide: Callable[[str], str]) -> list[tuple[int,
     return [*enumerate(texts[begin:end], begin + 1)]
 
 
-def _spot(link: TracebackType) -> tuple[int, int] | None:
-    """The columns of the expression that failed (PEP 657), where it stands in one line."""
-    positions = [*link.tb_frame.f_code.co_positions()][link.tb_lasti // 2]
-    line, end_line, begin, end = positions
-    if line != link.tb_lineno or line != end_line or begin is None or end is None:
-        return None
-    text = linecache.getline(link.tb_frame.f_code.co_filename, line).encode()
-    whole = len(text.strip()) <= end - begin
-    return None if whole else (len(text[:begin].decode()), len(text[:end].decode()))
-
-
-def _values(frame: FrameType, hide: Callable[[str], str]) -> dict[str, str]:
+def _values(hide: Callable[[str], str], step: Step) -> dict[str, str]:
     """The local names of a frame, those in its failing line first."""
-    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-    named = {*re.findall(r"\w+", line)}
-    names = [name for name in frame.f_locals if not name.startswith(("__", "."))]
+    named, found = {*re.findall(r"\w+", step.summary.line or "")}, step.frame.f_locals
+    names = [name for name in found if not name.startswith(("__", "."))]
     shown = sorted(names, key=lambda name: name not in named)[:_MOST_VALUES]
     return {
-        name: "hidden" if _SECRET.search(name) else hide(_BRIEF.repr(frame.f_locals[name]))
-        for name in shown
+        name: "hidden" if _SECRET.search(name) else hide(_BRIEF.repr(found[name])) for name in shown
     }
 
 
 def _folded(steps: Iterable[Step]) -> list[list[Step]]:
     """The project's own steps one by one, those of libraries between them together."""
-    groups: list[list[Step]] = []
-    for is_own, found in itertools.groupby(steps, key=lambda step: step.own):
-        same = [*found]
-        groups += [[step] for step in same] if is_own else [same]
-    return groups
+    groups = itertools.groupby(steps, key=lambda step: step if step.own else None)
+    return [[*found] for _, found in groups]
+
+
+def _cure(error: BaseException, app: App) -> tuple[str, str, str] | None:
+    """A heading, a sentence and a command or line of code, where the remedy is known."""
+    if isinstance(error, sa.exc.IntegrityError):
+        refers = "foreign key" in str(error.orig).lower()
+        return _DELETE_FIRST if refers else _ANSWER_422
+    if isinstance(error, sa.exc.DBAPIError) and _LACKING.search(str(error.orig)):
+        if mismatch := revision_mismatch(app.config, app.database.engine):
+            return "The database is behind the models", mismatch, "python -m noventa migrate"
+        return _MAKE_REVISION
+    name, known = _misspelt(error)
+    if isinstance(error, jinja2.UndefinedError) and name in _UNSEEN:
+        return f"There is no {name!r} here", _UNSEEN[name], ""
+    if known:
+        remedy = did_you_mean(name, known)
+        return f"There is no {name!r} here", f"{remedy[:1].upper()}{remedy[1:]}", ""
+    return None
 
 
 def _misspelt(error: BaseException) -> tuple[str, Iterable[str]]:

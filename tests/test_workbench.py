@@ -83,7 +83,7 @@ def test_a_request_shows_its_parts_statements_rows_and_the_line_that_asked(tmp_p
     app = bench(tmp_path)
     ask(app)
     shown = text_of(ask(app, path="/_noventa/requests/1"))
-    names = [part.name for part in app.workbench.records[0].parts]
+    names = [part.name for part in app.workbench.recorder.records[0].parts]
     assert names == ["page.html", "signed_in", "rows", *["row"] * 4]
     assert re.search(r"row × 4 [\d.e-]+ ms 4 statements SELECT counters.id", shown)
     assert "4 times , " in shown
@@ -166,7 +166,7 @@ def test_the_last_fifty_requests_are_kept(tmp_path):
     app = bench(tmp_path)
     for _ in range(55):
         ask(app, path="/away")
-    numbers = [record.number for record in app.workbench.records]
+    numbers = [record.number for record in app.workbench.recorder.records]
     assert numbers == [*range(6, 56)]
 
 
@@ -225,7 +225,7 @@ raise ValueError("no")"""
     assert "password hidden" in shown
     assert "{&#39;api_key&#39;: &#39;hidden&#39;}" in shown
     assert "hunter2" not in shown.partition("raised in")[2].partition("called by")[2]
-    assert len(app.workbench.records[0].statements) == 1
+    assert len(app.workbench.recorder.records[0].statements) == 1
 
 
 def test_an_error_shows_what_it_came_from(tmp_path):
