@@ -329,13 +329,16 @@ _VARIABLE = re.compile(
 _SECRET_LENGTH, _SECRET_VARIETY = 32, 8  # characters, and different ones
 STARTER_KEY = "starter-"  # how a secret key begins that `new` wrote: good for debug only
 _SECRET = ("secret_keys", "database.url", "database.password", "database.options")
-_RANGES = (("server.port", 0, 65_535), ("server.threads", 1, 10_000))
-_URL_PARTS = [f"database.{p}" for p in ("host", "port", "user", "password", "name", "options")]
+_URL_PARTS = {  # as SQLAlchemy calls them
+    "host": "host", "port": "port", "user": "username", "password": "password",
+    "name": "database", "options": "query",
+}  # fmt: skip
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _DOMAIN = re.compile(r"[\w.-]*", re.ASCII)
 _HOST = r"\w[\w.-]*|\[[0-9a-f:.]+\]"
 _HOST_AND_PORT = re.compile(rf"({_HOST})(?::[0-9]*)?", re.ASCII)
+_OWN_HOST = re.compile(rf"\.?(?:{_HOST})", re.ASCII | re.IGNORECASE)
 _ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://({_HOST})(?::([0-9]{{1,5}}))?", re.ASCII)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}  # ours, of drivers
@@ -391,7 +394,16 @@ class Config:
     @functools.cached_property
     def database_url(self) -> sa.URL:
         """The URL of the database; SQLite's path is absolute, from the project's folder."""
-        url = self._url_of_parts() if self["database.driver"] else _parse_url(self["database.url"])
+        parts = {theirs: self[f"database.{ours}"] for ours, theirs in _URL_PARTS.items()}
+        parts["query"] = {name: str(value) for name, value in parts["query"].items()}
+        driver = self["database.driver"]
+        try:
+            url = sa.URL.create(driver, **parts) if driver else sa.make_url(self["database.url"])
+        except (sa.exc.ArgumentError, ValueError):  # their messages would print the password
+            raise ConfigError(
+                "database is no URL; expected driver://user:password@host:port/name, with every"
+                " special character of user and password percent-encoded, or a mapping."
+            ) from None
         url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
         file = url.database
         if url.get_backend_name() != "sqlite" or not file or file.startswith((":memory:", "file:")):
@@ -432,32 +444,18 @@ class Config:
             if key.startswith(STARTER_KEY)
         ]
 
-    def _url_of_parts(self) -> sa.URL:
-        options = {name: str(value) for name, value in self["database.options"].items()}
-        return sa.URL.create(
-            self["database.driver"], self["database.user"], self["database.password"],
-            self["database.host"], self["database.port"], self["database.name"], options,
-        )  # fmt: skip
-
     def _inconsistencies(self) -> Iterator[str]:
-        for name, least, most in _RANGES:
-            if not least <= self[name] <= most:
-                yield f"{name} is {self[name]}; expected {least} to {most}."
+        for name, (fits, expected) in _RULES.items():
+            value = self[name]
+            entries = {name: value}
+            if isinstance(value, tuple):
+                entries = {f"{name}[{number}]": entry for number, entry in enumerate(value)}
+            for place, entry in entries.items():
+                if entry is not None and not fits(entry):
+                    yield f"{place} is {_shown(entry)}; expected {expected}."
         for name, value in self["headers"].items():
             if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(str(value)):
                 yield f"headers: {name!r} or its value holds what HTTP does not allow; encode it."
-        for number, host in enumerate(self["server.hosts"]):
-            if not re.fullmatch(rf"\.?(?:{_HOST})", host.lower(), re.ASCII):
-                yield (
-                    f"server.hosts[{number}] is {_shown(host)}; expected a name without scheme and"
-                    " port, like example.com, or .example.com with all below it."
-                )
-        for number, origin in enumerate(self["trusted_origins"]):
-            if origin_of(origin) is None:
-                yield (
-                    f"trusted_origins[{number}] is {_shown(origin)}; expected a scheme, a host and"
-                    " where it is an odd one a port, like https://example.com:8443."
-                )
         yield from self._session_faults()
         yield from self._database_faults()
 
@@ -475,11 +473,6 @@ class Config:
                     f"secret_keys[{number}] has {len(set(key))} different characters, so it can be"
                     f" guessed; write the output of `openssl rand -hex 32`."
                 )
-        if not _HEADER_NAME.fullmatch(self["session.cookie_name"]):
-            shown = _shown(self["session.cookie_name"])
-            yield f"session.cookie_name is {shown}; expected letters, digits, - and _."
-        if not _DOMAIN.fullmatch(domain := self["session.domain"] or ""):
-            yield f"session.domain is {_shown(domain)}; expected a name like example.com."
         if self["session.cookie_name"].startswith("__Host-") and (
             self["session.domain"] or not self["session.secure"]
         ):
@@ -488,7 +481,7 @@ class Config:
             yield "session.same_site is 'none'; browsers then also need session.secure: true."
 
     def _database_faults(self) -> Iterator[str]:
-        parts = [name for name in _URL_PARTS if self[name]]
+        parts = [f"database.{part}" for part in _URL_PARTS if self[f"database.{part}"]]
         if parts and not self["database.driver"]:
             yield f"database.driver is missing beside {parts[0]}; write `driver: postgresql`, say."
         elif self["database.driver"] and self["database.url"] != _BY_NAME["database.url"].default:
@@ -502,12 +495,9 @@ class Config:
             known = ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql")
             yield f"database: {backend!r} is no database here; {did_you_mean(backend, known)}"
         except ImportError as error:
-            yield f"database: the driver is not installed ({error}); {_driver_hint(self)}"
-
-
-def _driver_hint(config: Config) -> str:
-    name = EXTRAS.get(config.database_url.get_backend_name())
-    return f"pip install 'noventa-wsgi[{name}]'." if name else "install it with pip."
+            extra = EXTRAS.get(self.database_url.get_backend_name())
+            remedy = f"pip install 'noventa-wsgi[{extra}]'." if extra else "install it with pip."
+            yield f"database: the driver is not installed ({error}); {remedy}"
 
 
 def host_name(host: str) -> str:
@@ -530,16 +520,6 @@ def origin_of(text: str) -> tuple[str, str, int | None] | None:
         return None
     scheme, host, port = found.groups()
     return scheme, host, int(port) if port else _DEFAULT_PORTS.get(scheme)
-
-
-def _parse_url(text: str) -> sa.URL:
-    try:
-        return sa.make_url(text)
-    except (sa.exc.ArgumentError, ValueError):  # their messages would print the password
-        raise ConfigError(
-            "database is no URL; expected driver://user:password@host:port/name, with every"
-            " special character of user and password percent-encoded, or a mapping."
-        ) from None
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -662,20 +642,37 @@ def _typed(setting: Setting, value: Any, *, from_text: bool) -> Any:
         _TEXTS: isinstance(value, list) and all(isinstance(item, str) for item in value),
         _MAPPING: isinstance(value, dict) and all(isinstance(key, str) for key in value),
     }
-    secret = setting.name in _SECRET
     if not fits[setting.kind]:
-        shown = "of another type" if secret else _shown(value)
+        shown = "of another type" if setting.name in _SECRET else _shown(value)
         raise ConfigError(f"{setting.name} is {shown}; expected {setting.kind}.")
-    if setting.choices and value not in setting.choices:
-        raise ConfigError(
-            f"{setting.name} is {_shown(value)}; expected one of {', '.join(setting.choices)}."
-        )
     return tuple(value) if setting.kind == _TEXTS else value
 
 
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True} | {
     "0": False, "false": False, "no": False, "off": False,
 }  # fmt: skip
+
+
+# What a value, or each of a list, must be beside its kind, and how messages say it.
+_RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "server.port": (range(65_536).__contains__, "0 to 65535"),
+    "server.threads": (range(1, 10_001).__contains__, "1 to 10000"),
+    "server.hosts": (
+        _OWN_HOST.fullmatch,
+        "a name without scheme and port, like example.com, or .example.com with all below it",
+    ),
+    "trusted_origins": (
+        origin_of,
+        "a scheme, a host and where it is an odd one a port, like https://example.com:8443",
+    ),
+    "session.cookie_name": (_HEADER_NAME.fullmatch, "letters, digits, - and _"),
+    "session.domain": (_DOMAIN.fullmatch, "a name like example.com"),
+}
+_RULES |= {
+    setting.name: (setting.choices.__contains__, f"one of {', '.join(setting.choices)}")
+    for setting in SETTINGS
+    if setting.choices
+}
 
 
 def _shown(value: Any) -> str:
