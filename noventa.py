@@ -856,13 +856,9 @@ class Registry(Entry):
         """Those of the routes that are pages."""
         return [route for route in self.routes if isinstance(route, Page)]
 
-    @property
-    def shown(self) -> list[Component | Page]:
-        """What has a template: the components, then the pages."""
-        return [*self.components, *self.pages]
-
     def listed_models(self) -> Iterator[tuple[Any, str]]:
-        for component in self.shown:
+        shown: list[Component | Page] = [*self.components, *self.pages]
+        for component in shown:
             yield from ((model, component.where) for model in component.models)
         yield from ((model, self.where) for model in self.models)
 
@@ -3514,8 +3510,8 @@ class StaticFiles:
         }
         self._fingerprints: dict[tuple[int, int], tuple[int, int, str]] = {}
 
-    def find(self, name: str) -> str | None:
-        """`/files/site.css?v=…`, which changes with the file, if a folder has it."""
+    def url(self, name: str) -> str:
+        """`/files/site.css?v=…`, which changes with the file. Raises NoventaError without it."""
         name = name.lstrip("/")
         for route, folder in self.routes.items():
             if file := _open_file(folder, f"/{name}"):
@@ -3523,13 +3519,15 @@ class StaticFiles:
                     fingerprint = self._fingerprint(file, os.fstat(file.fileno()))
                 path = quote(f"{route.path.rstrip('/')}/{name}")
                 return f"{path}?v={fingerprint}"
-        return None
+        raise NoventaError(str(self.missing(_calling_line(), name)))
 
-    def url(self, name: str) -> str:
-        """The same. Raises NoventaError where no folder has the file."""
-        if (url := self.find(name)) is None:
-            raise NoventaError(str(self.missing(_calling_line(), name)))
-        return url
+    def has(self, name: str) -> bool:
+        """Whether a folder has the file `name`."""
+        for folder in self.routes.values():
+            if file := _open_file(folder, "/" + name.lstrip("/")):
+                file.close()
+                return True
+        return False
 
     def missing(self, where: str, name: str) -> Fault:
         """The fault that no folder has the file `name`."""
@@ -3752,20 +3750,15 @@ class Components:
         self.static = StaticFiles(registry, config)
         self.tickets = Tickets(config["secret_keys"])
         self.fragments = Tickets(config["secret_keys"], FRAGMENT)
-        self.by_name: dict[str, CompiledComponent] = {}
-        self.by_page: dict[Page, CompiledComponent] = {}
-        self.by_error: dict[int | str, CompiledComponent] = {}
+        self.by_name = {one.name: CompiledComponent(one) for one in registry.components}
+        self.by_page = {page: CompiledComponent(page) for page in registry.pages}
         self.guards = _digest_of_guards(registry.components)
         self.uses: dict[str, dict[str, set[Any]]] = {}  # what each sound template calls
-        for component in registry.shown:
-            compiled = CompiledComponent(component)
-            if isinstance(component, Page):
-                self.by_page[component] = compiled
-            else:
-                self.by_name[component.name] = compiled
-        for status, template in registry.errors.items():
-            page = Page(f"errors[{status!r}]", template, where=registry.where)
-            self.by_error[status] = CompiledComponent(page)
+        error_pages = {
+            status: Page(f"errors[{status!r}]", template, where=registry.where)
+            for status, template in registry.errors.items()
+        }
+        self.by_error = {status: CompiledComponent(page) for status, page in error_pages.items()}
         pages = *self.by_page.values(), *self.by_error.values()
         self.compiled = (*self.by_name.values(), *pages)
         for compiled in self.compiled:
@@ -4311,7 +4304,7 @@ def link_faults(components: Components, router: Router) -> Iterator[Fault]:
             match = router.match(path)
             if match and not isinstance(match.route, Static):
                 continue
-            if components.static.find(match.tail) if match else router.other_form(path):
+            if components.static.has(match.tail) if match else router.other_form(path):
                 continue
             problem = f"it leads to {path!r}, which no route answers"
             nearest = did_you_mean(path, router.paths)
@@ -4330,7 +4323,7 @@ _FIELDS: dict[str, tuple[Any, str]] = {
     "logic": (ModuleType | None, "the imported module"),
     "application": (Callable, "a WSGI application"),
     "retries": (int, "0 or more"),
-    "writes": (bool, "True or False"),
+    **dict.fromkeys(("cross_origin", "writes"), (bool, "True or False")),
 }
 
 
@@ -4571,7 +4564,7 @@ def _use_faults(components: Components, template: str) -> Iterator[Fault]:
             where = f"{template}:{line}"
             yield from components.by_name[name].props_faults(where, frozenset(passed))
     for line, name in sorted(uses["static"]):
-        if not components.static.find(name):
+        if not components.static.has(name):
             yield components.static.missing(f"{template}:{line}", name)
 
 

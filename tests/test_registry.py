@@ -141,6 +141,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest_or_all(known, remedy):
         ({"routes": [Static("/f", None)]}, "folder is None; expected a text"),
         ({"routes": [Mount("/m", "app")]}, "application is 'app'; expected a WSGI application"),
         ({"routes": [Endpoint("/e", endpoint, retries="2")]}, "retries is '2'; expected 0 or more"),
+        ({"routes": [Endpoint("/e", endpoint, cross_origin=1)]}, "cross_origin is 1; expected"),
         ({"routes": [Page("/", "a.html", writes="no")]}, "writes is 'no'; expected True or False"),
     ],
 )  # fmt: skip
