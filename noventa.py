@@ -595,36 +595,33 @@ def _expand(name: str, raw: Any, root: Path) -> Any:
         return {key: _expand(f"{name}.{key}", item, root) for key, item in raw.items()}
 
     def value_of(match: re.Match[str]) -> str:
+        variable, file, default = match["name"], match["file"], match["default"]
         if match["escape"]:
             return match[0][1:]
-        if match["file"]:
-            return _file_value(name, root / match["file"], match["default"])
-        value = os.environ.get(match["name"])
-        if not value and match["default"] is not None:
-            return match["default"]
-        if value is None:
-            raise ConfigError(
-                f"{name} needs the environment variable {match['name']}, which is not set;"
-                f" set it, or write a default: ${{{match['name']}:-…}}."
-            )
-        return value
+        try:
+            value = (root / file).read_text("utf-8").strip() if file else os.environ[variable]
+        except (KeyError, OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in it
+            if default is not None and isinstance(error, KeyError | FileNotFoundError):
+                return default
+            problem, remedy = _why_missing(name, variable or root / file, error)
+            raise ConfigError(f"{name} needs {problem}; {remedy}.") from None
+        return value or default or ""
 
     return _VARIABLE.sub(value_of, raw) if isinstance(raw, str) else raw
 
 
-def _file_value(name: str, path: Path, default: str | None) -> str:
-    try:
-        return path.read_text("utf-8").strip() or default or ""
-    except FileNotFoundError:
-        if default is not None:
-            return default
-        reason = "which does not exist"
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the path
-        reason = f"which cannot be read: {getattr(error, 'strerror', None) or error}"
-    remedy = f"`openssl rand -hex 32 > {path.name}` makes one"
-    if name != "secret_keys":
-        remedy = f"write it, or a default: ${{file:{path.name}:-…}}"
-    raise ConfigError(f"{name} needs the file {path}, {reason}; {remedy}.")
+def _why_missing(name: str, source: str | Path, error: Exception) -> tuple[str, str]:
+    """What is wrong with a variable or a file that a setting needs, and what to do."""
+    if isinstance(source, str):
+        remedy = f"set it, or write a default: ${{{source}:-…}}"
+        return f"the environment variable {source}, which is not set", remedy
+    reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    if isinstance(error, FileNotFoundError):
+        reason = "does not exist"
+    remedy = f"write it, or a default: ${{file:{source.name}:-…}}"
+    if name == "secret_keys":
+        remedy = f"`openssl rand -hex 32 > {source.name}` makes one"
+    return f"the file {source}, which {reason}", remedy
 
 
 def _typed(setting: Setting, value: Any, *, from_text: bool) -> Any:
@@ -648,11 +645,10 @@ def _typed(setting: Setting, value: Any, *, from_text: bool) -> Any:
     return tuple(value) if setting.kind == _TEXTS else value
 
 
-_FLAGS = {"1": True, "true": True, "yes": True, "on": True} | {
-    "0": False, "false": False, "no": False, "off": False,
-}  # fmt: skip
-
-
+_FLAGS = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
 # What a value, or each of a list, must be beside its kind, and how messages say it.
 _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "server.port": (range(65_536).__contains__, "0 to 65535"),
@@ -920,6 +916,10 @@ class Props(NamedTuple):
     accepted: frozenset[str] | None
     needed: frozenset[str]
     defaults: Mapping[str, Any]
+
+    def unknown(self, passed: Set[str]) -> list[str]:
+        """Those of `passed` that the handler does not take."""
+        return [] if self.accepted is None else sorted(passed - self.accepted)
 
 
 def props_of(handler: Handler | None) -> Props:
@@ -3689,9 +3689,8 @@ class CompiledComponent:
 
     def _judge(self, names: tuple[str, ...], action: str | None) -> bool:
         """Whether props of these names may be given to it, or to an action."""
-        accepted, needed, _ = self._props[action]
-        known = accepted is None or accepted.issuperset(names)
-        return known and needed.issubset(names) and _NO_PROPS.isdisjoint(names)
+        props, passed = self._props[action], frozenset(names)
+        return props.needed <= passed and not (props.unknown(passed) or _NO_PROPS & passed)
 
     def check_props(self, props: Mapping[str, Any], action: str | None = None) -> None:
         """Raises PropsError for a missing, unknown or reserved prop, naming the template line."""
@@ -3709,16 +3708,16 @@ class CompiledComponent:
         self, where: str, passed: Set[str], action: str | None = None
     ) -> Iterator[Fault]:
         """What is wrong with props of these names: reserved, missing or unknown ones."""
-        accepted, needed, _ = self._props[action]
+        props = self._props[action]
         whose = self.label + (f": its action {action!r}" if action else "")
         for name in sorted(_NO_PROPS & passed):
             yield Fault(where, f"{self.label}: the prop {name!r} has {_OURS}", "rename it")
-        for name in sorted(needed - passed):
+        for name in sorted(props.needed - passed):
             remedy = f"give it: component({self.name!r}, {name}=…)"
             yield Fault(where, f"{whose} needs the prop {name!r}", remedy)
-        for name in sorted(passed - accepted - _NO_PROPS) if accepted is not None else ():
+        for name in props.unknown(passed - _NO_PROPS):
             problem = f"{whose} takes no prop {name!r}"
-            yield Fault(where, problem, did_you_mean(name, accepted or ()))
+            yield Fault(where, problem, did_you_mean(name, props.accepted or ()))
 
     def guard_props(self, props: Mapping[str, Any]) -> dict[str, Any]:
         """Those of `props` that the component's guard takes."""
@@ -4407,15 +4406,12 @@ def _signature_faults(function: Any, where: str) -> Iterator[Fault]:
 
 def _props_faults(compiled: CompiledComponent) -> Iterator[Fault]:
     """Props with names of ours; and those that an action is given too, but does not take."""
-    load = compiled.load
-    accepted, needed, defaults = props_of(load)
-    for name in sorted(_NO_PROPS & (needed | defaults.keys())):
+    props = props_of(compiled.load)
+    for name in sorted(_NO_PROPS & (props.needed | props.defaults.keys())):
         problem = f"prop {name!r} of {compiled.label} is {_OURS}"
-        yield Fault(place_of(load), problem, "rename it")
+        yield Fault(place_of(compiled.load), problem, "rename it")
     for action in compiled.actions.values():
-        taken = props_of(action).accepted
-        missing = sorted((accepted or frozenset()) - taken) if taken is not None else []
-        for name in missing[:1]:
+        for name in props_of(action).unknown(props.accepted or frozenset())[:1]:
             problem = f"{action.__name__} does not take the prop {name!r} of load_template_context"
             yield Fault(place_of(action), problem, "add it, or **props")
 
@@ -4429,12 +4425,12 @@ def view_args_faults(routes: Sequence[Route]) -> Iterator[Fault]:
             problem = f"parameter {name!r} of {route.path!r} is {_OURS}"
             yield Fault(route.where, problem, "rename it")
         for whose, handler in _handlers_of(route).items():
-            accepted, needed, _ = props_of(handler)
+            props = props_of(handler)
             problem = f"route {route.path!r}: {whose}"
-            for name in sorted(needed - passed):
+            for name in sorted(props.needed - passed):
                 remedy = f"add {{{name}}} to the path, or a default"
                 yield Fault(route.where, f"{problem} needs {name!r}", remedy)
-            for name in sorted(passed - accepted) if accepted is not None else ():
+            for name in props.unknown(passed):
                 remedy = "add it as a parameter, or **view_args"
                 yield Fault(route.where, f"{problem} does not take {name!r}", remedy)
 
