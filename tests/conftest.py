@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from textwrap import dedent, indent
@@ -40,7 +41,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Schedul
     return Scheduler(config, log)
 
 
-sys.dont_write_bytecode = True  # a file that is written twice in one second would be stale
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: no garbage collection need look through it again.
+
+    Of the projects that tests write no bytecode is kept: a file that is written twice in one
+    second would be stale.
+    """
+    sys.dont_write_bytecode = True
+    gc.freeze()
+
 
 SERVERS = {
     "postgresql": "postgresql+psycopg://postgres@127.0.0.1:5432/postgres",
@@ -86,19 +95,61 @@ def reach(backend: str) -> sa.Engine:
     return engine
 
 
-@pytest.fixture(params=DATABASES)
-def database(request: pytest.FixtureRequest):
-    """The URL of an empty database of the test's own."""
-    if request.param == "sqlite":
+@contextmanager
+def new_database(backend: str) -> Iterator[str]:
+    """The URL of an empty database, which is dropped at the end."""
+    if backend == "sqlite":
         yield "sqlite:///./noventa.db"
         return
-    engine, name = reach(request.param), f"noventa_test_{secrets.token_hex(6)}"
-    force = " WITH (FORCE)" if request.param == "postgresql" else ""
+    engine, name = reach(backend), f"noventa_test_{secrets.token_hex(6)}"
     with engine.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
     yield engine.url.set(database=name).render_as_string(hide_password=False)
     with engine.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name}{force}")
+        if backend == "postgresql":
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+            return
+        open_ = f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"
+        for number in connection.exec_driver_sql(open_).scalars().all():
+            with suppress(sa.exc.OperationalError):  # it has ended meanwhile
+                connection.exec_driver_sql(f"KILL {number}")
+        connection.exec_driver_sql(f"DROP DATABASE {name}")
+
+
+EMPTY = """\
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid();
+DO $$ DECLARE name text; BEGIN
+    FOR name IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema$)' LOOP
+        EXECUTE format('DROP SCHEMA %I CASCADE', name);
+    END LOOP;
+    EXECUTE format('ALTER DATABASE %I RESET ALL', current_database());
+END $$;
+CREATE SCHEMA public AUTHORIZATION pg_database_owner;
+GRANT USAGE ON SCHEMA public TO PUBLIC;
+"""
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """One database for many tests: to make one takes PostgreSQL 0.3 s, to empty it 0.01 s."""
+    with new_database("postgresql") as url:
+        yield url
+
+
+@pytest.fixture(params=DATABASES)
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty database, which nobody else uses meanwhile."""
+    if request.param != "postgresql":
+        with new_database(request.param) as url:
+            yield url
+        return
+    url = request.getfixturevalue("postgresql")
+    yield url
+    options = {"isolation_level": "AUTOCOMMIT", "no_parameters": True}
+    engine = sa.create_engine(url, poolclass=sa.NullPool, execution_options=options)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(EMPTY)
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 import sqlalchemy as sa
-from conftest import DATABASES, Site, reach
+from conftest import DATABASES, Site, new_database
 
 pytestmark = pytest.mark.slow
 
@@ -65,17 +65,8 @@ REFUSED = [
 @pytest.fixture(scope="module", params=DATABASES)
 def place(request, tmp_path_factory):
     """A project on one database for the whole file."""
-    folder, name = tmp_path_factory.mktemp(request.param), f"noventa_test_{secrets.token_hex(6)}"
-    if request.param == "sqlite":
-        yield Site(folder, "sqlite:///./noventa.db")
-        return
-    engine = reach(request.param)
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    yield Site(folder, engine.url.set(database=name).render_as_string(hide_password=False))
-    force = " WITH (FORCE)" if request.param == "postgresql" else ""
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name}{force}")
+    with new_database(request.param) as url:
+        yield Site(tmp_path_factory.mktemp(request.param), url)
 
 
 def made(kind):

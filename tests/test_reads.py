@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +11,10 @@ from urllib.parse import quote
 import psycopg
 import pytest
 import sqlalchemy as sa
+from conftest import new_database
 from sqlalchemy import event, orm
 
 from noventa import Config, Database
-
-SERVER = "postgresql://postgres@127.0.0.1:5432"
 
 
 class Base(orm.DeclarativeBase):
@@ -48,27 +46,18 @@ VIEW = sa.Table("stamped_accounts", sa.MetaData(), sa.Column("id", sa.Integer))
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """A PostgreSQL database of its own, with a table, a view and two rows."""
-    name = f"noventa_reads_{os.getpid()}"
-    try:
-        admin = psycopg.connect(f"{SERVER}/postgres", autocommit=True, connect_timeout=3)
-    except psycopg.OperationalError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"no PostgreSQL at 127.0.0.1:5432: {error}")
-    admin.execute(f"CREATE DATABASE {name}")
-    engine = sa.create_engine(f"{SERVER}/{name}")
-    Base.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(
-            sa.insert(Account),
-            [{"owner": "Ada", "balance": 10}, {"owner": "Bob", "balance": 20}],
-        )
-        connection.exec_driver_sql("CREATE VIEW stamped_accounts AS SELECT id FROM accounts")
-        connection.exec_driver_sql(WRITERS)
-    engine.dispose()
-    yield f"{SERVER}/{name}"
-    admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    admin.close()
+    with new_database("postgresql") as url:
+        engine = sa.create_engine(url)
+        Base.metadata.create_all(engine)
+        with engine.begin() as connection:
+            connection.execute(
+                sa.insert(Account),
+                [{"owner": "Ada", "balance": 10}, {"owner": "Bob", "balance": 20}],
+            )
+            connection.exec_driver_sql("CREATE VIEW stamped_accounts AS SELECT id FROM accounts")
+            connection.exec_driver_sql(WRITERS)
+        engine.dispose()
+        yield url
 
 
 def open_database(url: str, root: Path, *, autocommit: bool) -> Database:
@@ -441,7 +430,7 @@ def test_between_plain_reads_no_session_is_idle_in_transaction(url: str, tmp_pat
     for autocommit in (True, False):
         database = open_database(url, tmp_path, autocommit=autocommit)
         log: list[str] = []
-        with psycopg.connect(url, autocommit=True) as watch:
+        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as watch:
             with database.scope(writes=False):
                 database.scoped.get(Account, 1)
                 driver: Any = database.scoped.connection().connection.dbapi_connection
