@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from textwrap import dedent, indent
 
+import hypothesis
 import pytest
 import sqlalchemy as sa
 from counters import PrivatePostgres
@@ -39,6 +40,13 @@ class Scheduler(LoadScopeScheduling):
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduler:
     return Scheduler(config, log)
+
+
+hypothesis.settings.register_profile(
+    "noventa", deadline=None,  # a machine may be busy with other things
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+hypothesis.settings.load_profile("noventa")
 
 
 def pytest_collection_finish() -> None:

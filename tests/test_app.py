@@ -913,6 +913,7 @@ def test_two_applications_in_one_process_share_nothing(tmp_path):
     assert "[Ada|" in visitor.post("/", ticket).text
 
 
+@pytest.mark.slow
 def test_a_request_opens_compiles_lists_and_imports_nothing(tmp_path):
     script = f"""
 import sys

@@ -49,6 +49,7 @@ def test_the_applications_own_tests_pass_and_check_is_content(
     assert capsys.readouterr().out.endswith("ok\n")
 
 
+@pytest.mark.slow
 def test_the_linter_has_nothing_to_say(application):
     ruff = ("-m", "ruff", "--isolated", "--config=line-length=100")
     run(application, *ruff, "check", "--exclude=versions", "--select=E,F,I,W,B,SIM,UP")

@@ -1314,7 +1314,7 @@ def test_a_result_that_outlives_its_connection_does_not_touch_it_again(streaming
     assert stored(streaming) == 5
 
 
-MANY = 50_000
+MANY = 20_000
 
 
 def many(db: Any) -> sa.CursorResult[Any]:

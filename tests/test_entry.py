@@ -138,6 +138,7 @@ def test_the_console_script_ends_with_the_exit_code(monkeypatch):
     assert entry() == 2  # pip writes sys.exit(…) around it
 
 
+@pytest.mark.slow
 def test_the_module_noventa_is_loaded_once(tmp_path):
     question = 'import sys\nprint("Config" in vars(sys.modules["__main__"]))\n'
     write_project(tmp_path, {"registry.py": f"{question}raise OSError('broken')\n"})

@@ -11,7 +11,7 @@ import jinja2
 import pytest
 import sqlalchemy as sa
 import webob
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import SECRET, make_app, make_module
 from visitors import FORM, Visitor, ask
@@ -156,9 +156,7 @@ TEXTS = st.text(st.characters(exclude_characters="\0\r\n", exclude_categories=["
     props=st.dictionaries(st.sampled_from(["id", "name", "für", "x_1"]), SCALARS),
     form=st.dictionaries(TEXTS, TEXTS, max_size=5),
 )
-@settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60)
 def test_any_props_and_any_form_reach_the_action_unmixed(app, props, form):
     form.pop("_ticket", None)
     app.jinja.globals["props"] = props

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import pytest
 import webob
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import SECRET
 from visitors import FORM, multipart
@@ -50,20 +50,17 @@ def refusal_of(call):
 
 
 @given(pairs=PAIRS)
-@settings(deadline=None)
 def test_any_fields_survive_the_query(pairs):
     request = make_request(REQUEST_METHOD="GET", QUERY_STRING=urlencode(pairs))
     assert sorted(request.args.pairs()) == sorted(pairs)
 
 
 @given(pairs=PAIRS)
-@settings(deadline=None)
 def test_any_fields_survive_a_urlencoded_form(pairs):
     assert sorted(make_request(urlencode(pairs).encode()).form.pairs()) == sorted(pairs)
 
 
 @given(pairs=PAIRS, files=st.lists(st.binary(max_size=3_000), max_size=5))
-@settings(deadline=None)
 def test_any_fields_and_files_survive_a_multipart_form(pairs, files):
     parts = [(f"f{n}", value.encode()) for n, (_, value) in enumerate(pairs)]
     uploads = [(f"u{n}", content, "name", "a/b") for n, content in enumerate(files)]
@@ -409,7 +406,6 @@ def make_state(**changed):
         max_size=3),
     max_leaves=8,
 ))  # fmt: skip
-@settings(deadline=None)
 def test_any_json_value_survives_the_cookie(value):
     cookies = SessionCookies(Config.from_mapping({"secret_keys": [SECRET]}, "."))
     session = cookies.open(make_request())

@@ -4,7 +4,7 @@ import base64
 import json
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from support import SECRET
 
@@ -35,7 +35,6 @@ def flipped(text, position, bit):
 
 
 @given(props=PROPS)
-@settings(deadline=None)
 def test_any_scalar_props_survive_the_round_trip(props):
     assume(len(json.dumps(props)) < 1_200)  # of more a ticket has no room
     text = Tickets([SECRET]).issue(make_ticket(props=props))
@@ -43,7 +42,6 @@ def test_any_scalar_props_survive_the_round_trip(props):
 
 
 @given(data=st.data(), props=PROPS)
-@settings(deadline=None)
 def test_any_change_to_any_byte_of_a_ticket_is_refused(data, props):
     text = Tickets([SECRET]).issue(make_ticket(props=dict(list(props.items())[:1])))
     position = data.draw(st.integers(0, len(text) - 1))

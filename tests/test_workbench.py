@@ -123,6 +123,7 @@ def test_the_guide_can_be_read_beside_the_map(tmp_path):
     assert ask(app, path="/_noventa/guide/registri").status == 404
 
 
+@pytest.mark.slow
 def test_in_production_there_is_no_workbench_and_its_module_is_not_loaded(tmp_path):
     app = bench(tmp_path, debug=False)
     assert "noventa" not in ask(app).text
