@@ -843,8 +843,13 @@ class Registry(Entry):
         """Each registered table, with the module and class that define it."""
         found: dict[sa.Table, str] = {}
         for model, _ in self.listed_models():
-            for table, owner in _tables_of(model):
-                found.setdefault(table, owner)
+            for member, owner in members_of(model):
+                tables = [member]
+                if isinstance(member, type):
+                    tables = [*orm.class_mapper(member, configure=False).tables]
+                for table in tables:
+                    if isinstance(table, sa.Table):
+                        found.setdefault(table, owner)
         return found
 
     @property
@@ -934,41 +939,35 @@ def props_of(handler: Handler | None) -> Props:
     return Props(None if takes_any else needed | defaults.keys(), needed, defaults)
 
 
-def mapped_classes(model: Any) -> list[type]:
-    """The mapped classes of an entry of `models`: of a module those that it defines itself."""
+def members_of(model: Any) -> Iterator[tuple[Any, str]]:
+    """The tables and mapped classes that an entry of `models` stands for, each with its name: a
+    module for those that it defines itself, a declarative Base or a MetaData for all."""
     members: Iterable[Any] = [model]
-    if isinstance(model, ModuleType):
-        members = (cls for cls in vars(model).values() if isinstance(cls, type))
-        members = (cls for cls in members if cls.__module__ == model.__name__)
-    elif _metadata_of(model) and hasattr(model, "registry"):
-        members = sorted((m.class_ for m in model.registry.mappers), key=_full_name)
-    return [cls for cls in members if isinstance(cls, type) and "__mapper__" in vars(cls)]
-
-
-def _full_name(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__name__}"
-
-
-def _metadata_of(model: Any) -> sa.MetaData | None:
-    """Of a MetaData or a declarative Base, which stand for all of their tables."""
-    is_base = isinstance(model, type) and "__mapper__" not in vars(model)
-    metadata = getattr(model, "metadata", None) if is_base else model
-    return metadata if isinstance(metadata, sa.MetaData) else None
-
-
-def _tables_of(model: Any) -> Iterator[tuple[sa.Table, str]]:
-    """The tables of an entry of `models`, each with its owner's name."""
+    registry = getattr(model, "registry", None) if isinstance(model, type) else None
     if isinstance(model, ModuleType):
         for name, value in vars(model).items():
             if isinstance(value, sa.Table):
                 yield value, f"{model.__name__}.{name}"
-    for cls in mapped_classes(model):
-        for table in orm.class_mapper(cls, configure=False).tables:
-            if isinstance(table, sa.Table):
-                yield table, _full_name(cls)
-    metadata = _metadata_of(model)
-    tables = metadata.tables.values() if metadata else [model]
-    yield from ((table, f"table {table.key}") for table in tables if isinstance(table, sa.Table))
+        classes = (value for value in vars(model).values() if isinstance(value, type))
+        members = (cls for cls in classes if cls.__module__ == model.__name__)
+    elif isinstance(model, sa.MetaData):
+        members = model.tables.values()
+    elif isinstance(registry, orm.registry) and not _is_mapped(model):
+        classes = (mapper.class_ for mapper in registry.mappers)
+        members = (*sorted(classes, key=_full_name), *model.metadata.tables.values())
+    for member in members:
+        if isinstance(member, sa.Table):
+            yield member, f"table {member.key}"
+        elif isinstance(member, type) and _is_mapped(member):
+            yield member, _full_name(member)
+
+
+def _is_mapped(cls: type) -> bool:
+    return "__mapper__" in vars(cls)
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__name__}"
 
 
 def is_unbounded(kind: Any) -> bool:
@@ -3541,10 +3540,6 @@ class StaticFiles:
         problem = f"static({name!r}): no such file in {folders}"
         return Fault(where, problem, did_you_mean(name, known))
 
-    def link(self, context: RequestContext, name: str) -> str:
-        """The same as browsers write it; `static()` of the templates."""
-        return context.url(self.url(name))
-
     def respond(self, request: Request, route: Static, tail: str) -> Answer | webob.Response:
         """The file at `tail`, with Last-Modified, ETag and ranges. Raises HTTPNotFound."""
         file = _open_file(self.routes[route], tail)
@@ -3883,7 +3878,7 @@ class Rendering:
         self.functions: dict[str, Any] = {
             **components.jinja.globals,
             "url": context.url,
-            "static": functools.partial(components.static.link, context),
+            "static": lambda name: context.url(components.static.url(name)),
             "flashes": context.session.flashes,
         }
 
@@ -4264,9 +4259,8 @@ def wrong_types(registry: Registry) -> list[Fault]:
 
 
 def registry_faults(registry: Registry) -> list[Fault]:
-    """What can be seen without templates, patterns of routes or a database."""
-    if wrong := wrong_types(registry):  # the other checks rely on the right ones
-        return wrong
+    """What can be seen without templates, patterns of routes or a database, where no type is
+    wrong."""
     return [
         *_duplicates(registry),
         *_handler_faults(registry),
@@ -4438,8 +4432,9 @@ def view_args_faults(routes: Sequence[Route]) -> Iterator[Fault]:
 def _model_faults(registry: Registry) -> Iterator[Fault]:
     classes: list[type] = []
     for model, where in registry.listed_models():
-        classes += mapped_classes(model)
-        if not [*_tables_of(model)]:
+        members = [member for member, _ in members_of(model)]
+        classes += (member for member in members if isinstance(member, type))
+        if not members:
             shown = model.__name__ if isinstance(model, ModuleType | type) else _shown(model)
             remedy = "list a models module, a class, a Table, a Base or a MetaData"
             yield Fault(where, f"models entry {shown} has no table", remedy)

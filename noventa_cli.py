@@ -126,7 +126,7 @@ from noventa import (
     lacks_file,
     link_faults,
     make_engine,
-    mapped_classes,
+    members_of,
     name_of,
     one_line,
     place_of,
@@ -4671,8 +4671,8 @@ def _names(project: Project) -> Iterator[dict[str, Any]]:
 
 
 def _model_classes(registry: Registry) -> dict[str, type]:
-    listed = [model for component in registry.components for model in component.models]
-    classes = (cls for model in [*listed, *registry.models] for cls in mapped_classes(model))
+    listed = (members_of(model) for model, _ in registry.listed_models())
+    classes = (member for members in listed for member, _ in members if isinstance(member, type))
     return {cls.__name__: cls for cls in classes}
 
 
