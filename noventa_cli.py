@@ -53,7 +53,7 @@ import uuid
 import warnings
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
@@ -1207,20 +1207,13 @@ _DROPS = re.compile(r"\bdrop\s+(table|column)\b", re.I)
 _BY_HAND = re.compile(r"\b(execute|bulk_insert)\(|= op\.get_bind\(")
 _OBJECTS = {  # all that a database holds, and revisions can make
     "sqlite": "SELECT type || ' ' || name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'",
-    "postgresql": " UNION ".join(  # oids from 16384 on are not the system's own
-        f"SELECT pg_describe_object(tableoid, oid, 0) FROM {catalog} "  # noqa: S608
-        f"WHERE oid >= 16384 AND {others}"
-        for catalog, others in {
-            "pg_class": "relnamespace <> 'pg_toast'::regnamespace",
-            "pg_constraint": "contype <> 't'",
-            "pg_extension": "true",
-            "pg_namespace": "true",
-            "pg_policy": "true",
-            "pg_proc": "true",
-            "pg_trigger": "NOT tgisinternal",
-            "pg_type": "typtype IN ('d', 'e', 'r')",
-        }.items()
-    ),
+    # part of nothing else; oids from 16384 on are not the system's own
+    "postgresql": """
+        SELECT pg_describe_object(classid, objid, 0) FROM pg_depend
+        WHERE objid >= 16384 AND pg_describe_object(classid, objid, 0) !~ 'pg_toast'
+        GROUP BY classid, objid HAVING bool_and(deptype NOT IN ('i', 'e'))
+        UNION SELECT 'schema ' || nspname FROM pg_namespace WHERE oid >= 16384
+    """,
     "mysql": """
         SELECT CONCAT(LOWER(table_type), ' ', table_name) FROM information_schema.tables
         WHERE table_schema = DATABASE()
@@ -1262,7 +1255,8 @@ def run_migrations(registry: Registry, config: Config, **options: Any) -> None:
         asked.update(options)
         return
     with _told_as_alembic_does(context):
-        configured = _configuration(registry, context.script, options)
+        made = _tables_made(context.script)
+        configured = _configuration(_plain_metadata(registry), options, made)
         if context.is_offline_mode():
             configured |= {"literal_binds": True, "dialect_opts": {"paramstyle": "named"}}
             _configure(context, configured, url=config.database_url)
@@ -1412,11 +1406,15 @@ def _heads_message(versions: Path) -> str:
 # -- what Alembic is told
 
 
-def _configuration(registry: Registry, script: Any, own: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords of `context.configure()`; the caller's filter and hook run beside ours."""
-    metadata = _plain_metadata(registry)
+def _configuration(
+    metadata: Any, own: Mapping[str, Any], made: Collection[str] = ()
+) -> dict[str, Any]:
+    """The keywords of `context.configure()`; the caller's filter and hook run beside ours.
+
+    Only the tables of the models, and those `made` by revisions, are looked at.
+    """
     schemas = {table.schema for table in metadata.tables.values()} | {None}
-    known = {table.key for table in metadata.tables.values()} | _tables_made(script)
+    known = {*metadata.tables, *made}
     included = own.get("include_name", lambda *_: True)
     hook = own.get("process_revision_directives", lambda *_: None)
 
@@ -1460,8 +1458,6 @@ def _revision_paths(script: Any) -> list[Path]:
 def _configure(
     context: Any, configured: Mapping[str, Any], journal: _Journal | None = None, **target: Any
 ) -> None:
-    _watch_operations()
-    _compare_more()
     settings = dict(configured)
     url = target["url"] if "url" in target else target["connection"].engine.url
     if url.get_backend_name() == "sqlite":  # make_engine() makes its DDL transactional
@@ -1591,9 +1587,15 @@ def _dialects() -> dict[str, Any]:
 
 def _render_item(kind: str, item: Any, context: Any) -> str | bool:
     """Writes what Alembic would write for one database only, or so that the file does not run."""
-    if kind == "server_default":
-        return _default_text(getattr(item, "arg", None))
-    return _type_text(item, context.imports) if kind == "type" else False
+    if kind == "type":
+        return _type_text(item, context.imports)
+    value = getattr(item, "arg", None) if kind == "server_default" else None
+    if isinstance(value, sa.True_ | sa.False_):  # it would be compiled for the database at hand
+        return f"sa.{'true' if isinstance(value, sa.True_) else 'false'}()"
+    counts = isinstance(value, sa.sql.functions.next_value)
+    if isinstance(value, sa.sql.functions.FunctionElement) and not (counts or list(value.clauses)):
+        return f"sa.func.{value.name}()"
+    return False
 
 
 def _type_text(kind: Any, imports: set[str]) -> str:
@@ -1631,17 +1633,6 @@ class _Text:
         return self.text
 
 
-def _default_text(value: Any) -> str | bool:
-    """`func.now()` and `true()` as they are; Alembic compiles them for the database at hand."""
-
-    if isinstance(value, sa.True_ | sa.False_):
-        return f"sa.{'true' if isinstance(value, sa.True_) else 'false'}()"
-    counts = isinstance(value, sa.sql.functions.next_value)
-    if isinstance(value, sa.sql.functions.FunctionElement) and not (counts or list(value.clauses)):
-        return f"sa.func.{value.name}()"
-    return False
-
-
 def _is_native_enum(kind: Any) -> bool:
     return isinstance(kind, sa.Enum) and kind.native_enum and bool(kind.name)
 
@@ -1662,36 +1653,33 @@ def _enum_key(kind: Any) -> tuple[str | None, str]:
 # -- what Alembic does not compare
 
 
-@functools.cache
-def _compare_more() -> None:
-    @comparators.dispatch_for("schema")
-    def compare(context: Any, upgrade: Any, schemas: Any) -> None:
-        tables = [
-            table
-            for table in context.sorted_tables
-            if table.schema in schemas
-            and context.run_name_filters(table.name, "table", {"schema_name": table.schema})
-            and context.run_object_filters(table, table.name, "table", False, None)
-            and context.inspector.has_table(table.name, table.schema)
-        ]
-        if context.dialect.name == "postgresql":
-            upgrade.ops[:0] = _enum_differences(context.inspector, tables)
-        upgrade.ops[:0] = _missing_sequences(context)
-        for table in tables:
-            upgrade.ops += _table_differences(context, table)
-
-    @comparators.dispatch_for("schema", priority=DispatchPriority.FIRST)
-    def take_names(context: Any, *_: Any) -> None:
-        [*_take_names(context.inspector, context.sorted_tables, sa.schema.conv)]
-
-    @comparators.dispatch_for("schema", priority=DispatchPriority.LAST)
-    def ignore(context: Any, upgrade: Any, _: Any) -> None:
-        if context.dialect.name != "postgresql":
-            _ignore_directions(upgrade)
+@comparators.dispatch_for("schema", priority=DispatchPriority.FIRST)
+def _take_found_names(context: Any, *_: Any) -> None:
+    [*_take_names(context.inspector, context.sorted_tables, sa.schema.conv)]
 
 
-def _ignore_directions(upgrade: Any) -> None:
+@comparators.dispatch_for("schema")
+def _compare_more(context: Any, upgrade: Any, schemas: Any) -> None:
+    tables = [
+        table
+        for table in context.sorted_tables
+        if table.schema in schemas
+        and context.run_name_filters(table.name, "table", {"schema_name": table.schema})
+        and context.run_object_filters(table, table.name, "table", False, None)
+        and context.inspector.has_table(table.name, table.schema)
+    ]
+    if context.dialect.name == "postgresql":
+        upgrade.ops[:0] = _enum_differences(context.inspector, tables)
+    upgrade.ops[:0] = _missing_sequences(context)
+    for table in tables:
+        upgrade.ops += _table_differences(context, table)
+
+
+@comparators.dispatch_for("schema", priority=DispatchPriority.LAST)
+def _ignore_directions(context: Any, upgrade: Any, _: Any) -> None:
     """Takes out indexes that differ in DESC only, which SQLite and MySQL do not tell of."""
+    if context.dialect.name == "postgresql":
+        return
     for step in [step for step in upgrade.ops if isinstance(step, ops.ModifyTableOps)]:
         pairs: dict[Any, list[Any]] = {}
         for part in step.ops:
@@ -1731,14 +1719,14 @@ def _enum_differences(inspector: Any, tables: Sequence[Any]) -> Iterator[Any]:
             yield _added_value(inspector.dialect.identifier_preparer, kind, value)
         if gone := [value for value in there[name] if value not in kind.enums]:
             text = f"enum {name}: the database has {_listed(gone)}, which the model has not"
-            yield _line_operation()(str, text=text)
+            yield _Lines(text=text)
 
 
 def _added_value(preparer: Any, kind: Any, value: str) -> Any:
     literal = value.replace("'", "''").replace(":", "\\:")
     statement = f"ALTER TYPE {preparer.format_type(kind)} ADD VALUE IF NOT EXISTS '{literal}'"
     lines = ['if op.get_context().dialect.name == "postgresql":', f"op.execute({statement!r})", ""]
-    return _line_operation()(lambda _: lines, "add_value", f"{kind.name}: {value!r}")
+    return _Lines(lines, "add_value", f"{kind.name}: {value!r}")
 
 
 def _missing_sequences(context: Any) -> Iterator[Any]:
@@ -1765,7 +1753,7 @@ def _missing_sequences(context: Any) -> Iterator[Any]:
             ]
             for verb, check in (("CreateSequence", "if_not_exists"), ("DropSequence", "if_exists"))
         )
-        yield _line_operation()(lambda _, up=up: up, "add_sequence", name, undo=down)
+        yield _Lines(up, "add_sequence", name, undo=down)
 
 
 def _table_differences(context: Any, table: Any) -> Iterator[Any]:
@@ -1773,12 +1761,12 @@ def _table_differences(context: Any, table: Any) -> Iterator[Any]:
     wanted = table.primary_key.columns.keys()
     if set(keys) != set(wanted):
         text = f"primary key of {table.name}: ({', '.join(keys)}) -> ({', '.join(wanted)})"
-        yield _line_operation()(str, text=text)
+        yield _Lines(text=text)
     models = {*map(_signature, table.constraints)}
     for each in context.inspector.get_unique_constraints(table.name, table.schema):
         columns = tuple(each["column_names"])
         if each["name"] is None and ("unique", columns) not in models:  # Alembic skips it
-            yield _line_operation()(str, text=_nameless(table.name, "unique", columns))
+            yield _Lines(text=_nameless(table.name, "unique", columns))
     try:
         made = _as_the_database_writes(context.connection, table)
     except sa.exc.DBAPIError as error:
@@ -1874,7 +1862,7 @@ def _normal(text: str | None) -> str | None:
     if text is None:
         return None
     parts = re.split(r"('(?:[^']|'')*')", text)
-    parts[::2] = [re.sub(r"[\s\"`]", "", part).lower() for part in parts[::2]]
+    parts[::2] = [re.sub(r"[\s\"`\[\]]", "", part).lower() for part in parts[::2]]
     text = "".join(parts)
     while text.startswith("(") and len(_atoms(text)) == 1:
         text = text[1:-1]
@@ -1911,7 +1899,9 @@ def _review(context: Any, directives: list[Any], metadata: Any) -> None:
         )
     allowed = context.environment_context.get_x_argument(as_dictionary=True).get("allow_drop")
     _write_texts_as_they_are(context)
-    if (lost := _losses(upgrade)) and allowed not in ("1", "true", "yes"):
+    drops = ops.DropTableOp | ops.DropColumnOp
+    lost = [step for step in _each(upgrade) if isinstance(step, drops)]
+    if lost and allowed not in ("1", "true", "yes"):
         raise NoventaError("\n".join(_loss_message(lost, upgrade)))
     _give_lengths(upgrade, downgrade)
     _add_circular_keys(upgrade, downgrade)
@@ -1966,13 +1956,12 @@ def _order_for_mysql(operations: Any) -> None:
     for step in [step for step in operations.ops if isinstance(step, ops.ModifyTableOps)]:
         if (step.schema, step.table_name) in dropped:
             step.ops = [part for part in step.ops if not isinstance(part, ops.DropIndexOp)]
-        keys = [part for part in step.ops if _drops_key(part)]
-        step.ops = keys + [part for part in step.ops if part not in keys]
+        step.ops.sort(key=_drops_no_key)
     operations.ops = [step for step in operations.ops if getattr(step, "ops", True)]
 
 
-def _drops_key(step: Any) -> bool:
-    return isinstance(step, ops.DropConstraintOp) and step.constraint_type == "foreignkey"
+def _drops_no_key(step: Any) -> bool:
+    return not (isinstance(step, ops.DropConstraintOp) and step.constraint_type == "foreignkey")
 
 
 def _say_what_rows_lack(upgrade: Any) -> None:
@@ -1989,12 +1978,17 @@ def _give_lengths(*operations: Any) -> None:
     """Types as SQLite and PostgreSQL tell them may lack the length that MySQL needs."""
 
     for step in (step for several in operations for step in _each(several)):
-        named = [*getattr(step, "columns", ()), getattr(step, "column", None)]
-        columns = [each for each in named if isinstance(each, sa.Column)]  # an index has texts
-        places = [(step, "existing_type"), (step, "modify_type"), *((c, "type") for c in columns)]
+        types = ((column, "type") for column in _columns_made(step))
+        places = [(step, "existing_type"), (step, "modify_type"), *types]
         for place, name in places:
             if isinstance(kind := getattr(place, name, None), TypeEngine):
                 setattr(place, name, with_length(kind))
+
+
+def _columns_made(step: Any) -> list[Any]:
+    """The columns of a table that an operation makes, or adds."""
+    named = [*getattr(step, "columns", ()), getattr(step, "column", None)]
+    return [each for each in named if isinstance(each, sa.Column)]  # an index has texts
 
 
 def _each(operations: Any) -> Iterator[Any]:
@@ -2004,11 +1998,6 @@ def _each(operations: Any) -> Iterator[Any]:
             yield from _each(operation)
         else:
             yield operation
-
-
-def _losses(upgrade: Any) -> list[Any]:
-    drops = ops.DropTableOp | ops.DropColumnOp
-    return [step for step in _each(upgrade) if isinstance(step, drops)]
 
 
 def _loss_message(lost: Sequence[Any], upgrade: Any) -> Iterator[str]:
@@ -2087,14 +2076,11 @@ def _enums_of(operations: Any) -> dict[tuple[str | None, str, str], Any]:
 
     found: dict[tuple[str | None, str, str], Any] = {}
     for step in _each(operations):
-        columns: list[Any] = list(step.columns) if isinstance(step, ops.CreateTableOp) else []
-        kinds = {column.name: getattr(column, "type", None) for column in columns}
-        if isinstance(step, ops.AddColumnOp):
-            kinds[step.column.name] = step.column.type
-        elif isinstance(step, ops.AlterColumnOp):
+        kinds = {column.name: column.type for column in _columns_made(step)}
+        if isinstance(step, ops.AlterColumnOp) and step.modify_type is not None:
             kinds[step.column_name] = step.modify_type
         for name, kind in kinds.items():
-            for enum in _native_enums(kind) if kind is not None else ():
+            for enum in _native_enums(kind):
                 found[step.schema, step.table_name, name] = enum
     return found
 
@@ -2104,7 +2090,7 @@ def _made(kind: Any, verb: str) -> Any:
         text = _type_text(kind, context.imports).replace(", create_type=False", "")
         return f"{text}.{verb}(op.get_bind(), checkfirst=True)"
 
-    return _line_operation()(write)
+    return _Lines(write)
 
 
 def _make_schemas(upgrade: Any) -> None:
@@ -2114,32 +2100,27 @@ def _make_schemas(upgrade: Any) -> None:
     for schema in sorted({step.schema for step in created if step.schema}):
         line = f"op.execute(sa.schema.CreateSchema({schema!r}, if_not_exists=True))"
         lines = ['if op.get_context().dialect.name != "sqlite":', line, ""]
-        upgrade.ops.insert(0, _line_operation()(lambda _, lines=lines: lines))
+        upgrade.ops.insert(0, _Lines(lines))
 
 
-@functools.cache
-def _line_operation() -> Any:
-    """An operation that is written as lines of plain SQLAlchemy, which a function makes."""
+class _Lines(ops.MigrateOperation):
+    """An operation that is written as lines of plain SQLAlchemy; a function may write them."""
 
-    class LineOp(ops.MigrateOperation):
-        def __init__(
-            self, write: Callable[[Any], Any], *diff: str, text: str = "", undo: Any = None
-        ) -> None:
-            self.write, self.diff = write, diff or ("differs", text)
-            self.text = text  # what cannot be written, and stops the revision
-            self.undo = undo or "pass  # PostgreSQL keeps the values of an enum"
+    def __init__(self, lines: Any = "", *diff: str, text: str = "", undo: Any = None) -> None:
+        self.lines, self.diff = lines, diff or ("differs", text)
+        self.text = text  # what cannot be written, and stops the revision
+        self.undo = undo or "pass  # PostgreSQL keeps the values of an enum"
 
-        def reverse(self) -> LineOp:
-            return LineOp(lambda _: self.undo)
+    def reverse(self) -> _Lines:
+        return _Lines(self.undo)
 
-        def to_diff_tuple(self) -> tuple[str, ...]:
-            return self.diff
+    def to_diff_tuple(self) -> tuple[str, ...]:
+        return self.diff
 
-    @renderers.dispatch_for(LineOp)
-    def render(context: Any, operation: LineOp) -> Any:
-        return operation.write(context)
 
-    return LineOp
+@renderers.dispatch_for(_Lines)
+def _write_lines(context: Any, step: _Lines) -> Any:
+    return step.lines(context) if callable(step.lines) else step.lines
 
 
 # -- applying
@@ -2360,9 +2341,14 @@ class _Journal:
     def applied(self, *, ctx: Any, step: Any, heads: Iterable[str], **_: Any) -> None:
         """Alembic calls this after each revision, before its COMMIT."""
         if self.orphans is not None:
-            found = _orphans(ctx.connection)
-            _refuse_orphans(found - self.orphans)
-            self.orphans = found
+            before, self.orphans = self.orphans, _orphans(ctx.connection)
+            if found := self.orphans - before:
+                listed = ", ".join(f"{where}: {count}" for where, count in found.items())
+                raise NoventaError(
+                    f"The revision would leave rows whose foreign key points to nothing: {listed}."
+                    " Nothing of it was kept; let it mend or delete these rows first, for SQLite"
+                    " runs no ON DELETE while it migrates."
+                )
         self.heads = set(heads)
         lost = self.losses.told(self.statements.run) if self.losses else []
         if self.engine and self.step:
@@ -2449,16 +2435,6 @@ def _orphans(connection: Any) -> Counter[str]:
     return Counter(f"{child} (to {parent})" for child, _, parent, _ in rows)
 
 
-def _refuse_orphans(found: Counter[str]) -> None:
-    if found:
-        listed = ", ".join(f"{where}: {count}" for where, count in found.items())
-        raise NoventaError(
-            f"The revision would leave rows whose foreign key points to nothing: {listed}."
-            " Nothing of it was kept; let it mend or delete these rows first, for SQLite runs no"
-            " ON DELETE while it migrates."
-        )
-
-
 def _run_revisions(context: Any, journal: _Journal) -> None:
     with _explained(context, journal), context.begin_transaction(), warnings.catch_warnings():
         for untrue in ("Unnamed CHECK constraint on reflected", "Skipped unsupported refl"):
@@ -2500,7 +2476,7 @@ def _failure(error: Exception, context: Any, journal: _Journal) -> str | None:
         lines.append(f"  in: {_shortened(run[-1])}")
     if waited := _blockers(error, journal.connection):
         lines.append(waited)
-    planned = _planned(context, file, {frame.name for frame in places}) if journal.step else []
+    planned = _planned(journal.step, journal.connection.dialect) if journal.step else []
     left = [*_left(journal, failed and bool(run), planned)]
     nothing = "Nothing of this revision was kept; mend the file and migrate again."
     text = "\n".join(lines + (left or [nothing]))
@@ -2602,17 +2578,13 @@ def _refuse_unfinished(engine: Any, steps: Sequence[Any]) -> None:
     )
 
 
-def _planned(context: Any, file: Path, functions: Collection[str]) -> list[str]:
+def _planned(step: Any, dialect: Any) -> list[str]:
     """The statements of a revision, written down instead of run; none if it needs answers."""
-
-    found = [script for script in context.script.walk_revisions() if Path(script.path) == file]
-    name = "upgrade" if "upgrade" in functions else "downgrade"
     text = io.StringIO()
     options = {"as_sql": True, "output_buffer": text, "literal_binds": True}
-    dry = MigrationContext.configure(dialect=context.get_context().dialect, opts=options)
     try:
-        with Operations.context(dry):
-            getattr(found[0].module, name)()
+        with Operations.context(MigrationContext.configure(dialect=dialect, opts=options)):
+            getattr(step.revision.module, step.name)()
     except (Exception, SystemExit):  # whatever it may raise, say because a SELECT has no rows
         return []
     statements = (" ".join(part.split()) for part in text.getvalue().split(";\n"))
@@ -2663,9 +2635,11 @@ def _blockers(error: Exception, connection: Any) -> str | None:
     expired = getattr(original, "sqlstate", None) == "55P03"
     if not expired and 1205 not in getattr(original, "args", ())[:1]:
         return None
-    query = _SESSIONS["postgresql" if expired else "mysql"]
+    query = sa.text(_SESSIONS["postgresql" if expired else "mysql"])
+    driver = connection.connection.driver_connection
+    own = driver.thread_id() if not expired else getattr(driver.info, "backend_pid", 0)
     with connection.engine.connect() as second:
-        rows = second.execute(sa.text(query), {"own": _session_id(connection)}).all()
+        rows = second.execute(query, {"own": own}).all()
     lines = [f"  session {row[0]} of {row[1]}, {row[2]}: {row[3] or 'idle'}" for row in rows]
     head = "It waited too long (migrations.lock_timeout); these sessions are in a transaction:"
     return "\n".join([head, *map(_shortened, lines)])
@@ -2685,17 +2659,9 @@ _SESSIONS = {
 }
 
 
-def _session_id(connection: Any) -> int:
-    driver = connection.connection.driver_connection
-    if hasattr(driver, "thread_id"):
-        return int(driver.thread_id())
-    return int(getattr(getattr(driver, "info", None), "backend_pid", 0))
-
-
 # -- changing tables that hold rows
 
 
-@functools.cache
 class _CarefulSQLite(SQLiteImpl):
     """Alembic's for SQLite, which copies a table whole."""
 
@@ -2733,23 +2699,22 @@ class _CarefulSQLite(SQLiteImpl):
             super().rename_table(old_table_name, *arguments, **options)
 
 
-def _watch_operations() -> None:
+def _before(operation: type[Any], implementation: Callable[..., Any]) -> Callable[..., Any]:
     """Has Alembic look at the rows before it changes a table."""
-    watch = partial(Operations.implementation_for, replace=True)
-    watch(ops.AlterColumnOp)(_after(_judge_alter, toimpl.alter_column))
-    watch(ops.AddColumnOp)(_after(_judge_add, toimpl.add_column))
-    watch(ops.AddConstraintOp)(_after(_judge_constraint, toimpl.create_constraint))
+
+    def decorate(judge: Callable[..., None]) -> Callable[..., None]:
+        @Operations.implementation_for(operation, replace=True)
+        def run(operations: Any, step: Any) -> Any:
+            if not operations.migration_context.as_sql:
+                judge(operations.migration_context, step)
+            return implementation(operations, step)
+
+        return judge
+
+    return decorate
 
 
-def _after(judge: Callable[..., None], implementation: Callable[..., Any]) -> Callable[..., Any]:
-    def run(operations: Any, operation: Any) -> Any:
-        if not operations.migration_context.as_sql:
-            judge(operations.migration_context, operation)
-        return implementation(operations, operation)
-
-    return run
-
-
+@_before(ops.AlterColumnOp, toimpl.alter_column)
 def _judge_alter(context: Any, operation: Any) -> None:
     """Refuses a change of type or NOT NULL that rows contradict. Raises NoventaError."""
 
@@ -2773,7 +2738,7 @@ def _judge_alter(context: Any, operation: Any) -> None:
     if dialect.name in ("mysql", "mariadb") and isinstance(old, sa.Interval) != isinstance(
         new, sa.Interval
     ):
-        read = _refuse_value  # it is stored as a moment after 1970 there
+        read = partial(_exact, None)  # none stays: it is stored as a moment after 1970 there
     _refuse_values(context.connection, column, read, f"{where} is to be {new!r}")
     if dialect.name == "sqlite":
         context.impl.memo[operation.table_name, name] = _sqlite_function(
@@ -2863,24 +2828,10 @@ def _rewrite_texts(connection: Any, table: Any, column: Any, read: Callable[[Any
             connection.execute(update.values({column.name: str(int(value))}))
 
 
-def _refuse_value(value: Any) -> None:
-    raise ValueError(value)
-
-
-_TRUTHS = {
-    "1": True,
-    "t": True,
-    "true": True,
-    "y": True,
-    "yes": True,
-    "on": True,
-    "0": False,
-    "f": False,
-    "false": False,
-    "n": False,
-    "no": False,
-    "off": False,
-}  # fmt: skip  (as PostgreSQL reads text)
+_TRUTHS = (  # as PostgreSQL reads text
+    dict.fromkeys(("1", "t", "true", "y", "yes", "on"), True)
+    | dict.fromkeys(("0", "f", "false", "n", "no", "off"), False)
+)
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 _SPAN = re.compile(r"(?:(-?\d+) days?,? )?(\d{1,2}):(\d\d):(\d\d)(?:\.(\d{1,6}))?")
 
@@ -2893,7 +2844,7 @@ def _converted(value: Any, *, read: Callable[[Any], Any], kind: Any, dialect: An
         (sa.Enum, _as_enum), (sa.String, _as_text), (sa.Boolean, _as_boolean),
         (sa.Integer, _as_integer), (sa.Numeric | sa.Float, _as_number),
         (sa.DateTime | sa.Date | sa.Time, _as_moment), (sa.Interval, _as_span),
-        (sa.Uuid, _as_uuid), (sa.JSON, _as_json),
+        (sa.Uuid, lambda value, *_: uuid.UUID(str(value))), (sa.JSON, _as_json),
     ):  # fmt: skip
         if isinstance(kind, classes):
             return convert(value, kind, dialect)
@@ -2951,10 +2902,7 @@ def _text_number(value: Any) -> Any:
 
 
 def _as_moment(value: Any, kind: Any, dialect: Any) -> Any:
-    names = ("DateTime", "datetime"), ("Date", "date"), ("Time", "time")
-    wanted: Any = next(
-        getattr(datetime, to) for of, to in names if isinstance(kind, getattr(sa, of))
-    )
+    wanted = kind.python_type
     if type(value) is datetime.date and wanted is datetime.datetime:
         return datetime.datetime.combine(value, datetime.time())
     if isinstance(value, datetime.datetime) and wanted is datetime.date:
@@ -2981,10 +2929,6 @@ def _as_span(value: Any, *_: Any) -> Any:
     )
 
 
-def _as_uuid(value: Any, *_: Any) -> Any:
-    return value if isinstance(value, uuid.UUID) else uuid.UUID(value)
-
-
 def _as_json(value: Any, *_: Any) -> Any:
     if isinstance(value, str):
         json.loads(value)
@@ -3007,16 +2951,15 @@ def _using(name: str, old: Any, new: Any, dialect: Any) -> str | None:
         return f"{column} <> 0"
     if isinstance(old, sa.Boolean) and not isinstance(new, sa.Boolean):
         return f"{column}::integer::{target}"
-    if isinstance(old, sa.Enum) and isinstance(new, sa.Enum):
-        return f"{column}::text::{target}"
     if isinstance(old, sa.String) and (isinstance(new, sa.Enum) or not isinstance(new, sa.String)):
-        return f"{column}::{target}"
+        return f"{column}::text::{target}"  # an Enum is a String too
     zones = [getattr(kind, "timezone", None) for kind in (old, new)]
     if isinstance(old, sa.DateTime) and isinstance(new, sa.DateTime) and zones[0] != zones[1]:
         return f"{column} AT TIME ZONE 'UTC'"  # else the session's own zone would decide
     return None
 
 
+@_before(ops.AddColumnOp, toimpl.add_column)
 def _judge_add(context: Any, operation: Any) -> None:
     """Refuses a column that rows would lack; MariaDB would make up zeros. Raises NoventaError."""
 
@@ -3031,6 +2974,7 @@ def _judge_add(context: Any, operation: Any) -> None:
         )
 
 
+@_before(ops.AddConstraintOp, toimpl.create_constraint)
 def _judge_constraint(context: Any, operation: Any) -> None:
     """Refuses a UNIQUE or CHECK that rows break. Raises NoventaError."""
 
@@ -3235,17 +3179,17 @@ class _TableText:
 
     def merged(self, before: _TableText, after: _TableText) -> _TableText:
         """This text, with what differs between two others. Raises NoventaError."""
-        known = {_plain_text(text) for text in before.constraints}
-        wanted = {_plain_text(text) for text in after.constraints}
+        known = {_normal(text) for text in before.constraints}
+        wanted = {_normal(text) for text in after.constraints}
         for text in before.constraints:
-            if _plain_text(text) not in wanted:
+            if _normal(text) not in wanted:
                 self._remove(text)
-        self.constraints += [text for text in after.constraints if _plain_text(text) not in known]
+        self.constraints += [text for text in after.constraints if _normal(text) not in known]
         self.columns = {
             name: self._merged_column(name, before.columns.get(name, {}), clauses)
             for name, clauses in after.columns.items()
         }
-        if _plain_text(before.options) != _plain_text(after.options):
+        if _normal(before.options) != _normal(after.options):
             self.options = after.options
         return self
 
@@ -3256,7 +3200,7 @@ class _TableText:
             return after
         own, merged = self.columns[name], {}
         for kind in dict.fromkeys(["name", "type", *own, *after]):
-            same = _plain_text(before.get(kind, "")) == _plain_text(after.get(kind, ""))
+            same = _normal(before.get(kind, "")) == _normal(after.get(kind, ""))
             text = own.get(kind) if same or kind == "name" else after.get(kind)
             if text:
                 merged[kind] = f" {text.strip()}"
@@ -3315,8 +3259,8 @@ def _identity(text: str, column: str = "") -> tuple[str, str, str]:
     kind = {"REFERENCES": "FOREIGN"}.get(words[0].upper(), words[0].upper())
     groups = [word for word in words if word.startswith("(")]
     if kind == "CHECK" or not column:
-        column = groups[0][1:-1] if groups else ""
-    return name, kind, re.sub(r"[\s\"`\[\]]", "", column).lower()
+        column = groups[0] if groups else ""
+    return name, kind, _normal(column) or ""
 
 
 def _is_same(one: tuple[str, str, str], other: tuple[str, str, str]) -> bool:
@@ -3327,10 +3271,6 @@ def _is_same(one: tuple[str, str, str], other: tuple[str, str, str]) -> bool:
 def _unquoted(name: str) -> str:
     name = name.strip()
     return name[1:-1].replace(name[0] * 2, name[0]) if name[0] in '"`[' else name
-
-
-def _plain_text(text: str) -> str:
-    return "".join(text.split())
 
 
 # -- one at a time
@@ -3517,7 +3457,9 @@ def _adopt(project: Project) -> int:
         )
     _rename(project, renames)
     if not revision_files(project.root / _FOLDER / "versions"):
-        _write_baseline(project)
+        with _scratch(project) as connection:  # empty, so that the revision makes all
+            words = ["revision", "--autogenerate", "-m", "Tables that were there"]
+            _alembic(project.root, words, connection=connection)
     return _alembic(project.root, ["stamp", "head"])
 
 
@@ -3579,7 +3521,6 @@ def _keys_found(inspector: Any, table: Any) -> dict[tuple[Any, ...], list[str | 
 
 
 def _rename(project: Project, renames: Sequence[tuple[Any, str | None, Any]]) -> None:
-    _watch_operations()
     engine = _migration_engine(project.config)
     with migration_lock(project.config), _reached(project.config), engine.begin() as connection:
         operations = Operations(MigrationContext.configure(connection))
@@ -3613,13 +3554,6 @@ def _rename_key(operations: Any, key: Any, old: str | None, convention: Any) -> 
     else:
         operations.impl.add_constraint(key)
         operations.drop_constraint(old, key.table.name, type_=kind, schema=key.table.schema)
-
-
-def _write_baseline(project: Project) -> None:
-    """The first revision, written against an empty database, so that others can be made by it."""
-    with _scratch(project) as connection:
-        words = ["revision", "--autogenerate", "-m", "Tables that were there"]
-        _alembic(project.root, words, connection=connection)
 
 
 def squash(config: AlembicConfig, message: str | None = None) -> None:
@@ -3703,6 +3637,7 @@ def _scratch(project: Project, *, own: bool = False) -> Iterator[Any]:
     metadata = _plain_metadata(project.registry)
     backend = project.config.database_url.get_backend_name()
     own = own or "sqlite" not in project.config["migrations.portable_to"]
+    make: AbstractContextManager[str] = nullcontext("sqlite://")
     reason, of_versions = _beyond_sqlite(metadata), version_table(project.root).schema
     if reason or (own and backend != "sqlite"):
         schemas = {*(table.schema for table in metadata.tables.values()), of_versions} - {None}
@@ -3710,8 +3645,6 @@ def _scratch(project: Project, *, own: bool = False) -> Iterator[Any]:
             shown = ", ".join(sorted(map(str, schemas)))
             raise NoScratch(f"on {backend} a schema is a database, so this would change {shown}")
         make = _server_database(project.config, reason or "what a server makes")
-    else:
-        make = _file_database(project.root)
     with make as url:
         config = Config.from_mapping({"database": url}, project.root)
         with _migration_engine(config).connect() as connection:
@@ -3731,12 +3664,6 @@ def _make_schema(connection: Any, name: str) -> None:
 
 class NoScratch(NoventaError):  # noqa: N818
     """No database could be made to try the revisions on."""
-
-
-@contextmanager
-def _file_database(root: Path) -> Iterator[str]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield f"sqlite:///{folder}/scratch.db"
 
 
 @contextmanager
@@ -3786,23 +3713,7 @@ def _type_error(column: Any, dialect: Any) -> exc.CompileError | None:
 
 def _compared(project: Project, metadata: Any, connection: Any) -> tuple[set[str], list[str]]:
     """The revisions that a database is at, and what it lacks to equal the models."""
-
-    _compare_more()
-    own = _options_of(project)
-    included = own.get("include_name", lambda *_: True)
-
-    def include_name(name: str | None, kind: str, parents: Any) -> bool:
-        if kind == "table" and name not in metadata.tables:
-            shown = parents.get("schema_qualified_table_name")
-            if shown not in metadata.tables:
-                return False
-        return bool(included(name, kind, parents))
-
-    options = {
-        "target_metadata": metadata, "compare_type": _compare_type,
-        "include_schemas": any(table.schema for table in metadata.tables.values()),
-        **own, "include_name": include_name,
-    }  # fmt: skip
+    options = _configuration(metadata, _options_of(project))
     context = MigrationContext.configure(connection, opts=options)
     with _without_warnings():
         operations = produce_migrations(context, metadata).upgrade_ops
@@ -3918,7 +3829,8 @@ def _seed_failure(
             f" DDL and TRUNCATE), so this stays:{listed}\n{_half_seeded(name)}"
         )
     else:
-        text = f"{head} and left nothing: {reason}{_not_at_head(config, engine)}"
+        mismatch = revision_mismatch(config, engine)
+        text = f"{head} and left nothing: {reason}" + (f"\n{mismatch}" if mismatch else "")
     return NoventaError(text)
 
 
@@ -3935,11 +3847,6 @@ def _place(error: Exception, function: Callable[..., Any]) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == file]
     return f" ({Path(file).name}:{lines[-1]})" if file and lines else ""
-
-
-def _not_at_head(config: Config, engine: Any) -> str:
-    mismatch = revision_mismatch(config, engine)
-    return f"\n{mismatch}" if mismatch else ""
 
 
 def _ledger() -> Any:
@@ -4178,7 +4085,8 @@ def _mysql_faults(table: Any, owner: str) -> Iterator[Fault]:
     """What SQLAlchemy compiles for MySQL and MariaDB, but they refuse or take otherwise."""
 
     for index in table.indexes:
-        if index.unique and _is_partial(index):
+        is_partial = any(given.get("where") is not None for given in index.dialect_options.values())
+        if index.unique and is_partial:
             yield Fault(
                 owner,
                 f"not portable to mysql: it takes no WHERE, so {index.name} would be unique"
@@ -4195,10 +4103,6 @@ def _mysql_faults(table: Any, owner: str) -> Iterator[Fault]:
         if column.computed is not None and not column.nullable:
             problem = "not portable to mysql: MariaDB refuses NOT NULL for a computed column"
             yield Fault(f"{owner}.{column.name}", problem, "write nullable=True")
-
-
-def _is_partial(index: Any) -> bool:
-    return any(options.get("where") is not None for options in index.dialect_options.values())
 
 
 def _enum_faults(tables: Mapping[Any, str]) -> Iterator[Fault]:
@@ -4230,7 +4134,8 @@ def revision_faults(project: Project) -> Iterator[Fault]:
     elif len(revision_heads(files)) > 1:
         yield Fault(f"{_FOLDER}/versions", *_heads_message(folder / "versions").rsplit("\n", 1))
     else:
-        yield from _scratch_faults(project)
+        with _scratch(project) as connection:
+            yield from _try_revisions(project, connection)
 
 
 def _text_of(path: Path) -> str:
@@ -4257,16 +4162,10 @@ def _import_faults(path: Path, root: Path) -> Iterator[Fault]:
                 )
 
 
-def _scratch_faults(project: Project) -> Iterator[Fault]:
-    """Each revision up, down and up again on an empty database; then the drift from the models."""
-
-    with _scratch(project) as connection:
-        yield from _try_revisions(project, connection)
-
-
 def _try_revisions(
     project: Project, connection: Any, versions: Path | None = None
 ) -> Iterator[Fault]:
+    """Each revision up, down and up again on an empty database; then the drift from the models."""
     where, table = f"{_FOLDER}/versions", version_table(project.root).name
     try:
         for words in (["upgrade", "head"], ["downgrade", "base"], ["upgrade", "head"]):
