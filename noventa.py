@@ -740,6 +740,11 @@ class Route(Entry):
     cross_origin = False  # an unsafe method needs no evidence of the same origin
     writes = False  # a GET begins as an action does
 
+    @property
+    def segments(self) -> list[str]:
+        """Those of the path, without its last slash where what lies below belongs to it."""
+        return (self.path.rstrip("/") if self.below else self.path).split("/")[1:]
+
 
 @dataclass(frozen=True, eq=False)
 class Page(Route):
@@ -2193,7 +2198,6 @@ def _too_large(state: dict[str, Any]) -> str:
 # ---- Router ----------------------------------------------------------------------------------
 
 _PARAMETER = re.compile(r"\{([A-Za-z_]\w*)(?::(\w+))?\}")
-_FOREIGN_PARAMETER = re.compile(r"<(?:(\w+):)?(\w+)>|:(\w+)")  # as other frameworks write it
 _INT_DIGITS = 18  # more do not fit into a BIGINT
 
 
@@ -2212,7 +2216,7 @@ class _Leaf(NamedTuple):
     their methods each."""
 
     route: Route
-    names: Sequence[str]
+    names: tuple[str, ...]
     by_method: dict[str, _Leaf]
 
 
@@ -2232,24 +2236,49 @@ _END, _REST, _BELOW = range(3)  # the path itself; {name:path}; a Mount or a Sta
 _CONVERTERS = {"int": _to_int, "path": _REST, "str": _to_str}
 
 
+def methods_of(route: Route) -> frozenset[str]:
+    """The methods that a route answers; HEAD wherever GET. None for a Mount, which decides."""
+    methods = frozenset(name.upper() for name in route.methods)
+    return methods | {"HEAD"} if "GET" in methods else methods
+
+
+def shape_of(route: Route) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+    """The steps through the tree to the leaf of a route, and the names of its parameters."""
+    shape: list[Any] = []
+    names: list[str] = []
+    for segment in route.segments:
+        if parameter := _PARAMETER.fullmatch(segment):
+            names.append(parameter[1])
+            shape.append(_CONVERTERS[parameter[2] or "str"])
+        else:
+            shape.append(segment)
+    if _REST not in shape:
+        shape.append(_BELOW if route.below else _END)
+    return tuple(shape), tuple(names)
+
+
 class Router:
     """Finds the route of a path: a dict for paths without parameters, else a tree of segments.
 
     At each segment a literal wins over `{name:int}`, that over `{name}`, that over
-    `{name:path}`, that over a Mount or Static.
+    `{name:path}`, that over a Mount or Static. The routes must be without faults.
     """
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        self.faults: list[Fault] = []
         self.paths = [route.path for route in routes]
         self._root: _Node = {}
         self._exact: dict[str, _Leaf] = {}
         for route in routes:
-            before = len(self.faults)
-            shape, names = self._parse(route)
-            methods = self._methods(route)
-            if len(self.faults) == before:
-                self._add(route, shape, names, methods)
+            (*steps, end), names = shape_of(route)
+            node = self._root
+            for step in steps:
+                node = node.setdefault(step, {})
+            leaf = node.setdefault(end, _Leaf(route, names, {}))
+            same = _Leaf(route, names, leaf.by_method)
+            for method in methods_of(route):
+                leaf.by_method.setdefault(method, same)
+            if end == _END and not names:
+                self._exact[route.path] = leaf
 
     def match(self, path: str, method: str = "GET") -> Match | None:
         """The route for a decoded path, by preference one for that method; or None."""
@@ -2268,75 +2297,6 @@ class Router:
         """The path with or without its last slash, where only that one has a route."""
         other = path[:-1] if path.endswith("/") else f"{path}/"
         return other if other and self.match(other) else None
-
-    def _add(
-        self, route: Route, shape: Sequence[Any], names: Sequence[str], methods: Set[str]
-    ) -> None:
-        node, end = self._root, shape[-1]
-        for step in shape[:-1]:
-            node = node.setdefault(step, {})
-        is_first = end not in node
-        leaf = node.setdefault(end, _Leaf(route, names, {}))
-        both = sorted(methods & leaf.by_method.keys())
-        if both or not (is_first or (methods and leaf.by_method)):
-            other = leaf.by_method[both[0]].route if both else leaf.route
-            problem = f"route {route.path!r} has the shape of {other.path!r} at {other.where}"
-            if both and route.is_data and other.is_data:
-                problem += f", which answers {both[0]} too"
-            self.faults.append(Fault(route.where, problem, "remove one of them"))
-            return
-        leaf.by_method.update(dict.fromkeys(methods, _Leaf(route, names, leaf.by_method)))
-        if end == _END and not names:
-            self._exact[route.path] = leaf
-
-    def _fault(self, route: Route, problem: str, remedy: str) -> None:
-        self.faults.append(Fault(route.where, f"route {route.path!r}: {problem}", remedy))
-
-    def _methods(self, route: Route) -> Set[str]:
-        """The methods that a route answers; HEAD wherever GET. None for a Mount, which decides."""
-        listed = route.methods if isinstance(route.methods, list | tuple | Set) else ()
-        sound = all(isinstance(name, str) and _HEADER_NAME.fullmatch(name) for name in listed)
-        if not sound or not (listed or route.below):
-            problem = f"methods is {route.methods!r}"
-            self._fault(route, problem, 'expected a list like ["GET", "POST"]')
-            return set()
-        methods = {name.upper() for name in listed}
-        return methods | {"HEAD"} if "GET" in methods else methods
-
-    def _parse(self, route: Route) -> tuple[list[Any], list[str]]:
-        """The steps through the tree to the path's leaf, and the names of its parameters."""
-        shape: list[Any] = []
-        names: list[str] = []
-        fault = functools.partial(self._fault, route)
-        if not isinstance(route.path, str) or not route.path.startswith("/"):
-            fault("it does not begin with a slash", "write it as '/…'")
-            return shape, names
-        path = route.path.rstrip("/") if route.below else route.path
-        segments = path.split("/")[1:]
-        for number, segment in enumerate(segments):
-            last = number == len(segments) - 1
-            if parameter := _PARAMETER.fullmatch(segment):
-                name, kind = parameter[1], parameter[2] or "str"
-                if kind not in _CONVERTERS:
-                    fault(f"converter {kind!r}", did_you_mean(kind, _CONVERTERS))
-                if kind == "path" and (not last or route.below):
-                    fault(f"{segment} is not the last segment", "move it to the end")
-                if name in names:
-                    fault(f"two parameters {name!r}", "rename one")
-                names.append(name)
-                shape.append(_CONVERTERS.get(kind))
-                continue
-            if foreign := _FOREIGN_PARAMETER.fullmatch(segment):
-                kind = f":{foreign[1]}" if foreign[1] else ""
-                fault(f"segment {segment!r}", f"write {{{foreign[2] or foreign[3]}{kind}}}")
-            elif "{" in segment or "}" in segment:
-                fault(f"segment {segment!r}", "a segment is a text or one {name}")
-            if not segment and not last:
-                fault("two slashes in a row", "write one")
-            shape.append(segment)
-        if _REST not in shape:
-            shape.append(_BELOW if route.below else _END)
-        return shape, names
 
 
 def _find(
@@ -4232,12 +4192,12 @@ def compile_registry(registry: Registry, config: Config) -> tuple[Router, Compon
     """The routes and templates of a registry. Raises RegistryError with every fault of it."""
     if wrong := wrong_types(registry):  # nothing else can be judged by them
         raise RegistryError(wrong)
-    router, components = Router(registry.routes), Components(registry, config)
-    faults = [*registry_faults(registry), *router.faults]
+    components = Components(registry, config)
+    faults = [*registry_faults(registry), *route_faults(registry.routes)]
     faults += template_faults(registry, components)
     if faults:
         raise RegistryError([*dict.fromkeys(faults)])
-    return router, components
+    return Router(registry.routes), components
 
 
 def wrong_types(registry: Registry) -> list[Fault]:
@@ -4259,12 +4219,10 @@ def wrong_types(registry: Registry) -> list[Fault]:
 
 
 def registry_faults(registry: Registry) -> list[Fault]:
-    """What can be seen without templates, patterns of routes or a database, where no type is
-    wrong."""
+    """What can be seen without templates and routes, where no type is wrong."""
     return [
         *_duplicates(registry),
         *_handler_faults(registry),
-        *view_args_faults(registry.routes),
         *_model_faults(registry),
         *_seed_faults(registry),
     ]
@@ -4410,23 +4368,70 @@ def _props_faults(compiled: CompiledComponent) -> Iterator[Fault]:
             yield Fault(place_of(action), problem, "add it, or **props")
 
 
-def view_args_faults(routes: Sequence[Route]) -> Iterator[Fault]:
-    """Handlers that do not take what their path gives, or need what it does not give; and names
-    that a page's template could not see."""
+def route_faults(routes: Sequence[Route]) -> Iterator[Fault]:
+    """Paths that cannot be, and those that would answer the same request; and handlers that do
+    not take what their path gives, or need what it does not give."""
+    first: dict[Any, Route] = {}  # by shape and method
     for route in routes:
-        passed = {match[1] for match in _PARAMETER.finditer(str(route.path))}
-        for name in sorted(passed & _NO_PROPS) if isinstance(route, Page) else ():
-            problem = f"parameter {name!r} of {route.path!r} is {_OURS}"
-            yield Fault(route.where, problem, "rename it")
-        for whose, handler in _handlers_of(route).items():
-            props = props_of(handler)
-            problem = f"route {route.path!r}: {whose}"
-            for name in sorted(props.needed - passed):
-                remedy = f"add {{{name}}} to the path, or a default"
-                yield Fault(route.where, f"{problem} needs {name!r}", remedy)
-            for name in props.unknown(passed):
-                remedy = "add it as a parameter, or **view_args"
-                yield Fault(route.where, f"{problem} does not take {name!r}", remedy)
+        if not (found := [*_path_faults(route)]):
+            shape, names = shape_of(route)
+            methods = ["*"] if route.below else sorted(methods_of(route))
+            for method in [method for method in methods if (shape, method) in first][:1]:
+                other = first[shape, method]
+                problem = f"route {route.path!r} has the shape of {other.path!r} at {other.where}"
+                if route.is_data and other.is_data:
+                    problem += f", which answers {method} too"
+                found.append((problem, "remove one of them"))
+            for method in methods:
+                first.setdefault((shape, method), route)
+            found += _view_args_faults(route, frozenset(names))
+        for problem, remedy in found:
+            yield Fault(route.where, problem, remedy)
+
+
+def _path_faults(route: Route) -> Iterator[tuple[str, str]]:
+    whose = f"route {route.path!r}:"
+    if not isinstance(route.path, str) or not route.path.startswith("/"):
+        yield f"{whose} it does not begin with a slash", "write it as '/…'"
+        return
+    names = list[str]()
+    for number, segment in enumerate(route.segments, start=1):
+        is_last = number == len(route.segments)
+        if parameter := _PARAMETER.fullmatch(segment):
+            name, kind = parameter.groups("str")
+            if kind not in _CONVERTERS:
+                yield f"{whose} converter {kind!r}", did_you_mean(kind, _CONVERTERS)
+            if kind == "path" and (route.below or not is_last):
+                yield f"{whose} {segment} is not the last segment", "move it to the end"
+            if name in names:
+                yield f"{whose} two parameters {name!r}", "rename one"
+            names.append(name)
+        elif foreign := _FOREIGN_PARAMETER.fullmatch(segment):
+            kind = f":{foreign[1]}" if foreign[1] else ""
+            yield f"{whose} segment {segment!r}", f"write {{{foreign[2] or foreign[3]}{kind}}}"
+        elif "{" in segment or "}" in segment:
+            yield f"{whose} segment {segment!r}", "a segment is a text or one {name}"
+        elif not segment and not is_last:
+            yield f"{whose} two slashes in a row", "write one"
+    methods = route.methods if isinstance(route.methods, list | tuple | Set) else ()
+    sound = all(isinstance(name, str) and _HEADER_NAME.fullmatch(name) for name in methods)
+    if not sound or not (methods or route.below):
+        yield f"{whose} methods is {route.methods!r}", 'expected a list like ["GET", "POST"]'
+
+
+_FOREIGN_PARAMETER = re.compile(r"<(?:(\w+):)?(\w+)>|:(\w+)")  # as other frameworks write it
+
+
+def _view_args_faults(route: Route, passed: Set[str]) -> Iterator[tuple[str, str]]:
+    for name in sorted(passed & _NO_PROPS) if isinstance(route, Page) else ():
+        yield f"parameter {name!r} of {route.path!r} is {_OURS}", "rename it"
+    for whose, handler in _handlers_of(route).items():
+        props = props_of(handler)
+        problem = f"route {route.path!r}: {whose}"
+        for name in sorted(props.needed - passed):
+            yield f"{problem} needs {name!r}", f"add {{{name}}} to the path, or a default"
+        for name in props.unknown(passed):
+            yield f"{problem} does not take {name!r}", "add it as a parameter, or **view_args"
 
 
 def _model_faults(registry: Registry) -> Iterator[Fault]:

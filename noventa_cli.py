@@ -137,6 +137,7 @@ from noventa import (
     revision_files,
     revision_heads,
     revision_mismatch,
+    route_faults,
     seed_name,
     shown_traceback,
     shown_url,
@@ -4287,10 +4288,12 @@ def _check_registry(report: Report, root: Path, config: Config, *, sound: bool) 
     if wrong := wrong_types(registry):  # nothing else can be judged by them
         report.add("registry", ", ".join(listed), wrong)
         return
-    router, components = Router(registry.routes), Components(registry, config)
-    found = registry_faults(registry)
-    report.add("registry", ", ".join(listed), [*found, *router.faults])
-    faults = [*template_faults(registry, components), *link_faults(components, router)]
+    components = Components(registry, config)
+    found, of_routes = registry_faults(registry), [*route_faults(registry.routes)]
+    report.add("registry", ", ".join(listed), [*found, *of_routes])
+    faults = [*template_faults(registry, components)]
+    if not of_routes:
+        faults += link_faults(components, Router(registry.routes))
     if sound and not config["secret_keys"]:
         faults += _missing_key(components)
     report.add("templates", str(len(components.templates)), faults, " compile")
