@@ -3491,12 +3491,7 @@ class StaticFiles:
     def missing(self, where: str, name: str) -> Fault:
         """The fault that no folder has the file `name`."""
         folders = ", ".join(route.folder for route in self.routes) or "no Static route"
-        known = [
-            path.relative_to(folder).as_posix()
-            for folder in self.routes.values()
-            for path in Path(folder, name.strip("/") or "x").parent.glob("*.*")
-            if path.is_relative_to(folder)
-        ]
+        known = [file for root in self.routes.values() for file in files_beside(root, name)]
         problem = f"static({name!r}): no such file in {folders}"
         return Fault(where, problem, did_you_mean(name, known))
 
@@ -3528,6 +3523,14 @@ class StaticFiles:
             file.seek(0)
             known = self._fingerprints[identity] = (status.st_mtime_ns, status.st_size, digest)
         return known[2]
+
+
+def files_beside(root: str | Path, name: str) -> list[str]:
+    """The files of a folder beside one that is missing, or one level below, as it is named."""
+    folder = Path(root, name.strip("/")).parent
+    folder = folder if folder.is_dir() else folder.parent
+    found = [*folder.glob("*.*"), *folder.glob("*/*.*")]
+    return [path.relative_to(root).as_posix() for path in found if path.is_relative_to(root)]
 
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not wait
@@ -3781,7 +3784,7 @@ class Components:
             uses = _uses(tree)
             code = self.jinja.compile(tree, name, filename)
         except jinja2.TemplateNotFound:
-            known = _siblings(self._loader.root, name)
+            known = filter(self._loader.has_suffix, files_beside(self._loader.root, name))
             problem, remedy = f"template {name!r} does not exist", did_you_mean(name, known)
             if not self._loader.has_suffix(name):
                 problem, remedy = f"{name!r} is no template: {_NO_TEMPLATE}", "rename it"
@@ -4101,14 +4104,6 @@ class _Loader(jinja2.FileSystemLoader):
         if hidden or not Path(filename).resolve().is_relative_to(self.root):
             raise jinja2.TemplateNotFound(template)
         return source, filename, is_current
-
-
-def _siblings(root: Path, name: str) -> list[str]:
-    """The files beside a template that is missing, or in the folders one level below."""
-    folder = (root / name).parent
-    folder = folder if folder.is_dir() else folder.parent
-    found = [*folder.glob("*.html"), *folder.glob("*/*.html")]
-    return [path.relative_to(root).as_posix() for path in found if path.is_relative_to(root)]
 
 
 def _uses(tree: jinja2.nodes.Template) -> dict[str, set[Any]]:
