@@ -18,10 +18,12 @@ import pytest
 import sqlalchemy as sa
 from counters import PrivatePostgres
 from processes import write_files
+from visitors import Visitor
+from webtest import TestApp
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from noventa import Config, make_engine
+from noventa import App, Config, make_engine
 from noventa_cli import main
 
 collect_ignore = ["applications"]  # each with a conftest of its own: see test_applications.py
@@ -158,6 +160,19 @@ def database(request: pytest.FixtureRequest) -> Iterator[str]:
     engine = sa.create_engine(url, poolclass=sa.NullPool, execution_options=options)
     with engine.connect() as connection:
         connection.exec_driver_sql(EMPTY)
+
+
+@pytest.fixture
+def visitor(app: App) -> Visitor:
+    """A browser, in process; `app` is a fixture of the file's own."""
+    return Visitor(app)
+
+
+@pytest.fixture
+def client(app: App) -> TestApp:
+    """WebTest's browser, which fills in forms."""
+    same_origin = {"HTTP_HOST": "localhost", "HTTP_SEC_FETCH_SITE": "same-origin"}
+    return TestApp(app, extra_environ=same_origin)
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

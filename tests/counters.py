@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from processes import KEY, environment, write_files
+from processes import KEY, environment, free_port, write_files
 from sqlalchemy import event, orm
 from support import make_app
 from webob import Request
@@ -131,9 +131,7 @@ class PrivatePostgres:
         self.folder = Path(tempfile.mkdtemp(prefix="noventa-postgres-"))
         if self.user:
             shutil.chown(self.folder, self.user)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/postgres"
         self._run("initdb", "-U", "postgres", "-A", "trust", "-N", "--no-instructions")
         settings = f"port={self.port}\nlisten_addresses='127.0.0.1'\nfsync=off\n"

@@ -4,9 +4,11 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
@@ -61,6 +63,27 @@ def noventa(*arguments, **options):
     command = [sys.executable, "-m", "noventa", *map(str, arguments)]
     options = {"env": environment(), "timeout": 60} | options
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def wait_for(condition, seconds=20):
+    """Waits until `condition()` is true, and returns it."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"{condition} does not come true"
+        time.sleep(0.03)
+    return result
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def listens(port):
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager

@@ -23,6 +23,38 @@ def make_module(name: str, source: str) -> ModuleType:
     return module
 
 
+def users_module(name: str = "user.user_models", base: str = "Base", table: str = "users") -> Any:
+    """A module with a model `User`, of a Base of its own."""
+    return make_module(
+        name,
+        f"""
+        from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+        class {base}(DeclarativeBase):
+            pass
+
+        class User({base}):
+            __tablename__ = {table!r}
+            id: Mapped[int] = mapped_column(primary_key=True)
+            name: Mapped[str]
+        """,
+    )
+
+
+NOTES = """
+    import sqlalchemy as sa
+    from sqlalchemy import orm
+
+    class Base(orm.DeclarativeBase):
+        pass
+
+    class Note(Base):
+        __tablename__ = "notes"
+        id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+        text: orm.Mapped[str] = orm.mapped_column(sa.Text)
+"""  # for a module of handlers to begin with
+
+
 def make_app(
     root: Path,
     files: Mapping[str, str] | None = None,

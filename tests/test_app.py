@@ -20,7 +20,7 @@ import pytest
 import sqlalchemy as sa
 import webob
 import webob.exc
-from support import SECRET, make_app, make_module
+from support import SECRET, make_app, make_module, users_module
 from visitors import FORM, Visitor, ask, post
 
 from noventa import App, Component, Config, Endpoint, Mount, Page, Registry, Static, redirect
@@ -45,22 +45,9 @@ def endpoint_of(root, answer, path="/", **options):
     return app_of(root, Endpoint(path, handler, **options))
 
 
-USERS = """
-    from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-    class Base(DeclarativeBase):
-        pass
-
-    class User(Base):
-        __tablename__ = "users"
-        id: Mapped[int] = mapped_column(primary_key=True)
-        name: Mapped[str]
-"""
-
-
 def form_app(root, source, config=None, **options):
     """A page / with a component `c`, whose action_save is `source`; it shows a user's name."""
-    models = make_module("c.c_models", USERS)
+    models = users_module("c.c_models")
     logic = make_module(
         "c.c_logic",
         "import webob\nimport webob.exc\nfrom noventa import redirect\n"
@@ -659,7 +646,7 @@ def test_a_guard_that_answers_something_else_lets_nobody_pass(tmp_path, caplog, 
 
 
 def test_a_guard_that_forgot_to_commit_is_reported(tmp_path, caplog):
-    models = make_module("g.g_models", USERS)
+    models = users_module("g.g_models")
 
     def count(request, session, db):
         db.add(models.User(name="visit"))

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from jinja2 import StrictUndefined
-from support import make_app, make_module
+from support import make_app, make_module, users_module
 from visitors import Visitor, ask
 
 from noventa import Component, Page, PropsError, RegistryError, Static
@@ -30,17 +30,6 @@ def failure_of(app, caplog, path="/"):
     return str(record.exc_info[1])
 
 
-USER_MODELS = """
-    from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-    class Base(DeclarativeBase):
-        pass
-
-    class User(Base):
-        __tablename__ = "users"
-        id: Mapped[int] = mapped_column(primary_key=True)
-        name: Mapped[str]
-"""
 USER_LOGIC = """
     from user.user_models import User
 
@@ -349,7 +338,7 @@ def test_props_that_are_no_scalars_tell_nothing_apart_but_may_be_anything(tmp_pa
 
 
 def test_every_component_is_loaded_after_the_action(tmp_path):
-    models = make_module("user.user_models", USER_MODELS)
+    models = users_module()
     user = ("[{{ user.name }} {{ message }}]<form>{{ action('rename') }}</form>", USER_LOGIC)
     page = "{{ component('user', id=1) }}{{ component('user', id=2) }}{{ component('user') }}"
     app = shown(tmp_path, page, {"user": user}, models=[models])
@@ -431,7 +420,7 @@ def test_a_components_guard_answers_when_it_is_shown_and_before_its_actions(
 
 @pytest.mark.parametrize("where", ["load_template_context", "guard"])
 def test_a_forgotten_commit_is_reported_with_the_component_path(tmp_path, caplog, where):
-    models = make_module("user.user_models", USER_MODELS)
+    models = users_module()
     source = f"""
         from user.user_models import User
 

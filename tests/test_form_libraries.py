@@ -129,11 +129,6 @@ def app(request, tmp_path):
     return make_orders(tmp_path, request.param)
 
 
-@pytest.fixture
-def client(app):
-    return TestApp(app)
-
-
 def fill_in(page, name="Ada", guests="2", colours=("red", "blue"), photos=()):
     """The form of a page, filled in."""
     page.form["name"], page.form["guests"] = name, guests

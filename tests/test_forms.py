@@ -13,25 +13,16 @@ import sqlalchemy as sa
 import webob
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import SECRET, make_app, make_module
+from support import NOTES, SECRET, make_app, make_module
 from visitors import FORM, Visitor, ask
 
 from noventa import Component, Endpoint, Page, RegistryError, Signer, Tickets, Values
 
 OTHER_SECRET = "another secret, as long as the first one is"
 SAME = {"HTTP_SEC_FETCH_SITE": "same-origin"}
-LOGIC = """
-    import sqlalchemy as sa
-    from sqlalchemy import orm
-
-    class Base(orm.DeclarativeBase):
-        pass
-
-    class Note(Base):
-        __tablename__ = "notes"
-        id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
-        text: orm.Mapped[str] = orm.mapped_column(sa.Text)
-
+LOGIC = (
+    NOTES
+    + """
     calls = []
 
     def action_add(request, session, db, **props):
@@ -66,6 +57,7 @@ LOGIC = """
     def action_break(request, session, db, **props):
         raise RuntimeError("broken on purpose")
 """
+)
 NOTE = """
     <section>{{ message }}|{{ errors.text }}|{{ values.text }}|
     {% for name in names %}<form method="post">{{ action(name) }}</form>{% endfor %}</section>
@@ -108,11 +100,6 @@ def changed(app, routes=None, guards=(), **component):
 @pytest.fixture
 def app(tmp_path):
     return make_forms(tmp_path)
-
-
-@pytest.fixture
-def visitor(app):
-    return Visitor(app)
 
 
 def ticket_for(answer, action, number=0):
@@ -904,7 +891,7 @@ def test_a_flash_waits_for_a_page_that_shows_it(visitor):
 
 def test_a_head_request_shows_no_flash(visitor):
     say(visitor)
-    visitor._remember(ask(visitor.app, "HEAD", "/said", **visitor._with({})))
+    assert visitor.head("/said").status == 200
     assert "hello" in visitor.get("/said").text
 
 

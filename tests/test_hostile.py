@@ -8,7 +8,6 @@ import json
 import os
 import re
 import resource
-import select
 import socket
 import subprocess
 import sys
@@ -21,25 +20,16 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 import webob
-from processes import environment, stop
-from support import SECRET, make_app, make_module
+from processes import environment, free_port, listens, stop, wait_for
+from support import NOTES, SECRET, make_app, make_module
 from visitors import FORM, Visitor, ask, multipart
 
 from noventa import Component, Endpoint, Mount, Page, Static, redirect
 
 LIMITS = {"body": 1_000_000, "memory": 10_000, "fields": 200, "files": 20}
-SOURCE = """
-    import sqlalchemy as sa
-    from sqlalchemy import orm
-
-    class Base(orm.DeclarativeBase):
-        pass
-
-    class Note(Base):
-        __tablename__ = "notes"
-        id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
-        text: orm.Mapped[str] = orm.mapped_column(sa.Text)
-
+SOURCE = (
+    NOTES
+    + """
     def load_template_context(request, session, db, **props):
         session["seen"] = True
         return {"count": db.query(Note).count()}
@@ -50,6 +40,7 @@ SOURCE = """
         session.flash(request.form.get("text", "")[:40])
         return {"_status": 422, "values": request.form, "names": sorted(request.files)}
 """
+)
 TEMPLATE = """
     <form method="post" enctype="multipart/form-data">{{ action("add") }}
     <input name="text" value="{{ values.text }}">{{ errors.text }} {{ count }}</form>
@@ -784,8 +775,7 @@ def running(name, root):
     root.joinpath("wsgi.py").write_text(
         WSGI.format(tests=str(Path(__file__).parent), root=str(Path(__file__).parents[1]))
     )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [word.format(port=port) for word in SERVERS[name]]
     log = root / "server.log"
     with log.open("wb") as output:
@@ -793,21 +783,11 @@ def running(name, root):
             command, cwd=root, env=environment(), stderr=output, stdout=subprocess.PIPE
         )
     try:
-        wait_for(port, process)
+        wait_for(lambda: listens(port) or process.poll() is not None, 30)
+        assert process.poll() is None
         yield port, process, log
     finally:
         stop(process)
-
-
-def wait_for(port, process):
-    for _ in range(300):
-        assert process.poll() is None
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        select.select([], [], [], 0.1)
-    raise AssertionError("the server does not listen")
 
 
 def exchange(port, data):

@@ -14,12 +14,10 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -28,7 +26,7 @@ from urllib.parse import quote, urlencode
 from wsgiref.validate import validator
 
 import pytest
-from processes import KEY, ROOT, environment, write_files
+from processes import KEY, ROOT, environment, free_port, wait_for, write_files
 from sqlalchemy import text
 from support import make_app, make_module
 from webob import Request, Response
@@ -359,20 +357,6 @@ def importable(module):
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # its package
         return False
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(condition):
-    """Asks again until `condition()` holds, or fails."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"{condition} does not come true"
-        time.sleep(0.03)
 
 
 def write_site(folder):

@@ -6,20 +6,10 @@ import time
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy import event, orm
+from counters import Counter
+from sqlalchemy import event
 
 from noventa import Config, Database
-
-
-class Base(orm.DeclarativeBase):
-    pass
-
-
-class Account(Base):
-    __tablename__ = "accounts"
-
-    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
-    balance: orm.Mapped[int]
 
 
 @pytest.fixture
@@ -32,9 +22,9 @@ def make(tmp_path, database):
     def make_database(**settings):
         config = Config.from_mapping({"database": {"url": database, **settings}}, tmp_path)
         made.append(Database(config))
-        Base.metadata.create_all(made[-1].engine)
+        Counter.metadata.create_all(made[-1].engine)
         with made[-1].session() as db:
-            db.merge(Account(id=1, balance=10))
+            db.merge(Counter(id=1, value=10))
             db.commit()
         return made[-1]
 
@@ -46,7 +36,7 @@ def make(tmp_path, database):
 kept = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 
 
-def read(database, ask=lambda db: db.get(Account, 1).balance):
+def read(database, ask=lambda db: db.get(Counter, 1).value):
     """What a GET would ask: the answer, and the driver's connection that gave it."""
     with database.scope(writes=False):
         return ask(database.scoped), database.scoped.connection().connection.dbapi_connection
@@ -65,11 +55,11 @@ def test_the_next_read_has_the_same_connection_and_the_pool_counts_none_as_used(
 @kept
 def test_each_read_sees_what_others_committed_meanwhile(make):
     database, other = make(), make()
-    for balance in (11, 12, 13):
+    for value in (11, 12, 13):
         with other.session() as db:
-            db.get(Account, 1).balance = balance
+            db.get(Counter, 1).value = value
             db.commit()
-        assert read(database)[0] == balance
+        assert read(database)[0] == value
 
 
 def fail(db):
@@ -79,14 +69,14 @@ def fail(db):
 
 def save(db):
     with db.begin_nested():
-        return db.get(Account, 1)
+        return db.get(Counter, 1)
 
 
 NOT_PLAIN = {
     "error": fail,
     "savepoint": save,
-    "write": lambda db: db.execute(sa.update(Account).values(balance=0)),
-    "stream": lambda db: db.execute(sa.select(Account).execution_options(yield_per=1)).all(),
+    "write": lambda db: db.execute(sa.update(Counter).values(value=0)),
+    "stream": lambda db: db.execute(sa.select(Counter).execution_options(yield_per=1)).all(),
     "option": lambda db: db.connection(execution_options={"isolation_level": "SERIALIZABLE"}),
 }
 
@@ -110,7 +100,7 @@ def test_a_transaction_begun_by_hand_is_left_to_the_pool(make):
         if is_sqlite:
             driver.commit()
         driver.execute("BEGIN" if is_sqlite else "BEGIN READ WRITE")
-        driver.execute("DELETE FROM accounts")
+        driver.execute("DELETE FROM counters")
 
     read(database, begin)
     assert read(database)[0] == 10
@@ -122,7 +112,7 @@ def test_whoever_writes_gets_a_ready_connection_where_there_is_no_other(make):
     with database.engine.connect():
         read(database)
         with database.session() as db:
-            db.get(Account, 1).balance += 1
+            db.get(Counter, 1).value += 1
             db.commit()
     assert read(database)[0] == 11
 

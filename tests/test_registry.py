@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.dialects import mysql, postgresql
-from support import make_app, make_module
+from support import make_app, make_module, users_module
 
 from noventa import (
     Component,
@@ -41,22 +41,6 @@ def endpoint(request, session, db):
 
 def seed_users(db):
     pass
-
-
-def users_module(name, base="Base", table="users"):
-    return make_module(
-        name,
-        f"""
-        from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-        class {base}(DeclarativeBase):
-            pass
-
-        class User({base}):
-            __tablename__ = {table!r}
-            id: Mapped[int] = mapped_column(primary_key=True)
-        """,
-    )
 
 
 # All at once

@@ -22,10 +22,13 @@ import pytest
 from processes import (
     PROJECT,
     environment,
+    free_port,
+    listens,
     noventa,
     serving,
     stop,
     terminal,
+    wait_for,
     write_project,
 )
 
@@ -63,26 +66,6 @@ def get(url):
         return response.read().decode()
 
 
-def wait_for(condition, seconds=15):
-    """Waits until `condition()` is true, and returns it."""
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-    return result
-
-
-def free_port():
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def answers(port):
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 @contextmanager
 def client(port, talk):
     """Runs `talk(url)` beside a server that is started in this process, then stops the server."""
@@ -90,7 +73,7 @@ def client(port, talk):
 
     def run():
         try:
-            wait_for(lambda: answers(port))
+            wait_for(lambda: listens(port))
             results.append(talk(f"http://127.0.0.1:{port}"))
         finally:
             os.kill(os.getpid(), signal.SIGTERM)

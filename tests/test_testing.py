@@ -10,7 +10,6 @@ import pytest
 import sqlalchemy as sa
 from counters import Counter, counting_app, increment
 from support import make_module
-from webtest import TestApp
 
 from noventa import (
     Answered,
@@ -82,13 +81,6 @@ def app(tmp_path: Path, database: str) -> App:
 def db(app: App) -> Any:
     with app.database.sandbox() as db:
         yield db
-
-
-@pytest.fixture
-def client(app: App) -> TestApp:
-    return TestApp(
-        app, extra_environ={"HTTP_HOST": "localhost", "HTTP_SEC_FETCH_SITE": "same-origin"}
-    )
 
 
 only_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)

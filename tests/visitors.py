@@ -94,6 +94,9 @@ class Visitor:
     def get(self, path="/", **more):
         return self._remember(ask(self.app, "GET", path, **self._with(more)))
 
+    def head(self, path="/", **more):
+        return self._remember(ask(self.app, "HEAD", path, **self._with(more)))
+
     def post(self, path="/", ticket=None, fields=(), **more):
         fields = [*dict(fields).items()] if isinstance(fields, dict) else [*fields]
         if ticket is not None:
