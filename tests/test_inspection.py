@@ -549,13 +549,13 @@ def test_a_script_that_is_not_there_is_one_message(tmp_path, capsys):
     assert run(tmp_path, "run") == 2
 
 
-def test_a_model_may_be_listed_by_itself(tmp_path):
+def test_a_model_may_be_listed_by_itself(tmp_path, capsys):
     registry = PROJECT["registry.py"].replace("routes=", "models=[User], routes=")
     files = {**USER, "registry.py": f"from components.user.user_models import User\n{registry}"}
+    files |= {"pages/index.html": "", "x.py": "print(User.__tablename__)"}
     root = write_project(tmp_path, files)
-    with noventa_cli.project_imports(root):
-        found = noventa_cli._model_classes(noventa_cli.load_registry(root))
-    assert list(found) == ["User"]
+    assert run(root, "run", str(root / "x.py")) == 0
+    assert capsys.readouterr().out == "users\n"
 
 
 def test_a_fault_of_the_settings_is_told_once(tmp_path, capsys):

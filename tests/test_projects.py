@@ -229,11 +229,12 @@ def test_new_may_serve_at_once(quick_new, monkeypatch):
 
 
 def test_tests_that_cannot_run_are_said(tmp_path, monkeypatch, capsys):
-    project, found = load(write_project(tmp_path)), importlib.util.find_spec
+    found = importlib.util.find_spec
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name: None if name == "webtest" else found(name)
     )
-    assert noventa_cli._run_tests(project) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "hello", "--empty"]) == 0
     assert "not run: pip install webtest" in capsys.readouterr().out
 
 
@@ -329,12 +330,14 @@ def test_the_tests_of_a_fresh_clone_make_a_database_of_their_own(database, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("expected", "code"), [("config.yaml", 0), ("nothing.yaml", 1)])
-def test_the_projects_own_tests_are_run_where_it_lies(expected, code, tmp_path, capfd):
-    test = f"from pathlib import Path\n\ndef test_it(): assert Path({expected!r}).exists()\n"
-    project = load(write_project(tmp_path, {"test_it.py": test}))
-    assert noventa_cli._run_tests(project) == code
-    assert "test_it.py" in capfd.readouterr().out or code == 0
+def test_the_projects_own_tests_are_run_where_it_lies_and_may_fail(tmp_path, monkeypatch, capfd):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-k none --junit-xml=none.xml")
+    assert main(["new", "../hello", "--empty"]) == 1
+    assert "2 deselected" in capfd.readouterr().out
+    assert (tmp_path / "hello" / "none.xml").exists()
 
 
 # ---- new component --------------------------------------------------------------------------

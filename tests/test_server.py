@@ -29,11 +29,11 @@ from processes import (
     stop,
     terminal,
     wait_for,
+    write_files,
     write_project,
 )
 
 import noventa_cli
-from noventa import Config
 from noventa_cli import main
 
 pytestmark = pytest.mark.slow
@@ -370,9 +370,14 @@ registry = Registry(routes=[{route}{limits})])
     assert serve(root, talk) == status
 
 
-def test_an_ipv6_address_stands_in_brackets():
-    server = type("Server", (), {"effective_listen": [("::1", 80)]})
-    assert noventa_cli._url("::1", server) == "http://[::1]:80/"
+def test_an_ipv6_address_stands_in_brackets(tmp_path):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    with serving(write_project(tmp_path), "--host", "::1") as server:
+        assert re.fullmatch(r"http://\[::1\]:\d+", server.url)
+        assert "Hello" in get(server.url)
 
 
 def test_a_server_in_another_thread_leaves_the_signals_alone(monkeypatch):
@@ -390,12 +395,17 @@ def test_a_server_in_another_thread_leaves_the_signals_alone(monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_the_second_interrupt_does_not_wait():
-    with noventa_cli._stop_signals() as stopping:
-        signal.raise_signal(signal.SIGINT)
-        assert stopping == [signal.SIGINT]
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+def test_the_second_interrupt_does_not_wait(tmp_path):
+    write_project(tmp_path, {"registry.py": SLOW.replace("1.5", "60")})
+    with serving(tmp_path) as server:
+        thread = threading.Thread(target=answer_of, args=(f"{server.url}/slow",))
+        thread.start()
+        wait_for((tmp_path / "begun").exists)
+        server.send_signal(signal.SIGINT)
+        wait_for(lambda: not listens(int(server.url.rpartition(":")[2])))
+        server.send_signal(signal.SIGINT)
+        assert server.wait(10) == 130
+        thread.join()
 
 
 # ---- in a process of its own ----------------------------------------------------------------
@@ -466,9 +476,9 @@ def caught(call):
     return info.type, info.value, info.tb
 
 
-def log_of(root, *arguments, columns=None):
+def log_of(root, *arguments, columns=None, files=()):
     """The log of a server that was asked for each of PATHS: of a file, or of a terminal."""
-    write_project(root, {"registry.py": COUNTING, "pages/template.html": TEMPLATE})
+    write_project(root, {"registry.py": COUNTING, "pages/template.html": TEMPLATE, **dict(files)})
     with (root / "log").open("w+b") as file, terminal(columns or 80) as shown:
         log = sys.stderr if columns else file
         with serving(root, *arguments, log=log, env=environment()) as server:
@@ -517,19 +527,12 @@ def test_an_error_in_the_log_is_the_projects_own_lines(log):
     assert re.search(rf"/template.html: ZeroDivisionError, .*\n{re.escape(IN_TEMPLATE)}", log)
 
 
-def test_the_whole_traceback_is_shown_when_asked_for(tmp_path):
-    log = log_of(tmp_path, "--verbose")
+@pytest.mark.parametrize(("options", "level"), [(["--verbose"], "info"), ([], "debug")])
+def test_the_whole_traceback_is_shown_when_asked_for(options, level, tmp_path):
+    config = f"{PROJECT['config.yaml']}log_level: {level}\n"
+    log = log_of(tmp_path, *options, files={"config.yaml": config})
     assert "  Traceback (most recent call last):\n    File " in log
     assert f'File "{Path(noventa_cli.__file__).with_name("noventa.py")}", line ' in log
-
-
-def test_at_the_level_debug_the_whole_traceback_is_shown_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(logging.root, "handlers", [])
-    monkeypatch.setattr(logging.root, "level", logging.root.level)
-    config = Config.from_mapping({"log_level": "debug"}, tmp_path)
-    noventa_cli._configure_logging(config, verbose=False)
-    record = logging.makeLogRecord({"msg": "failed", "exc_info": caught(lambda: 1 // 0)})
-    assert "  Traceback (most recent call last):\n" in logging.root.handlers[0].format(record)
 
 
 def test_an_error_without_a_line_of_the_project_is_shown_whole(tmp_path):
@@ -666,37 +669,56 @@ def test_a_folder_without_a_project_is_not_watched(tmp_path):
     assert "config.yaml does not exist" in ended.stderr
 
 
-def test_what_is_watched_leaves_out_what_is_not_the_projects(tmp_path):
-    files = {".venv/a.py": "", "__pycache__/b.py": "", "venv/c.py": "", "pages/d.html": ""}
-    write_project(tmp_path, {**files, "models/e.py": ""})
-    watched = {path.removeprefix(f"{tmp_path}/") for path in noventa_cli._source_times(tmp_path)}
-    assert watched == {"config.yaml", "registry.py", "wsgi.py", "models/e.py"}
+def reload_meanwhile(root, monkeypatch, command, meanwhile):
+    """Runs `serve --reload` with `command` as the server, until `meanwhile()` has come back."""
 
+    def run():
+        try:
+            meanwhile()
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-def test_the_reloader_runs_its_own_command_again(tmp_path, monkeypatch, capsys):
-    write_project(tmp_path)
-    command = [sys.executable, "-c", "import os; print(os.environ['NOVENTA_RELOADER'])"]
-    monkeypatch.setattr(sys, "orig_argv", command)
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", command])
     monkeypatch.setattr(noventa_cli, "_WATCH_SECONDS", 0.05)
-    timer = threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
-    assert main(["--project", str(tmp_path), "serve", "--reload"]) == 0
-    timer.join()
-    assert capsys.readouterr().out == "The server has ended; waiting for a change.\n"
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert main(["--project", str(root), "serve", "--reload"]) == 0
+    thread.join()
 
 
-def test_a_change_is_said(tmp_path, capsys):
-    seen_before = {"a file that is gone": 1}
-    noventa_cli._wait_for_change(tmp_path, seen_before, None, [])
-    assert capsys.readouterr().out == "Changed: starting again.\n"
+ENDED = "The server has ended; waiting for a change.\n"
+COUNT = "import os; open('runs', 'a').write(os.environ['NOVENTA_RELOADER'] + '\\n')"
 
 
-def test_a_child_that_does_not_end_is_killed(monkeypatch):
+def test_what_is_watched_leaves_out_what_is_not_the_projects(tmp_path, monkeypatch, capsys):
+    write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def has_run(times):
+        wait_for(lambda: Path("runs").exists() and Path("runs").read_text().count("\n") == times)
+        time.sleep(0.5)  # to be noticed
+
+    def meanwhile():
+        has_run(1)
+        for name in (".venv/a.py", "__pycache__/b.py", "venv/c.py", "pages/d.html"):
+            write_files(tmp_path, {name: ""})
+        has_run(1)
+        write_files(tmp_path, {"models/e.py": ""})
+        has_run(2)
+
+    reload_meanwhile(tmp_path, monkeypatch, COUNT, meanwhile)
+    assert capsys.readouterr().out == f"{ENDED}Changed: starting again.\n{ENDED}"
+
+
+def test_a_child_that_does_not_end_is_killed(tmp_path, monkeypatch):
+    write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(noventa_cli, "_DRAIN_SECONDS", 0.1)
-    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True)"
-    command = [sys.executable, "-c", f"{stubborn}; time.sleep(60)"]
-    child = noventa_cli.subprocess.Popen(command, stdout=noventa_cli.subprocess.PIPE)
-    child.stdout.readline()
-    noventa_cli._end(child)
-    child.stdout.close()
-    assert child.returncode == -signal.SIGKILL
+    stubborn = "import os, signal, time; signal.signal(15, signal.SIG_IGN)"
+    tell = "print(os.getpid(), file=open('pid', 'w'), flush=True)"
+    pid = tmp_path / "pid"
+    reload_meanwhile(
+        tmp_path, monkeypatch, f"{stubborn}; {tell}; time.sleep(60)",
+        lambda: wait_for(lambda: pid.exists() and pid.read_text()),
+    )  # fmt: skip
+    assert not is_running(int(pid.read_text()))
