@@ -38,6 +38,7 @@ import platform
 import pydoc
 import re
 import reprlib
+import runpy
 import secrets
 import shutil
 import signal
@@ -246,9 +247,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="`noventa COMMAND --help` says more. Exit: 0 done, 1 a fault, 2 wrong usage.",
     )
     parser.add_argument("--project", metavar="DIR", help="the project's folder (default: here)")
-    parser.add_argument(
-        "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="print it and leave"
-    )
+    version = f"noventa {__version__}"
+    parser.add_argument("--version", action="version", version=version, help="print it and leave")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, arguments in COMMANDS.items():
         text = inspect.getdoc(_function(name)) or ""
@@ -259,12 +259,6 @@ def _parser() -> argparse.ArgumentParser:
         for flag, settings in arguments.items():
             sub.add_argument(flag, **settings)
     return parser
-
-
-class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        say(f"noventa {__version__}")
-        parser.exit()
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -377,38 +371,39 @@ class Project:
 
 @contextmanager
 def project_imports(root: Path) -> Iterator[None]:
-    """Lets `registry`, `components.…` and the like mean those of `root`, and forgets them after.
-
-    Several projects may be used in one process, one after the other: every project has a
-    module `registry`, so what another one imported steps aside meanwhile.
-    """
-    path, before = sys.path[:], dict(sys.modules)
-    strangers = {name for name, folder in _project_modules().items() if folder != root}
-    for name in strangers:
-        del sys.modules[name]
-    own = [entry for entry in path if not _is_project(Path(entry or ".").resolve())]
+    """Lets `registry`, `components.…` and the like mean those of `root`, and forgets them after:
+    every project has a module `registry`, and one process may use several."""
+    path, before = sys.path[:], {*sys.modules}
+    own = [entry for entry in path if not _is_project(Path(entry or "."))]
     sys.path[:] = [str(root), *own]
     importlib.invalidate_caches()
     try:
         yield
     finally:
-        for name, folder in _project_modules().items():
-            if folder == root and name not in before:
-                del sys.modules[name]
-        sys.modules.update({name: before[name] for name in strangers})
+        for name in [name for name in {*sys.modules} - before if _lies_in(root, name)]:
+            del sys.modules[name]
         sys.path[:] = path
+
+
+def _is_project(folder: Path) -> bool:
+    return (folder / "registry.py").is_file() and (folder / "config.yaml").is_file()
+
+
+def _lies_in(root: Path, name: str) -> bool:
+    """Whether a module, or the package around it, is right in that folder; a library of a .venv
+    there is not."""
+    top = sys.modules.get(name.partition(".")[0])
+    place = next(iter(getattr(top, "__path__", ())), None) or getattr(top, "__file__", None)
+    return place is not None and Path(os.path.normpath(place)).parent == root  # migrations/../x.py
 
 
 def load_project(root: Path) -> Project:
     """The project in `root`; to be called inside `project_imports(root)`. Raises NoventaError."""
-
-    config = Config.load(root)
-    return Project(root, config, load_registry(root))
+    return Project(root, Config.load(root), load_registry(root))
 
 
 def load_registry(root: Path) -> Registry:
     """What `registry.py` calls `registry`. Raises NoventaError."""
-
     module = import_from_project("registry", root)
     if not hasattr(module, "registry"):
         raise NoventaError("registry.py defines no `registry`; write registry = Registry(…).")
@@ -420,7 +415,6 @@ def load_registry(root: Path) -> Registry:
 
 def import_from_project(name: str, root: Path) -> ModuleType:
     """The project's module `name`. Raises NoventaError saying which line of which file fails."""
-
     if not (root / f"{name}.py").is_file():
         raise NoventaError(
             f"{root / name}.py does not exist; give the project's folder with --project,"
@@ -439,7 +433,6 @@ def import_from_project(name: str, root: Path) -> ModuleType:
 
 def load_app(root: Path) -> App:
     """What `wsgi.py` calls `app`; what it serves may be wrapped. Raises NoventaError."""
-
     app = getattr(import_from_project("wsgi", root), "app", None)
     if not isinstance(app, App):
         raise NoventaError(
@@ -458,7 +451,6 @@ def new(
     PostgreSQL, MySQL or MariaDB, whose database must be there, and empty for the demo. Inside a
     project, `new component NAME` makes a component.
     """
-
     folder = Path(name).resolve()
     _refuse_folder(folder)
     config = _config_of_new(folder, database)
@@ -467,7 +459,7 @@ def new(
     _write_starter(config, empty=empty)
     password = None if empty else os.environ.get(_PASSWORD) or secrets.token_urlsafe(12)
     with project_imports(folder):
-        steps = [*_steps(load_project(folder), password)]
+        steps = _steps(load_project(folder), password)
         for number, (title, step, _) in enumerate(steps):
             say(f"\n{title}:")
             try:
@@ -487,36 +479,31 @@ def new(
 _PASSWORD = "NOVENTA_ADMIN_PASSWORD"  # noqa: S105 - the variable that the demo's seed reads
 
 
-def _steps(project: Project, password: str | None) -> Iterator[tuple[str, Callable[[], int], str]]:
+def _steps(project: Project, password: str | None) -> Sequence[tuple[str, Callable[[], int], str]]:
     """What `new` does after writing the files: title, step, and the command that does the same."""
+    apply = partial(migrate, project, [])
+    tests = "Its own tests", partial(_run_tests, project), "python -m pytest"
     if password is None:
-        yield (
-            "Its migrations, none so far",
-            partial(migrate, project, []),
-            "python -m noventa migrate",
-        )
-        yield "Its own tests", partial(_run_tests, project), "python -m pytest"
-        return
-    revision = ["revision", "--autogenerate", "-m", "First tables"]
-    yield (
-        "The first migration, written from the models", partial(migrate, project, revision),
-        'python -m noventa migrate revision --autogenerate -m "First tables"',
-    )  # fmt: skip
-    yield "Applying it", partial(migrate, project, []), "python -m noventa migrate"
-    yield "Its own tests", partial(_run_tests, project), "python -m pytest"
-    # Last, so that the password is shown whatever failed before.
-    yield "The first rows", partial(_seed_with, project, password), "python -m noventa seed"
+        return ("Its migrations, none so far", apply, "python -m noventa migrate"), tests
+    message, first = "First tables", "The first migration, written from the models"
+    write = partial(migrate, project, ["revision", "--autogenerate", "-m", message])
+    return (
+        (first, write, f'python -m noventa migrate revision --autogenerate -m "{message}"'),
+        ("Applying it", apply, "python -m noventa migrate"),
+        tests,
+        # Last, so that the password is shown whatever failed before.
+        ("The first rows", partial(_seed_with, project, password), "python -m noventa seed"),
+    )
 
 
 def _seed_with(project: Project, password: str) -> int:
-    before = os.environ.get(_PASSWORD)
+    with_ours = not os.environ.get(_PASSWORD)
     os.environ[_PASSWORD] = password
     try:
         return seed(project)
     finally:
-        del os.environ[_PASSWORD]
-        if before is not None:
-            os.environ[_PASSWORD] = before
+        if with_ours:
+            del os.environ[_PASSWORD]
 
 
 def _refuse_folder(folder: Path) -> None:
@@ -606,9 +593,8 @@ _STARTER_NAMES = {"gitignore.jinja": ".gitignore"}  # ours would hide what it na
 
 
 def _write_secret(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - nobody else reads it
-        file.write(f"{text}\n")
+    path.touch(0o600, exist_ok=False)  # before the text: nobody else ever reads it
+    path.write_text(f"{text}\n", "utf-8")
 
 
 def _run_tests(project: Project) -> int:
@@ -671,49 +657,11 @@ Show it with {{{{ component("{name}") }}}} in a template, and make its table:
     return 0
 
 
-def _is_project(folder: Path) -> bool:
-    return (folder / "registry.py").is_file() and (folder / "config.yaml").is_file()
-
-
-def _project_modules() -> dict[str, Path]:
-    """Each loaded module that lies in a project, with the project's folder.
-
-    Judged by the module's own name and file: a .venv inside a project is not part of it.
-    """
-    found: dict[str, Path] = {}
-    known: dict[str, bool] = {}
-    for name, module in list(sys.modules.items()):
-        folder = _import_root(name, module)
-        if folder and folder not in known:
-            known[folder] = _is_project(Path(folder))
-        if folder and known[folder]:
-            found[name] = Path(folder)
-    for name, place in list(found.items()):  # `components` itself has no file to judge by
-        while (name := name.rpartition(".")[0]) in sys.modules:
-            found.setdefault(name, place)
-    return found
-
-
-def _import_root(name: str, module: Any) -> str | None:
-    """The folder on `sys.path` that a module was found in."""
-    file = getattr(module, "__dict__", {}).get("__file__")
-    if not file or name.partition(".")[0] in ("__main__", "noventa", "noventa_cli"):
-        return None
-    for _ in range(name.count(".") + 1 + file.endswith("__init__.py")):
-        file = os.path.dirname(file)  # noqa: PTH120 - of thousands of modules: Path is slow
-    return str(file)
-
-
 def _origin(error: BaseException, root: Path) -> str | None:
     """`components/user/user_logic.py:3`: the project's line that raised, or cannot be parsed."""
-    if isinstance(error, SyntaxError) and error.filename:
-        places = [(error.filename, error.lineno)]
-    else:
-        places = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
-    for file, line in reversed(places):
-        if Path(file).is_relative_to(root):
-            return f"{Path(file).relative_to(root)}:{line}"
-    return None
+    if isinstance(error, SyntaxError) and (file := _file_of_project(error.filename or "", root)):
+        return f"{file}:{error.lineno}"
+    return next((step.where for step in _frames(error, root)[::-1] if step.own), None)
 
 
 # ---- Server ---------------------------------------------------------------------------------
@@ -748,7 +696,6 @@ def serve(  # noqa: PLR0913 - one for each option
     Python file or config.yaml; a fault that keeps it from starting is shown in the browser. The
     log shows the project's own lines of an error; --verbose and `log_level: debug` all.
     """
-
     if reload and _PARENT not in os.environ and (root / "config.yaml").is_file():
         return _supervise(root)
     if debug:
@@ -924,7 +871,6 @@ _SENT: ContextVar[list[str] | None] = ContextVar("noventa_sent", default=None)
 def _with_access_log(application: Any) -> Any:
     """`200 GET /users/7 3 ms  2 queries`: no query of the URL, which may hold what nobody should
     read. A body that is made while it is sent is not in it."""
-
     access = logging.getLogger("noventa.access")
 
     def logged(environ: dict[str, Any], start_response: Any) -> Any:
@@ -974,7 +920,6 @@ def _count_queries() -> None:
 @contextmanager
 def _sockets() -> Iterator[dict[int, Any]]:
     """What waitress opens, by file descriptor; closed at the end, whatever happened."""
-
     opened: dict[int, Any] = {}
     try:
         yield opened
@@ -984,7 +929,6 @@ def _sockets() -> Iterator[dict[int, Any]]:
 
 def _listen(application: Any, host: str, port: int, **more: Any) -> Any:
     """Waitress' server, listening. Raises NoventaError."""
-
     try:
         if port not in range(2**16):  # the resolver would take it modulo that
             raise OverflowError
@@ -4263,7 +4207,6 @@ def _print_json(report: Report) -> int:
 
 def _check_settings(report: Report, root: Path) -> Config:
     """The settings, or the defaults where they have faults: the rest can be checked with them."""
-
     try:
         config = Config.load(root)
         Database(config)
@@ -4303,7 +4246,6 @@ def _check_registry(report: Report, root: Path, config: Config, *, sound: bool) 
 
 def _missing_key(components: Components) -> Iterator[Fault]:
     """That templates need a session, and no secret key would sign it."""
-
     using = [template for template in components.templates if components.signs(template)]
     if using:
         listed = ", ".join(using[:3]) + (", …" if len(using) > 3 else "")
@@ -4326,7 +4268,6 @@ def _check_models(report: Report, project: Project) -> None:
 
 def _check_database(report: Report, config: Config) -> None:
     """Whether the database answers, and is at the head of the revisions."""
-
     engine = make_engine(config, poolclass=sa.NullPool)
     url, faults = shown_url(config.database_url), list[Fault]()
     where, current = f"database {url}", set[str]()
@@ -4369,7 +4310,6 @@ def _deploy_faults(config: Config) -> Iterator[str]:
 
 def _written_keys(config: Config) -> Sequence[str]:
     """The entries of `secret_keys` as they stand in config.yaml, with defaults in them."""
-
     path = config.root / "config.yaml"  # a Config.from_mapping() has none
     document = yaml.safe_load(path.read_text("utf-8")) if path.exists() else None
     return (document or {}).get("secret_keys") or ()
@@ -4409,7 +4349,6 @@ def routes(project: Project, *, wide: bool = False, as_json: bool = False) -> in
 
     As a table, or where a terminal is too narrow for it, as a block for each URL.
     """
-
     registry = project.registry
     _, components = compile_registry(registry, project.config)
     rows = [_route_row(route, registry, components) for route in registry.routes]
@@ -4467,7 +4406,6 @@ _ROUTE_COLUMNS = (
 
 def _route_row(route: Any, registry: Registry, components: Components) -> dict[str, Any]:
     """A row of the table; a page's `target` is its template, an endpoint's its function."""
-
     page = route if isinstance(route, Page) else None
     names = components.used_by(page.template) if page else []
     used = [component for component in registry.components if component.name in names]
@@ -4508,7 +4446,6 @@ def _name_of(function: Any) -> str:
 
 def shell(project: Project) -> int:
     """Opens a Python prompt with `db`, `app`, `registry` and the models."""
-
     with _names(project) as names, suppress(SystemExit):  # exit() ends the prompt only
         banner = f"{project.root.name}: {', '.join(names)}. Only db.commit() keeps what db did."
         code.interact(banner, local=names, exitmsg="")
@@ -4520,43 +4457,32 @@ def run(project: Project, file: str, arguments: Sequence[str]) -> int:
 
     It can import the project, and sees its ARGS in sys.argv. Only db.commit() keeps what db did.
     """
-
+    path, before = Path(file).resolve(), sys.argv
     try:
-        source = Path(file).read_bytes()
+        path.open("rb").close()
     except OSError as error:
         raise NoventaError(
             f"{file} cannot be read: {error.strerror}; name a Python file."
         ) from None
-    with _names(project) as names, _as_main(file, arguments) as script:
-        vars(script).update(names)
+    sys.argv = [file, *arguments]
+    sys.path.insert(1, str(path.parent))  # the project comes first
+    with _names(project) as names:
         try:
-            exec(compile(source, file, "exec"), vars(script))  # noqa: S102 - what was asked for
+            runpy.run_path(str(path), names, "__main__")
         except SystemExit as end:
             code = end.code or 0
             return code if isinstance(code, int) else complain(code)
         except Exception as error:  # the script's own, to be shown as Python does
             sys.stdout.flush()
-            print(_own_traceback(error, file), file=sys.stderr)  # source stays in its columns
+            print(_own_traceback(error, str(path)), file=sys.stderr)  # source keeps its columns
             return 1
+        finally:
+            sys.argv = before
     return 0
 
 
-@contextmanager
-def _as_main(file: str, arguments: Sequence[str]) -> Iterator[ModuleType]:
-    """A module `__main__` for `file`, with what Python gives to a script that it is called with."""
-    path, script = Path(file).resolve(), ModuleType("__main__")
-    script.__file__ = str(path)
-    before = sys.argv, sys.modules["__main__"]
-    sys.argv, sys.modules["__main__"] = [file, *arguments], script
-    sys.path.insert(1, str(path.parent))  # the project comes first
-    try:
-        yield script
-    finally:
-        sys.argv, sys.modules["__main__"] = before
-
-
 def _own_traceback(error: Exception, file: str) -> str:
-    """The traceback from the script's first line on, without ours above it."""
+    """The traceback from the script's first line on, without what is above it."""
     frames = error.__traceback__
     while frames and frames.tb_frame.f_code.co_filename != file:
         frames = frames.tb_next

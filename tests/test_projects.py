@@ -103,16 +103,6 @@ def test_afterwards_the_imports_are_as_they_were(tmp_path):
     assert sys.modules.get("registry") is modules.get("registry")
 
 
-def test_a_project_inside_the_use_of_another_does_not_see_it(tmp_path):
-    one, two = write_named(tmp_path, "one"), write_named(tmp_path, "two")
-    with project_imports(one):
-        outer = load_project(one)
-        here = sys.modules["models.here"]
-        assert load(two).registry.routes[0].path == "/two"
-        assert sys.modules["models.here"] is here
-        assert load_project(one).registry is outer.registry
-
-
 def test_another_project_on_the_path_is_not_looked_into(tmp_path, monkeypatch):
     one, two = write_named(tmp_path, "one"), write_named(tmp_path, "two")
     (two / "models" / "here.py").unlink()
