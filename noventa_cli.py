@@ -54,7 +54,7 @@ import uuid
 import warnings
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
@@ -705,11 +705,13 @@ def serve(  # noqa: PLR0913 - one for each option
     port = config["server.port"] if port is None else port
     _configure_logging(config, verbose=verbose)
     _count_queries()
-    with _sockets() as sockets, _stop_signals() as stopping:
-        threads = threads or config["server.threads"]
+    sockets: dict[int, Any] = {}  # what waitress opens, by file descriptor
+    threads = threads or config["server.threads"]
+    with ExitStack() as at_end, _stop_signals() as stopping:
+        at_end.callback(wasyncore.close_all, sockets, ignore_all=True)
         server = _listen(
             _with_access_log(application), host, port, map=sockets, threads=threads,
-            max_request_body_size=limit,
+            max_request_body_size=limit + 1,  # waitress means: less than
             clear_untrusted_proxy_headers=seen is None and not config["debug"],  # else refused
         )  # fmt: skip
         doing = f"Serving {config.root.name}" if seen is None else "Showing this fault"
@@ -732,14 +734,17 @@ def _loaded(root: Path, host: str | None) -> tuple[Config, Any, int, dict[str, i
     try:
         config = Config.load(root)
         _refuse_open_debug(config, config["server.host"] if host is None else host)
-        application, app = _application(root)
-        limit = _body_limit(load_registry(root), config)
+        module = import_from_project("wsgi", root)
+        if not callable(application := getattr(module, "application", None)):
+            raise NoventaError("wsgi.py defines no `application`; write application = app.")
+        routes = load_registry(root).routes
+        limit = max([config["limits.body"], *(route.limits.get("body", 0) for route in routes)])
     except NoventaError as fault:
         if seen is None:
             raise
         complain(str(fault))
         return config, _fault_application(root, str(fault)), config["limits.body"], seen
-    if app is not None:
+    if isinstance(app := getattr(module, "app", None), App):
         _say_if_away(app.database.engine)
     return config, application, limit, None
 
@@ -769,15 +774,6 @@ def _refuse_open_debug(config: Config, host: str) -> None:
             f"debug shows source code to whoever can connect, so it is served on this machine"
             f" only, not on {host!r}; use --host 127.0.0.1, or set debug: false."
         )
-
-
-def _application(root: Path) -> tuple[Any, App | None]:
-    """What wsgi.py serves, and the App in it where it names one. Raises NoventaError."""
-    module = import_from_project("wsgi", root)
-    application, app = getattr(module, "application", None), getattr(module, "app", None)
-    if not callable(application):
-        raise NoventaError("wsgi.py defines no `application`; write application = app.")
-    return application, app if isinstance(app, App) else None
 
 
 def _say_if_away(engine: sa.Engine) -> None:
@@ -838,10 +834,12 @@ class _LogFormatter(logging.Formatter):
         lines = _own_lines(ei[1], self._root) if self._root else []
         if not lines:
             return shown_traceback(ei)
-        shown = [" " * _LOG_INDENT + one_line(line) for line in lines]
-        is_source = [line.startswith("    ") for line in lines]
-        pairs = zip(shown, is_source, strict=True)
-        return "\n".join(line if whole else wrapped(line, self._stream) for line, whole in pairs)
+        shown = []
+        for line in lines:
+            text = " " * _LOG_INDENT + one_line(line)
+            is_source = line.startswith("    ")  # whose columns are marked
+            shown.append(text if is_source else wrapped(text, self._stream))
+        return "\n".join(shown)
 
 
 def _own_lines(error: BaseException, root: Path) -> list[str]:
@@ -917,16 +915,6 @@ def _count_queries() -> None:
         event.listen(sa.Engine, name, note)  # of all: they come before an engine's own
 
 
-@contextmanager
-def _sockets() -> Iterator[dict[int, Any]]:
-    """What waitress opens, by file descriptor; closed at the end, whatever happened."""
-    opened: dict[int, Any] = {}
-    try:
-        yield opened
-    finally:
-        wasyncore.close_all(opened, ignore_all=True)
-
-
 def _listen(application: Any, host: str, port: int, **more: Any) -> Any:
     """Waitress' server, listening. Raises NoventaError."""
     try:
@@ -944,39 +932,35 @@ def _listen(application: Any, host: str, port: int, **more: Any) -> Any:
     except (ValueError, OverflowError) as error:
         raise NoventaError(f"Cannot listen on {host}, port {port}: no such address.") from error
     for listener in [entry for entry in more["map"].values() if entry.accepting]:
-        listener.channel_class = _channel_class()
+        listener.channel_class = _Channel
     return server
 
 
-@functools.cache
-def _channel_class() -> Any:
-    class Channel(HTTPChannel):
-        """Waitress' connection, which knows when its client's time is over."""
+class _Channel(HTTPChannel):
+    """Waitress' connection, which knows when its client's time is over."""
 
-        sent = 0  # bytes
-        turn: Any = None  # what the client is to do since `began`: read, or finish this request
-        began, before = 0.0, 0
+    sent = 0  # bytes
+    turn: Any = None  # what the client is to do since `began`: read, or finish this request
+    began, before = 0.0, 0
 
-        def send(self, data: bytes, do_close: bool = True) -> int:
-            number: int = super().send(data, do_close)
-            self.sent += number
-            return number
+    def send(self, data: bytes, do_close: bool = True) -> int:
+        number: int = super().send(data, do_close)
+        self.sent += number
+        return number
 
-        def deadline(self, now: float) -> float:
-            """By when the client must move on; infinity while the application works."""
-            request: Any = self.request
-            turn, moved = "read", self.sent
-            if not self.total_outbufs_len:
-                if self.requests or request is None:
-                    self.turn = None
-                    return math.inf if self.requests else self.last_activity + _GRACE_SECONDS
-                turn, moved = request, request.header_bytes_received + request.body_bytes_received
-            if turn != self.turn:
-                self.turn, self.began, self.before = turn, now, moved
-            rate_kept = self.began + (moved - self.before) / _LEAST_RATE
-            return min(rate_kept, max(self.began, self.last_activity)) + _GRACE_SECONDS
-
-    return Channel
+    def deadline(self, now: float) -> float:
+        """By when the client must move on; infinity while the application works."""
+        request: Any = self.request
+        turn, moved = "read", self.sent
+        if not self.total_outbufs_len:
+            if self.requests or request is None:
+                self.turn = None
+                return math.inf if self.requests else self.last_activity + _GRACE_SECONDS
+            turn, moved = request, request.header_bytes_received + request.body_bytes_received
+        if turn != self.turn:
+            self.turn, self.began, self.before = turn, now, moved
+        rate_kept = self.began + (moved - self.before) / _LEAST_RATE
+        return min(rate_kept, max(self.began, self.last_activity)) + _GRACE_SECONDS
 
 
 class _Watch:
@@ -987,7 +971,7 @@ class _Watch:
 
     def look(self, sockets: Mapping[int, Any]) -> None:
         """To be called in every turn of the loop."""
-        channels = [entry for entry in sockets.values() if hasattr(entry, "deadline")]
+        channels = [entry for entry in sockets.values() if isinstance(entry, _Channel)]
         blocked = sum(c.total_outbufs_len > _OUTPUT_BYTES for c in channels if c.requests)
         # A handler whose client does not read waits in a thread that the others shall not miss.
         self._dispatcher.set_thread_count(self._threads + blocked)
@@ -1005,13 +989,6 @@ class _Watch:
             deadline = channel.deadline(now)
             if deadline < now or (number < crowd and deadline < math.inf):
                 channel.handle_close()  # also frees a handler that waits for it
-
-
-def _body_limit(registry: Registry, config: Config) -> int:
-    """Bytes of a body that waitress takes in before anybody is asked."""
-    limits: list[int] = [config["limits.body"]]
-    limits += (route.limits.get("body", 0) for route in registry.routes)
-    return 1 + max(limits)  # waitress means: less than
 
 
 def _url(host: str, server: Any) -> str:
@@ -1057,17 +1034,13 @@ def _answer_until(stopping: list[int], sockets: dict[int, Any], watch: _Watch) -
         turn(0.05)
 
 
-def _busy_channels(sockets: dict[int, Any]) -> int:
+def _busy_channels(sockets: Mapping[int, Any]) -> int:
     """How many connections wait for an answer; the others are told to close."""
-    busy = 0
-    for channel in list(sockets.values()):
-        if not hasattr(channel, "will_close"):  # waitress' own pipe
-            continue
-        if channel.requests or channel.request or channel.total_outbufs_len:
-            busy += 1
-        else:
-            channel.will_close = True
-    return busy
+    channels = [entry for entry in sockets.values() if isinstance(entry, _Channel)]
+    idle = [c for c in channels if not (c.requests or c.request or c.total_outbufs_len)]
+    for channel in idle:
+        channel.will_close = True
+    return len(channels) - len(idle)
 
 
 def _supervise(root: Path) -> int:
@@ -4285,20 +4258,18 @@ def _check_database(report: Report, config: Config) -> None:
 
 
 def _deploy_faults(config: Config) -> Iterator[str]:
+    debug = "unset NOVENTA_DEBUG" if "NOVENTA_DEBUG" in os.environ else "write debug: false"
+    keys = 'write ["${NOVENTA_SECRET_KEY}"] or ["${file:secret.key}"], and there what'
+    keys += " `openssl rand -hex 32` prints"
     if config["debug"]:
-        remedy = "unset NOVENTA_DEBUG" if "NOVENTA_DEBUG" in os.environ else "write debug: false"
-        yield f"config.yaml: debug is true: errors show source code; {remedy}."
-    remedy = (
-        'write ["${NOVENTA_SECRET_KEY}"] or ["${file:secret.key}"], and there what'
-        " `openssl rand -hex 32` prints"
-    )
-    written = _written_keys(config)
+        yield f"config.yaml: debug is true: errors show source code; {debug}."
     yield from config.starter_keys()
     if not config["secret_keys"]:
-        yield f"config.yaml: secret_keys is empty: sessions and forms fail; {remedy}."
+        yield f"config.yaml: secret_keys is empty: sessions and forms fail; {keys}."
+    written = _written_keys(config)
     for number, key in enumerate(config["secret_keys"]):
         if any(key in entry for entry in written):
-            yield f"config.yaml: secret_keys[{number}] stands in the file; {remedy}."
+            yield f"config.yaml: secret_keys[{number}] stands in the file; {keys}."
     if not config["session.secure"]:
         yield (
             "config.yaml: session.secure is false: the cookie travels without encryption too;"
@@ -4372,20 +4343,17 @@ def routes(project: Project, *, wide: bool = False, as_json: bool = False) -> in
 
 def _route_lines(row: Mapping[str, Any], components: Components) -> Iterator[tuple[str, str]]:
     """The block of a route: what its table's row says, with components inside one another."""
-    is_endpoint = row["kind"] == "endpoint"
-    yield ", ".join(row["methods"]) if is_endpoint else row["kind"], row["target"]
     lines = {
-        "guards": (name.rpartition(".")[2] for name in row["guards"]),
-        "components": _nested(row["target"], components, ()) if row["components"] else (),
-        "actions": (f"POST {name}" for name in row["actions"]),
+        ", ".join(row["methods"]) if row["kind"] == "endpoint" else row["kind"]: [row["target"]],
+        "guards": [name.rpartition(".")[2] for name in row["guards"]],
+        "components": _nested(row["target"], components, ()) if row["components"] else [],
+        "actions": [f"POST {name}" for name in row["actions"]],
         "tables": row["tables"],
     }
     for label, texts in lines.items():
         if text := ", ".join(dict.fromkeys(texts)):
-            yield (
-                label,
-                text + ("   (no guard)" if label == "actions" and not row["guards"] else ""),
-            )
+            is_open = label == "actions" and not row["guards"]
+            yield label, text + ("   (no guard)" if is_open else "")
 
 
 def _nested(template: str, components: Components, above: tuple[str, ...]) -> list[str]:
@@ -4412,6 +4380,7 @@ def _route_row(route: Any, registry: Registry, components: Components) -> dict[s
     guards = [*registry.guards, *route.guards, *(c.guard for c in used if c.guard)]
     models = [model for one in (page, *used) if one for model in one.models]
     tables = {table.name for table in Registry(models=models).tables}
+    actions = actions_of(page) if page else {}
     values = (
         route.path,
         route.kind,
@@ -4419,14 +4388,7 @@ def _route_row(route: Any, registry: Registry, components: Components) -> dict[s
         _target_of(route),
         [_name_of(guard) for guard in guards],
         [component.name for component in used],
-        [
-            *(actions_of(page) if page else ()),
-            *(
-                f"{component.name}.{action}"
-                for component in used
-                for action in actions_of(component)
-            ),
-        ],
+        [*actions, *(f"{one.name}.{action}" for one in used for action in actions_of(one))],
         sorted(tables),
     )
     return dict(zip(_ROUTE_COLUMNS, values, strict=True))
