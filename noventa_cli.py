@@ -570,9 +570,7 @@ def _write_starter(config: Config, *, empty: bool) -> None:
 
 def _write_templates(origin: Path, target: Path, values: Mapping[str, Any]) -> list[Path]:
     """Copies a folder; renders each `*.jinja`, and NAME in the names of files. What it wrote."""
-    environment = jinja2.Environment(
-        autoescape=True, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = _templates_in(origin)
     written: list[Path] = []
     for source in sorted(origin.rglob("*")):
         if "__pycache__" in source.parts or not source.is_file():
@@ -587,6 +585,17 @@ def _write_templates(origin: Path, target: Path, values: Mapping[str, Any]) -> l
         path.write_text(text, "utf-8")
         written.append(path)
     return written
+
+
+def _templates_in(folder: Path) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
 
 
 _STARTER_NAMES = {"gitignore.jinja": ".gitignore"}  # ours would hide what it names from the wheel
@@ -718,7 +727,7 @@ def serve(  # noqa: PLR0913 - one for each option
         say(f"{doing} at {_url(host, server)} (Ctrl+C stops)")
         if seen is not None:
             _stop_at_change(root, seen, stopping)
-        _answer_until(stopping, sockets, _Watch(server.task_dispatcher, threads))
+        _Loop(sockets, server.task_dispatcher, threads).run(stopping)
         server.task_dispatcher.shutdown(timeout=1)
     return 0 if seen is None else _MENDED
 
@@ -963,15 +972,40 @@ class _Channel(HTTPChannel):
         return min(rate_kept, max(self.began, self.last_activity)) + _GRACE_SECONDS
 
 
-class _Watch:
-    """What waitress leaves to others: slow clients end, and keep nobody out until then."""
+class _Loop:
+    """Waitress' loop, with what it leaves to others: slow clients end, and keep nobody out until
+    then."""
 
-    def __init__(self, dispatcher: Any, threads: int) -> None:
-        self._dispatcher, self._threads, self._next = dispatcher, threads, 0.0
+    def __init__(self, sockets: dict[int, Any], dispatcher: Any, threads: int) -> None:
+        self._sockets, self._dispatcher, self._threads = sockets, dispatcher, threads
+        self._next = 0.0  # when to look for slow clients
 
-    def look(self, sockets: Mapping[int, Any]) -> None:
-        """To be called in every turn of the loop."""
-        channels = [entry for entry in sockets.values() if isinstance(entry, _Channel)]
+    def run(self, stopping: list[int]) -> None:
+        """Answers requests; once `stopping`, those that are under way."""
+        parent = int(os.environ.get(_PARENT, "0"))
+        while not stopping and parent in (0, os.getppid()):  # no orphan where the parent was killed
+            self._turn(0.25)
+        deadline = time.monotonic() + (3 if parent else _DRAIN_SECONDS)
+        self._turn(0)  # takes in who has connected already
+        for listener in [entry for entry in self._sockets.values() if entry.accepting]:
+            wasyncore.dispatcher.close(listener)
+        while time.monotonic() < deadline and self._is_busy():
+            self._turn(0.05)
+
+    def _channels(self) -> list[Any]:
+        return [entry for entry in self._sockets.values() if isinstance(entry, _Channel)]
+
+    def _is_busy(self) -> bool:
+        """Whether a connection waits for an answer; the others are told to close."""
+        channels = self._channels()
+        idle = [c for c in channels if not (c.requests or c.request or c.total_outbufs_len)]
+        for channel in idle:
+            channel.will_close = True
+        return len(idle) < len(channels)
+
+    def _turn(self, seconds: float) -> None:
+        wasyncore.loop(timeout=seconds, map=self._sockets, use_poll=True, count=1)
+        channels = self._channels()
         blocked = sum(c.total_outbufs_len > _OUTPUT_BYTES for c in channels if c.requests)
         # A handler whose client does not read waits in a thread that the others shall not miss.
         self._dispatcher.set_thread_count(self._threads + blocked)
@@ -1014,33 +1048,6 @@ def _stop_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _answer_until(stopping: list[int], sockets: dict[int, Any], watch: _Watch) -> None:
-    """Runs waitress' loop; once `stopping`, until what is under way is answered."""
-
-    def turn(seconds: float) -> None:
-        wasyncore.loop(timeout=seconds, map=sockets, use_poll=True, count=1)
-        watch.look(sockets)
-
-    parent = int(os.environ.get(_PARENT, "0"))
-    while not stopping and parent in (0, os.getppid()):  # no orphan where the parent was killed
-        turn(0.25)
-    deadline = time.monotonic() + (3 if parent else _DRAIN_SECONDS)
-    turn(0)  # takes in who has connected already
-    for listener in [entry for entry in sockets.values() if entry.accepting]:
-        wasyncore.dispatcher.close(listener)
-    while time.monotonic() < deadline and _busy_channels(sockets):
-        turn(0.05)
-
-
-def _busy_channels(sockets: Mapping[int, Any]) -> int:
-    """How many connections wait for an answer; the others are told to close."""
-    channels = [entry for entry in sockets.values() if isinstance(entry, _Channel)]
-    idle = [c for c in channels if not (c.requests or c.request or c.total_outbufs_len)]
-    for channel in idle:
-        channel.will_close = True
-    return len(channels) - len(idle)
 
 
 def _supervise(root: Path) -> int:
@@ -4197,16 +4204,14 @@ def _check_registry(report: Report, root: Path, config: Config, *, sound: bool) 
     except NoventaError as error:
         report.add("registry", "registry.py", str(error).splitlines())
         return
-    counted = [(registry.routes, "route"), (registry.components, "component")]
-    listed = [
-        _counted(len(entries), noun) for entries, noun in [*counted, (registry.seeds, "seed")]
-    ]
+    kinds = {"route": registry.routes, "component": registry.components, "seed": registry.seeds}
+    listed = ", ".join(_counted(len(entries), noun) for noun, entries in kinds.items())
     if wrong := wrong_types(registry):  # nothing else can be judged by them
-        report.add("registry", ", ".join(listed), wrong)
+        report.add("registry", listed, wrong)
         return
     components = Components(registry, config)
     found, of_routes = registry_faults(registry), [*route_faults(registry.routes)]
-    report.add("registry", ", ".join(listed), [*found, *of_routes])
+    report.add("registry", listed, [*found, *of_routes])
     faults = [*template_faults(registry, components)]
     if not of_routes:
         faults += link_faults(components, Router(registry.routes))
@@ -4769,12 +4774,8 @@ class Recorder:
 
 def _asking_line(root: Path) -> str:
     """`pages/index.html:7`: the line of the project that is running now."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame:
-        if where := _line_of(frame, frame.f_lineno, root):
-            return where
-        frame = frame.f_back
-    return ""
+    stack = traceback.walk_stack(sys._getframe(1))
+    return next(filter(None, (_line_of(frame, line, root) for frame, line in stack)), "")
 
 
 def _tables_of(context: Any) -> list[str]:
@@ -4970,13 +4971,7 @@ class Workbench:
 
 
 def _workbench_templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(data_folder("templates") / "workbench"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = _templates_in(data_folder("templates") / "workbench")
     environment.filters |= {
         "alike": _alike, "counted": _counted, "ms": _milliseconds, "repeated": _repeated,
         "type": _type_name,
@@ -5317,12 +5312,9 @@ def _source(hide: Callable[[str], str], step: Step) -> list[tuple[int, str]]:
     """The lines around one with their numbers, without blank ones at the ends."""
     line = step.summary.lineno or 0
     texts = [hide(text.rstrip()) for text in linecache.getlines(step.summary.filename)]
-    begin, end = max(0, line - 5), min(len(texts), line + 3)
-    while begin < line - 1 and begin < len(texts) and not texts[begin]:
-        begin += 1
-    while end > line and not texts[end - 1]:
-        end -= 1
-    return [*enumerate(texts[begin:end], begin + 1)]
+    around = [*enumerate(texts, 1)][max(0, line - 5) : line + 3]
+    filled = [line, *(number for number, text in around if text)]
+    return [(number, text) for number, text in around if min(filled) <= number <= max(filled)]
 
 
 def _values(hide: Callable[[str], str], step: Step) -> dict[str, str]:
