@@ -4927,7 +4927,6 @@ class Workbench:
             context, "status.html", shown["status"],
             title=shown["title"], message=hide(shown["message"]),
             what=described(context.request.environ), trail=[*context.trail], reason=reason,
-            remedy=_REMEDIES.get(reason, ""),
             nearest=[(path, context.url(path)) for path in nearest],
             routes=[(route.path, _target_of(route)) for route in routes],
         )  # fmt: skip
@@ -5228,52 +5227,6 @@ _LACKING = re.compile(  # SQLite, PostgreSQL, MySQL and MariaDB: a table or colu
     r"no such (?:table|column)|has no column|(?:relation|column) .* does not exist"
     r"|Unknown column|Table .* doesn't exist"
 )
-_REMEDIES = {
-    "no-ticket": "Write {{ action('name') }} inside the <form method=\"post\"> that was sent.",
-    "malformed-ticket": "Write {{ action('name') }} as it is into the form; it is cut or changed.",
-    "bad-signature": "Another secret key signed the ticket: load the page of the form again.",
-    "outdated-ticket": "The ticket is of an older version: load the page of the form again.",
-    "other-page": "A form is posted to the page that shows it: write no action= into its <form>.",
-    "other-session": "The session has changed since the form was shown: load its page again.",
-    "old-ticket": "The form is older than session.ticket_age: load its page again.",
-    "changed-guards": "A guard has changed since the form was shown: load its page again.",
-    "unknown-action": "The action has gone since the form was shown: load its page again.",
-    "other-origin": "If that site may send forms here, write it into trusted_origins.",
-    "no-origin": "Who is no browser sends no origin: write cross_origin=True on its Endpoint.",
-    "method": "Give the entry methods=[…], or send the request by a method that it has.",
-    "body-too-large": "If so much is right here, give the entry limits={'body': …}, in bytes.",
-    "missing-field": "Write request.form.get('…', '') where a field may be missing.",
-}
-_ANSWER_422 = (
-    "The database refused a row that breaks one of its rules",
-    "Tell the visitor what to mend: answer 422 with the field it was typed into.",
-    """\
-try:
-    db.commit()
-except IntegrityError:
-    return {"_status": 422, "errors": {"name": "is taken"}}""",
-)
-_DELETE_FIRST = (
-    "A row refers to one that is not there, or that you delete",
-    "Delete first what refers to it, or let the database do so (help database).",
-    'ForeignKey(…, ondelete="CASCADE")',
-)
-_UNSEEN = {  # in a template
-    **dict.fromkeys(
-        ("errors", "values"), "Import the macro so: {% from … import … with context %}."
-    ),
-    **dict.fromkeys(
-        ("request", "session", "db"),
-        "A template sees what its logic returned: put into that what it is to show.",
-    ),
-}
-_MAKE_REVISION = (
-    "No migration makes this yet",
-    "The models have what the database lacks. Write the migration, then apply it.",
-    """\
-python -m noventa migrate revision --autogenerate -m "…"
-python -m noventa migrate""",
-)
 _SECRET = re.compile(r"passw|secret|token|api_?key|authorization|cookie", re.IGNORECASE)
 _MOST_VALUES = 20  # of a frame
 
@@ -5333,22 +5286,15 @@ def _folded(steps: Iterable[Step]) -> list[list[Step]]:
     return [[*found] for _, found in groups]
 
 
-def _cure(error: BaseException, app: App) -> tuple[str, str, str] | None:
-    """A heading, a sentence and a command or line of code, where the remedy is known."""
+def _cure(error: BaseException, app: App) -> tuple[str, str, str]:
+    """Which remedy the page shows: its kind, the name that it is about, and what is known of it."""
     if isinstance(error, sa.exc.IntegrityError):
-        refers = "foreign key" in str(error.orig).lower()
-        return _DELETE_FIRST if refers else _ANSWER_422
+        return "reference" if "foreign key" in str(error.orig).lower() else "rule", "", ""
     if isinstance(error, sa.exc.DBAPIError) and _LACKING.search(str(error.orig)):
-        if mismatch := revision_mismatch(app.config, app.database.engine):
-            return "The database is behind the models", mismatch, "python -m noventa migrate"
-        return _MAKE_REVISION
+        return "lacking", "", revision_mismatch(app.config, app.database.engine) or ""
     name, known = _misspelt(error)
-    if isinstance(error, jinja2.UndefinedError) and name in _UNSEEN:
-        return f"There is no {name!r} here", _UNSEEN[name], ""
-    if known:
-        remedy = did_you_mean(name, known)
-        return f"There is no {name!r} here", f"{remedy[:1].upper()}{remedy[1:]}", ""
-    return None
+    kind = "undefined" if isinstance(error, jinja2.UndefinedError) else "name"
+    return kind, name, did_you_mean(name, known) if known else ""
 
 
 def _misspelt(error: BaseException) -> tuple[str, Iterable[str]]:
