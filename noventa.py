@@ -50,6 +50,7 @@ import json
 import logging
 import math
 import mimetypes
+import operator
 import os
 import random
 import re
@@ -70,7 +71,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, TypeVar, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -1665,22 +1666,22 @@ def _media_type(path: str) -> str:
     return f"{kind}; charset=UTF-8" if text else kind
 
 
-def safe_target(target: str, *, external: bool, where: str = "") -> str:
-    """`target` percent-encoded, if it leads where it seems to. Raises Rejection otherwise."""
+def safe_target(target: str, *, external: bool, where: str | Handler = "") -> str:
+    """`target` percent-encoded, if it leads where it seems to. Raises Rejection otherwise.
+
+    `where` is the line, or the handler, that gave it.
+    """
+    if isinstance(target, str) and not _CONTROLS.search(target) and "\\" not in target:
+        with contextlib.suppress(ValueError):
+            parts = urlsplit(target)
+            whole = external and parts.scheme in ("http", "https") and bool(parts.netloc)
+            local = target.startswith("/") and not target.startswith("//") and not parts.netloc
+            if whole or local:
+                return quote(target, safe=_URL_SAFE)
     expected = "a whole http(s) URL or a local path" if external else "a local path"
-    detail = f"{where}: redirect to {_shown(target)}; expected {expected}, like '/users/7'"
-    rejection = Rejection(400, "redirect-target", detail=detail.removeprefix(": "))
-    if not isinstance(target, str) or _CONTROLS.search(target) or "\\" in target:
-        raise rejection
-    try:
-        parts = urlsplit(target)
-    except ValueError:
-        raise rejection from None
-    whole = external and parts.scheme in ("http", "https") and bool(parts.netloc)
-    local = target.startswith("/") and not target.startswith("//") and not parts.netloc
-    if not (whole or local):
-        raise rejection
-    return quote(target, safe=_URL_SAFE)
+    place = where if isinstance(where, str) else full_place(where)
+    detail = f"{place}: redirect to {_shown(target)}; expected {expected}, like '/users/7'"
+    raise Rejection(400, "redirect-target", detail=detail.removeprefix(": "))
 
 
 def encode_json(value: Any, handler: Handler) -> bytes:
@@ -1861,6 +1862,7 @@ class Signer:
 
 
 _TICKET_LIMIT = 2_048  # bytes
+_COMPACT = json.JSONEncoder(separators=(",", ":"))  # `json.dumps` makes one each time
 FRAGMENT = "_fragment"  # the parameter of a URL that asks for one component
 
 
@@ -1880,9 +1882,12 @@ class Ticket(NamedTuple):
     alone: bool  # whether the instance has no children, so that it may be shown without its page
 
 
+_SCALARS = (str, int, float, bool, NoneType)
+
+
 def is_scalar(value: Any) -> bool:
     """Whether a prop may stand in a ticket: a text, a number, true, false or none."""
-    return isinstance(value, str | int | float | bool | None)
+    return isinstance(value, _SCALARS)
 
 
 class Tickets:
@@ -1910,7 +1915,7 @@ class Tickets:
                         f" {name!r} is a {type(value).__name__}; give the id instead, or have the"
                         " guard declare the props that it needs."
                     )
-        text = self._signer.sign(json.dumps(ticket, separators=(",", ":")).encode())
+        text = self._signer.sign(_COMPACT.encode(ticket).encode())
         if len(text) > _TICKET_LIMIT:
             raise PropsError(
                 f"component {ticket.component!r}: the ticket of action {ticket.action!r} has"
@@ -1943,8 +1948,9 @@ def _encode(data: bytes) -> str:
 
 _COOKIE_LIMIT = 4_000  # bytes of name and value; browsers drop a cookie of more than 4,096
 _REFRESH = 10  # a session's last-seen time is renewed after this fraction of max_age
-_STATE = {  # what a session's cookie holds, and of which types
-    "data": dict, "flashes": list, "nonce": str | None, "issued": int, "seen": int, "prefix": str,
+_STATE: dict[str, Any] = {  # what a session's cookie holds, and of which types
+    "data": dict, "flashes": list, "nonce": (str, NoneType), "issued": int, "seen": int,
+    "prefix": str,
 }  # fmt: skip
 
 
@@ -2375,13 +2381,90 @@ def make_engine(
     else:
         event.listen(engine, "checkin", _note_use)
         event.listen(engine, "checkout", functools.partial(_ping_if_idle, engine.dialect))
-    event.listen(engine, "reset", _end_forgotten_streams)
     return engine
 
 
+class ReadySession(orm.Session):
+    """A session of our own. That of a request which reads `holds` its connection: as long as it
+    does nothing but plain reads, from one transaction to the next and for the next request."""
+
+    holds = False
+    held: sa.Connection | None = None
+    kept = 0.0  # since when it is ready, by the monotonic clock
+
+    def let_go(self) -> None:
+        """Gives the connection back to the pool."""
+        connection, self.held = self.held, None
+        if connection is not None:
+            if self.kept and not connection.closed:
+                connection.info["kept"] = self.kept
+            connection.close()
+
+    @property
+    def has_options(self) -> bool:
+        """Whether somebody has set an execution option of the connection."""
+        held = self.held
+        return held is not None and held._execution_options is not held.engine._execution_options
+
+    def is_as_new(self, pool: sa.Pool) -> bool:
+        """Whether it can serve another request: nothing is under way, nobody set it up in a way of
+        his own, nobody else has hold of it or its connection, and that is of `pool`."""
+        connection = self.held
+        fairy: Any = connection and connection._dbapi_connection
+        if connection is None or fairy is None or not fairy.is_valid:
+            return False
+        return (
+            fairy._pool is pool
+            and not connection.in_transaction()
+            and _is_idle(fairy.dbapi_connection)
+            and _SWITCHES(vars(self)) == _AS_NEW
+            and vars(self).keys() <= _MEMBERS
+            and not any(_OWN_LISTENERS(self.dispatch))
+            and sys.getrefcount(connection) <= _REFERENCES
+            and sys.getrefcount(self) <= _REFERENCES + 1  # of the two callers one owns it
+        )
+
+    def flush(self, objects: Sequence[Any] | None = None) -> None:
+        self._begin_on_held()
+        super().flush(objects)
+
+    def _bulk_save_mappings(self, *arguments: Any, **options: Any) -> None:
+        self._begin_on_held()
+        super()._bulk_save_mappings(*arguments, **options)
+
+    def _begin_on_held(self) -> None:
+        """What writes asks the transaction for a connection, and not the session."""
+        if self.held is not None and not self.held.in_transaction():
+            self.connection()
+
+    def _connection_for_bind(
+        self, engine: Any, execution_options: Any = None, **options: Any
+    ) -> sa.Connection:
+        root = self.get_transaction()
+        if self.holds and engine is self.bind and not (root and engine in root._connections):
+            if self.held is not None and execution_options:
+                self.let_go()  # they are for a connection of their own
+            if self.held is None:
+                self.held = cast(sa.Engine, engine).connect()
+            engine = self.held
+        return super()._connection_for_bind(engine, execution_options, **options)
+
+
+_REFERENCES = 3  # its owner's, a name, and the argument of `getrefcount`
+_MEMBERS = {*vars(orm.Session()), "dispatch", "held", "holds", "info", "kept"}
+_SWITCHES = operator.itemgetter(
+    "autobegin", "autoflush", "enable_baked_queries", "expire_on_commit", "join_transaction_mode",
+    "twophase", "_close_state", "_query_cls",
+)  # fmt: skip
+_AS_NEW = _SWITCHES(vars(orm.Session()))
+_OWN_LISTENERS = operator.attrgetter(
+    *(f"{name}.listeners" for name in orm.Session.dispatch._event_names)
+)
+
+
 class ReadyPool(sa.QueuePool):
-    """A pool that keeps what a plain read was done on ready for the next, without the way in and
-    out: that costs as much as the query by key between them.
+    """A pool that keeps the session and the connection of a plain read ready for the next: to make
+    them costs as much as the query by key between them.
 
     Ready connections are `checkedin()`, and whoever finds no other gets one of them. None is
     kept longer than `_FRESH` or `pool_recycle`, nor where somebody else listens to the pool.
@@ -2392,31 +2475,31 @@ class ReadyPool(sa.QueuePool):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.ready: collections.deque[Any] = collections.deque()
+        self.ready: collections.deque[ReadySession] = collections.deque()
 
-    def connect(self) -> Any:
-        """A ready connection if there is one, else one of the queue's."""
+    def take(self) -> ReadySession | None:
+        """A session that is ready, if there is one."""
         with contextlib.suppress(IndexError):
             while True:
-                fairy = self.ready.pop()
-                record = fairy._connection_record
+                session = self.ready.pop()
+                record = cast(Any, session.held)._dbapi_connection._connection_record
                 old = self._recycle > -1 and time.time() - record.starttime > self._recycle
-                idle = time.monotonic() - fairy.info["kept"] > _FRESH
+                idle = time.monotonic() - session.kept > _FRESH
                 if not (old or idle or self._invalidate_time > record.starttime):
-                    del fairy.info["kept"]
-                    return fairy
-                fairy.close()  # and it goes the usual way, with a ping
-        return super().connect()
+                    return session
+                session.let_go()  # and its connection goes the usual way, with a ping
+        return None
 
-    def keep(self, fairy: Any) -> bool:
-        """Whether a clean connection was taken in; not while somebody may wait for it."""
-        if self.count_listeners() != self.listeners:
-            return False
-        fairy.info["kept"] = time.monotonic()
-        self.ready.append(fairy)
-        if self.overflow() >= self._max_overflow > -1:
+    def keep(self, session: ReadySession) -> None:
+        """Takes in a session that is clean, for the next request; else its connection only."""
+        if self.count_listeners() != self.listeners or not session.is_as_new(self):
+            session.let_go()
+            return
+        session.info.clear()
+        session.kept = time.monotonic()
+        self.ready.append(session)
+        if self.overflow() >= self._max_overflow > -1:  # somebody may wait for it
             self._give_up_one()
-        return True
 
     def checkedout(self) -> int:
         """How many connections are in use."""
@@ -2450,24 +2533,13 @@ class ReadyPool(sa.QueuePool):
 
     def _give_up_one(self) -> None:
         with contextlib.suppress(IndexError):
-            self.ready.popleft().close()
+            self.ready.popleft().let_go()
 
 
 class _Connection(sa.Connection):
-    """One that after a plain read leaves its driver's connection ready for the next."""
+    """One that knows the transaction of the session which it is used by."""
 
-    def close(self) -> None:
-        """Rolls back what is under way and gives the connection back."""
-        state, pool, fairy = TransactionState.on(self), self.engine.pool, self._dbapi_connection
-        if state and state.is_plain and fairy and isinstance(pool, ReadyPool):
-            if self._transaction:
-                self._transaction.close()
-            driver = fairy.dbapi_connection
-            if fairy.is_valid and not self._execution_options and _is_idle(driver):
-                _end_autocommit(driver, fairy)
-                if pool.keep(fairy):
-                    self._dbapi_connection = None
-        super().close()
+    state: TransactionState | None = None
 
 
 def shown_url(url: sa.URL) -> str:
@@ -2490,16 +2562,13 @@ class TransactionState:
         self.writes: list[str] = []
         self.streams: list[Any] = []
         self.savepoints: dict[str, int] = {}  # how many writes came before each
-        connection.info["transaction"] = self
+        if isinstance(connection, _Connection):
+            connection.state = self
 
     @staticmethod
     def on(connection: sa.Connection) -> TransactionState | None:
-        """The work under way on `connection`, not of an earlier use of its driver's."""
-        try:
-            state: TransactionState | None = connection.info.get("transaction")
-        except (NotImplementedError, sa.exc.SQLAlchemyError):  # the first connect's; a broken one
-            return None
-        return state if state is not None and state.connection() is connection else None
+        """That of the session which uses `connection`; None where no session does."""
+        return connection.state if isinstance(connection, _Connection) else None
 
     def note(self, statement: str) -> None:
         """Keeps a statement that writes; forgets those that a savepoint takes back."""
@@ -2607,7 +2676,7 @@ class Scope:
 
     def __init__(self, database: Database, *, writes: bool) -> None:
         self.database, self.writes = database, writes
-        self.session: orm.Session | None = None  # made when `db` is first used
+        self.session: ReadySession | None = None  # made when `db` is first used
         self.closers: list[Callable[[], Any]] = []
         self.handed_over = False  # to a stream, which then closes it
 
@@ -2635,9 +2704,10 @@ class Scope:
         return uncommitted(self.session) if self.session is not None else []
 
     def rollback(self) -> None:
-        """Rolls back what the session did, if it did anything."""
+        """Rolls back what the session did, if it did anything, and gives its connection back."""
         if self.session is not None:
             self.session.rollback()
+            self.session.let_go()
 
     def release(self) -> None:
         """Gives the connection back to the pool, but for a result that is read row by row.
@@ -2652,6 +2722,7 @@ class Scope:
             return
         elif transaction := self.session.get_transaction():
             _clean(self.session, transaction.close)
+        self.session.let_go()
 
     def begin_anew(self, *, writes: bool) -> None:
         """What follows has a transaction of its own, as the page has after its action."""
@@ -2664,6 +2735,8 @@ class Scope:
         session, self.session = self.session, None
         if session is not None:
             _clean(session, session.close)
+            if isinstance(pool := self.database.engine.pool, ReadyPool):
+                pool.keep(session)
 
     def replay(self, attempt: Callable[[], T], retries: int) -> T:
         """Calls `attempt`, again after a conflict between transactions if nothing was committed.
@@ -2723,7 +2796,7 @@ class Database:
             self._autocommit = AutocommitReads(self.engine)
         elif self.engine.dialect.name != "sqlite":
             watch_statements(self.engine, lambda *_: None)
-        self._class = orm.sessionmaker().class_  # of its own, for its listeners
+        self._class = orm.sessionmaker(class_=ReadySession).class_  # of its own, for its listeners
         make = cast("orm.sessionmaker[orm.Session]", self._session_of_scope)
         self.scoped: orm.scoped_session[orm.Session] = orm.scoped_session(make)
         self.scoped.registry = _SessionOfScope(self)
@@ -2793,13 +2866,24 @@ class Database:
                 " `with app.database.session() as db:`."
             ) from None
 
-    def new_session(self, scope: Scope | None = None, **options: Any) -> orm.Session:
+    def new_session(self, scope: Scope | None = None, **options: Any) -> ReadySession:
         """A session for a request, or for work outside one. `options` are those of `Session`."""
         if self._sandbox is not None:
             connection, _ = self._sandbox
             session = self._class(connection, join_transaction_mode="create_savepoint", **options)
         else:
             session = self._class(self.engine, **options)
+            session.holds = scope is not None and not scope.writes
+        session.info["scope"] = scope
+        return session
+
+    def session_for(self, scope: Scope) -> ReadySession:
+        """A session that is ready, where `scope` only reads and there is one; else a new one."""
+        pool = self.engine.pool
+        if scope.writes or self._sandbox is not None or not isinstance(pool, ReadyPool):
+            return self.new_session(scope)
+        if (session := pool.take()) is None:
+            return self.new_session(scope)
         session.info["scope"] = scope
         return session
 
@@ -2820,13 +2904,15 @@ class Database:
         if self.engine.dialect.name == "sqlite":
             _begin_sqlite_at_once(connection, reads=reads)
         elif self._autocommit is not None:
-            reads = reads and self._autocommit.prepare(connection)
+            reads = self._autocommit.prepare(connection, reads=reads)
         session.info["transaction"] = TransactionState(connection, reads=reads)
 
-    def _end_transaction(self, session: orm.Session, transaction: orm.SessionTransaction) -> None:
+    def _end_transaction(self, session: ReadySession, transaction: orm.SessionTransaction) -> None:
         if transaction.parent is not None:
             return
-        session.info.pop("transaction", None)
+        state = session.info.pop("transaction", None)
+        if state is None or not state.is_plain or session.has_options:
+            session.let_go()
         if self._sandbox is not None and session is not self._sandbox[1]:
             self._sandbox[1].expire_all()
 
@@ -2840,14 +2926,14 @@ class _SessionOfScope(ScopedRegistry[orm.Session]):
     def __call__(self) -> orm.Session:
         scope = self.database.scope_now()
         if scope.session is None:
-            scope.session = self.database.new_session(scope)
+            scope.session = self.database.session_for(scope)
         return scope.session
 
     def has(self) -> bool:
         return self.database.scope_now().session is not None
 
     def set(self, obj: orm.Session) -> None:
-        self.database.scope_now().session = obj
+        self.database.scope_now().session = cast(ReadySession, obj)
 
     def clear(self) -> None:
         self.database.scope_now().session = None
@@ -2868,19 +2954,27 @@ class AutocommitReads:
         event.listen(engine, "handle_error", self._abort)
         watch_statements(engine, self._begin_if_needed, self._begin_if_refused)
 
-    def prepare(self, connection: sa.Connection) -> bool:
-        """Has the driver begin nothing by itself; False where that would change what is read."""
+    def prepare(self, connection: sa.Connection, *, reads: bool) -> bool:
+        """Has the driver begin nothing by itself where the transaction only `reads`; False where
+        it does not, or where that would change what is read."""
         driver: Any = connection.connection.dbapi_connection
-        chosen = not _CHOSEN.isdisjoint(connection.get_execution_options())
-        idle = driver.pgconn.transaction_status == _IDLE  # a closed one is not
-        if chosen or not idle or driver.autocommit or driver.isolation_level not in _DEFAULTS:
-            return False
         info = connection.info
-        if "read_only" not in info:
-            info["read_only"] = _make_read_only(connection, driver)
-        if info["read_only"]:
-            driver.autocommit = info["autocommit"] = True
-        return bool(info["read_only"])
+        begins_nothing = info.get("autocommit", False)  # as it was left by the one before
+        if (
+            reads
+            and driver.pgconn.transaction_status == _IDLE  # a closed one is not
+            and driver.isolation_level in _DEFAULTS
+            and begins_nothing == driver.autocommit
+            and _CHOSEN.isdisjoint(connection.get_execution_options())
+        ):
+            if "read_only" not in info:
+                info["read_only"] = _make_read_only(connection, driver)
+            if info["read_only"]:
+                if not begins_nothing:
+                    driver.autocommit = info["autocommit"] = True
+                return True
+        _end_autocommit(driver, connection)
+        return False
 
     def _begin_if_needed(
         self, cursor: Any, statement: str, context: Any, state: TransactionState | None
@@ -2996,10 +3090,11 @@ def _clean(session: orm.Session, clean: Callable[[], None]) -> None:
 
 def uncommitted(session: orm.Session) -> list[str]:
     """What `session` changed and did not commit: `new User`, `UPDATE users SET …`."""
-    rows = [f"new {type(row).__name__}" for row in session.new]
-    if session.identity_map.check_modified():
+    rows: list[str] = []
+    if not session._is_clean():
+        rows += [f"new {type(row).__name__}" for row in session.new]
         rows += [f"changed {_row(row)}" for row in session.dirty if session.is_modified(row)]
-    rows += [f"deleted {_row(row)}" for row in session.deleted]
+        rows += [f"deleted {_row(row)}" for row in session.deleted]
     if state := session.info.get("transaction"):
         rows += state.writes
     return rows if len(rows) < _TOLD else [*rows[:_TOLD], "…"]
@@ -3144,12 +3239,6 @@ def _rollback_sqlite(connection: Any) -> None:
     """The driver's own `rollback()` compiles the statement anew each time (4 µs)."""
     if connection.in_transaction:
         connection.execute("ROLLBACK")
-
-
-def _end_forgotten_streams(_: object, record: Any, __: object) -> None:
-    """Where a session was not closed, but is gone."""
-    if record is not None and (state := record.info.get("transaction")) is not None:
-        state.end_streams()
 
 
 def _survive_fork(engine: sa.Engine) -> None:
@@ -3374,7 +3463,7 @@ def read_result(returned: Any, handler: Handler, *, is_data: bool = False) -> Re
             remedy = did_you_mean(name, ("_status", "_redirect"))
             raise NoventaError(f"{full_place(handler)} returned {name!r}; {remedy}")
     if target is not None:
-        target = safe_target(target, external=False, where=full_place(handler))
+        target = safe_target(target, external=False, where=handler)
     return Result(status, target, values)
 
 
@@ -4016,7 +4105,7 @@ class Node:
     def action(self, name: str) -> Markup:
         """A hidden field for a `<form method="post">` that calls `action_<name>`."""
         field_name, ticket = self.rendering.components.tickets.field_name, self.action_ticket(name)
-        return Markup('<input type="hidden" name="{}" value="{}">').format(field_name, ticket)
+        return Markup(f'<input type="hidden" name="{field_name}" value="{ticket}">')  # noqa: S704
 
     def action_ticket(self, name: str) -> str:
         """The value of that field, for a button: `<button name="_ticket" value="…">`."""

@@ -1,4 +1,4 @@
-"""A connection that did a plain read is ready for the next, and nobody can tell."""
+"""The session and the connection of a plain read are ready for the next; nobody can tell."""
 
 from __future__ import annotations
 
@@ -72,7 +72,15 @@ def save(db):
         return db.get(Counter, 1)
 
 
+def add(db):
+    db.add(Account(id=2, balance=5))
+    db.flush()
+
+
 NOT_PLAIN = {
+    "flush": add,
+    "flush after a read": lambda db: (db.get(Account, 1), add(db)),
+    "bulk": lambda db: db.bulk_insert_mappings(Account, [{"id": 3, "balance": 1}]),
     "error": fail,
     "savepoint": save,
     "write": lambda db: db.execute(sa.update(Counter).values(value=0)),
@@ -142,9 +150,10 @@ def test_dispose_closes_what_is_ready(make):
     database = make()
     read(database)
     (ready,) = database.engine.pool.ready
+    connection = ready.held
     database.engine.dispose()
     assert not database.engine.pool.ready
-    assert ready.dbapi_connection is None
+    assert connection.closed
 
 
 @kept
@@ -154,3 +163,103 @@ def test_the_pool_writes_nothing_into_the_log_of_the_application(make, caplog):
     read(database)
     database.engine.dispose()
     assert caplog.text == ""
+
+
+@kept
+def test_a_flush_after_a_rollback_needs_no_second_connection(make):
+    database = make(pool_size=1, max_overflow=0, pool_timeout=1)
+
+    def ask(db):
+        db.get(Account, 1)
+        db.rollback()
+        db.bulk_insert_mappings(Account, [{"id": 3, "balance": 1}])
+        db.rollback()
+        add(db)
+
+    read(database, ask)
+    assert read(database, lambda db: db.scalar(sa.func.count(Account.id))) is not None
+    assert read(database)[0] == 10
+
+
+def listen(db):
+    event.listen(db(), "before_flush", lambda *_: None)
+
+
+SET_UP = {
+    "listener": listen,
+    "autoflush": lambda db: setattr(db, "autoflush", False),
+    "attribute": lambda db: setattr(db(), "tenant", 7),
+    "options of a connection": lambda db: db.connection().execution_options(my_option=1),
+    "begun anew by hand": lambda db: (db.rollback(), db.connection().get_transaction()),
+}
+
+
+@kept
+@pytest.mark.parametrize("set_up", SET_UP.values(), ids=SET_UP)
+def test_a_session_that_was_set_up_serves_one_request_only(make, set_up):
+    database = make()
+    read(database)
+    (ready,) = database.engine.pool.ready
+
+    def ask(db):
+        assert db() is ready
+        set_up(db)
+
+    read(database, ask)
+    if set_up is not SET_UP["begun anew by hand"]:
+        assert not database.engine.pool.ready
+    assert read(database)[0] == 10
+
+
+@kept
+@pytest.mark.parametrize("hold", [lambda db: db(), lambda db: db.connection()])
+def test_what_somebody_still_holds_serves_nobody_else(make, hold):
+    database = make()
+    mine = read(database, hold)[0]
+    assert not database.engine.pool.ready
+    read(database)
+    (ready,) = database.engine.pool.ready
+    assert mine is not ready
+    assert mine is not ready.held
+
+
+@kept
+def test_what_a_request_leaves_in_its_session_is_gone(make):
+    database = make()
+
+    def leave(db):
+        db.info["tenant"] = 7
+        account = db.get(Account, 1)
+        account.balance = 0
+        return account
+
+    account = read(database, leave)[0]
+    (ready,) = database.engine.pool.ready
+    assert "tenant" not in ready.info
+    assert not ready.dirty
+    assert orm.object_session(account) is None
+    assert read(database)[0] == 10
+
+
+@kept
+def test_the_bind_of_a_session_is_the_engine(make):
+    database = make()
+    for _ in range(2):
+        assert (
+            read(database, lambda db: (db.get(Account, 1), db.get_bind())[1])[0] is database.engine
+        )
+
+
+@kept
+def test_options_of_a_connection_count_after_a_plain_read_too(make):
+    database = make()
+    options = {"isolation_level": "SERIALIZABLE", "my_option": 1}
+
+    def ask(db):
+        db.get(Account, 1)
+        db.rollback()
+        return db.connection(execution_options=options).get_execution_options()
+
+    read(database)
+    assert read(database, ask)[0]["my_option"] == 1
+    assert read(database, lambda db: dict(db.connection().get_execution_options()))[0] == {}
