@@ -1394,8 +1394,9 @@ def test_a_client_that_goes_away_amid_a_stream_leaves_a_clean_connection(
         next(body)
         if leave == "close":
             body.close()
-        del body
-        gc.collect()
+        else:
+            del body
+            gc.collect()
         assert checked_out(rows_app) == 0
     add_from_elsewhere(rows_app)
     engine = rows_app.database.engine

@@ -538,6 +538,7 @@ def test_a_probable_rename_is_shown_as_a_line_that_works_as_it_stands(site, caps
     assert "op.rename_table('items', 'things')" in capsys.readouterr().err
 
 
+@only_sqlite
 def test_a_registry_without_tables_never_makes_a_revision(site, capsys):
     site.models(ITEM)
     site.autogenerate("first")
@@ -567,6 +568,7 @@ def test_tables_that_no_revision_made_are_left_alone(site):
     assert site.tables() == {"items", "legacy", "noventa_seed"}
 
 
+@only_sqlite
 def test_the_functions_of_alembic_work_without_a_command_line(site):
     from alembic import command
     from alembic.config import Config as AlembicConfig
@@ -1024,6 +1026,7 @@ def test_alembic_and_our_command_are_the_same_thing_from_any_directory(tmp_path)
     assert [path.name for path in tmp_path.rglob("*.db")] == ["noventa.db"]
 
 
+@only_sqlite
 def test_logging_of_the_host_is_left_alone(site):
     import logging
 

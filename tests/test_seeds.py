@@ -141,6 +141,7 @@ def test_truncate_in_a_seed_keeps_what_was_added_before_it(seeded, capsys):
     assert seeded.names() == ["one"]
 
 
+@only_sqlite
 @pytest.mark.parametrize("code", ["", "0", "3"])
 def test_sys_exit_in_a_seed_is_a_failure(seeded, code, capsys):
     seeded.seeds(some=f"import sys\n{ADD.format('one')}\ndb.commit()\nsys.exit({code})")
@@ -215,6 +216,7 @@ def test_a_seed_that_has_changed_is_said_and_not_run_again_but_by_name(seeded, c
     assert "'onne' is no seed; " in capsys.readouterr().err
 
 
+@only_sqlite
 def test_list_says_what_ran_what_is_pending_and_what_is_gone(seeded, capsys):
     seeded.seeds(one=ADD.format("one"))
     assert seeded.run("seed", "--list") == 0
