@@ -7,7 +7,7 @@ import time
 import pytest
 import sqlalchemy as sa
 from counters import Counter
-from sqlalchemy import event
+from sqlalchemy import event, orm
 
 from noventa import Config, Database
 
@@ -73,14 +73,14 @@ def save(db):
 
 
 def add(db):
-    db.add(Account(id=2, balance=5))
+    db.add(Counter(id=2, value=5))
     db.flush()
 
 
 NOT_PLAIN = {
     "flush": add,
-    "flush after a read": lambda db: (db.get(Account, 1), add(db)),
-    "bulk": lambda db: db.bulk_insert_mappings(Account, [{"id": 3, "balance": 1}]),
+    "flush after a read": lambda db: (db.get(Counter, 1), add(db)),
+    "bulk": lambda db: db.bulk_insert_mappings(Counter, [{"id": 3, "value": 1}]),
     "error": fail,
     "savepoint": save,
     "write": lambda db: db.execute(sa.update(Counter).values(value=0)),
@@ -170,14 +170,14 @@ def test_a_flush_after_a_rollback_needs_no_second_connection(make):
     database = make(pool_size=1, max_overflow=0, pool_timeout=1)
 
     def ask(db):
-        db.get(Account, 1)
+        db.get(Counter, 1)
         db.rollback()
-        db.bulk_insert_mappings(Account, [{"id": 3, "balance": 1}])
+        db.bulk_insert_mappings(Counter, [{"id": 3, "value": 1}])
         db.rollback()
         add(db)
 
     read(database, ask)
-    assert read(database, lambda db: db.scalar(sa.func.count(Account.id))) is not None
+    assert read(database, lambda db: db.scalar(sa.func.count(Counter.id))) is not None
     assert read(database)[0] == 10
 
 
@@ -229,15 +229,15 @@ def test_what_a_request_leaves_in_its_session_is_gone(make):
 
     def leave(db):
         db.info["tenant"] = 7
-        account = db.get(Account, 1)
-        account.balance = 0
-        return account
+        counter = db.get(Counter, 1)
+        counter.value = 0
+        return counter
 
-    account = read(database, leave)[0]
+    counter = read(database, leave)[0]
     (ready,) = database.engine.pool.ready
     assert "tenant" not in ready.info
     assert not ready.dirty
-    assert orm.object_session(account) is None
+    assert orm.object_session(counter) is None
     assert read(database)[0] == 10
 
 
@@ -246,7 +246,7 @@ def test_the_bind_of_a_session_is_the_engine(make):
     database = make()
     for _ in range(2):
         assert (
-            read(database, lambda db: (db.get(Account, 1), db.get_bind())[1])[0] is database.engine
+            read(database, lambda db: (db.get(Counter, 1), db.get_bind())[1])[0] is database.engine
         )
 
 
@@ -256,7 +256,7 @@ def test_options_of_a_connection_count_after_a_plain_read_too(make):
     options = {"isolation_level": "SERIALIZABLE", "my_option": 1}
 
     def ask(db):
-        db.get(Account, 1)
+        db.get(Counter, 1)
         db.rollback()
         return db.connection(execution_options=options).get_execution_options()
 
