@@ -245,6 +245,7 @@ server: {{port: "${{file:port}}"}}
         ({"database": {"driver": "mysql", "options": {"ssl": "${file:/gone}"}}},
          "database.options.ssl needs the file /gone, which does not exist"),
         ({"secret_keys": ["${file:.}"]}, "the file {0}, which cannot be read: Is a directory"),
+        ({"secret_keys": ["${file:.:-a}"]}, "the file {0}, which cannot be read: Is a directory"),
         ({"secret_keys": ["${file:latin}"]}, "{0}/latin, which cannot be read: 'utf-8' codec can"),
         ({"secret_keys": ["${file:a\0b}"]}, "which cannot be read: embedded null byte"),
         ({"secret_keys": ["${file:empty}"]}, "secret_keys[0] has 0 characters"),
