@@ -2091,7 +2091,11 @@ def _run_verb(context: Any, journal: _Journal, engine: Any, check_lock: Callable
             journal.connection.commit()
         finally:
             _clear_unfinished(engine)
-        _read_back(engine, running, journal.heads)
+        if (found := _current_heads(engine, running)) != journal.heads:
+            raise NoventaError(
+                f"The database says it is at {_listed(found)}, not at {_listed(journal.heads)}: the"
+                " migration was not kept. Does a revision end the transaction itself?"
+            )
     if stamps:  # who stamps says how the tables are
         _clear_unfinished(engine, finished=True)
 
@@ -2376,7 +2380,7 @@ def _explained(context: Any, journal: _Journal) -> Iterator[None]:
     except Exception as error:  # whatever a revision may raise
         told = isinstance(error, CommandError | NoventaError)
         message = None if isinstance(error, CommandError) else _failure(error, context, journal)
-        if told and not message and (left := "\n".join(_left(journal, failed=False, planned=[]))):
+        if told and not message and (left := "\n".join(_left(journal, failed=False))):
             message = f"{error}\n{left}"
         if message:
             raise NoventaError(message) from error
@@ -2401,8 +2405,7 @@ def _failure(error: Exception, context: Any, journal: _Journal) -> str | None:
         lines.append(f"  in: {_shortened(run[-1])}")
     if waited := _blockers(error, journal.connection):
         lines.append(waited)
-    planned = _planned(journal.step, journal.connection.dialect) if journal.step else []
-    left = [*_left(journal, failed and bool(run), planned)]
+    left = [*_left(journal, failed and bool(run))]
     nothing = "Nothing of this revision was kept; mend the file and migrate again."
     text = "\n".join(lines + (left or [nothing]))
     return text.replace("_alembic_tmp_", "")  # the user's table, which was copied
@@ -2417,7 +2420,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"
 
 
-def _left(journal: _Journal, failed: bool, planned: list[str]) -> Iterator[str]:
+def _left(journal: _Journal, failed: bool) -> Iterator[str]:
     """What of a revision that failed was committed, by whatever way, and what was not; or nothing.
 
     It is also written down, so that no later run takes the database for whole.
@@ -2432,6 +2435,7 @@ def _left(journal: _Journal, failed: bool, planned: list[str]) -> Iterator[str]:
         yield "It committed on its way, so this much of the revision stays:"
     else:
         yield "This database cannot take DDL back. Of this revision these were applied:"
+    planned = _planned(step, journal.connection.dialect)
     applied, missing = run[:count], run[count:] + planned[len(run) :]
     yield from (f"  {_shortened(statement)}" for statement in applied or ["(none)"])
     yield "and these were not:" if transactional is False else "and these do not:"
@@ -2523,15 +2527,6 @@ def _current_heads(engine: Any, running: Any) -> set[str]:
     options = {name: getattr(running, name) for name in names}
     with reading(engine) as connection:
         return set(MigrationContext.configure(connection, opts=options).get_current_heads())
-
-
-def _read_back(engine: Any, running: Any, expected: set[str]) -> None:
-    found = _current_heads(engine, running)
-    if found != expected:
-        raise NoventaError(
-            f"The database says it is at {_listed(found)}, not at {_listed(expected)}: the"
-            " migration was not kept. Does a revision end the transaction itself?"
-        )
 
 
 def _listed(revisions: Iterable[str]) -> str:
@@ -3573,18 +3568,12 @@ def _scratch(project: Project, *, own: bool = False) -> Iterator[Any]:
     with make as url:
         config = Config.from_mapping({"database": url}, project.root)
         with _migration_engine(config).connect() as connection:
-            if of_versions:
-                _make_schema(connection, of_versions)
+            if of_versions:  # below SQLAlchemy, for SQLite attaches nothing within a transaction
+                dialect, driver = connection.dialect, connection.connection
+                verb = "ATTACH ':memory:' AS" if dialect.name == "sqlite" else "CREATE SCHEMA"
+                driver.cursor().execute(f"{verb} {dialect.identifier_preparer.quote(of_versions)}")
+                driver.commit()
             yield connection
-
-
-def _make_schema(connection: Any, name: str) -> None:
-    """A schema for Alembic's own table, which is there before any revision; below SQLAlchemy, for
-    SQLite attaches no database within a transaction."""
-    verb = "ATTACH ':memory:' AS" if connection.dialect.name == "sqlite" else "CREATE SCHEMA"
-    driver = connection.connection
-    driver.cursor().execute(f"{verb} {connection.dialect.identifier_preparer.quote(name)}")
-    driver.commit()
 
 
 class NoScratch(NoventaError):  # noqa: N818
@@ -3811,15 +3800,12 @@ def _enter_in_ledger(connection: Any, name: str, checksum: str, *, again: bool) 
 def _complete_in_ledger(connection: Any, name: str, statements: Iterable[str]) -> None:
     ledger, now = _ledger(), datetime.datetime.now(datetime.UTC)
     tables = _columns_there(connection).keys() - {*_OURS}
-    wrote = sorted({table for text in statements if (table := _first_named(tables, text))})
-    values = {"applied_at": now.replace(tzinfo=None, microsecond=0), "wrote": wrote}
+    wrote = set()
+    for statement in statements:  # of the tables that it names it writes the first
+        places = {found.start(): name for name in tables if (found := _named(name, statement))}
+        wrote |= {places[min(places)]} if places else set()
+    values = {"applied_at": now.replace(tzinfo=None, microsecond=0), "wrote": sorted(wrote)}
     connection.execute(sa.update(ledger).where(ledger.c.name == name).values(values))
-
-
-def _first_named(tables: Iterable[str], statement: str) -> str | None:
-    """The table that a statement writes: of those that it names the first."""
-    places = {table: found.start() for table in tables if (found := _named(table, statement))}
-    return min(places, key=places.__getitem__, default=None)
 
 
 def _forget_seeds(connection: Any, gone: set[str], there: set[str]) -> list[str]:
@@ -3940,7 +3926,8 @@ def portability_faults(project: Project) -> Iterator[Fault]:
     for table, owner in tables.items():
         faults = [*_column_faults(table, owner, dialects)]
         if "mysql" in dialects:
-            faults += [*_key_faults(table, owner), *_mysql_faults(table, owner)]
+            for where, problem, remedy in _mysql_faults(table, owner):
+                faults.append(Fault(where, f"not portable to mysql: {problem}", remedy))
         yield from faults
         for name, dialect in dialects.items() if not faults else ():
             try:
@@ -3984,50 +3971,35 @@ def _column_faults(table: Any, owner: str, dialects: Mapping[str, Any]) -> Itera
                 )
 
 
-def _key_faults(table: Any, owner: str) -> Iterator[Fault]:
-    """MySQL cannot index text without a length, nor more than 3,072 bytes (4 a character)."""
+def _mysql_faults(table: Any, owner: str) -> Iterator[tuple[str, str, str]]:
+    """What SQLAlchemy compiles for MySQL and MariaDB, but they refuse or take otherwise: where,
+    why, and what mends it. A key has 3,072 bytes (4 a character), and no text without a length."""
 
-    dialect = _dialects()["mysql"]
     for key in (*table.constraints, *table.indexes):
-        if isinstance(key, sa.CheckConstraint):
-            continue
+        columns = [] if isinstance(key, sa.CheckConstraint) else list(key.columns)
         total = 0
-        for column in key.columns:
-            kind = column.type.dialect_impl(dialect)
+        for column in columns:
+            kind = column.type.dialect_impl(_dialects()["mysql"])
             if isinstance(kind, sa.Text | sa.LargeBinary | sa.JSON):
-                yield Fault(
-                    f"{owner}.{column.name}",
-                    f"not portable to mysql: {kind!r} cannot be in a key or index",
-                    "give it a length: String(255)",
-                )
+                where, problem = f"{owner}.{column.name}", f"{kind!r} cannot be in a key or index"
+                yield where, problem, "give it a length: String(255)"
             total += 4 * (getattr(kind, "length", None) or 0)
         if total > 3072:
-            problem = f"not portable to mysql: the key {key.name} is over 3072 bytes"
-            yield Fault(owner, problem, "shorten its columns")
-
-
-def _mysql_faults(table: Any, owner: str) -> Iterator[Fault]:
-    """What SQLAlchemy compiles for MySQL and MariaDB, but they refuse or take otherwise."""
-
+            yield owner, f"the key {key.name} is over 3072 bytes", "shorten its columns"
     for index in table.indexes:
-        is_partial = any(given.get("where") is not None for given in index.dialect_options.values())
-        if index.unique and is_partial:
-            yield Fault(
-                owner,
-                f"not portable to mysql: it takes no WHERE, so {index.name} would be unique"
-                " for all rows",
-                "index a computed column that is NULL where the index does not apply",
-            )
+        conditions = (given.get("where") for given in index.dialect_options.values())
+        if index.unique and any(condition is not None for condition in conditions):
+            problem = f"it takes no WHERE, so {index.name} would be unique for all rows"
+            remedy = "index a computed column that is NULL where the index does not apply"
+            yield owner, problem, remedy
     for key in table.constraints:
         if key.deferrable is not None or key.initially is not None:
-            problem = f"not portable to mysql: it knows no DEFERRABLE, which {key.name} is"
-            yield Fault(
-                owner, problem, "leave it out, or leave mysql out of migrations.portable_to"
-            )
+            problem = f"it knows no DEFERRABLE, which {key.name} is"
+            yield owner, problem, "leave it out, or leave mysql out of migrations.portable_to"
     for column in table.columns:
         if column.computed is not None and not column.nullable:
-            problem = "not portable to mysql: MariaDB refuses NOT NULL for a computed column"
-            yield Fault(f"{owner}.{column.name}", problem, "write nullable=True")
+            problem = "MariaDB refuses NOT NULL for a computed column"
+            yield f"{owner}.{column.name}", problem, "write nullable=True"
 
 
 def _enum_faults(tables: Mapping[Any, str]) -> Iterator[Fault]:
@@ -4050,10 +4022,11 @@ def revision_faults(project: Project) -> Iterator[Fault]:
     for revision in files.values():
         yield from _import_faults(revision.path, project.root)
     environment = folder / "env.py"
-    if not files and not environment.exists():
+    text = environment.read_text("utf-8") if environment.exists() else None
+    if not files and text is None:
         if project.registry.metadata.tables:
             yield Fault(_FOLDER, "no revision makes the tables", _REVISE)
-    elif "run_migrations(registry" not in _text_of(environment):
+    elif "run_migrations(registry" not in (text or ""):
         problem = "it does not call run_migrations(registry, …) of noventa_cli"
         yield Fault(f"{_FOLDER}/env.py", problem, "move it away; `noventa migrate` makes a new one")
     elif len(revision_heads(files)) > 1:
@@ -4061,10 +4034,6 @@ def revision_faults(project: Project) -> Iterator[Fault]:
     else:
         with _scratch(project) as connection:
             yield from _try_revisions(project, connection)
-
-
-def _text_of(path: Path) -> str:
-    return path.read_text("utf-8") if path.exists() else ""
 
 
 _REVISE = 'run `python -m noventa migrate revision --autogenerate -m "…"`'
