@@ -1118,9 +1118,23 @@ def _source_times(root: Path, suffixes: tuple[str, ...] = _RELOADING) -> dict[st
 # ---- Migrations and seeds -------------------------------------------------------------------
 
 _FOLDER = "migrations"  # the folder of a project with alembic.ini, env.py, versions/ and seed/
-_LEDGER = "noventa_seed"
-_UNFINISHED = "noventa_unfinished"  # is there while a revision runs, and if it stopped half-way
-_OURS = (_LEDGER, _UNFINISHED)
+_OUR_TABLES = sa.MetaData()
+_LEDGER = sa.Table(
+    "noventa_seed",
+    _OUR_TABLES,
+    sa.Column("name", sa.String(255), primary_key=True),
+    sa.Column("checksum", sa.String(64), nullable=False),
+    sa.Column("applied_at", sa.DateTime),  # NULL if it stopped half-way
+    sa.Column("wrote", sa.JSON),  # the tables
+    sa.Column("lost", sa.JSON),  # those of them that a downgrade dropped
+)
+_UNFINISHED = sa.Table(  # is there while a revision runs, and if it stopped half-way
+    "noventa_unfinished",
+    _OUR_TABLES,
+    sa.Column("revision", sa.String(255), primary_key=True),
+    sa.Column("verb", sa.String(20), nullable=False),  # upgrade or downgrade
+    sa.Column("applied", sa.Text, nullable=False),  # its statements that stay, a line each
+)
 _CREATES = re.compile(
     r"""create_table\(\s*["'](\w+)|rename_table\(\s*["']\w+["'],\s*["'](\w+)"""
     r"""|create\s+table\s+(?:if\s+not\s+exists\s+)?["'`]?(\w+)""",
@@ -1184,14 +1198,13 @@ def run_migrations(registry: Registry, config: Config, **options: Any) -> None:
         configured = _configuration(_plain_metadata(registry), options, made)
         if context.is_offline_mode():
             configured |= {"literal_binds": True, "dialect_opts": {"paramstyle": "named"}}
-            _configure(context, configured, url=config.database_url)
+            context.configure(url=config.database_url, **configured)
             with context.begin_transaction():
                 context.run_migrations()
         elif connection := context.config.attributes.get("connection"):
             journal = _Journal(connection, quiet=True)
-            _configure(context, configured, journal, connection=connection)
-            with _without_warnings():
-                _run_revisions(context, journal)
+            _configure(context, configured, journal)
+            _run_revisions(context, journal)
         else:
             _run_locked(context, config, configured)
 
@@ -1221,19 +1234,9 @@ def _options_of(project: Project) -> dict[str, Any]:
         project.root / _FOLDER / "alembic.ini", attributes={"asked_for_options": options}
     )
     script: Any = ScriptDirectory.from_config(alembic)
-    with _kept_path(), EnvironmentContext(alembic, script):
+    with EnvironmentContext(alembic, script):
         script.run_env()
     return options
-
-
-@contextmanager
-def _kept_path() -> Iterator[None]:
-    """Alembic puts the project before sys.path, once more each time."""
-    path = sys.path[:]
-    try:
-        yield
-    finally:
-        sys.path[:] = path
 
 
 def _complete_folder(root: Path) -> None:
@@ -1271,8 +1274,7 @@ def _alembic(
     if versions is not None:
         config.set_main_option("version_locations", str(versions))
     try:
-        with _kept_path():
-            line.run_cmd(config, options)
+        line.run_cmd(config, options)
     except CommandError as error:
         raise NoventaError(_alembic_message(error, root / _FOLDER / "versions")) from error
     return 0
@@ -1348,7 +1350,7 @@ def _configuration(
             return False
         if kind == "table":
             shown = parents.get("schema_qualified_table_name") or name
-            if shown not in known or name in _OURS:  # another's: left alone
+            if shown not in known or name in _OUR_TABLES.tables:  # another's: left alone
                 return False
         return bool(included(name, kind, parents))
 
@@ -1380,23 +1382,13 @@ def _revision_paths(script: Any) -> list[Path]:
     return [file.path.resolve() for file in files]
 
 
-def _configure(
-    context: Any, configured: Mapping[str, Any], journal: _Journal | None = None, **target: Any
-) -> None:
-    settings = dict(configured)
-    url = target["url"] if "url" in target else target["connection"].engine.url
-    if url.get_backend_name() == "sqlite":  # make_engine() makes its DDL transactional
-        settings["transactional_ddl"] = True
-    if journal is not None:
-        theirs = settings.get("on_version_apply", ())
-        settings["on_version_apply"] = (
-            *((theirs,) if callable(theirs) else theirs),
-            journal.applied,
-        )
-    context.configure(**target, **settings)
-    if journal is not None:
-        running = context.get_context()
-        running._migrations_fn = partial(journal.steps, running.opts["fn"])
+def _configure(context: Any, configured: Mapping[str, Any], journal: _Journal) -> None:
+    theirs = configured.get("on_version_apply", ())
+    each = (*((theirs,) if callable(theirs) else theirs), journal.applied)
+    settings = {**configured, "on_version_apply": each}
+    context.configure(connection=journal.connection, **settings)
+    running = context.get_context()
+    running._migrations_fn = partial(journal.steps, running.opts["fn"])
 
 
 def _plain_metadata(registry: Registry) -> Any:
@@ -1425,7 +1417,7 @@ def _plain_type(kind: Any) -> Any:
     variants = {name: _plain_type(special) for name, special in kind._variant_mapping.items()}
     if isinstance(kind, sa.TypeDecorator) and type(kind) is not sa.Interval:
         plain = with_length(_plain_type(kind.load_dialect_impl(DefaultDialect())))
-        for name, dialect in _dialects().items():
+        for name, dialect in _DIALECTS.items():
             special = _plain_type(kind.load_dialect_impl(dialect))
             if name not in variants and repr(special) != repr(plain):
                 variants[name] = with_length(special)._variant_mapping.get(name, special)
@@ -1502,12 +1494,11 @@ def _is_double(kind: Any, dialect: str) -> bool:
     return kind.precision > 24 if kind.precision is not None else on_postgresql
 
 
-@functools.cache
-def _dialects() -> dict[str, Any]:
-    """The dialects on which revision files must run; none of them needs a driver for this."""
-
-    kinds: Any = (sqlite.dialect, postgresql.dialect, mysql.dialect, MariaDBDialect)
-    return {kind.name: kind() for kind in kinds}
+# on which revision files must run; none of them needs a driver for this
+_DIALECTS: dict[str, Any] = {
+    kind.name: kind()
+    for kind in (sqlite.dialect, postgresql.dialect, mysql.dialect, MariaDBDialect)
+}
 
 
 def _render_item(kind: str, item: Any, context: Any) -> str | bool:
@@ -1584,20 +1575,10 @@ def _take_found_names(context: Any, *_: Any) -> None:
 
 
 @comparators.dispatch_for("schema")
-def _compare_more(context: Any, upgrade: Any, schemas: Any) -> None:
-    tables = [
-        table
-        for table in context.sorted_tables
-        if table.schema in schemas
-        and context.run_name_filters(table.name, "table", {"schema_name": table.schema})
-        and context.run_object_filters(table, table.name, "table", False, None)
-        and context.inspector.has_table(table.name, table.schema)
-    ]
+def _compare_types_and_sequences(context: Any, upgrade: Any, _: Any) -> None:
     if context.dialect.name == "postgresql":
-        upgrade.ops[:0] = _enum_differences(context.inspector, tables)
+        upgrade.ops[:0] = _enum_differences(context)
     upgrade.ops[:0] = _missing_sequences(context)
-    for table in tables:
-        upgrade.ops += _table_differences(context, table)
 
 
 @comparators.dispatch_for("schema", priority=DispatchPriority.LAST)
@@ -1627,14 +1608,25 @@ def _column_of(expression: Any) -> str:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Without what Alembic warns of for each index that _NOT_COMPARED names."""
+    """Without what Alembic warns of for what _NOT_COMPARED names, and for what _Copy keeps."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "autogenerate skipping .*expression-based index")
+        for message in (
+            "autogenerate skipping .*expression-based index",
+            "Unnamed CHECK constraint on reflected",
+            "Skipped unsupported refl",
+        ):
+            warnings.filterwarnings("ignore", message)
         yield
 
 
-def _enum_differences(inspector: Any, tables: Sequence[Any]) -> Iterator[Any]:
-    columns = (column for table in tables for column in table.columns)
+def _enum_differences(context: Any) -> Iterator[Any]:
+    inspector = context.inspector
+    columns = (
+        column
+        for table in context.sorted_tables
+        if context.run_object_filters(table, table.name, "table", False, None)
+        for column in table.columns
+    )
     kinds = {_enum_key(kind): kind for column in columns for kind in _native_enums(column.type)}
     for (schema, name), kind in kinds.items():
         there = {enum["name"]: enum["labels"] for enum in inspector.get_enums(schema)}
@@ -1681,28 +1673,32 @@ def _missing_sequences(context: Any) -> Iterator[Any]:
         yield _Lines(up, "add_sequence", name, undo=down)
 
 
-def _table_differences(context: Any, table: Any) -> Iterator[Any]:
-    keys = context.inspector.get_pk_constraint(table.name, table.schema)["constrained_columns"]
-    wanted = table.primary_key.columns.keys()
+@comparators.dispatch_for("table")
+def _compare_table(context: Any, changes: Any, *compared: Any) -> None:
+    """Also the primary key, a UNIQUE without a name, defaults and CHECKs."""
+
+    schema, name, found, table = compared  # as reflected, and of the models; one may be None
+    if found is None or table is None:
+        return
+    keys, wanted = found.primary_key.columns.keys(), table.primary_key.columns.keys()
     if set(keys) != set(wanted):
-        text = f"primary key of {table.name}: ({', '.join(keys)}) -> ({', '.join(wanted)})"
-        yield _Lines(text=text)
+        text = f"primary key of {name}: ({', '.join(keys)}) -> ({', '.join(wanted)})"
+        changes.ops.append(_Lines(text=text))
     models = {*map(_signature, table.constraints)}
-    for each in context.inspector.get_unique_constraints(table.name, table.schema):
-        columns = tuple(each["column_names"])
-        if each["name"] is None and ("unique", columns) not in models:  # Alembic skips it
-            yield _Lines(text=_nameless(table.name, "unique", columns))
+    for key in [each for each in found.constraints if isinstance(each, sa.UniqueConstraint)]:
+        if key.name is None and _signature(key) not in models:  # Alembic skips it
+            text = _nameless(name, "unique", key.columns.keys())
+            changes.ops.append(_Lines(text=text))
     try:
         made = _as_the_database_writes(context.connection, table)
     except sa.exc.DBAPIError as error:
-        say(f"  Not compared: defaults and CHECKs of {table.name}: {error.orig}")
+        say(f"  Not compared: defaults and CHECKs of {name}: {error.orig}")
         return
-    found = _texts(context.inspector, table.name, table.schema)
-    if steps := [
-        *_default_steps(table, found[0], made[0]),
-        *_check_steps(table, found[1], made[1]),
-    ]:
-        yield ops.ModifyTableOps(table.name, steps, schema=table.schema)
+    there = _texts(context.inspector, name, schema)
+    changes.ops += [
+        *_default_steps(table, there[0], made[0]),
+        *_check_steps(table, there[1], made[1]),
+    ]
 
 
 def _nameless(table: str, kind: str, columns: Collection[str]) -> str:
@@ -1740,7 +1736,7 @@ def _texts(inspector: Any, name: str, schema: str | None) -> tuple[dict[str, Any
     """Defaults by column, except where the database computes or counts; CHECKs by name."""
     columns = inspector.get_columns(name, schema)
     defaults = {
-        column["name"]: column["default"]
+        column["name"]: column.get("default")  # which Alembic takes away from a serial
         for column in columns
         if not column.get("computed") and not column.get("identity")
     }
@@ -2056,7 +2052,7 @@ def _run_locked(context: Any, config: Config, configured: Mapping[str, Any]) -> 
     engine = _migration_engine(config)
     with _reached(config), engine.connect() as connection:
         journal = _Journal(connection, quiet=context.config.messaging_opts["quiet"])
-        _configure(context, configured, journal, connection=connection)
+        _configure(context, configured, journal)
         running = context.get_context()
         generates = "revision_context" in running.opts
         if generates or running.opts.get("dont_mutate"):
@@ -2281,7 +2277,7 @@ class _Journal:
         self.heads = set(heads)
         lost = self.losses.told(self.statements.run) if self.losses else []
         if self.engine and self.step:
-            self.connection.execute(_unfinished().delete())
+            self.connection.execute(_UNFINISHED.delete())
         self.step, self.losses = None, None
         verb = "stamped" if step.is_stamp else "upgraded" if step.is_upgrade else "downgraded"
         if not self.quiet:
@@ -2365,9 +2361,7 @@ def _orphans(connection: Any) -> Counter[str]:
 
 
 def _run_revisions(context: Any, journal: _Journal) -> None:
-    with _explained(context, journal), context.begin_transaction(), warnings.catch_warnings():
-        for untrue in ("Unnamed CHECK constraint on reflected", "Skipped unsupported refl"):
-            warnings.filterwarnings("ignore", untrue)  # _Copy keeps them
+    with _explained(context, journal), context.begin_transaction(), _without_warnings():
         context.run_migrations()
 
 
@@ -2452,32 +2446,21 @@ def _left(journal: _Journal, failed: bool) -> Iterator[str]:
 # -- a revision that stopped half-way, and what it left
 
 
-def _unfinished() -> Any:
-    return sa.Table(
-        _UNFINISHED,
-        sa.MetaData(),
-        sa.Column("revision", sa.String(255), primary_key=True),
-        sa.Column("verb", sa.String(20), nullable=False),  # upgrade or downgrade
-        sa.Column("applied", sa.Text, nullable=False),  # its statements that stay, a line each
-    )
-
-
 def _mark_unfinished(connection: Any, revision: str, verb: str, applied: str = "") -> None:
     """The first thing in a revision's transaction: who sees it later knows of a commit in it."""
-    table = _unfinished()
-    table.create(connection, checkfirst=True)
-    connection.execute(table.delete())
-    connection.execute(table.insert().values(revision=revision, verb=verb, applied=applied))
+    _UNFINISHED.create(connection, checkfirst=True)
+    connection.execute(_UNFINISHED.delete())
+    connection.execute(_UNFINISHED.insert().values(revision=revision, verb=verb, applied=applied))
 
 
 def _clear_unfinished(engine: Any, *, finished: bool = False) -> None:
     """Takes the table away, unless it tells of a revision that has not been `finished`."""
 
     with reading(engine) as connection:
-        there = sa.inspect(connection).has_table(_UNFINISHED)
+        there = sa.inspect(connection).has_table(_UNFINISHED.name)
     if there and (finished or not _unfinished_row(engine)):
         with engine.begin() as connection:
-            _unfinished().drop(connection)
+            _UNFINISHED.drop(connection)
 
 
 def _unfinished_row(engine: Any) -> Any:
@@ -2486,9 +2469,9 @@ def _unfinished_row(engine: Any) -> Any:
     if engine is None:
         return None
     with reading(engine) as connection:
-        if not sa.inspect(connection).has_table(_UNFINISHED):
+        if not sa.inspect(connection).has_table(_UNFINISHED.name):
             return None
-        return connection.execute(sa.select(_unfinished())).first()
+        return connection.execute(sa.select(_UNFINISHED)).first()
 
 
 def _refuse_unfinished(engine: Any, steps: Sequence[Any]) -> None:
@@ -2586,6 +2569,7 @@ class _CarefulSQLite(SQLiteImpl):
     """Alembic's for SQLite, which copies a table whole."""
 
     __dialect__ = "sqlite"  # registers it
+    transactional_ddl = True  # make_engine() sees to it
     copy: _Copy | None = None
 
     def requires_recreate_in_batch(self, batch_op: Any) -> bool:
@@ -2626,7 +2610,7 @@ def _before(operation: type[Any], implementation: Callable[..., Any]) -> Callabl
         @Operations.implementation_for(operation, replace=True)
         def run(operations: Any, step: Any) -> Any:
             if not operations.migration_context.as_sql:
-                judge(operations.migration_context, step)
+                judge(operations, step)
             return implementation(operations, step)
 
         return judge
@@ -2635,9 +2619,10 @@ def _before(operation: type[Any], implementation: Callable[..., Any]) -> Callabl
 
 
 @_before(ops.AlterColumnOp, toimpl.alter_column)
-def _judge_alter(context: Any, operation: Any) -> None:
+def _judge_alter(operations: Any, operation: Any) -> None:
     """Refuses a change of type or NOT NULL that rows contradict. Raises NoventaError."""
 
+    context = operations.migration_context
     table = sa.table(operation.table_name, schema=operation.schema)
     name, where = operation.column_name, f"{operation.table_name}.{operation.column_name}"
     column: Any = sa.column(name, _selectable=table)
@@ -2880,14 +2865,15 @@ def _using(name: str, old: Any, new: Any, dialect: Any) -> str | None:
 
 
 @_before(ops.AddColumnOp, toimpl.add_column)
-def _judge_add(context: Any, operation: Any) -> None:
+def _judge_add(operations: Any, operation: Any) -> None:
     """Refuses a column that rows would lack; MariaDB would make up zeros. Raises NoventaError."""
 
     column = operation.column
     if column.nullable or column.server_default is not None or column.primary_key:
         return
     table = sa.table(operation.table_name, schema=operation.schema)
-    if count := context.connection.scalar(sa.select(sa.func.count()).select_from(table)):
+    query = sa.select(sa.func.count()).select_from(table)
+    if count := operations.migration_context.connection.scalar(query):
         raise NoventaError(
             f"{operation.table_name}.{column.name} must have a value, but {_rows(count)} none;"
             " give it a server_default, or add it nullable, fill it, and then alter it."
@@ -2895,23 +2881,29 @@ def _judge_add(context: Any, operation: Any) -> None:
 
 
 @_before(ops.AddConstraintOp, toimpl.create_constraint)
-def _judge_constraint(context: Any, operation: Any) -> None:
-    """Refuses a UNIQUE or CHECK that rows break. Raises NoventaError."""
+def _judge_constraint(operations: Any, operation: Any) -> None:
+    """Refuses a UNIQUE or CHECK that rows break. Raises NoventaError.
 
-    if not isinstance(operation, ops.CreateUniqueConstraintOp | ops.CreateCheckConstraintOp):
+    Where its batch adds columns, which are not there yet, the database judges alone.
+    """
+
+    adds = any(verb == "add_column" for verb, *_ in getattr(operations.impl, "batch", ()))
+    judged = ops.CreateUniqueConstraintOp | ops.CreateCheckConstraintOp
+    if adds or not isinstance(operation, judged):
         return
+    connection = operations.migration_context.connection
     name, query = operation.table_name, sa.select(sa.func.count())
     table = sa.table(name, schema=operation.schema)
     if isinstance(operation, ops.CreateUniqueConstraintOp):
         columns: list[Any] = [sa.column(str(column)) for column in operation.columns]
         filled = sa.select(*columns).select_from(table).where(*(c.is_not(None) for c in columns))
         repeated = filled.group_by(*columns).having(sa.func.count() > 1)
-        found = context.connection.scalar(query.select_from(repeated.subquery()))
+        found = connection.scalar(query.select_from(repeated.subquery()))
         problem = "values are there more than once"
     else:
         condition: Any = operation.condition
         condition = sa.text(f"NOT ({condition})") if isinstance(condition, str) else ~condition
-        found = context.connection.scalar(query.select_from(table).where(condition))
+        found = connection.scalar(query.select_from(table).where(condition))
         problem = "rows break it"
     if found:
         shown = operation.constraint_name or "the constraint"
@@ -2968,11 +2960,10 @@ class _Copy:
         for name, transfer in batch.column_transfers.items():
             if self.new.columns[name].computed is not None:
                 transfer.pop("expr", None)
-        texts = [_TableText(self._compiled(table)) for table in (before, self.new)]
-        self.text = _TableText(self._old_text()).merged(*texts)
-
-    def _compiled(self, table: Any) -> str:
-        return str(CreateTable(table).compile(dialect=self.connection.dialect))
+        made = (
+            CreateTable(table).compile(dialect=connection.dialect) for table in (before, self.new)
+        )
+        self.text = _TableText(self._old_text()).merged(*(_TableText(str(text)) for text in made))
 
     def _old_text(self) -> str:
         query = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?"
@@ -3030,24 +3021,22 @@ class _Copy:
         for name, (kind, of, text) in self._objects().items():
             if kind == "index" or self.name.lower() not in text.lower():
                 continue
+            probes = [f"SELECT * FROM {quote(of)}"]  # noqa: S608
+            if kind == "trigger":
+                query = "SELECT name FROM pragma_table_xinfo(?) WHERE hidden = 0"
+                columns = [quote(column) for column, *_ in self.execute(query, (of,))]
+                changes = ", ".join(f"{column} = {column}" for column in columns)
+                probes = [
+                    f"INSERT INTO {quote(of)} DEFAULT VALUES",
+                    f"DELETE FROM {quote(of)}",  # noqa: S608
+                    f"UPDATE {quote(of)} SET {changes}",  # noqa: S608
+                ]
             try:
-                for probe in self._probes(kind, quote(of), of):
+                for probe in probes:
                     self.execute(f"EXPLAIN {probe}")
             except sa.exc.OperationalError:
                 found.add(name)
         return found
-
-    def _probes(self, kind: str, quoted: str, name: str) -> Iterator[str]:
-        """The statements for which SQLite compiles a view or the triggers of a table."""
-        if kind == "view":
-            yield f"SELECT * FROM {quoted}"  # noqa: S608
-            return
-        query = "SELECT name FROM pragma_table_xinfo(?) WHERE hidden = 0"
-        quote = self.connection.dialect.identifier_preparer.quote
-        columns = [quote(column) for column, *_ in self.execute(query, (name,))]
-        yield f"INSERT INTO {quoted} DEFAULT VALUES"
-        yield f"DELETE FROM {quoted}"  # noqa: S608
-        yield f"UPDATE {quoted} SET " + ", ".join(f"{each} = {each}" for each in columns)  # noqa: S608
 
     def _set_sequence(self) -> None:
         """AUTOINCREMENT never gives an id a second time, also not that of a deleted row."""
@@ -3610,7 +3599,7 @@ def _beyond_sqlite(metadata: Any) -> str | None:
         if table.schema:
             return f"the schema {table.schema}"
         for column in table.columns:
-            if _type_error(column, _dialects()["sqlite"]):
+            if _type_error(column, _DIALECTS["sqlite"]):
                 return f"{table.name}.{column.name}, {column.type!r}"
     return None
 
@@ -3763,49 +3752,36 @@ def _place(error: Exception, function: Callable[..., Any]) -> str:
     return f" ({Path(file).name}:{lines[-1]})" if file and lines else ""
 
 
-def _ledger() -> Any:
-    return sa.Table(
-        _LEDGER,
-        sa.MetaData(),
-        sa.Column("name", sa.String(255), primary_key=True),
-        sa.Column("checksum", sa.String(64), nullable=False),
-        sa.Column("applied_at", sa.DateTime),  # NULL if it stopped half-way
-        sa.Column("wrote", sa.JSON),  # the tables
-        sa.Column("lost", sa.JSON),  # those of them that a downgrade dropped
-    )
-
-
 def _make_ledger(engine: Any) -> None:
     try:
         with engine.begin() as connection:
-            _ledger().create(connection, checkfirst=True)
+            _LEDGER.create(connection, checkfirst=True)
     except sa.exc.DBAPIError:  # without a lock another process may make it at the same moment
-        if not sa.inspect(engine).has_table(_LEDGER):
+        if not sa.inspect(engine).has_table(_LEDGER.name):
             raise
 
 
 def _enter_in_ledger(connection: Any, name: str, checksum: str, *, again: bool) -> bool:
     """Whether this process may run the seed: nobody else has, or has begun to."""
 
-    ledger = _ledger()
     if again:
-        connection.execute(sa.delete(ledger).where(ledger.c.name == name))
+        connection.execute(sa.delete(_LEDGER).where(_LEDGER.c.name == name))
     try:
-        connection.execute(sa.insert(ledger).values(name=name, checksum=checksum))
+        connection.execute(sa.insert(_LEDGER).values(name=name, checksum=checksum))
     except sa.exc.IntegrityError:
         return False
     return True
 
 
 def _complete_in_ledger(connection: Any, name: str, statements: Iterable[str]) -> None:
-    ledger, now = _ledger(), datetime.datetime.now(datetime.UTC)
-    tables = _columns_there(connection).keys() - {*_OURS}
+    now = datetime.datetime.now(datetime.UTC)
+    tables = _columns_there(connection).keys() - {*_OUR_TABLES.tables}
     wrote = set()
     for statement in statements:  # of the tables that it names it writes the first
         places = {found.start(): name for name in tables if (found := _named(name, statement))}
         wrote |= {places[min(places)]} if places else set()
     values = {"applied_at": now.replace(tzinfo=None, microsecond=0), "wrote": sorted(wrote)}
-    connection.execute(sa.update(ledger).where(ledger.c.name == name).values(values))
+    connection.execute(sa.update(_LEDGER).where(_LEDGER.c.name == name).values(values))
 
 
 def _forget_seeds(connection: Any, gone: set[str], there: set[str]) -> list[str]:
@@ -3814,18 +3790,18 @@ def _forget_seeds(connection: Any, gone: set[str], there: set[str]) -> list[str]
     One that has rows in other tables too would add these a second time.
     """
 
-    if _LEDGER not in there:
+    if _LEDGER.name not in there:
         return []
-    ledger, lines = _ledger(), []
-    for row in connection.execute(sa.select(ledger)).all():
-        wrote = set(row.wrote or gone | there - {*_OURS})
-        this = ledger.c.name == row.name
+    lines = []
+    for row in connection.execute(sa.select(_LEDGER)).all():
+        wrote = set(row.wrote or gone | there - {*_OUR_TABLES.tables})
+        this = _LEDGER.c.name == row.name
         if wrote & gone and not wrote & there:
-            connection.execute(sa.delete(ledger).where(this))
+            connection.execute(sa.delete(_LEDGER).where(this))
             lines.append(f"forgot that {row.name} has run: `seed` runs it again")
         elif wrote & gone:
             lost = sorted({*(row.lost or ()), *(wrote & gone)})
-            connection.execute(sa.update(ledger).where(this).values(lost=lost))
+            connection.execute(sa.update(_LEDGER).where(this).values(lost=lost))
     return lines
 
 
@@ -3846,9 +3822,9 @@ def _applied_seeds(engine: Any) -> dict[str, Any]:
     if lacks_file(engine):
         return {}
     with reading(engine) as connection:
-        if not sa.inspect(connection).has_table(_LEDGER):
+        if not sa.inspect(connection).has_table(_LEDGER.name):
             return {}
-        return {row.name: row for row in connection.execute(sa.select(_ledger()))}
+        return {row.name: row for row in connection.execute(sa.select(_LEDGER))}
 
 
 def _list_seeds(config: Config, seeds: Mapping[str, Callable[..., Any]]) -> int:
@@ -3915,7 +3891,7 @@ def _set_sequences(connection: Any, registry: Registry) -> None:
 def portability_faults(project: Project) -> Iterator[Fault]:
     """What one of the databases of `migrations.portable_to` could not hold of the models."""
     wanted = project.config["migrations.portable_to"]
-    dialects = {name: dialect for name, dialect in _dialects().items() if name in wanted}
+    dialects = {name: dialect for name, dialect in _DIALECTS.items() if name in wanted}
     owners = {table.key: owner for table, owner in project.registry.tables.items()}
     tables = {
         table: _owner(owners[table.key], project.root)
@@ -3979,7 +3955,7 @@ def _mysql_faults(table: Any, owner: str) -> Iterator[tuple[str, str, str]]:
         columns = [] if isinstance(key, sa.CheckConstraint) else list(key.columns)
         total = 0
         for column in columns:
-            kind = column.type.dialect_impl(_dialects()["mysql"])
+            kind = column.type.dialect_impl(_DIALECTS["mysql"])
             if isinstance(kind, sa.Text | sa.LargeBinary | sa.JSON):
                 where, problem = f"{owner}.{column.name}", f"{kind!r} cannot be in a key or index"
                 yield where, problem, "give it a length: String(255)"

@@ -585,6 +585,23 @@ def test_the_functions_of_alembic_work_without_a_command_line(site):
     assert site.tables() == {"items"}
 
 
+def test_a_new_column_is_there_before_its_unique_and_its_check(site, capsys):
+    site.models(ITEM)
+    site.autogenerate("first")
+    assert site.migrate() == 0
+    site.execute("INSERT INTO items (id, name) VALUES (1, 'one'), (2, 'two')")
+    site.models(ITEM + """
+    code: Mapped[str | None] = mapped_column(sa.String(9), unique=True)
+    __table_args__ = (sa.CheckConstraint("code <> 'x'", name="coded"),)
+""")  # fmt: skip
+    site.autogenerate("code")
+    for words in ([], ["check"], ["downgrade", "-1"], [], ["check"]):
+        assert site.migrate(*words) == 0, capsys.readouterr().err
+    site.execute("UPDATE items SET code = 'a' WHERE id = 1")
+    with pytest.raises(sa.exc.IntegrityError):
+        site.execute("UPDATE items SET code = 'a' WHERE id = 2")
+
+
 def test_an_empty_autogenerate_writes_no_file(site, capsys):
     site.models(ITEM)
     site.autogenerate("first")
