@@ -1472,9 +1472,6 @@ def _compare_type(context: Any, _: Any, __: Any, found: Any, kind: Any) -> bool 
     """
 
     kind = kind._variant_mapping.get(context.dialect.name, kind)
-    collations = getattr(kind, "collation", None), getattr(found, "collation", None)
-    if all(collations) and collations[0] != collations[1]:
-        return True
     if isinstance(found, mysql.TINYBLOB | mysql.MEDIUMBLOB) and isinstance(kind, sa.LargeBinary):
         return False  # BLOB(32) is made as the smallest that holds so much
     if isinstance(found, sa.Float) and isinstance(kind, sa.Float):
@@ -1523,7 +1520,6 @@ def _type_text(kind: Any, imports: set[str]) -> str:
     elif not name.startswith("sa."):
         imports.add(f"from sqlalchemy.dialects import {name.partition('.')[0]}")
     bare = copy.copy(kind)
-    bare._variant_mapping = type(kind)._variant_mapping
     if _is_native_enum(kind):  # _make_enum_types() adds the lines that make and drop it
         bare.create_type = False
     for attribute, nested in _nested_types(kind):
@@ -1581,21 +1577,19 @@ def _compare_types_and_sequences(context: Any, upgrade: Any, _: Any) -> None:
     upgrade.ops[:0] = _missing_sequences(context)
 
 
-@comparators.dispatch_for("schema", priority=DispatchPriority.LAST)
-def _ignore_directions(context: Any, upgrade: Any, _: Any) -> None:
+@comparators.dispatch_for("table", priority=DispatchPriority.LAST)
+def _ignore_directions(context: Any, changes: Any, *_: Any) -> None:
     """Takes out indexes that differ in DESC only, which SQLite and MySQL do not tell of."""
     if context.dialect.name == "postgresql":
         return
-    for step in [step for step in upgrade.ops if isinstance(step, ops.ModifyTableOps)]:
-        pairs: dict[Any, list[Any]] = {}
-        for part in step.ops:
-            if isinstance(part, ops.DropIndexOp | ops.CreateIndexOp):
-                index = part.to_index()
-                columns = tuple(map(_column_of, index.expressions))
-                pairs.setdefault((str(index.name), columns, bool(index.unique)), []).append(part)
-        same = [part for parts in pairs.values() if len(parts) == 2 for part in parts]
-        step.ops = [part for part in step.ops if part not in same]
-    upgrade.ops = [step for step in upgrade.ops if getattr(step, "ops", True)]
+    pairs: dict[Any, list[Any]] = {}
+    for step in changes.ops:
+        if isinstance(step, ops.DropIndexOp | ops.CreateIndexOp):
+            index = step.to_index()
+            columns = tuple(map(_column_of, index.expressions))
+            pairs.setdefault((str(index.name), columns, bool(index.unique)), []).append(step)
+    same = [step for pair in pairs.values() if len(pair) == 2 for step in pair]
+    changes.ops = [step for step in changes.ops if step not in same]
 
 
 def _column_of(expression: Any) -> str:
@@ -3718,10 +3712,12 @@ def _seed_failure(
 ) -> Exception:
     """What to tell of a seed that failed: where, why, and what it left."""
 
-    name = seed_name(function)
-
+    name, file = seed_name(function), inspect.getsourcefile(inspect.unwrap(function))
+    frames = traceback.extract_tb(error.__traceback__)
+    numbers = [frame.lineno for frame in frames if frame.filename == file]
+    place = f" ({Path(file).name}:{numbers[-1]})" if file and numbers else ""
     reason = "it called sys.exit()" if isinstance(error, SystemExit) else _reason(error)
-    head = f"Seed {name}{_place(error, function)} failed"
+    head = f"Seed {name}{place} failed"
     row = _applied_seeds(engine).get(name)
     count = statements.committed(bool(statements.run) and isinstance(error, sa.exc.DBAPIError))
     if count or (row is not None and row.applied_at is None):
@@ -3742,14 +3738,6 @@ def _half_seeded(name: str) -> Exception:
         f"Seed {name} has stopped half-way: take away what it left, then run"
         f" `python -m noventa seed --again {name}`."
     )
-
-
-def _place(error: Exception, function: Callable[..., Any]) -> str:
-    """` (initial_users.py:7)`: the seed's line that raised."""
-    file = inspect.getsourcefile(inspect.unwrap(function))
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == file]
-    return f" ({Path(file).name}:{lines[-1]})" if file and lines else ""
 
 
 def _make_ledger(engine: Any) -> None:
@@ -3778,7 +3766,7 @@ def _complete_in_ledger(connection: Any, name: str, statements: Iterable[str]) -
     tables = _columns_there(connection).keys() - {*_OUR_TABLES.tables}
     wrote = set()
     for statement in statements:  # of the tables that it names it writes the first
-        places = {found.start(): name for name in tables if (found := _named(name, statement))}
+        places = {found.start(): each for each in tables if (found := _named(each, statement))}
         wrote |= {places[min(places)]} if places else set()
     values = {"applied_at": now.replace(tzinfo=None, microsecond=0), "wrote": sorted(wrote)}
     connection.execute(sa.update(_LEDGER).where(_LEDGER.c.name == name).values(values))

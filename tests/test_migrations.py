@@ -852,6 +852,7 @@ class Item(Base):
             "sa.Enum('a', 'b', name='v', native_enum=False, create_constraint=True, length=9)",
         ),
         ("sa.Text().with_variant(mysql.LONGTEXT(), 'mysql', 'mariadb')", "mysql.LONGTEXT()"),
+        ("sa.Interval(second_precision=3)", "sa.Interval(second_precision=3)"),
     ],
 )
 def test_a_type_reaches_the_revision_with_all_that_the_model_says(site, kind, text):
