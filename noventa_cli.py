@@ -3188,22 +3188,21 @@ def migration_lock(config: Config) -> Iterator[Callable[[], None]]:
     raises NoventaError if the lock has been lost.
     """
     backend = config.database_url.get_backend_name()
-    holding = {"sqlite": _file_lock, "postgresql": _server_lock}
-    if not config["migrations.lock"] or config.in_memory:
+    if not config["migrations.lock"] or config.in_memory or backend not in ("sqlite", *_LOCKS):
         yield lambda: None
         return
-    with holding.get(backend, _server_lock)(config) as check:
+    with _file_lock(config) if backend == "sqlite" else _server_lock(config) as check:
         yield check
 
 
 @contextmanager
 def _server_lock(config: Config) -> Iterator[Callable[[], None]]:
     engine = make_engine(config, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
-    queries = _LOCKS.get(engine.dialect.name, {})
+    queries = _LOCKS[engine.dialect.name]
 
     def check() -> None:
         try:
-            held = not queries or connection.scalar(sa.text(queries["held"]))
+            held = connection.scalar(sa.text(queries["held"]))
         except sa.exc.DBAPIError:  # its session has been ended
             held = False
         if not held:
@@ -3213,14 +3212,13 @@ def _server_lock(config: Config) -> Iterator[Callable[[], None]]:
             )
 
     def attempt() -> str | None:
-        if not queries or connection.scalar(sa.text(queries["lock"])):
+        if connection.scalar(sa.text(queries["lock"])):
             return None
         number = connection.scalar(sa.text(queries["holder"]))
         return f"session {number} of the database, which migrates or seeds"
 
     with _reached(config), engine.connect() as connection:
-        if queries:
-            connection.execute(sa.text(queries["stay"]))
+        connection.execute(sa.text(queries["stay"]))
         _wait(attempt, config["migrations.lock_timeout"])
         yield check  # closing the connection gives the lock back
 
