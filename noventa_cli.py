@@ -1066,7 +1066,12 @@ def _supervise(root: Path) -> int:
             try:
                 _wait_for_change(root, seen, child, stopping)
             finally:
-                _end(child)
+                child.terminate()
+                try:
+                    child.wait(_DRAIN_SECONDS)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
     return 0
 
 
@@ -1083,15 +1088,6 @@ def _wait_for_change(
         time.sleep(_WATCH_SECONDS)
     if not stopping:
         say("Changed: starting again.")
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    child.terminate()
-    try:
-        child.wait(_DRAIN_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
 
 
 def _stop_at_change(root: Path, seen: object, stopping: list[int]) -> None:
@@ -4390,16 +4386,11 @@ def _own_traceback(error: Exception, file: str) -> str:
 @contextmanager
 def _names(project: Project) -> Iterator[dict[str, Any]]:
     """What `shell` and `run` offer, with a session that is open meanwhile."""
-    app = load_app(project.root)
+    app, registry = load_app(project.root), project.registry
+    members = [one for model, _ in registry.listed_models() for one, _ in members_of(model)]
+    models = {one.__name__: one for one in members if isinstance(one, type)}
     with app.database.session() as db:
-        models = _model_classes(project.registry)
-        yield {**models, "db": db, "app": app, "registry": project.registry}
-
-
-def _model_classes(registry: Registry) -> dict[str, type]:
-    listed = (members_of(model) for model, _ in registry.listed_models())
-    classes = (member for members in listed for member, _ in members if isinstance(member, type))
-    return {cls.__name__: cls for cls in classes}
+        yield {**models, "db": db, "app": app, "registry": registry}
 
 
 # ---- Guide ----------------------------------------------------------------------------------
