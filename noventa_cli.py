@@ -713,13 +713,12 @@ def serve(  # noqa: PLR0913 - one for each option
     host = config["server.host"] if host is None else host
     port = config["server.port"] if port is None else port
     _configure_logging(config, verbose=verbose)
-    _count_queries()
     sockets: dict[int, Any] = {}  # what waitress opens, by file descriptor
-    threads = threads or config["server.threads"]
     with ExitStack() as at_end, _stop_signals() as stopping:
         at_end.callback(wasyncore.close_all, sockets, ignore_all=True)
         server = _listen(
-            _with_access_log(application), host, port, map=sockets, threads=threads,
+            _with_access_log(application), host, port, map=sockets,
+            threads=threads or config["server.threads"],
             max_request_body_size=limit + 1,  # waitress means: less than
             clear_untrusted_proxy_headers=seen is None and not config["debug"],  # else refused
         )  # fmt: skip
@@ -727,7 +726,7 @@ def serve(  # noqa: PLR0913 - one for each option
         say(f"{doing} at {_url(host, server)} (Ctrl+C stops)")
         if seen is not None:
             _stop_at_change(root, seen, stopping)
-        _Loop(sockets, server.task_dispatcher, threads).run(stopping)
+        _Loop(sockets, server).run(stopping)
         server.task_dispatcher.shutdown(timeout=1)
     return 0 if seen is None else _MENDED
 
@@ -742,7 +741,12 @@ def _loaded(root: Path, host: str | None) -> tuple[Config, Any, int, dict[str, i
     config = Config.from_mapping({"server": json.loads(os.environ.get(_LAST, "{}"))}, root)
     try:
         config = Config.load(root)
-        _refuse_open_debug(config, config["server.host"] if host is None else host)
+        at = config["server.host"] if host is None else host
+        if config["debug"] and not is_loopback(at):
+            raise NoventaError(
+                "debug shows source code to whoever can connect, so it is served on this machine"
+                f" only, not on {at!r}; use --host 127.0.0.1, or set debug: false."
+            )
         module = import_from_project("wsgi", root)
         if not callable(application := getattr(module, "application", None)):
             raise NoventaError("wsgi.py defines no `application`; write application = app.")
@@ -775,14 +779,6 @@ def _fault_application(root: Path, fault: str) -> Any:
         return answer(environ, start_response)
 
     return application
-
-
-def _refuse_open_debug(config: Config, host: str) -> None:
-    if config["debug"] and not is_loopback(host):
-        raise NoventaError(
-            f"debug shows source code to whoever can connect, so it is served on this machine"
-            f" only, not on {host!r}; use --host 127.0.0.1, or set debug: false."
-        )
 
 
 def _say_if_away(engine: sa.Engine) -> None:
@@ -879,6 +875,7 @@ def _with_access_log(application: Any) -> Any:
     """`200 GET /users/7 3 ms  2 queries`: no query of the URL, which may hold what nobody should
     read. A body that is made while it is sent is not in it."""
     access = logging.getLogger("noventa.access")
+    _count_queries()
 
     def logged(environ: dict[str, Any], start_response: Any) -> Any:
         began, status, sent = time.perf_counter(), "-", list[str]()
@@ -976,8 +973,8 @@ class _Loop:
     """Waitress' loop, with what it leaves to others: slow clients end, and keep nobody out until
     then."""
 
-    def __init__(self, sockets: dict[int, Any], dispatcher: Any, threads: int) -> None:
-        self._sockets, self._dispatcher, self._threads = sockets, dispatcher, threads
+    def __init__(self, sockets: dict[int, Any], server: Any) -> None:
+        self._sockets, self._server = sockets, server
         self._next = 0.0  # when to look for slow clients
 
     def run(self, stopping: list[int]) -> None:
@@ -1008,7 +1005,7 @@ class _Loop:
         channels = self._channels()
         blocked = sum(c.total_outbufs_len > _OUTPUT_BYTES for c in channels if c.requests)
         # A handler whose client does not read waits in a thread that the others shall not miss.
-        self._dispatcher.set_thread_count(self._threads + blocked)
+        self._server.task_dispatcher.set_thread_count(self._server.adj.threads + blocked)
         now = time.time()  # waitress' clock too
         if now >= self._next or len(channels) > _CONNECTIONS:
             self._next = now + 1
