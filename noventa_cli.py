@@ -4964,16 +4964,16 @@ class Map:
         pages = [row for row in self.routes if row["kind"] == "page"]
         self.components = [self._component(one, pages) for one in registry.components]
         self.state = _database_state(app)
-        counts, names = self.state["rows"], sorted(table.name for table in registry.tables)
+        counts = self.state["rows"]
         absent = "not there" if counts else "not asked"
         tables = sorted(registry.tables, key=lambda table: table.name)
         self.tables = [(table, counts.get(table.name, absent)) for table in tables]
         self.component_ids = {one["name"]: f"c{n}" for n, one in enumerate(self.components, 1)}
-        self.table_ids = {name: f"t{n}" for n, name in enumerate(names, 1)}
+        self.table_ids = {table.name: f"t{n}" for n, table in enumerate(tables, 1)}
         used = {name for one in self.components for name in one["models"]}
         used |= {name for row in self.routes for name in row["tables"]}
         used |= {name for seen in self.seen.values() for name in seen.reads | seen.writes}
-        self.unused = [name for name in names if name not in used]
+        self.unused = [name for name in self.table_ids if name not in used]
 
     def _note(self, part: Part, owner: str) -> None:
         """Notes what a part asked for at its nearest component, page or endpoint."""
