@@ -1649,6 +1649,7 @@ class _OpenFile:
         self.file.close()
 
 
+_READY = (*_WHOLE, _OpenFile)  # bodies that run nobody's code while they are sent
 _BLOCK = 65_536  # bytes of a file that are read at once
 _COMPRESSED = {
     "gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"
@@ -1783,13 +1784,22 @@ def _kind_of(body: bytes) -> str:
     return "application/json" if is_json else "text/html; charset=UTF-8"
 
 
-def _conditional(request: Request, response: webob.Response) -> webob.Response:
-    """WebOb's conditional answer: 304, 206 for a single range, 416."""
+def as_answer(request: Request, response: webob.Response) -> Answer:
+    """A copy of a response, which may be shared; WebOb makes a conditional one 304, 206 for a
+    single range, or 416."""
+    if not response.conditional_response:
+        return Answer(response.status, [*response.headerlist], response.app_iter)
     environ = dict(request.environ)
     if request.method != "GET" or not _SINGLE_RANGE.fullmatch(environ.get("HTTP_RANGE", "")):
         environ.pop("HTTP_RANGE", None)  # it has no meaning for HEAD (RFC 9110, 14.2)
-    # Not the response itself: an exception of WebOb's would write an absolute Location into it.
-    return webob.request.BaseRequest(environ).send(response.conditional_response_app)
+    # Not itself: an exception of WebOb's would write an absolute Location into it.
+    sent = webob.request.BaseRequest(environ).send(response.conditional_response_app)
+    body = sent.app_iter
+    if isinstance(response.app_iter, _READY) and not isinstance(body, _READY):
+        body = [*body]  # WebOb's own, short or empty
+        if isinstance(response.app_iter, _OpenFile):
+            response.app_iter.close()
+    return Answer(sent.status, [*sent.headerlist], body)
 
 
 def _checked_location(value: str) -> str:
@@ -3423,31 +3433,35 @@ class RequestContext:
 class Answered(Exception):  # noqa: N818
     """A handler inside a page answered for the whole request."""
 
-    def __init__(self, result: Result | webob.Response) -> None:
+    def __init__(self, result: Result) -> None:
         self.result = result
 
 
 class Result(NamedTuple):
-    """What a handler returned as a dict: `_status`, the checked `_redirect`, and all else."""
+    """What a handler returned: a dict's `_status`, its checked `_redirect` and all else in it, or
+    a whole response."""
 
     status: int
-    redirect: str | None
-    values: Any
+    redirect: str | None = None
+    values: Any = None
+    response: webob.Response | None = None
 
     @property
-    def answers(self) -> bool:
-        """Whether it stands for the whole answer, where a page was being made."""
-        return self.redirect is not None or self.status >= 400
+    def is_whole(self) -> bool:
+        """Whether it is an answer by itself, with no page or data to be made of it."""
+        return self.redirect is not None or self.response is not None
 
 
 def read_result(returned: Any, handler: Handler, *, is_data: bool = False) -> Result:
-    """Reads the dict that a handler returned, or None for an empty one.
+    """Reads the response or dict that a handler returned, or None for an empty one.
 
     With `is_data` it is JSON to be: also a list, and with any keys beside. Raises NoventaError
     for anything else, for a misspelt `_key` and for a wrong value of one.
     """
+    if isinstance(returned, webob.Response):
+        return Result(returned.status_int, response=returned)
     if is_data and isinstance(returned, list):
-        return Result(200, None, returned)
+        return Result(200, values=returned)
     if not isinstance(returned, Mapping) and (is_data or returned is not None):
         expected = "a Response, or a dict or list for JSON" if is_data else "a dict"
         raise NoventaError(
@@ -3474,17 +3488,19 @@ def ask_guard(
     context.trail.append(name_of(guard))
     returned = guard(context.request, context.session, context.db, **(props or {}))
     context.trail.pop()
-    report_forgotten_commit(context, guard)
-    if isinstance(returned, webob.Response):
-        raise Answered(returned)
-    if returned is not None:
-        result = read_result(returned, guard) if isinstance(returned, Mapping) else None
-        if result is None or not returned.keys() & {"_status", "_redirect"}:
-            raise NoventaError(
-                f"{place_of(guard)}: a guard answered {_shown(returned)}; expected None, a dict"
-                " with _redirect or _status (200 to 599), or a Response."
-            )
-        raise Answered(result)
+    is_dict = isinstance(returned, Mapping)
+    if is_dict or isinstance(returned, webob.Response | None):
+        result = conclude(context, guard, returned)
+    if returned is None:
+        return
+    if not isinstance(returned, webob.Response) and not (
+        is_dict and returned.keys() & {"_status", "_redirect"}
+    ):
+        raise NoventaError(
+            f"{place_of(guard)}: a guard answered {_shown(returned)}; expected None, a dict"
+            " with _redirect or _status (200 to 599), or a Response."
+        )
+    raise Answered(result)
 
 
 def call(
@@ -3522,6 +3538,15 @@ def report_forgotten_commit(context: RequestContext, handler: Handler | None) ->
         names = [] if handler is None else [name_of(handler)]
         name = " > ".join((*context.trail, *names))
         log.warning("%s changed rows without db.commit(), rolled back: %s", name, ", ".join(rows))
+
+
+def conclude(
+    context: RequestContext, handler: Handler, returned: Any, *, is_data: bool = False
+) -> Result:
+    """After a handler: reads what it returned, and settles what it did in the database."""
+    result = read_result(returned, handler, is_data=is_data)
+    settle(context, handler, result.status)
+    return result
 
 
 def settle(context: RequestContext, handler: Handler | None, status: int) -> None:
@@ -3584,7 +3609,7 @@ class StaticFiles:
         problem = f"static({name!r}): no such file in {folders}"
         return Fault(where, problem, did_you_mean(name, known))
 
-    def respond(self, request: Request, route: Static, tail: str) -> Answer | webob.Response:
+    def respond(self, request: Request, route: Static, tail: str) -> Answer:
         """The file at `tail`, with Last-Modified, ETag and ranges. Raises HTTPNotFound."""
         file = _open_file(self.routes[route], tail)
         if file is None:
@@ -3602,7 +3627,7 @@ class StaticFiles:
             return Answer("200 OK", [*headers, ("Content-Length", str(len(data)))], [data])
         response = _file_response(file, tail)
         response.headerlist = [*headers, ("Content-Length", str(status.st_size))]
-        return response
+        return as_answer(request, response)
 
     def _fingerprint(self, file: io.FileIO, status: os.stat_result) -> str:
         identity = status.st_dev, status.st_ino
@@ -4003,12 +4028,8 @@ class Rendering:
         values, context = {**compiled.defaults, **node.props}, self.context
         if (load := compiled.load) is not None:
             loaded = load(context.request, context.session, context.db, **node.props)
-            if isinstance(loaded, webob.Response):
-                settle(context, load, loaded.status_int)
-                raise Answered(loaded)
-            result = read_result(loaded, load)
-            settle(context, load, result.status)
-            if result.answers:
+            result = conclude(context, load, loaded)
+            if result.is_whole or result.status >= 400:
                 raise Answered(result)
             context.status = max(context.status, result.status)
             self._add(values, result.values, compiled)
@@ -4797,15 +4818,31 @@ class Responder:
         answer.headerlist.append(("Location", context.request.prefix + target))
         return answer
 
-    def of_result(
-        self, context: RequestContext, result: Result | webob.Response
-    ) -> Answer | webob.Response:
-        """What a guard, or a handler inside a page, answers for the whole request."""
-        if isinstance(result, webob.Response):
-            return result
+    def of_result(self, context: RequestContext, result: Result) -> Answer:
+        """What a handler answers by itself, or for the whole request in place of a page."""
+        if result.response is not None:
+            return self.of_response(context, result.response)
         if result.redirect is not None:
             return self.redirect(context, result.redirect)
         return self.error(context, result.status, result.values.get("message"))
+
+    def of_response(self, context: RequestContext, response: webob.Response) -> Answer:
+        """A copy, checked and complete; an error page for an exception of WebOb's, but where that
+        has a body of its own."""
+        is_error = isinstance(response, webob.exc.WSGIHTTPException) and response.status_int >= 400
+        if is_error and not response.has_body and not context.mounted:
+            answer = self.error(context, response.status_int, getattr(response, "detail", None))
+            headers = response.headerlist
+            answer.headerlist += [h for h in headers if not h[0].lower().startswith("content-")]
+            return answer
+        answer = as_answer(context.request, response)
+        if not context.mounted and "Location" in self.complete(answer):
+            location = response.headers["Location"]  # WebOb's own is made absolute from Host
+            if isinstance(response, Redirect) and location.startswith("/"):
+                location = context.request.prefix + location  # of ours: below the mount's prefix
+            answer.headers["Location"] = _checked_location(location)
+        _check_headers(answer)
+        return answer
 
     def error(self, context: RequestContext, status: int, message: str | None = None) -> Answer:
         """An error as the client prefers it: problem+json (RFC 9457), the application's page, or
@@ -4825,17 +4862,6 @@ class Responder:
             if context.session.touched:
                 make_private(answer)
         answer.headerlist.append(("Vary", "Accept"))
-        return answer
-
-    def of_http_error(
-        self, context: RequestContext, error: webob.Response
-    ) -> Answer | webob.Response:
-        """An error page for what a handler raised; what has a body of its own stays as it is."""
-        if error.has_body or error.status_int < 400:
-            return error
-        answer = self.error(context, error.status_int, getattr(error, "detail", None))
-        kept = [(n, v) for n, v in error.headerlist if not n.lower().startswith("content-")]
-        answer.headerlist += kept
         return answer
 
     def _page_of_error(self, context: RequestContext, shown: dict[str, Any]) -> Answer:
@@ -4920,10 +4946,9 @@ class Responder:
             return None
         return self.workbench.error_page(context, error, status)
 
-    def finish(self, context: RequestContext, response: Answer | webob.Response) -> Answer:
-        """With the session's cookie; what a handler returned is copied and checked."""
+    def finish(self, context: RequestContext, answer: Answer) -> Answer:
+        """With the session's cookie, and where a script asked, fit for it."""
         session, request = context.session, context.request
-        answer = response if isinstance(response, Answer) else self._copied(context, response)
         is_redirect = answer.status.startswith("3") and "Location" in answer.headers
         if is_redirect and not context.mounted and _asks_for_fragment(request):
             self._redirect_page(request, answer)
@@ -4931,7 +4956,7 @@ class Responder:
             if session.shown and request.method != "HEAD":
                 del session.state["flashes"][: session.shown]
             self.sessions.save(session, request, answer)
-        elif not (context.mounted or isinstance(response.app_iter, (*_WHOLE, _OpenFile))):
+        elif not (context.mounted or isinstance(answer.app_iter, _READY)):
             if "public" in _words((answer.headers.get("Cache-Control") or "").lower()):
                 session.forbid()
             else:
@@ -4948,23 +4973,6 @@ class Responder:
         answer.headers["Cache-Control"] = "no-store"  # a 204 may be kept (RFC 9110, 15.3.5)
         answer.status = _status_line(204)
         self.complete(answer)
-
-    def _copied(self, context: RequestContext, response: webob.Response) -> Answer:
-        """A copy, as it may be shared, whose headers are checked and complete."""
-        request = context.request
-        sent = _conditional(request, response) if response.conditional_response else response
-        answer = Answer(sent.status, [*sent.headerlist], sent.app_iter)
-        if context.mounted:
-            _check_headers(answer)
-            return answer
-        names = self.complete(answer)
-        if "Location" in names:
-            location = response.headers["Location"]  # WebOb's own is made absolute from Host
-            if isinstance(response, Redirect) and location.startswith("/"):
-                location = request.prefix + location  # of ours: it leads below the mount's prefix
-            answer.headers["Location"] = _checked_location(location)
-        _check_headers(answer)
-        return answer
 
     def complete(self, answer: Answer) -> set[str]:
         """Adds the default headers, and the length of a body that is whole; the names given."""
@@ -4993,7 +5001,7 @@ class Pages:
         self.components, self.responder, self.gate = components, responder, gate
         self._ticket_age: int = config["session.ticket_age"]
 
-    def respond(self, context: RequestContext, page: Page) -> Answer | webob.Response:
+    def respond(self, context: RequestContext, page: Page) -> Answer:
         request, components = context.request, self.components
         if context.reads and not (request.query_string and FRAGMENT in request.args):
             return self.responder.page(self.render(context, page), context.status)
@@ -5060,16 +5068,12 @@ class Pages:
 
     def _act(
         self, context: RequestContext, page: Page, ticket: Ticket, compiled: CompiledComponent
-    ) -> Answer | webob.Response:
+    ) -> Answer:
         action = compiled.actions[ticket.action]
-        result = call(context, action, ticket.props, compiled.retries)
-        if isinstance(result, webob.Response):
-            settle(context, action, result.status_int)
-            return result
-        result = read_result(result, action)
-        settle(context, action, result.status)
-        if result.redirect is not None:
-            return self.responder.redirect(context, result.redirect)
+        returned = call(context, action, ticket.props, compiled.retries)
+        result = conclude(context, action, returned)
+        if result.is_whole:
+            return self.responder.of_result(context, result)
         del context.trail[1:]  # the page is shown now
         context.scope.begin_anew(writes=page.writes)
         context.status = result.status
@@ -5235,11 +5239,7 @@ class App:
         with self._alone(posted, session, writes=True) as context:
             compiled.check_guard(context, props)
             returned = call(context, handler, props, compiled.retries)
-            if isinstance(returned, webob.Response):
-                status = returned.status_int
-            else:
-                status = read_result(returned, handler).status
-            settle(context, handler, status)
+            conclude(context, handler, returned)
             return returned
 
     @contextmanager
@@ -5277,22 +5277,19 @@ class App:
 
     # The steps, in the order in which a request takes them.
 
-    def _answer(self, context: RequestContext) -> Answer | webob.Response:
-        response: Answer | webob.Response
+    def _answer(self, context: RequestContext) -> Answer:
         try:
-            response = self._publish(context)
+            return self._publish(context)
         except Answered as answered:
-            context.session.shown = 0  # the page that showed them is not sent
-            response = self.responder.of_result(context, answered.result)
+            result = answered.result
         except webob.exc.HTTPException as error:
-            context.session.shown = 0
             response = error.with_traceback(None).wsgi_response  # itself: else a circle
             settle(context, None, response.status_int)
-        if isinstance(response, webob.exc.WSGIHTTPException):  # raised or returned
-            return self.responder.of_http_error(context, response)
-        return response
+            result = Result(response.status_int, response=response)
+        context.session.shown = 0  # the page that showed them is not sent
+        return self.responder.of_result(context, result)
 
-    def _publish(self, context: RequestContext) -> Answer | webob.Response:
+    def _publish(self, context: RequestContext) -> Answer:
         request = context.request
         if not self.gate.is_open:
             self.gate.check_visitor(request)
@@ -5301,7 +5298,7 @@ class App:
             return self.workbench.page(context, path)
         match = self.router.match(path, request.environ["REQUEST_METHOD"])
         if match is None:
-            return self._other_form(request, path)
+            return self._other_form(context, path)
         route, request.view_args, tail, methods = match
         context.trail.append(getattr(route, "template", route.path))
         context.is_data = route.is_data
@@ -5315,27 +5312,21 @@ class App:
             ask_guard(context, guard)
         return self._STEPS[route.kind](self, context, route, tail)
 
-    def _page(self, context: RequestContext, page: Page, _: str) -> Answer | webob.Response:
+    def _page(self, context: RequestContext, page: Page, _: str) -> Answer:
         self._await_body(context, page)
         return self.pages.respond(context, page)
 
-    def _endpoint(
-        self, context: RequestContext, route: Endpoint, _: str
-    ) -> Answer | webob.Response:
+    def _endpoint(self, context: RequestContext, route: Endpoint, _: str) -> Answer:
         self._await_body(context, route)
         context.request.receive()
-        result = call(context, route.handler, context.request.view_args, route.retries)
-        if isinstance(result, webob.Response):
-            settle(context, route.handler, result.status_int)
-            return result
-        result = read_result(result, route.handler, is_data=True)
-        settle(context, route.handler, result.status)
-        if result.redirect is not None:
-            return self.responder.redirect(context, result.redirect)
+        returned = call(context, route.handler, context.request.view_args, route.retries)
+        result = conclude(context, route.handler, returned, is_data=True)
+        if result.is_whole:
+            return self.responder.of_result(context, result)
         body = encode_json(result.values, route.handler)
         return self.responder.make("application/json", body, result.status)
 
-    def _mount(self, context: RequestContext, route: Mount, tail: str) -> webob.Response:
+    def _mount(self, context: RequestContext, route: Mount, tail: str) -> Answer:
         context.mounted = True
         context.scope.release()
         environ = context.request.environ.copy()
@@ -5343,15 +5334,16 @@ class App:
         environ["SCRIPT_NAME"] += path[: len(path) - len(tail)]
         environ["PATH_INFO"] = tail
         # PEP 3333 lets it replace an answer of which nothing was sent; WebOb would raise instead.
-        return webob.request.BaseRequest(environ).send(route.application, catch_exc_info=True)
+        inner = webob.request.BaseRequest(environ)
+        response = inner.send(route.application, catch_exc_info=True)
+        return self.responder.of_response(context, response)
 
-    def _static(self, context: RequestContext, route: Static, tail: str) -> Answer | webob.Response:
+    def _static(self, context: RequestContext, route: Static, tail: str) -> Answer:
         answer = self.components.static.respond(context.request, route, tail)
-        if isinstance(answer, Answer):
-            self.responder.complete(answer)
+        self.responder.complete(answer)
         return answer
 
-    _STEPS: ClassVar[dict[str, Callable[..., Answer | webob.Response]]] = {
+    _STEPS: ClassVar[dict[str, Callable[..., Answer]]] = {
         "page": _page, "endpoint": _endpoint, "mount": _mount, "static": _static,
     }  # fmt: skip
 
@@ -5366,13 +5358,15 @@ class App:
             request.guard_body()
             context.scope.rollback()  # while a slow client sends, its guards hold nothing
 
-    def _other_form(self, request: Request, path: str) -> webob.Response:
+    def _other_form(self, context: RequestContext, path: str) -> Answer:
+        """A redirect to the path with or without its last slash, where only that has a route."""
         other = self.router.other_form(path)
         if other is None:
             raise webob.exc.HTTPNotFound
-        query = quote(request.query_string.encode("latin-1"), safe=_URL_SAFE)
+        query = quote(context.request.query_string.encode("latin-1"), safe=_URL_SAFE)
         target = quote(other, safe="/~!$&'()*+,=:@;")
-        return Redirect(f"{target}?{query}" if query else target, status=308)
+        moved = Redirect(f"{target}?{query}" if query else target, status=308)
+        return self.responder.of_response(context, moved)
 
     def _options(self, request: Request, methods: Mapping[str, Any]) -> Answer | None:
         """Refuses a method that the path does not have; answers OPTIONS for it."""

@@ -4852,7 +4852,7 @@ class Workbench:
 
     # Its own pages.
 
-    def page(self, context: RequestContext, path: str) -> Answer | webob.Response:
+    def page(self, context: RequestContext, path: str) -> Answer:
         """The answer at a path of ours. Raises HTTPNotFound."""
         name, _, rest = path.removeprefix(self.path).strip("/").partition("/")
         records = [*self.recorder.records]
@@ -4862,7 +4862,8 @@ class Workbench:
             seen, deploy = Map(self.app, records), [*_deploy_faults(self.app.config)]
             return self._page(context, "map.html", map=seen, deploy=deploy)
         if name == "notice.css":
-            return reply(data_folder("templates") / "workbench" / name)
+            style = reply(data_folder("templates") / "workbench" / name)
+            return self.app.responder.of_response(context, style)
         if name == "guide" and rest in ("", *chapters()):
             return self._page(context, "guide.html", chapters=chapters(), chapter=rest)
         if name == "requests" and not rest:
