@@ -38,7 +38,6 @@ import platform
 import pydoc
 import re
 import reprlib
-import runpy
 import secrets
 import shutil
 import signal
@@ -4348,18 +4347,20 @@ def run(project: Project, file: str, arguments: Sequence[str]) -> int:
 
     It can import the project, and sees its ARGS in sys.argv. Only db.commit() keeps what db did.
     """
-    path, before = Path(file).resolve(), sys.argv
+    path, before = Path(file).resolve(), (sys.argv, sys.modules["__main__"])
     try:
-        path.open("rb").close()
+        source = path.read_bytes()
     except OSError as error:
         raise NoventaError(
             f"{file} cannot be read: {error.strerror}; name a Python file."
         ) from None
-    sys.argv = [file, *arguments]
-    sys.path.insert(1, str(path.parent))  # the project comes first
     with _names(project) as names:
+        script = ModuleType("__main__")
+        vars(script).update(names, __file__=str(path))
+        sys.argv, sys.modules["__main__"] = [file, *arguments], script
+        sys.path.insert(1, str(path.parent))  # the project comes first
         try:
-            runpy.run_path(str(path), names, "__main__")
+            exec(compile(source, path, "exec"), vars(script))  # noqa: S102 - what was asked for
         except SystemExit as end:
             code = end.code or 0
             return code if isinstance(code, int) else complain(code)
@@ -4368,7 +4369,7 @@ def run(project: Project, file: str, arguments: Sequence[str]) -> int:
             print(_own_traceback(error, str(path)), file=sys.stderr)  # source keeps its columns
             return 1
         finally:
-            sys.argv = before
+            sys.argv, sys.modules["__main__"] = before
     return 0
 
 

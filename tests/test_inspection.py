@@ -501,18 +501,20 @@ import beside
 
 db.add(User())
 db.commit()
-print(sys.argv, __name__, imported is User, db.query(User).count(), len(registry.routes), app)
+counts = db.query(User).count(), len(registry.routes)
+print(sys.argv, __file__, __name__, imported is User, *counts, app)
 """
 
 
-def test_a_script_has_the_names_of_the_shell_and_its_own_arguments(migrated, tmp_path, capsys):
+def test_a_script_has_the_names_of_the_shell_and_its_own_arguments(migrated, monkeypatch, capsys):
     assert run(migrated, "migrate") == 0
-    script = migrated / "scripts" / "fill.py"
+    monkeypatch.chdir(migrated)
     write_project(migrated, {"scripts/fill.py": SCRIPT, "scripts/beside.py": "", **USER})
     before = sys.argv, sys.modules["__main__"]
-    assert run(migrated, "run", str(script), "-x", "--project", "y", "--", "-h") == 0
-    argv = [str(script), "-x", "--project", "y", "--", "-h"]
-    assert f"{argv} __main__ True 1 4 <App {migrated.name}" in capsys.readouterr().out
+    argv = ["scripts/fill.py", "-x", "--project", "y", "--", "-h"]
+    assert run(migrated, "run", *argv) == 0
+    path = migrated / "scripts" / "fill.py"  # as Python has it in __file__
+    assert f"{argv} {path} __main__ True 1 4 <App {migrated.name}" in capsys.readouterr().out
     assert (sys.argv, sys.modules["__main__"]) == before
 
 

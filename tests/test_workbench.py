@@ -234,6 +234,23 @@ def test_an_error_shows_what_it_came_from(tmp_path):
     assert "It came from ZeroDivisionError" in text_of(ask(failing(tmp_path, source)))
 
 
+def test_a_line_of_a_template_that_a_handler_caught_is_shown_as_it_is_written(tmp_path):
+    def shielded(caller):
+        try:
+            return caller()
+        except ZeroDivisionError as error:
+            raise ValueError("shielded") from error
+
+    page = "<p>\n{% call shielded() %}{{ 1 // 0 }}{% endcall %}\n</p>"
+    app = make_app(
+        tmp_path, {"page.html": page}, {"debug": True}, routes=[Page("/", "page.html")],
+        globals={"shielded": shielded},
+    )  # fmt: skip
+    cause = ask(app).text.partition("It came from ZeroDivisionError")[2]
+    assert "page.html:2</code>" in cause
+    assert "<mark><b>2</b>{% call shielded() %}" in cause
+
+
 @pytest.mark.parametrize(
     ("used", "remedy"),
     [
