@@ -1159,6 +1159,11 @@ class Request(webob.request.BaseRequest):
         return f"/{quote(raw, safe=_UNQUOTED)}" if prefix else ""
 
     @memoized_property
+    def whole_path(self) -> str:
+        """The path with the mount's prefix, decoded: where a form's ticket counts."""
+        return self.script_name + self.path_info
+
+    @memoized_property
     def args(self) -> Values[str]:
         """The query's fields."""
         try:
@@ -1335,7 +1340,8 @@ class Request(webob.request.BaseRequest):
     def _require_length(self) -> None:
         if self._length() is None and not self.environ.get("wsgi.input_terminated"):
             raise Rejection(411, "no-length")
-        self.guard_body()
+        if "_body" not in self.__dict__:
+            self.guard_body()
 
     def _read_body(self, size: int = -1) -> bytes:
         self._require_length()
@@ -3961,20 +3967,17 @@ class Rendering:
 
     def page(self, compiled: CompiledComponent, props: dict[str, Any]) -> str:
         """The page's HTML. Raises Answered if a handler inside answers instead."""
-        node = Node(self, compiled, "", props)
-        return self._traced(lambda: self._html(node))
+        return self._html(Node(self, compiled, "", props))
 
     def alone(self, compiled: CompiledComponent, props: dict[str, Any]) -> str:
         """The HTML of a component without a page around it."""
-        page = Node(self, compiled, "", {})
-        return self._traced(lambda: page.component(compiled.name, **props))
+        return Node(self, compiled, "", {}).component(compiled.name, **props)
 
     def fragment(self, compiled: CompiledComponent, ticket: Ticket) -> str:
         """The HTML of one instance, as it is within its page; also its tickets are the same."""
         for name, props in ticket.around:
             self.guarded.append(Node(self, self.components.by_name[name], "", props))
-        node = Node(self, compiled, ticket.instance, ticket.props)
-        return self._traced(lambda: self.show(node))
+        return self.show(Node(self, compiled, ticket.instance, ticket.props))
 
     def show(self, node: Node) -> str:
         """The HTML of a component, after its guard."""
@@ -3996,12 +3999,6 @@ class Rendering:
         values["children"] = node.caller() if node.caller else ""
         return self.text(node.compiled.template, self.template_context(node, values))
 
-    def _traced(self, make: Callable[[], str]) -> str:
-        try:
-            return make()
-        except Exception:
-            self.components.jinja.handle_exception()  # gives the traceback the templates' lines
-
     def text(self, name: str, context: dict[str, Any]) -> str:
         """`Template.render` without its copies of the context and of Jinja's globals."""
         template = self.components.jinja.get_template(name)
@@ -4009,7 +4006,10 @@ class Rendering:
         seen = _Context(
             template.environment, context, template.name, template.blocks, _SEEN_BY_MACROS
         )
-        return "".join(template.root_render_func(seen))
+        try:
+            return "".join(template.root_render_func(seen))
+        except Exception:
+            self.components.jinja.handle_exception()  # gives the traceback the templates' lines
 
     def template_context(self, node: Node, values: Mapping[str, Any]) -> dict[str, Any]:
         """What the template of a node sees, beside Jinja's own functions."""
@@ -4137,8 +4137,7 @@ class Node:
     def ticket(self, action: str) -> Ticket:
         """What a form here may call; without an action, what may be shown alone."""
         rendering = self.rendering
-        request, nonce = rendering.context.request, rendering.context.session.nonce
-        path = request.script_name + request.path_info
+        path, nonce = rendering.context.request.whole_path, rendering.context.session.nonce
         around = [
             (node.compiled.name, node.compiled.guard_props(node.props))
             for node in rendering.guarded
@@ -5041,7 +5040,7 @@ class Pages:
         except BadTicket as error:
             status = {"bad-signature": 403, "outdated-ticket": 409}.get(error.reason, 400)
             raise Rejection(status, error.reason) from None
-        if ticket.path != request.script_name + request.path_info:
+        if ticket.path != request.whole_path:
             raise Rejection(403, "other-page")
         return ticket
 
