@@ -1204,16 +1204,7 @@ class Request(webob.request.BaseRequest):
         """The body as JSON. Raises Rejection: 415 for another type, 400 for what is not JSON."""
         if self.media_type != "application/json" and not self.media_type.endswith("+json"):
             raise Rejection(415, "content-type")
-        body = self._read_body()
-        try:
-            value = json.loads(
-                body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite
-            )
-            if b"\\u" in body:  # may hide half a surrogate pair, which nothing can encode
-                json.dumps(value, ensure_ascii=False).encode("utf-8")
-        except (ValueError, RecursionError):
-            raise Rejection(400, "malformed-json") from None
-        return value
+        return _parse_json(self._read_body())
 
     @property
     def charset(self) -> str:
@@ -1354,56 +1345,12 @@ class Request(webob.request.BaseRequest):
             return Values(), no_files
         media_type, options = self.form_type
         if media_type == "multipart/form-data":
-            return self._parse_multipart(options.get("boundary", ""))
+            self._require_length()
+            return _parse_multipart(self, options.get("boundary", ""))
         limit = self.limits["form"]
         if (self._length() or 0) > limit or len(body := self._read_body(limit + 1)) > limit:
             raise Rejection(413, "form-too-large")
         return Values(_parse_fields(body, self.limits["fields"], "form")), no_files
-
-    def _parse_multipart(self, boundary: str) -> tuple[Values[str], Values[Upload]]:
-        self._require_length()
-        fields: list[tuple[str, str]] = []
-        files: list[tuple[str, Upload]] = []
-        try:
-            for segment, file in self._segments(boundary):
-                if "\0" in segment.name:
-                    raise Rejection(400, "nul-in-form")
-                if segment.filename is None:
-                    fields.append((segment.name, _text(file.read(), "form")))
-                    file.close()
-                elif segment.filename or segment.size:  # else no file was chosen
-                    upload = Upload(
-                        _base_name(segment.filename),
-                        _CONTROLS.sub("", segment.content_type or "application/octet-stream"),
-                        file,
-                    )
-                    files.append((segment.name, upload))
-                if len(fields) > self.limits["fields"] or len(files) > self.limits["files"]:
-                    raise Rejection(413, "too-many-fields")
-        except multipart.ParserLimitReached:
-            raise Rejection(413, "too-many-fields") from None
-        except (multipart.MultipartError, UnicodeError):
-            raise Rejection(400, "malformed-form") from None
-        return Values(fields), Values(files, "files")
-
-    def _segments(
-        self, boundary: str
-    ) -> Iterator[tuple[multipart.MultipartSegment, tempfile.SpooledTemporaryFile[bytes]]]:
-        """Each part of a multipart body with its content, which is on disk where it is large."""
-        parts = self.limits["fields"] + self.limits["files"]
-        length = self._length()
-        with multipart.PushMultipartParser(
-            boundary, -1 if length is None else length, max_segment_count=parts
-        ) as parser:
-            for parsed in parser.parse_blocking(self.environ["wsgi.input"].read):
-                if isinstance(parsed, multipart.MultipartSegment):
-                    segment = parsed
-                    file = self.make_tempfile()
-                elif parsed:
-                    file.write(parsed)
-                else:
-                    file.seek(0)
-                    yield segment, file
 
 
 class _Body(io.RawIOBase):
@@ -1469,6 +1416,67 @@ def _parse_fields(data: bytes, limit: int, what: str) -> list[tuple[str, str]]:
         raise Rejection(400, f"undecodable-{what}") from None
     except ValueError:  # more than max_num_fields
         raise Rejection(414 if what == "query" else 413, "too-many-fields") from None
+
+
+def _parse_json(body: bytes) -> Any:
+    """The value of a body (RFC 8259), read strictly."""
+    try:
+        value = json.loads(
+            body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite
+        )
+        if b"\\u" in body:  # may hide half a surrogate pair, which nothing can encode
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError):
+        raise Rejection(400, "malformed-json") from None
+    return value
+
+
+def _parse_multipart(request: Request, boundary: str) -> tuple[Values[str], Values[Upload]]:
+    """The fields and files of a form (RFC 7578), read strictly."""
+    limits = request.limits
+    fields: list[tuple[str, str]] = []
+    files: list[tuple[str, Upload]] = []
+    try:
+        for segment, file in _segments(request, boundary):
+            if "\0" in segment.name:
+                raise Rejection(400, "nul-in-form")
+            if segment.filename is None:
+                fields.append((segment.name, _text(file.read(), "form")))
+                file.close()
+            elif segment.filename or segment.size:  # else no file was chosen
+                upload = Upload(
+                    _base_name(segment.filename),
+                    _CONTROLS.sub("", segment.content_type or "application/octet-stream"),
+                    file,
+                )
+                files.append((segment.name, upload))
+            if len(fields) > limits["fields"] or len(files) > limits["files"]:
+                raise Rejection(413, "too-many-fields")
+    except multipart.ParserLimitReached:
+        raise Rejection(413, "too-many-fields") from None
+    except (multipart.MultipartError, UnicodeError):
+        raise Rejection(400, "malformed-form") from None
+    return Values(fields), Values(files, "files")
+
+
+def _segments(
+    request: Request, boundary: str
+) -> Iterator[tuple[multipart.MultipartSegment, tempfile.SpooledTemporaryFile[bytes]]]:
+    """Each part of a multipart body with its content, which is on disk where it is large."""
+    parts = request.limits["fields"] + request.limits["files"]
+    length = request._length()
+    with multipart.PushMultipartParser(
+        boundary, -1 if length is None else length, max_segment_count=parts
+    ) as parser:
+        for parsed in parser.parse_blocking(request.environ["wsgi.input"].read):
+            if isinstance(parsed, multipart.MultipartSegment):
+                segment = parsed
+                file = request.make_tempfile()
+            elif parsed:
+                file.write(parsed)
+            else:
+                file.seek(0)
+                yield segment, file
 
 
 def _is_sound(name: str, value: str) -> bool:
