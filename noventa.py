@@ -3538,22 +3538,6 @@ def call(
     return returned
 
 
-def report_forgotten_commit(context: RequestContext, handler: Handler | None) -> None:
-    """Rolls back what `handler` (None: it raised) changed and did not commit, and says so.
-
-    What it flashed goes too: the visitor must not read "Saved." where nothing was.
-    """
-    rows = context.scope.uncommitted()
-    if rows and (workbench := context.request.app.workbench):
-        workbench.recorder.note_forgotten(context, handler, rows)
-    context.session.settle(keep=not rows)
-    if rows:
-        context.scope.rollback()
-        names = [] if handler is None else [name_of(handler)]
-        name = " > ".join((*context.trail, *names))
-        log.warning("%s changed rows without db.commit(), rolled back: %s", name, ", ".join(rows))
-
-
 def conclude(
     context: RequestContext, handler: Handler, returned: Any, *, is_data: bool = False
 ) -> Result:
@@ -3564,11 +3548,23 @@ def conclude(
 
 
 def settle(context: RequestContext, handler: Handler | None, status: int) -> None:
-    """After a handler: an answer of 400 and above undoes, any other should have committed."""
+    """After a handler (None: it raised): an answer of 400 and above undoes what it did. Any other
+    should have committed: what it did not is rolled back and reported.
+
+    What it flashed goes too: the visitor must not read "Saved." where nothing was.
+    """
     if status >= 400:
         context.scope.rollback()
-    else:
-        report_forgotten_commit(context, handler)
+        return
+    rows = context.scope.uncommitted()
+    if rows and (workbench := context.request.app.workbench):
+        workbench.recorder.note_forgotten(context, handler, rows)
+    context.session.settle(keep=not rows)
+    if rows:
+        context.scope.rollback()
+        names = [] if handler is None else [name_of(handler)]
+        name = " > ".join((*context.trail, *names))
+        log.warning("%s changed rows without db.commit(), rolled back: %s", name, ", ".join(rows))
 
 
 def _calling_line() -> str:
