@@ -2449,7 +2449,8 @@ class ReadySession(orm.Session):
         )
 
     def flush(self, objects: Sequence[Any] | None = None) -> None:
-        self._begin_on_held()
+        if not self._is_clean():
+            self._begin_on_held()
         super().flush(objects)
 
     def _bulk_save_mappings(self, *arguments: Any, **options: Any) -> None:
