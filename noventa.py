@@ -2469,7 +2469,7 @@ class ReadySession(orm.Session):
         if self.holds and engine is self.bind and not (root and engine in root._connections):
             if self.held is not None and execution_options:
                 self.let_go()  # they are for a connection of their own
-            if self.held is None:
+            if self.held is None or self.held.closed:
                 self.held = cast(sa.Engine, engine).connect()
             engine = self.held
         return super()._connection_for_bind(engine, execution_options, **options)
@@ -2511,6 +2511,7 @@ class ReadyPool(sa.QueuePool):
                 old = self._recycle > -1 and time.time() - record.starttime > self._recycle
                 idle = time.monotonic() - session.kept > _FRESH
                 if not (old or idle or self._invalidate_time > record.starttime):
+                    session.kept = 0.0
                     return session
                 session.let_go()  # and its connection goes the usual way, with a ping
         return None

@@ -263,3 +263,17 @@ def test_options_of_a_connection_count_after_a_plain_read_too(make):
     read(database)
     assert read(database, ask)[0]["my_option"] == 1
     assert read(database, lambda db: dict(db.connection().get_execution_options()))[0] == {}
+
+
+@kept
+@pytest.mark.filterwarnings("ignore:transaction already deassociated")  # SQLAlchemy's, of that
+def test_whoever_closes_the_connection_has_another_after_a_rollback(make):
+    database = make()
+
+    def ask(db):
+        db.connection().close()
+        db.rollback()
+        return db.get(Counter, 1).value
+
+    for _ in range(2):
+        assert read(database, ask)[0] == 10
