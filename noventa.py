@@ -2370,13 +2370,12 @@ _WRITE = re.compile(
 
 
 def make_engine(
-    config: Config, *, reads: Callable[[], bool] = lambda: False, **options: Any
+    config: Config, transactions: Transactions | None = None, **options: Any
 ) -> sa.Engine:
     """An engine for the project's database, which connects at its first use.
 
-    SQLite gets WAL, foreign keys, a busy timeout and BEGIN IMMEDIATE, but for connections with
-    the execution option `noventa_reads` and where `reads` says so. `options` go to
-    `sqlalchemy.create_engine`.
+    SQLite gets WAL, foreign keys, a busy timeout and `SQLiteTransactions`, unless others are
+    given. `options` go to `sqlalchemy.create_engine`.
     """
     url = config.database_url
     backend = url.get_backend_name()
@@ -2399,12 +2398,12 @@ def make_engine(
     engine._connection_cls = _Connection
     _check_isolation_level(config, engine.dialect)
     if backend == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        watch_statements(engine, functools.partial(_begin_sqlite_before, reads))
-        engine.dialect.do_rollback = _rollback_sqlite  # type: ignore[method-assign,assignment]
+        transactions = transactions or SQLiteTransactions()
     else:
         event.listen(engine, "checkin", _note_use)
         event.listen(engine, "checkout", functools.partial(_ping_if_idle, engine.dialect))
+    if transactions is not None:
+        transactions.watch(engine)
     return engine
 
 
@@ -2650,44 +2649,254 @@ class _StreamedRows(BufferedRowCursorFetchStrategy):
             self._state.streams.remove(cursor)
 
 
-# Cursor, statement or error, the statement's context, the state of the transaction.
-Begin = Callable[[Any, str, Any, TransactionState | None], None]
-Again = Callable[[Any, Exception, Any, TransactionState | None], bool]
+class Transactions:
+    """How the transactions of an engine begin: asked when a session begins one, and before each
+    statement. Here the driver begins them by itself.
 
-
-def watch_statements(engine: sa.Engine, begin: Begin, again: Again = lambda *_: False) -> None:
-    """Has `begin` called before each statement, what it writes noted, and its result read.
-
-    After an error it is sent once more where `again` says so. These are events of the dialect:
-    one listener on the engine costs each statement 15 µs.
+    Beside that what a statement writes is noted, and its result is read. All of it hangs on events
+    of the dialect: one listener on the engine costs each statement 15 µs.
     """
-    dialect, is_sqlite = engine.dialect, engine.dialect.name == "sqlite"
 
-    def send(by: Callable[..., Any], cursor: Any, statement: str, *arguments: Any) -> bool:
+    reads_whole = False  # a result at once, if no stream was asked for
+
+    def watch(self, engine: sa.Engine) -> None:
+        """Sees to the transactions of `engine` from now on."""
+        self.dialect = engine.dialect
+        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+            send = functools.partial(self._send, getattr(self.dialect, name))
+            event.listen(engine, name, send)
+
+    def begin(self, connection: sa.Connection, *, reads: bool) -> bool:
+        """Called before a session's first statement, so that what the driver is sent by hand is
+        inside; whether the transaction only reads."""
+        return reads
+
+    def before(
+        self, cursor: Any, statement: str, context: Any, state: TransactionState | None
+    ) -> None:
+        """Called before each statement, of a session or not."""
+
+    def begin_again(
+        self, cursor: Any, error: Exception, context: Any, state: TransactionState | None
+    ) -> bool:
+        """Whether a statement that failed is to be sent once more, in a transaction begun here."""
+        return False
+
+    def _send(self, by: Callable[..., Any], cursor: Any, statement: str, *arguments: Any) -> bool:
         context = arguments[-1]
         state = TransactionState.on(context.root_connection)
-        begin(cursor, statement, context, state)
+        self.before(cursor, statement, context, state)
         try:
             by(cursor, statement, *arguments)
-        except dialect.loaded_dbapi.Error as error:
+        except self.dialect.loaded_dbapi.Error as error:
             if state:
                 state.is_plain = False
-            if not again(cursor, error, context, state):
+            if not self.begin_again(cursor, error, context, state):
                 raise
             by(cursor, statement, *arguments)
         if state and not statement.startswith("SELECT"):
             state.note(statement)
         if cursor.description and not context.is_crud:
             if not context.execution_options.get("stream_results"):
-                if is_sqlite:  # a cursor that is left open keeps its snapshot
+                if self.reads_whole:
                     whole = FullyBufferedCursorFetchStrategy(cursor, cursor.description)
                     context.cursor_fetch_strategy = whole
             elif state:
                 state.stream(cursor, context)
         return True  # it is sent
 
-    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-        event.listen(engine, name, functools.partial(send, getattr(dialect, name)))
+
+class SQLiteTransactions(Transactions):
+    """BEGIN for what only reads, BEGIN IMMEDIATE for all else, which then waits for other writers
+    and not for a lock that it can never get.
+
+    What reads is a session's to say, else `reads` says it, or the connection's execution option
+    `noventa_reads`.
+    """
+
+    reads_whole = True  # a cursor that is left open keeps its snapshot
+
+    def __init__(self, reads: Callable[[], bool] = lambda: False) -> None:
+        self._reads = reads
+
+    def watch(self, engine: sa.Engine) -> None:
+        super().watch(engine)
+        event.listen(engine, "connect", _prepare_sqlite)
+        engine.dialect.do_rollback = _rollback_sqlite  # type: ignore[method-assign,assignment]
+
+    def begin(self, connection: sa.Connection, *, reads: bool) -> bool:
+        driver: Any = connection.connection.dbapi_connection
+        if self._is_to_begin(driver, connection.get_execution_options()):
+            statement = "BEGIN" if reads else "BEGIN IMMEDIATE"
+            base = self.dialect.loaded_dbapi.Error
+            try:
+                driver.execute(statement)
+            except base as error:
+                raise sa.exc.DBAPIError.instance(statement, (), error, base) from error
+        return reads
+
+    def before(
+        self, cursor: Any, statement: str, context: Any, state: TransactionState | None
+    ) -> None:
+        if self._is_to_begin(cursor.connection, options := context.execution_options):
+            reads = _READS in options or self._reads()
+            cursor.connection.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+    def _is_to_begin(self, driver: Any, options: Mapping[str, Any]) -> bool:
+        """Whether no transaction is under way, and one is wanted: VACUUM, say, needs none."""
+        return not driver.in_transaction and options.get("isolation_level") != "AUTOCOMMIT"
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN leaves DDL and SAVEPOINT outside
+    connection.execute("PRAGMA foreign_keys=ON")
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] in ("wal", "memory"):
+        return
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    except connection.OperationalError as error:
+        # Busy: another connection is switching it now, for everybody. Read-only: it cannot be.
+        if error.sqlite_errorcode & 0xFF not in (5, 8):
+            raise
+
+
+def _rollback_sqlite(connection: Any) -> None:
+    """The driver's own `rollback()` compiles the statement anew each time (4 µs)."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+class AutocommitReads(Transactions):
+    """Plain reads on PostgreSQL without a transaction: one round trip instead of three.
+
+    At READ COMMITTED each statement has a snapshot of its own, so what only reads says the same
+    with and without a transaction. The database judges what only reads: to such a connection
+    every transaction is read-only that does not begin as READ WRITE. A statement that would
+    write, lock rows or draw from a sequence is refused before it did anything, and sent again
+    in a transaction. What has one from the start is `_needs_transaction`.
+    """
+
+    def watch(self, engine: sa.Engine) -> None:
+        super().watch(engine)
+        event.listen(engine, "checkin", _end_autocommit)
+        event.listen(engine, "handle_error", self._abort)
+
+    def begin(self, connection: sa.Connection, *, reads: bool) -> bool:
+        """Has the driver begin nothing by itself where the transaction only `reads`; False where
+        it does not, or where that would change what is read."""
+        driver: Any = connection.connection.dbapi_connection
+        info = connection.info
+        begins_nothing = info.get("autocommit", False)  # as it was left by the one before
+        if (
+            reads
+            and driver.pgconn.transaction_status == _IDLE  # a closed one is not
+            and driver.isolation_level in _DEFAULTS
+            and begins_nothing == driver.autocommit
+            and _CHOSEN.isdisjoint(connection.get_execution_options())
+        ):
+            if "read_only" not in info:
+                info["read_only"] = _make_read_only(connection, driver)
+            if info["read_only"]:
+                if not begins_nothing:
+                    driver.autocommit = info["autocommit"] = True
+                return True
+        _end_autocommit(driver, connection)
+        return False
+
+    def before(
+        self, cursor: Any, statement: str, context: Any, state: TransactionState | None
+    ) -> None:
+        if not (context.execution_options.get("stream_results") or _needs_transaction(statement)):
+            return
+        if _SETS.match(statement):  # perhaps the isolation level: look again before the next
+            context.root_connection.info.pop("read_only", None)
+        driver = cursor.connection
+        if state is not None and state.reads and driver.pgconn.transaction_status == _IDLE:
+            driver.execute(_BEGIN)
+
+    def begin_again(
+        self, cursor: Any, error: Exception, context: Any, state: TransactionState | None
+    ) -> bool:
+        """Where the statement would have written."""
+        driver, info = cursor.connection, context.root_connection.info
+        refused = getattr(error, "sqlstate", None) == "25006" and info.get("read_only")
+        if not refused or driver.pgconn.transaction_status != _IDLE:
+            return False
+        if state is not None and state.reads:
+            driver.execute(_BEGIN)
+        else:  # whoever asked for AUTOCOMMIT
+            driver.execute("SET default_transaction_read_only = off")
+            info["read_only"] = False
+        return True
+
+    def _abort(self, context: sa.engine.ExceptionContext) -> None:
+        """After an error nothing goes until a rollback, as it is within a transaction."""
+        connection = context.connection
+        if context.is_disconnect or connection is None:
+            return
+        state = TransactionState.on(connection)
+        if state is None or not state.reads:
+            return
+        driver: Any = connection.connection.dbapi_connection
+        if driver.pgconn.transaction_status == _IDLE:
+            driver.execute(_BEGIN)
+            with contextlib.suppress(context.dialect.loaded_dbapi.Error):
+                driver.execute("SELECT 1 / 0")
+
+
+def _is_idle(driver: Any) -> bool:
+    """Whether no transaction is under way, as a handler may have begun one by hand."""
+    if isinstance(driver, sqlite3.Connection):
+        return not driver.in_transaction
+    pgconn = getattr(driver, "pgconn", None)
+    return pgconn is not None and pgconn.transaction_status == _IDLE
+
+
+def _end_autocommit(driver: Any, record: Any) -> None:
+    """The pool's connections are as SQLAlchemy knows them; `driver` is None where it is dropped."""
+    if record.info.pop("autocommit", False) and driver is not None and not driver.closed:
+        driver.autocommit = False
+
+
+def _make_read_only(connection: sa.Connection, driver: Any) -> bool:
+    """Makes transactions read-only that do not say READ WRITE, as all that begin here do.
+
+    False where the connection is not as PostgreSQL's defaults are: then it stays as it is.
+    """
+    driver.autocommit = True
+    try:
+        found = connection.exec_driver_sql(
+            "SELECT set_config('default_transaction_read_only', 'on', false)"
+            " WHERE current_setting('default_transaction_isolation') = 'read committed'"
+            " AND current_setting('default_transaction_read_only') = 'off'",
+            execution_options={"stream_results": False, _OWN: True},
+        ).first()
+    finally:
+        if not driver.closed:
+            driver.autocommit = False
+    if found:
+        driver.read_only = False  # psycopg then begins with BEGIN READ WRITE
+    return bool(found)
+
+
+@functools.lru_cache(maxsize=1_000)
+def _needs_transaction(statement: str) -> bool:
+    """Whether a statement has, or may have, an effect on its transaction that is no write."""
+    return not _READS_ROWS.match(statement) or bool(_OF_ITS_TRANSACTION.search(statement))
+
+
+_IDLE = 0  # libpq's PQTRANS_IDLE
+_DEFAULTS = (None, 2)  # levels of psycopg: the server's own, and READ COMMITTED
+_BEGIN = "BEGIN READ WRITE"
+_CHOSEN = {"isolation_level", "postgresql_readonly", "postgresql_deferrable"}
+_SETS = re.compile(r"\s*(?:set|reset)\b", re.IGNORECASE)
+_READS_ROWS = re.compile(r"[\s(]*(?:select|with|values|table)\b[^;]*$", re.IGNORECASE)
+_OF_ITS_TRANSACTION = re.compile(  # locks, settings, messages, ids and the clock of one
+    r"\b(?:pg_(?:try_)?advisory_xact_\w+|set_config|pg_notify|pg_logical_emit_message|lo_\w+"
+    r"|txid_\w+|pg_current_(?:xact|snapshot)\w*|pg_export_snapshot|now|transaction_timestamp"
+    r"|current_(?:date|time|timestamp)|localtime(?:stamp)?)\b",
+    re.IGNORECASE,
+)
 
 
 @contextmanager
@@ -2816,12 +3025,8 @@ class Database:
             )
         self.config = config
         self.current_scope: ContextVar[Scope] = ContextVar("noventa_scope")
-        self.engine = make_engine(config, reads=self._in_reading_scope)
-        self._autocommit: AutocommitReads | None = None
-        if config["database.autocommit_reads"] and self.engine.driver == "psycopg":
-            self._autocommit = AutocommitReads(self.engine)
-        elif self.engine.dialect.name != "sqlite":
-            watch_statements(self.engine, lambda *_: None)
+        self._transactions = self._make_transactions()
+        self.engine = make_engine(config, self._transactions)
         self._class = orm.sessionmaker(class_=ReadySession).class_  # of its own, for its listeners
         make = cast("orm.sessionmaker[orm.Session]", self._session_of_scope)
         self.scoped: orm.scoped_session[orm.Session] = orm.scoped_session(make)
@@ -2913,6 +3118,14 @@ class Database:
         session.info["scope"] = scope
         return session
 
+    def _make_transactions(self) -> Transactions:
+        url = self.config.database_url
+        if url.get_backend_name() == "sqlite":
+            return SQLiteTransactions(self._in_reading_scope)
+        if self.config["database.autocommit_reads"] and url.get_driver_name() == "psycopg":
+            return AutocommitReads()
+        return Transactions()
+
     def _in_reading_scope(self) -> bool:
         scope = self.current_scope.get(None)
         return scope is not None and not scope.writes
@@ -2927,10 +3140,7 @@ class Database:
             return
         scope: Scope | None = session.info.get("scope")
         reads = scope is not None and not scope.writes and self._sandbox is None
-        if self.engine.dialect.name == "sqlite":
-            _begin_sqlite_at_once(connection, reads=reads)
-        elif self._autocommit is not None:
-            reads = self._autocommit.prepare(connection, reads=reads)
+        reads = self._transactions.begin(connection, reads=reads)
         session.info["transaction"] = TransactionState(connection, reads=reads)
 
     def _end_transaction(self, session: ReadySession, transaction: orm.SessionTransaction) -> None:
@@ -2963,139 +3173,6 @@ class _SessionOfScope(ScopedRegistry[orm.Session]):
 
     def clear(self) -> None:
         self.database.scope_now().session = None
-
-
-class AutocommitReads:
-    """Plain reads on PostgreSQL without a transaction: one round trip instead of three.
-
-    At READ COMMITTED each statement has a snapshot of its own, so what only reads says the same
-    with and without a transaction. The database judges what only reads: to such a connection
-    every transaction is read-only that does not begin as READ WRITE. A statement that would
-    write, lock rows or draw from a sequence is refused before it did anything, and sent again
-    in a transaction. What has one from the start is `_needs_transaction`.
-    """
-
-    def __init__(self, engine: sa.Engine) -> None:
-        event.listen(engine, "checkin", _end_autocommit)
-        event.listen(engine, "handle_error", self._abort)
-        watch_statements(engine, self._begin_if_needed, self._begin_if_refused)
-
-    def prepare(self, connection: sa.Connection, *, reads: bool) -> bool:
-        """Has the driver begin nothing by itself where the transaction only `reads`; False where
-        it does not, or where that would change what is read."""
-        driver: Any = connection.connection.dbapi_connection
-        info = connection.info
-        begins_nothing = info.get("autocommit", False)  # as it was left by the one before
-        if (
-            reads
-            and driver.pgconn.transaction_status == _IDLE  # a closed one is not
-            and driver.isolation_level in _DEFAULTS
-            and begins_nothing == driver.autocommit
-            and _CHOSEN.isdisjoint(connection.get_execution_options())
-        ):
-            if "read_only" not in info:
-                info["read_only"] = _make_read_only(connection, driver)
-            if info["read_only"]:
-                if not begins_nothing:
-                    driver.autocommit = info["autocommit"] = True
-                return True
-        _end_autocommit(driver, connection)
-        return False
-
-    def _begin_if_needed(
-        self, cursor: Any, statement: str, context: Any, state: TransactionState | None
-    ) -> None:
-        if not (context.execution_options.get("stream_results") or _needs_transaction(statement)):
-            return
-        if _SETS.match(statement):  # perhaps the isolation level: look again before the next
-            context.root_connection.info.pop("read_only", None)
-        driver = cursor.connection
-        if state is not None and state.reads and driver.pgconn.transaction_status == _IDLE:
-            driver.execute(_BEGIN)
-
-    def _begin_if_refused(
-        self, cursor: Any, error: Exception, context: Any, state: TransactionState | None
-    ) -> bool:
-        """Whether the statement is to be sent again, as it would have written."""
-        driver, info = cursor.connection, context.root_connection.info
-        refused = getattr(error, "sqlstate", None) == "25006" and info.get("read_only")
-        if not refused or driver.pgconn.transaction_status != _IDLE:
-            return False
-        if state is not None and state.reads:
-            driver.execute(_BEGIN)
-        else:  # whoever asked for AUTOCOMMIT
-            driver.execute("SET default_transaction_read_only = off")
-            info["read_only"] = False
-        return True
-
-    def _abort(self, context: sa.engine.ExceptionContext) -> None:
-        """After an error nothing goes until a rollback, as it is within a transaction."""
-        connection = context.connection
-        if context.is_disconnect or connection is None:
-            return
-        state = TransactionState.on(connection)
-        if state is None or not state.reads:
-            return
-        driver: Any = connection.connection.dbapi_connection
-        if driver.pgconn.transaction_status == _IDLE:
-            driver.execute(_BEGIN)
-            with contextlib.suppress(context.dialect.loaded_dbapi.Error):
-                driver.execute("SELECT 1 / 0")
-
-
-def _is_idle(driver: Any) -> bool:
-    """Whether no transaction is under way, as a handler may have begun one by hand."""
-    if isinstance(driver, sqlite3.Connection):
-        return not driver.in_transaction
-    pgconn = getattr(driver, "pgconn", None)
-    return pgconn is not None and pgconn.transaction_status == _IDLE
-
-
-def _end_autocommit(driver: Any, record: Any) -> None:
-    """The pool's connections are as SQLAlchemy knows them; `driver` is None where it is dropped."""
-    if record.info.pop("autocommit", False) and driver is not None and not driver.closed:
-        driver.autocommit = False
-
-
-def _make_read_only(connection: sa.Connection, driver: Any) -> bool:
-    """Makes transactions read-only that do not say READ WRITE, as all that begin here do.
-
-    False where the connection is not as PostgreSQL's defaults are: then it stays as it is.
-    """
-    driver.autocommit = True
-    try:
-        found = connection.exec_driver_sql(
-            "SELECT set_config('default_transaction_read_only', 'on', false)"
-            " WHERE current_setting('default_transaction_isolation') = 'read committed'"
-            " AND current_setting('default_transaction_read_only') = 'off'",
-            execution_options={"stream_results": False, _OWN: True},
-        ).first()
-    finally:
-        if not driver.closed:
-            driver.autocommit = False
-    if found:
-        driver.read_only = False  # psycopg then begins with BEGIN READ WRITE
-    return bool(found)
-
-
-@functools.lru_cache(maxsize=1_000)
-def _needs_transaction(statement: str) -> bool:
-    """Whether a statement has, or may have, an effect on its transaction that is no write."""
-    return not _READS_ROWS.match(statement) or bool(_OF_ITS_TRANSACTION.search(statement))
-
-
-_IDLE = 0  # libpq's PQTRANS_IDLE
-_DEFAULTS = (None, 2)  # levels of psycopg: the server's own, and READ COMMITTED
-_BEGIN = "BEGIN READ WRITE"
-_CHOSEN = {"isolation_level", "postgresql_readonly", "postgresql_deferrable"}
-_SETS = re.compile(r"\s*(?:set|reset)\b", re.IGNORECASE)
-_READS_ROWS = re.compile(r"[\s(]*(?:select|with|values|table)\b[^;]*$", re.IGNORECASE)
-_OF_ITS_TRANSACTION = re.compile(  # locks, settings, messages, ids and the clock of one
-    r"\b(?:pg_(?:try_)?advisory_xact_\w+|set_config|pg_notify|pg_logical_emit_message|lo_\w+"
-    r"|txid_\w+|pg_current_(?:xact|snapshot)\w*|pg_export_snapshot|now|transaction_timestamp"
-    r"|current_(?:date|time|timestamp)|localtime(?:stamp)?)\b",
-    re.IGNORECASE,
-)
 
 
 def _clean(session: orm.Session, clean: Callable[[], None]) -> None:
@@ -3221,50 +3298,6 @@ def _ping_if_idle(dialect: sa.Dialect, connection: Any, record: Any, _: object) 
         dialect.do_ping(connection)
     except dialect.loaded_dbapi.Error:
         raise sa.exc.DisconnectionError from None  # the pool then makes a new one
-
-
-def _prepare_sqlite(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # the driver's own BEGIN leaves DDL and SAVEPOINT outside
-    connection.execute("PRAGMA foreign_keys=ON")
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] in ("wal", "memory"):
-        return
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-    except connection.OperationalError as error:
-        # Busy: another connection is switching it now, for everybody. Read-only: it cannot be.
-        if error.sqlite_errorcode & 0xFF not in (5, 8):
-            raise
-
-
-def _begin_sqlite_before(
-    reads: Callable[[], bool], cursor: Any, _: str, context: Any, __: TransactionState | None
-) -> None:
-    if _is_to_begin(cursor.connection, options := context.execution_options):
-        begin = "BEGIN" if _READS in options or reads() else "BEGIN IMMEDIATE"
-        cursor.connection.execute(begin)
-
-
-def _begin_sqlite_at_once(connection: sa.Connection, *, reads: bool) -> None:
-    """Before a session's first statement, so that what the driver is sent by hand is inside."""
-    driver: Any = connection.connection.dbapi_connection
-    if not _is_to_begin(driver, connection.get_execution_options()):
-        return
-    begin, base = "BEGIN" if reads else "BEGIN IMMEDIATE", connection.dialect.loaded_dbapi.Error
-    try:
-        driver.execute(begin)
-    except base as error:
-        raise sa.exc.DBAPIError.instance(begin, (), error, base) from error
-
-
-def _is_to_begin(driver: Any, options: Mapping[str, Any]) -> bool:
-    """Whether no transaction is under way, and one is wanted: VACUUM, say, needs none."""
-    return not driver.in_transaction and options.get("isolation_level") != "AUTOCOMMIT"
-
-
-def _rollback_sqlite(connection: Any) -> None:
-    """The driver's own `rollback()` compiles the statement anew each time (4 µs)."""
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
 
 
 def _survive_fork(engine: sa.Engine) -> None:
