@@ -2408,10 +2408,10 @@ def make_engine(
 
 
 class ReadySession(orm.Session):
-    """A session of our own. That of a request which reads `holds` its connection: as long as it
-    does nothing but plain reads, from one transaction to the next and for the next request."""
+    """A session of our own. That of a request which reads `holds` its connection: where it did
+    nothing but plain reads, beyond its last transaction, for the next request."""
 
-    holds = False
+    holds: sa.Engine | None = None  # whose connection
     held: sa.Connection | None = None
     kept = 0.0  # since when it is ready, by the monotonic clock
 
@@ -2434,17 +2434,23 @@ class ReadySession(orm.Session):
         his own, nobody else has hold of it or its connection, and that is of `pool`."""
         connection = self.held
         fairy: Any = connection and connection._dbapi_connection
-        if connection is None or fairy is None or not fairy.is_valid:
+        if connection is None or fairy is None or not fairy.is_valid or fairy.is_detached:
             return False
         return (
             fairy._pool is pool
+            and self.bind is self.holds
+            and not self.binds
+            and "_has_events" not in vars(connection)  # nobody listens to it alone
             and not connection.in_transaction()
             and _is_idle(fairy.dbapi_connection)
             and _SWITCHES(vars(self)) == _AS_NEW
             and vars(self).keys() <= _MEMBERS
             and not any(_OWN_LISTENERS(self.dispatch))
             and sys.getrefcount(connection) <= _REFERENCES
+            and sys.getrefcount(fairy) <= _REFERENCES
             and sys.getrefcount(self) <= _REFERENCES + 1  # of the two callers one owns it
+            and weakref.getweakrefcount(connection) <= 1  # that of its TransactionState
+            and weakref.getweakrefcount(self) <= 1  # SQLAlchemy's; caches of a session are others
         )
 
     def flush(self, objects: Sequence[Any] | None = None) -> None:
@@ -2465,12 +2471,12 @@ class ReadySession(orm.Session):
         self, engine: Any, execution_options: Any = None, **options: Any
     ) -> sa.Connection:
         root = self.get_transaction()
-        if self.holds and engine is self.bind and not (root and engine in root._connections):
-            if self.held is not None and execution_options:
-                self.let_go()  # they are for a connection of their own
-            if self.held is None or self.held.closed:
-                self.held = cast(sa.Engine, engine).connect()
-            engine = self.held
+        if self.holds is not None and not (root and engine in root._connections):
+            is_idle = self.held is not None and not self.held.in_transaction()
+            if is_idle and (execution_options or engine is not self.holds):
+                self.let_go()  # what was asked for is a connection of its own
+            if engine is self.holds:
+                self.held = engine = self.held or self.holds.connect()
         return super()._connection_for_bind(engine, execution_options, **options)
 
 
@@ -3104,7 +3110,8 @@ class Database:
             session = self._class(connection, join_transaction_mode="create_savepoint", **options)
         else:
             session = self._class(self.engine, **options)
-            session.holds = scope is not None and not scope.writes
+            if scope is not None and not scope.writes:
+                session.holds = self.engine
         session.info["scope"] = scope
         return session
 
