@@ -3153,8 +3153,9 @@ class Database:
     def _end_transaction(self, session: ReadySession, transaction: orm.SessionTransaction) -> None:
         if transaction.parent is not None:
             return
-        state = session.info.pop("transaction", None)
-        if state is None or not state.is_plain or session.has_options:
+        state, scope = session.info.pop("transaction", None), session.info.get("scope")
+        under_way = scope is None or scope.session is session  # whoever ends it then lets go
+        if under_way or state is None or not state.is_plain or session.has_options:
             session.let_go()
         if self._sandbox is not None and session is not self._sandbox[1]:
             self._sandbox[1].expire_all()

@@ -285,3 +285,37 @@ def test_whoever_closes_the_connection_has_another_after_a_rollback(make):
 
     for _ in range(2):
         assert read(database, ask)[0] == 10
+
+
+@kept
+@pytest.mark.parametrize("end", ["close", "commit", "rollback", "remove", "reset"])
+def test_who_ends_a_transaction_gives_its_connection_back_at_once(make, end):
+    database = make(pool_size=1, max_overflow=0, pool_timeout=1)
+
+    def ask(db):
+        session = db()
+        value = db.get(Counter, 1).value
+        if end == "remove":
+            db.remove()
+        else:
+            getattr(session, end)()
+        with database.session() as other:
+            return value, other.get(Counter, 1).value, session is not None
+
+    assert read(database, ask)[0] == (10, 10, True)
+
+
+@kept
+def test_a_connection_of_a_transaction_that_ended_is_closed(make):
+    database = make()
+
+    def ask(db):
+        connection = db.connection()
+        db.rollback()
+        with pytest.raises(sa.exc.ResourceClosedError):
+            connection.exec_driver_sql("DELETE FROM counters")
+        db.get(Counter, 1).value = 11
+        db.commit()
+
+    read(database, ask)
+    assert read(database)[0] == 11
