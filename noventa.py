@@ -524,7 +524,11 @@ def origin_of(text: str) -> tuple[str, str, int | None] | None:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML's last of two equal keys wins in silence; here that is an error."""
+    """YAML's last of two equal keys wins in silence, and a list may hold itself; here both are
+    errors."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        return super().construct_object(node, deep=True)  # which refuses what holds itself
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()

@@ -413,6 +413,7 @@ def test_a_driver_that_is_missing_names_the_extra_to_install(monkeypatch, url, r
         ("a: \x07", "config.yaml is not YAML"),
         ("headers: {X: 2026-99-99}", "config.yaml is not YAML: month must be in 1..12"),
         ("a: " + "[" * 2000, "is nested too deeply to be read."),
+        ("app:\n  a: &a [*a]\n", "config.yaml: line 2: found unconstructable recursive node."),
     ],
 )
 def test_a_file_that_cannot_be_read_says_where_and_why(tmp_path, text, problem):
