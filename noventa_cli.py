@@ -202,9 +202,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(end.code or 0)
 
     try:
-        return _run(options)
+        code = _run(options)
+        sys.stdout.flush()
+        return code
     except NoventaError as error:
         return complain(str(error))
+    except BrokenPipeError:  # who reads has seen enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
+        return 1
     except KeyboardInterrupt:
         return 130  # as shells report SIGINT
 
@@ -514,7 +519,11 @@ def _refuse_folder(folder: Path) -> None:
             f"{name!r} is no name for a project; expected letters, digits, - and _, a letter"
             " first and no - or _ last."
         )
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    try:
+        taken = folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+    except OSError as error:
+        raise NoventaError(f"{folder} cannot be made: {error.strerror}.") from None
+    if taken:
         raise NoventaError(f"{folder} exists and is not an empty folder; choose another name.")
 
 
@@ -580,8 +589,11 @@ def _write_templates(origin: Path, target: Path, values: Mapping[str, Any]) -> l
             text = environment.from_string(text).render(values)
             name = _STARTER_NAMES.get(name, name.removesuffix(".jinja"))
         path = target / source.relative_to(origin).with_name(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+        except OSError as error:
+            raise NoventaError(f"{path} cannot be written: {error.strerror}.") from None
         written.append(path)
     return written
 
@@ -633,10 +645,10 @@ def new_component(root: Path, *, name: str) -> int:
             f"{root} is no project: it has no registry.py and config.yaml; give the project's"
             " folder with --project."
         )
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+    if not re.fullmatch(r"[a-z][a-z0-9_]{,99}", name) or keyword.iskeyword(name):
         raise NoventaError(
-            f"{name!r} is no name for a component; expected lower-case letters, digits and _,"
-            " a letter first and no word of Python's own, like user_list."
+            f"{name!r} is no name for a component; expected at most 100 lower-case letters, digits"
+            " and _, a letter first and no word of Python's own, like user_list."
         )
     folder, words = root / "components" / name, name.split("_")
     if folder.exists():

@@ -1,12 +1,14 @@
 """The entry: what the parser does with an argument list, and what the process answers."""
 
+import os
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import EntryPoint
 
 import pytest
-from processes import ROOT, noventa, terminal, write_project
+from processes import ROOT, environment, noventa, terminal, write_project
 
 import noventa_cli
 from noventa_cli import main
@@ -24,6 +26,17 @@ def test_the_help_of_a_command_is_its_docstring(command, capsys):
 def test_without_a_command_the_help_is_shown(argv, capsys):
     assert main(argv) == 0
     assert "COMMAND" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_seen_enough_is_no_fault_to_tell_of(unbuffered):
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head` does
+    command = [sys.executable, "-m", "noventa", "help", "forms"]
+    env = environment(PYTHONUNBUFFERED=unbuffered)
+    with os.fdopen(writer) as stdout:
+        done = subprocess.run(command, stdout=stdout, stderr=-1, env=env, check=False)
+    assert done.stderr == b""
 
 
 def test_the_version_is_printed(capsys):

@@ -132,6 +132,15 @@ def test_a_bad_name_is_refused(name, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"), [("file/hello", "Not a directory"), ("a" * 300, "File name too long")]
+)
+def test_a_folder_that_cannot_be_made_is_one_message(name, reason, tmp_path, capsys):
+    write_files(tmp_path, {"file": "mine"})
+    assert main(["new", str(tmp_path / name)]) == 1
+    assert f"{reason}." in capsys.readouterr().err
+
+
 def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path, capsys):
     write_files(tmp_path, {"hello/mine.txt": "mine", "file": "mine"})
     assert main(["new", str(tmp_path / "hello")]) == 1
@@ -353,12 +362,18 @@ def test_a_component_is_three_files_and_the_lines_for_the_registry(tmp_path, cap
         assert list(app.registry.metadata.tables) == ["order_list"]
 
 
-@pytest.mark.parametrize("name", ["class", "Card", "1a", "a-b", "../a", ""])
+@pytest.mark.parametrize("name", ["class", "Card", "1a", "a-b", "../a", "", "a" * 300])
 def test_a_bad_name_of_a_component_is_refused(name, tmp_path, capsys):
     root = write_project(tmp_path)
     assert main(["--project", str(root), "new", "component", name]) == 1
     assert f"{name!r} is no name for a component; expected" in capsys.readouterr().err
     assert not (root / "components").exists()
+
+
+def test_a_folder_of_components_that_is_a_file_is_one_message(tmp_path, capsys):
+    write_project(tmp_path, {"components": "a file"})
+    assert main(["--project", str(tmp_path), "new", "component", "news"]) == 1
+    assert "cannot be written: Not a directory." in capsys.readouterr().err
 
 
 def test_a_component_that_is_there_is_left_alone(tmp_path, capsys):
