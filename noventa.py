@@ -2673,8 +2673,8 @@ class Transactions:
         """Sees to the transactions of `engine` from now on."""
         self.dialect = engine.dialect
         for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-            send = functools.partial(self._send, getattr(self.dialect, name))
-            event.listen(engine, name, send)
+            listener = functools.partial(self._send, getattr(self.dialect, name))
+            event.listen(engine, name, listener)
 
     def begin(self, connection: sa.Connection, *, reads: bool) -> bool:
         """Called before a session's first statement, so that what the driver is sent by hand is

@@ -361,6 +361,114 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def _end_live() -> None:
+    if sys.stdout.isatty():
+        print("\r\x1b[2K", end="", flush=True)
+
+
+# -- errors
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, of the driver's if it is one, for the rest may show values."""
+
+    if isinstance(error, NoventaError):
+        return str(error)
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"
+
+
+@contextmanager
+def _reached(config: Config) -> Iterator[None]:
+    """A database that cannot be reached is one message; its password is in none."""
+
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        where = shown_url(config.database_url)
+        raise NoventaError(f"Database {where}: {_reason(error)}.") from None
+
+
+_CORE = {"noventa.py", "noventa_cli.py"}
+_INSTALLED = {"site-packages", "dist-packages"}
+_STDLIB = sysconfig.get_path("stdlib")
+
+
+def _line_of(frame: FrameType, line: int, root: Path) -> str:
+    """`pages/index.html:7`: where in the project a frame stands; empty for one of a library."""
+    template = frame.f_globals.get("__jinja_template__")
+    if template is not None:
+        return f"{template.name}:{template.get_corresponding_lineno(line)}"
+    file = _file_of_project(frame.f_code.co_filename, root)
+    return f"{file}:{line}" if file else ""
+
+
+@functools.lru_cache(maxsize=1_000)
+def _file_of_project(name: str, root: Path) -> str:
+    """A file of Python as the project names it; empty for one of a library."""
+    path = Path(name)
+    if not path.is_absolute() or path.name in _CORE or _INSTALLED.intersection(path.parts):
+        return ""
+    if path.is_relative_to(_STDLIB):
+        return ""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and those that led to it; not the driver's, which says the same."""
+    seen: list[BaseException | None] = [None]
+    found: BaseException | None = error
+    while found is not None and found not in seen:
+        yield found
+        seen += [found, getattr(found, "orig", None)]
+        before = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+        found = None if before in seen else before
+
+
+def _exception_line(error: BaseException) -> str:
+    """`KeyError: 'Admin'`; of SQLAlchemy's errors only what the driver said."""
+    message = getattr(error, "orig", None) or error
+    return traceback.format_exception_only(message)[-1].strip()
+
+
+@dataclass(eq=False)
+class Step:
+    """A frame of a traceback; one of a template has the template's own line."""
+
+    where: str
+    own: bool  # of the project, not of a library
+    in_template: bool
+    frame: FrameType
+    summary: traceback.FrameSummary
+
+    @property
+    def spot(self) -> tuple[int, int] | None:
+        """The columns of the expression that failed (PEP 657), where it stands in one line."""
+        lines, begin, end = self.summary, self.summary.colno, self.summary.end_colno
+        if begin is None or end is None or lines.lineno is None or lines.lineno != lines.end_lineno:
+            return None
+        text = linecache.getline(lines.filename, lines.lineno).encode()
+        whole = len(text.strip()) <= end - begin
+        return None if whole else (len(text[:begin].decode()), len(text[:end].decode()))
+
+
+def _frames(error: BaseException, root: Path) -> list[Step]:
+    """The frames of a traceback, the innermost last."""
+    steps, frames = list[Step](), traceback.walk_tb(error.__traceback__)
+    for (frame, line), found in zip(frames, traceback.extract_tb(error.__traceback__), strict=True):
+        where, summary = _line_of(frame, line, root), found
+        template = frame.f_globals.get("__jinja_template__")
+        rewritten = "__jinja_exception__" in frame.f_globals
+        if template:
+            at = template.get_corresponding_lineno(line)
+            summary = traceback.FrameSummary(template.filename, at, found.name)
+        elif rewritten:  # its columns are not the template's
+            summary = traceback.FrameSummary(found.filename, line, found.name)
+        place = where or f"{'/'.join(Path(found.filename).parts[-2:])}:{line}"
+        steps.append(Step(place, bool(where), bool(template or rewritten), frame, summary))
+    return steps
+
+
 # ---- Projects -------------------------------------------------------------------------------
 
 
@@ -2403,15 +2511,6 @@ def _failure(error: Exception, context: Any, journal: _Journal) -> str | None:
     return text.replace("_alembic_tmp_", "")  # the user's table, which was copied
 
 
-def _reason(error: Exception) -> str:
-    """The first line of an error, of the driver's if it is one, for the rest may show values."""
-
-    if isinstance(error, NoventaError):
-        return str(error)
-    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"
-
-
 def _left(journal: _Journal, failed: bool) -> Iterator[str]:
     """What of a revision that failed was committed, by whatever way, and what was not; or nothing.
 
@@ -2516,17 +2615,6 @@ def _listed(revisions: Iterable[str]) -> str:
 
 def _shortened(statement: str) -> str:
     return statement if len(statement) <= 100 else f"{statement[:99]}…"
-
-
-@contextmanager
-def _reached(config: Config) -> Iterator[None]:
-    """A database that cannot be reached is one message; its password is in none."""
-
-    try:
-        yield
-    except sa.exc.DBAPIError as error:
-        where = shown_url(config.database_url)
-        raise NoventaError(f"Database {where}: {_reason(error)}.") from None
 
 
 def _blockers(error: Exception, connection: Any) -> str | None:
@@ -3327,11 +3415,6 @@ def _show_statements(connection: Any) -> None:
     if sys.stdout.isatty():
         event.listen(connection, "before_cursor_execute", show)
         event.listen(connection, "after_cursor_execute", lambda *_: _end_live())
-
-
-def _end_live() -> None:
-    if sys.stdout.isatty():
-        print("\r\x1b[2K", end="", flush=True)
 
 
 def _say_done(text: str, began: float) -> None:
@@ -5074,86 +5157,6 @@ def _database_state(app: App) -> dict[str, Any]:
     order = sorted(files, key=lambda name: files[name].path.name, reverse=True)
     state["revisions"] = [(name, files[name].path.name, name in applied) for name in order]
     return state
-
-
-_CORE = {"noventa.py", "noventa_cli.py"}
-_INSTALLED = {"site-packages", "dist-packages"}
-_STDLIB = sysconfig.get_path("stdlib")
-
-
-def _line_of(frame: FrameType, line: int, root: Path) -> str:
-    """`pages/index.html:7`: where in the project a frame stands; empty for one of a library."""
-    template = frame.f_globals.get("__jinja_template__")
-    if template is not None:
-        return f"{template.name}:{template.get_corresponding_lineno(line)}"
-    file = _file_of_project(frame.f_code.co_filename, root)
-    return f"{file}:{line}" if file else ""
-
-
-@functools.lru_cache(maxsize=1_000)
-def _file_of_project(name: str, root: Path) -> str:
-    """A file of Python as the project names it; empty for one of a library."""
-    path = Path(name)
-    if not path.is_absolute() or path.name in _CORE or _INSTALLED.intersection(path.parts):
-        return ""
-    if path.is_relative_to(_STDLIB):
-        return ""
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception and those that led to it; not the driver's, which says the same."""
-    seen: list[BaseException | None] = [None]
-    found: BaseException | None = error
-    while found is not None and found not in seen:
-        yield found
-        seen += [found, getattr(found, "orig", None)]
-        before = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
-        found = None if before in seen else before
-
-
-def _exception_line(error: BaseException) -> str:
-    """`KeyError: 'Admin'`; of SQLAlchemy's errors only what the driver said."""
-    message = getattr(error, "orig", None) or error
-    return traceback.format_exception_only(message)[-1].strip()
-
-
-@dataclass(eq=False)
-class Step:
-    """A frame of a traceback; one of a template has the template's own line."""
-
-    where: str
-    own: bool  # of the project, not of a library
-    in_template: bool
-    frame: FrameType
-    summary: traceback.FrameSummary
-
-    @property
-    def spot(self) -> tuple[int, int] | None:
-        """The columns of the expression that failed (PEP 657), where it stands in one line."""
-        lines, begin, end = self.summary, self.summary.colno, self.summary.end_colno
-        if begin is None or end is None or lines.lineno is None or lines.lineno != lines.end_lineno:
-            return None
-        text = linecache.getline(lines.filename, lines.lineno).encode()
-        whole = len(text.strip()) <= end - begin
-        return None if whole else (len(text[:begin].decode()), len(text[:end].decode()))
-
-
-def _frames(error: BaseException, root: Path) -> list[Step]:
-    """The frames of a traceback, the innermost last."""
-    steps, frames = list[Step](), traceback.walk_tb(error.__traceback__)
-    for (frame, line), found in zip(frames, traceback.extract_tb(error.__traceback__), strict=True):
-        where, summary = _line_of(frame, line, root), found
-        template = frame.f_globals.get("__jinja_template__")
-        rewritten = "__jinja_exception__" in frame.f_globals
-        if template:
-            at = template.get_corresponding_lineno(line)
-            summary = traceback.FrameSummary(template.filename, at, found.name)
-        elif rewritten:  # its columns are not the template's
-            summary = traceback.FrameSummary(found.filename, line, found.name)
-        place = where or f"{'/'.join(Path(found.filename).parts[-2:])}:{line}"
-        steps.append(Step(place, bool(where), bool(template or rewritten), frame, summary))
-    return steps
 
 
 _LACKING = re.compile(  # SQLite, PostgreSQL, MySQL and MariaDB: a table or column is not there
