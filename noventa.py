@@ -1,6 +1,6 @@
 """Noventa: server-rendered pages made of components, on a real database.
 
-The file reads downwards; each section uses only the sections above it:
+The file reads downwards; each section uses only sections above it, those that its banner names:
 
     Errors         what the user can mend, what refuses a request, and the log
     Configuration  config.yaml: one table of settings, checked and typed
@@ -136,6 +136,7 @@ WSGIApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 
 # ---- Errors ----------------------------------------------------------------------------------
+# Uses nothing above.
 
 _UNPRINTABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -247,6 +248,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 # ---- Configuration ---------------------------------------------------------------------------
+# Uses Errors.
 
 
 class Setting(NamedTuple):
@@ -689,6 +691,7 @@ def data_folder(name: str) -> Path:
 
 
 # ---- Registry --------------------------------------------------------------------------------
+# Uses nothing above.
 
 
 def _call_site() -> str:
@@ -1015,6 +1018,7 @@ _NAMING_CONVENTION: dict[str, Any] = {
 
 
 # ---- Request ---------------------------------------------------------------------------------
+# Uses Errors, Configuration.
 
 READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _COOKIE_HEADER_LIMIT = 16_384  # bytes
@@ -1521,6 +1525,7 @@ def _finite(text: str) -> float:
 
 
 # ---- Answers ---------------------------------------------------------------------------------
+# Uses Errors, Configuration, Registry, Request.
 
 _WHOLE = (list, tuple)  # a body that is there at once, not made as it is sent
 _URL_SAFE = "/?#[]@!$&'()*+,;=:%~"  # reserved characters of RFC 3986, and what is encoded already
@@ -1847,6 +1852,7 @@ def _chosen_headers(configured: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 # ---- Signing ---------------------------------------------------------------------------------
+# Uses Errors, Request.
 
 _SIGNATURE_LENGTH = 44  # the 32 bytes of SHA-256 in base64url, and the dot before them
 _SIGNED = re.compile(r"[\w-]+\.[\w-]{43}", re.ASCII)
@@ -1973,6 +1979,7 @@ def _encode(data: bytes) -> str:
 
 
 # ---- Session ---------------------------------------------------------------------------------
+# Uses Errors, Configuration, Request, Answers, Signing.
 
 _COOKIE_LIMIT = 4_000  # bytes of name and value; browsers drop a cookie of more than 4,096
 _REFRESH = 10  # a session's last-seen time is renewed after this fraction of max_age
@@ -2230,6 +2237,7 @@ def _too_large(state: dict[str, Any]) -> str:
 
 
 # ---- Router ----------------------------------------------------------------------------------
+# Uses Registry.
 
 _PARAMETER = re.compile(r"\{([A-Za-z_]\w*)(?::(\w+))?\}")
 _INT_DIGITS = 18  # more do not fit into a BIGINT
@@ -2357,6 +2365,7 @@ def _find(
 
 
 # ---- Database --------------------------------------------------------------------------------
+# Uses Errors, Configuration.
 
 _READS = "noventa_reads"  # execution option of a connection that only reads
 _OWN = "noventa_own"  # and of a statement that the application did not ask for
@@ -3455,6 +3464,7 @@ def _tuple(value: Any) -> tuple[str, ...]:
 
 
 # ---- Handlers --------------------------------------------------------------------------------
+# Uses Errors, Configuration, Registry, Request, Answers, Session, Database.
 
 
 @dataclass(slots=True)
@@ -3626,6 +3636,7 @@ def _calling_line() -> str:
 
 
 # ---- Static ----------------------------------------------------------------------------------
+# Uses Errors, Configuration, Registry, Request, Answers, Handlers.
 
 
 class StaticFiles:
@@ -3756,6 +3767,7 @@ def _open_below(folder: str, segments: Sequence[str], links: int = 0) -> int:
 
 
 # ---- Components ------------------------------------------------------------------------------
+# Uses Errors, Configuration, Registry, Request, Answers, Signing, Handlers, Static.
 
 _FUNCTIONS = {
     "action", "action_ticket", "component", "flashes", "fragment", "static", "url", "workbench"
@@ -4341,6 +4353,7 @@ def _optional_templates(tree: jinja2.nodes.Template) -> set[str]:
 
 
 # ---- Checks ----------------------------------------------------------------------------------
+# Uses Errors, Configuration, Registry, Request, Router, Static, Components.
 
 
 def compile_registry(registry: Registry, config: Config) -> tuple[Router, Components]:
@@ -4720,6 +4733,7 @@ def _use_faults(components: Components, template: str) -> Iterator[Fault]:
 
 
 # ---- App -------------------------------------------------------------------------------------
+# Uses all above but Router, Static.
 
 _MESSAGES = {
     400: "The request could not be understood.",
