@@ -125,6 +125,16 @@ __all__ = [
     "redirect",
     "reply",
 ]
+FOR_THE_COMMAND_LINE = {  # what it takes beside these, and nobody else: it may change at any time
+    "Answer", "Components", "EXTRAS", "Fault", "Rejection", "RequestContext", "Router",
+    "SETTINGS", "STARTER_KEY", "TEMPLATE_SUFFIXES", "actions_of", "compile_registry",
+    "current_revisions", "data_folder", "described", "did_you_mean", "inserted", "is_loopback",
+    "is_query", "is_unbounded", "lacks_file", "link_faults", "make_engine", "members_of",
+    "name_of", "one_line", "place_of", "reading", "refuse_strangers", "registry_faults",
+    "revision_files", "revision_heads", "revision_mismatch", "route_faults", "seed_name",
+    "shown_traceback", "shown_url", "strict_policy", "template_faults", "version_table",
+    "with_length", "wrong_types",
+}  # fmt: skip
 __version__ = "0.2.0"
 
 log = logging.getLogger("noventa")
