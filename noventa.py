@@ -1588,8 +1588,12 @@ def reply(
     ranges and conditional answers) or an iterable of texts or bytes, sent as it is made.
 
     `content_type` is the media type, by default that of the content; `filename` makes it a
-    download. Raises HTTPNotFound where the file is not there.
+    download. Raises HTTPNotFound where the file is not there, NoventaError for what is no answer.
     """
+    if not isinstance(status, int) or not 200 <= status <= 599:
+        raise NoventaError(
+            f"reply() got the status {_shown(status)}; expected a number from 200 to 599."
+        )
     kind, response = "application/octet-stream", webob.Response(status=status)
     if isinstance(content, Path):
         name = filename or content.name
@@ -1601,8 +1605,13 @@ def reply(
         response.body = content
     elif isinstance(content, dict | list):
         kind, response.body = "application/json", encode_json(content, reply)
-    else:
+    elif isinstance(content, Iterable):
         response.app_iter = _as_bytes(content)
+    else:
+        raise NoventaError(
+            f"reply() got {_shown(content)}; expected a dict or list, a text, bytes, a Path, or an"
+            " iterable of texts or bytes."
+        )
     kind = content_type or kind
     is_bare = kind.startswith("text/") and "charset" not in kind
     response.headers["Content-Type"] = f"{kind}; charset=UTF-8" if is_bare else kind
@@ -1623,6 +1632,9 @@ def _sound_name(filename: str) -> str | tuple[str, str, str]:
 def _as_bytes(chunks: Iterable[str | bytes]) -> Iterator[bytes]:
     try:
         for chunk in chunks:
+            if not isinstance(chunk, str | bytes | bytearray | memoryview):
+                problem = f"A reply's stream gave {_shown(chunk)}"
+                raise NoventaError(f"{problem}; expected texts or bytes.")
             yield chunk.encode() if isinstance(chunk, str) else chunk
     finally:
         if hasattr(chunks, "close"):
@@ -1850,6 +1862,8 @@ def _check_headers(answer: Answer) -> None:
     for name, value in answer.headerlist:
         if not _HEADER_NAME.fullmatch(name):
             raise NoventaError(f"The header {name!r} has a name that HTTP does not allow.")
+        if not isinstance(value, str):
+            raise NoventaError(f"The header {name!r} is {_shown(value)}; expected a text.")
         if not _HEADER_VALUE.fullmatch(value):  # most likely the visitor's own
             raise Rejection(400, f"value-of-{name}")
 

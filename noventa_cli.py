@@ -968,8 +968,10 @@ class _LogFormatter(logging.Formatter):
 
 def _own_lines(error: BaseException, root: Path) -> list[str]:
     """An exception, the project's line that raised it, the same of those it came from, and who
-    called the first; empty where no line is the project's."""
-    lines, callers, others, has_own = list[str](), list[str](), 0, False
+    called the first; empty where no line is the project's and it is no error of ours, which says
+    itself where it comes from."""
+    lines, callers, others = list[str](), list[str](), 0
+    tells = isinstance(error, NoventaError)
     for number, link in enumerate(_chain(error)):
         steps = _frames(link, root)
         own = [step for step in steps if step.own]
@@ -977,14 +979,14 @@ def _own_lines(error: BaseException, root: Path) -> list[str]:
         text = "".join(traceback.format_exception_only(link)).rstrip()
         lines += ("from " * (number > 0) + text).split("\n")
         if own:
-            last, has_own = own.pop(), True
+            last, tells = own.pop(), True
             shown = traceback.StackSummary.from_list([last.summary]).format()[0]
             lines += [last.where, *shown.rstrip().split("\n")[1:]]
             if number == 0:
                 places = [step.where for step in own[::-1] if step.where != last.where]
                 callers = [*dict.fromkeys(places)]
     called = f"called by {', '.join(callers[:3])}; " if callers else ""
-    return [*lines, f"{called}{others + len(callers[3:])} more, --verbose"] if has_own else []
+    return [*lines, f"{called}{others + len(callers[3:])} more, --verbose"] if tells else []
 
 
 _SENT: ContextVar[list[str] | None] = ContextVar("noventa_sent", default=None)

@@ -11,7 +11,7 @@ import webob
 from support import make_app
 from visitors import ask
 
-from noventa import Endpoint, reply
+from noventa import Endpoint, NoventaError, reply
 
 
 class Colour(enum.Enum):
@@ -101,6 +101,25 @@ def test_a_file_may_be_a_download_of_another_name(tmp_path):
 def test_a_file_that_is_not_there_is_a_404(tmp_path):
     assert answer_of(tmp_path, lambda: reply(tmp_path / "no")).status == 404
     assert answer_of(tmp_path, lambda: reply(tmp_path)).status == 404
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: reply("", status=42), "reply() got the status 42; expected a number from 200 to"),
+        (lambda: reply("", status=None), "reply() got the status None; expected a number"),
+        (lambda: reply(None), "reply() got None; expected a dict or list, a text, bytes, a Path"),
+        (lambda: reply("", headers={"X-Left": 5}), "The header 'X-Left' is 5; expected a text."),
+    ],
+)
+def test_what_is_no_answer_is_an_error_that_says_so(tmp_path, make, problem, caplog):
+    assert answer_of(tmp_path, make).status == 500
+    assert problem in caplog.text
+
+
+def test_a_stream_of_something_else_says_so(tmp_path):
+    with pytest.raises(NoventaError, match="A reply's stream gave 5; expected texts or bytes"):
+        answer_of(tmp_path, lambda: reply(iter([b"a", 5])))
 
 
 def test_a_stream_is_sent_as_it_is_made_and_ended(tmp_path):

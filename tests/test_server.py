@@ -34,6 +34,7 @@ from processes import (
 )
 
 import noventa_cli
+from noventa import read_result
 from noventa_cli import main
 
 pytestmark = pytest.mark.slow
@@ -541,6 +542,15 @@ def test_an_error_without_a_line_of_the_project_is_shown_whole(tmp_path):
     formatter = noventa_cli._LogFormatter(io.StringIO(), tmp_path)
     shown = formatter.formatException((kind, error.with_traceback(in_library), in_library))
     assert shown.startswith("  Traceback (most recent call last):\n")
+
+
+def test_an_error_of_ours_says_itself_where_it_comes_from(tmp_path):
+    kind, error, lines = caught(lambda: read_result(5, caught))
+    of_ours = lines.tb_next.tb_next
+    formatter = noventa_cli._LogFormatter(io.StringIO(), tmp_path)
+    shown = formatter.formatException((kind, error.with_traceback(of_ours), of_ours))
+    said, more = map(str.strip, shown.split("\n"))
+    assert (said, more) == (f"noventa.NoventaError: {error}", "1 more, --verbose")
 
 
 def test_the_log_on_a_terminal_has_colours_and_fits_its_width(tmp_path):
