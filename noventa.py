@@ -3733,7 +3733,7 @@ class StaticFiles:
 
 def files_beside(root: str | Path, name: str) -> list[str]:
     """The files of a folder beside one that is missing, or one level below, as it is named."""
-    folder = Path(root, name.strip("/")).parent
+    folder = Path(os.path.normpath(Path(root, name.strip("/")))).parent
     folder = folder if folder.is_dir() else folder.parent
     found = [*folder.glob("*.*"), *folder.glob("*/*.*")]
     return [path.relative_to(root).as_posix() for path in found if path.is_relative_to(root)]
@@ -4001,6 +4001,9 @@ class Components:
             line, problem = getattr(error, "lineno", 1), getattr(error, "message", str(error))
             problem = str(problem).rstrip(".")
             self.faults.append(Fault(f"{name}:{line}", problem, "mend the template"))
+        except (SyntaxError, RecursionError):  # of Python's, that Jinja's code has no room in
+            problem, remedy = "it is nested too deeply", "take parts of it into other templates"
+            self.faults.append(Fault(name, problem, remedy))
         else:
             self.uses[name] = uses
             if not self.debug:  # there it is compiled again when its file has changed

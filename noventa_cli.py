@@ -16,6 +16,7 @@ import argparse
 import ast
 import builtins
 import code
+import configparser
 import copy
 import datetime
 import difflib
@@ -78,6 +79,7 @@ from alembic.operations import Operations, ops, toimpl
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError, DispatchPriority
+from mako.exceptions import MakoException  # type: ignore[import-untyped]
 from markupsafe import Markup
 from sqlalchemy import event, exc, orm
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -536,7 +538,7 @@ def import_from_project(name: str, root: Path) -> ModuleType:
         return importlib.import_module(name)
     except NoventaError:
         raise
-    except Exception as error:  # whatever the user's code may raise
+    except (Exception, SystemExit) as error:  # whatever the user's code may raise
         place, text = _origin(error, root) or f"{name}.py", getattr(error, "msg", error)
         raise NoventaError(
             f"{name}.py cannot be imported: {place}: {type(error).__name__}: {text}"
@@ -1385,12 +1387,20 @@ def _alembic(
     options.raiseerr = True  # else it would print and leave the process
     file = options.config[0] if options.config else root / _FOLDER / "alembic.ini"
     config = AlembicConfig(file, stdout=sys.stdout, cmd_opts=options, attributes=attributes)
-    if versions is not None:
-        config.set_main_option("version_locations", str(versions))
     try:
+        if versions is not None:
+            config.set_main_option("version_locations", str(versions))
         line.run_cmd(config, options)
     except CommandError as error:
         raise NoventaError(_alembic_message(error, root / _FOLDER / "versions")) from error
+    except (configparser.Error, MakoException) as error:
+        raise NoventaError(f"{' '.join(str(error).split())}; mend the file.") from error
+    except Exception as error:
+        innermost = _frames(error, root)[-1]
+        if not innermost.own and not isinstance(error, SyntaxError):
+            raise
+        place = _origin(error, root)
+        raise NoventaError(f"{place}: {_exception_line(error)}; mend the file.") from error
     return 0
 
 
@@ -4224,11 +4234,11 @@ def _check_registry(report: Report, root: Path, config: Config, *, sound: bool) 
     except NoventaError as error:
         report.add("registry", "registry.py", str(error).splitlines())
         return
+    if wrong := wrong_types(registry):  # nothing else can be judged by them
+        report.add("registry", "registry.py", wrong)
+        return
     kinds = {"route": registry.routes, "component": registry.components, "seed": registry.seeds}
     listed = ", ".join(_counted(len(entries), noun) for noun, entries in kinds.items())
-    if wrong := wrong_types(registry):  # nothing else can be judged by them
-        report.add("registry", listed, wrong)
-        return
     components = Components(registry, config)
     found, of_routes = registry_faults(registry), [*route_faults(registry.routes)]
     report.add("registry", listed, [*found, *of_routes])

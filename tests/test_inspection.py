@@ -349,6 +349,12 @@ def test_check_lists_the_faults_of_all_parts_together(migrated, capsys):
         ({"registry.py": "1 / 0"}, "cannot be imported: registry.py:1: ZeroDivisionError"),
         ({"registry.py": ""}, "registry.py defines no `registry`"),
         ({"config.yaml": 'database: "sqlite://"'}, "database is SQLite in memory"),
+        (
+            {"registry.py": "from noventa import *\nregistry = Registry(routes=None)"},
+            "routes is None",
+        ),
+        ({"pages/index.html": "{% if 1 %}" * 101 + "{% endif %}" * 101}, "is nested too deeply"),
+        ({"pages/index.html": f"{{{{ {'(' * 3000}1{')' * 3000} }}}}"}, "is nested too deeply"),
     ],
 )
 def test_check_names_one_fault_too(files, message, tmp_path, capsys):

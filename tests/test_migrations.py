@@ -1082,6 +1082,23 @@ def test_what_is_in_migrations_is_never_overwritten(site):
 
 
 @only_sqlite
+@pytest.mark.parametrize(
+    ("file", "text", "problem"),
+    [
+        ("env.py", "1 / 0\n", "migrations/env.py:1: ZeroDivisionError: division by zero; mend"),
+        ("alembic.ini", "garbage\n", "File contains no section headers."),
+        ("script.py.mako", "${nope", "script.py.mako' at line: 1 char: 1; mend the file."),
+    ],
+)
+def test_a_broken_file_in_migrations_is_one_message(site, capsys, file, text, problem):
+    site.models(ITEM)
+    site.migrate("current")
+    site.write(f"migrations/{file}", text)
+    assert site.migrate("revision", "--autogenerate", "-m", "x") == 1
+    assert problem in capsys.readouterr().err
+
+
+@only_sqlite
 def test_more_keywords_of_env_go_to_configure_and_filters_run_beside_ours(site):
     site.models(ITEM + ITEM.replace("Item", "Other").replace("items", "others"))
     site.migrate("current")

@@ -53,6 +53,7 @@ def test_a_project_is_its_folder_its_settings_and_its_registry(tmp_path):
         ),
         ({"registry.py": "\0"}, r"registry\.py cannot be imported: registry\.py(:1)?: "),
         ({"registry.py": "import json\njson.loads('')"}, r"imported: registry\.py:2: JSONDecode"),
+        ({"registry.py": "import sys\nsys.exit()"}, r"imported: registry\.py:2: SystemExit"),
     ],
 )
 def test_a_fault_is_named_with_its_place_and_remedy(files, message, tmp_path):
