@@ -2765,6 +2765,11 @@ class SQLiteTransactions(Transactions):
     def watch(self, engine: sa.Engine) -> None:
         super().watch(engine)
         event.listen(engine, "connect", _prepare_sqlite)
+        if (file := engine.url.database or ":memory:") != ":memory:" and not file.startswith(
+            "file:"
+        ):
+            event.listen(engine, "connect", functools.partial(_note_file, file))
+            event.listen(engine, "checkout", functools.partial(_leave_lost_file, file))
         engine.dialect.do_rollback = _rollback_sqlite  # type: ignore[method-assign,assignment]
 
     def begin(self, connection: sa.Connection, *, reads: bool) -> bool:
@@ -2801,6 +2806,24 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
         # Busy: another connection is switching it now, for everybody. Read-only: it cannot be.
         if error.sqlite_errorcode & 0xFF not in (5, 8):
             raise
+
+
+def _note_file(file: str, _: object, record: Any) -> None:
+    record.info["file"] = _identity(file)
+
+
+def _leave_lost_file(file: str, _: object, record: Any, __: object) -> None:
+    """A file that was deleted or replaced lives on for who has it open: what he writes is lost."""
+    if record.info["file"] != _identity(file):
+        raise sa.exc.InvalidatePoolError  # and none in the pool is used again
+
+
+def _identity(file: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(file)  # noqa: PTH116 - at each checkout, and a Path takes as long again
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _rollback_sqlite(connection: Any) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 import weakref
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from counters import Counter
 from sqlalchemy import event, orm
 
+import noventa
 from noventa import Config, Database
 
 
@@ -319,3 +321,24 @@ def test_a_connection_of_a_transaction_that_ended_is_closed(make):
 
     read(database, ask)
     assert read(database)[0] == 11
+
+
+def count(database, number):
+    with database.session() as db:
+        db.get(Counter, 1).value += number
+        db.commit()
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("reads_first", [True, False])
+def test_a_file_that_was_replaced_is_seen_by_who_writes_or_has_waited(make, reads_first):
+    database = make()
+    count(database, 5)
+    read(database)
+    Path(database.engine.url.database).unlink()
+    new = make()  # its counter is at 10
+    if reads_first:
+        time.sleep(noventa._FRESH * 1.5)
+        assert read(database)[0] == 10
+    count(database, 1)
+    assert read(database)[0] == read(new)[0] == 11

@@ -545,7 +545,7 @@ def test_a_missing_template_is_answered_with_the_nearest(tmp_path):
 
 def test_no_file_outside_the_project_is_proposed_for_a_template(tmp_path):
     (tmp_path / "beside.html").write_text("")
-    (fault,) = faults_of(tmp_path / "project", {}, routes=[Page("/", "../besid.html")])
+    (fault,) = faults_of(tmp_path / "a", {"a.html": ""}, routes=[Page("/", "../besid.html")])
     assert "beside.html" not in fault
 
 
