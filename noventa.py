@@ -1616,17 +1616,18 @@ def reply(
     is_bare = kind.startswith("text/") and "charset" not in kind
     response.headers["Content-Type"] = f"{kind}; charset=UTF-8" if is_bare else kind
     if filename is not None:
-        disposition = email.message.Message()
-        disposition.add_header("Content-Disposition", "attachment", filename=_sound_name(filename))
-        response.headers["Content-Disposition"] = disposition["Content-Disposition"]
+        response.headers["Content-Disposition"] = _as_download(filename)
     response.headers.update([*(headers or {}).items()])
     return response
 
 
-def _sound_name(filename: str) -> str | tuple[str, str, str]:
-    """A file's name as `email` writes it into a header: what is not ASCII by RFC 8187."""
+def _as_download(filename: str) -> str:
+    """The Content-Disposition of a file: a name that is not ASCII by RFC 8187."""
     name = _CONTROLS.sub("", filename.replace("\\", "/").rpartition("/")[2])
-    return name if name.isascii() else ("utf-8", "", name)
+    shown = name if name.isascii() else ("utf-8", "", name)
+    message = email.message.Message()
+    message.add_header("Content-Disposition", "attachment", filename=shown)
+    return str(message["Content-Disposition"])
 
 
 def _as_bytes(chunks: Iterable[str | bytes]) -> Iterator[bytes]:
