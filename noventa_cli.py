@@ -4270,12 +4270,15 @@ def _check_models(report: Report, project: Project) -> None:
     report.advice += length_advice(project)
     revisions = _counted(len(revision_files(project.root / _FOLDER / "versions")), "revision")
     anew = "; made anew they equal the models"
+    before = len(report.faults)
     report.add("migrations", revisions, revision_faults(project), anew)
-    _check_database(report, config)
+    make_all = len(report.faults) == before
+    _check_database(report, config, registry.tables if make_all else ())
 
 
-def _check_database(report: Report, config: Config) -> None:
-    """Whether the database answers, and is at the head of the revisions."""
+def _check_database(report: Report, config: Config, tables: Iterable[sa.Table]) -> None:
+    """Whether the database answers, is at the head of the revisions, and has the tables that they
+    make."""
     engine = make_engine(config, poolclass=sa.NullPool)
     url, faults = shown_url(config.database_url), list[Fault]()
     where, current = f"database {url}", set[str]()
@@ -4288,8 +4291,17 @@ def _check_database(report: Report, config: Config) -> None:
         if mismatch := revision_mismatch(config, engine):
             problem, _, remedy = mismatch.removesuffix(".").partition("; ")
             faults.append(Fault(where, problem, remedy))
+        elif current and (absent := _absent_tables(engine, tables)):
+            problem = f"it is at {_listed(current)}, but lacks {_listed(absent)}"
+            faults.append(Fault(where, problem, "restore a backup, or begin with an empty one"))
     at = f"at {_listed(current)}, " if current else ""
     report.add("database", f"{at}{url}", faults)
+
+
+def _absent_tables(engine: sa.Engine, tables: Iterable[sa.Table]) -> list[str]:
+    with reading(engine) as connection:
+        found = sa.inspect(connection)
+        return [str(one) for one in tables if not found.has_table(one.name, one.schema)]
 
 
 def _deploy_faults(config: Config) -> Iterator[str]:
@@ -4975,8 +4987,11 @@ class Workbench:
         if name == "guide" and rest in ("", *chapters()):
             return self._page(context, "guide.html", chapters=chapters(), chapter=rest)
         if name == "requests" and not rest:
-            return self._page(context, "requests.html", records=records[::-1])
+            return self._page(context, "requests.html", records=records[::-1], gone="")
         numbers = [str(one.number) for one in records]
+        if name == "requests" and rest.isdecimal() and rest not in numbers:
+            page = {"records": records[::-1], "gone": rest}
+            return self._page(context, "requests.html", 404, **page)
         if name != "requests" or rest not in numbers:
             raise webob.exc.HTTPNotFound
         here = numbers.index(rest)

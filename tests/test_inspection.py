@@ -3,8 +3,10 @@
 import io
 import json
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from processes import KEY, PROJECT, noventa, terminal, write_project
@@ -264,6 +266,13 @@ def test_check_says_what_the_database_lacks(state, migrated, capsys):
         assert before == (file.read_bytes() if file.exists() else None)
 
 
+def test_check_says_which_tables_have_gone_from_the_database(migrated, capsys):
+    with closing(sqlite3.connect(migrated / "noventa.db")) as connection:
+        connection.execute("DROP TABLE users")
+    assert run(migrated, "check") == 1
+    assert re.search(r"it is at \w+, but lacks users; restore a backup", capsys.readouterr().err)
+
+
 def test_check_misses_the_secret_key_that_templates_need(migrated, capsys):
     settings = PROJECT["config.yaml"].partition("secret_keys")[0]
     write_project(migrated, {**USER, "config.yaml": settings})
@@ -502,6 +511,7 @@ def test_leaving_the_shell_by_exit_is_no_fault(tmp_path):
 
 SCRIPT = """\
 import sys
+from contextlib import closing
 from components.user.user_models import User as imported
 import beside
 

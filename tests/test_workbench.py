@@ -160,7 +160,10 @@ def test_only_this_machine_sees_the_workbench(tmp_path):
     assert ask(app, path="/_noventa/", HTTP_HOST="evil.example").status == 403
     assert ask(app, "POST", "/_noventa/").status == 405
     assert ask(app, path="/_noventa/nope").status == 404
-    assert ask(app, path="/_noventa/requests/99").status == 404
+    assert ask(app, path="/_noventa/requests/x").status == 404
+    gone = ask(app, path="/_noventa/requests/99")
+    assert gone.status == 404
+    assert "Request 99 is not kept It is older" in text_of(gone)
 
 
 def test_the_last_fifty_requests_are_kept(tmp_path):
@@ -280,6 +283,7 @@ def test_a_missing_table_is_answered_with_the_command_that_makes_it(tmp_path):
     app = failing(tmp_path, "return {'x': db.execute(sa.text('SELECT a FROM orders')).scalar()}")
     shown = text_of(ask(app))
     assert "No migration makes this yet" in shown
+    assert "else mend the name in the statement" in shown
     assert "python -m noventa migrate revision --autogenerate" in shown
     assert "SELECT a FROM orders" in shown
     versions = tmp_path / "migrations" / "versions"
