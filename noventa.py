@@ -3481,7 +3481,7 @@ def version_table(root: Path) -> sa.TableClause:
 
 def _parsed(path: Path) -> ast.Module:
     try:
-        return ast.parse(path.read_text("utf-8"))
+        return ast.parse(path.read_text("utf-8"), path.name)
     except (SyntaxError, UnicodeDecodeError) as error:
         raise NoventaError(f"{path} is not Python: {error}.") from None
 

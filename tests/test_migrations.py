@@ -1403,7 +1403,9 @@ def test_a_revision_that_is_no_python_is_one_message(site, capsys):
     path = site.write("migrations/versions/a1_.py", "revision = 'a1'\ndef upgrade(:\n")
     for words in ([], ["heads"]):
         assert site.migrate(*words) == 1
-        assert "a1_.py is not Python" in capsys.readouterr().err
+        err = capsys.readouterr().err
+        assert "a1_.py is not Python" in err
+        assert "(a1_.py, line 2)" in err
     path.write_text("revision = 'a1'\ndown_revision = None\nnowhere()\n")
     assert site.migrate() == 1
     assert "migrations/versions/a1_.py:3: NameError" in capsys.readouterr().err
