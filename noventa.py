@@ -1550,12 +1550,14 @@ _DEFAULT_HEADERS = {
 class Answer:
     """What is sent, by WebOb's names: made for one request, while a handler's may be shared."""
 
-    __slots__ = ("app_iter", "headerlist", "status")
+    __slots__ = ("app_iter", "headerlist", "status", "streams")
 
     def __init__(
-        self, status: str, headerlist: list[tuple[str, str]], app_iter: Iterable[bytes]
-    ) -> None:
+        self, status: str, headerlist: list[tuple[str, str]], app_iter: Iterable[bytes],
+        *, streams: bool = False,
+    ) -> None:  # fmt: skip
         self.status, self.headerlist, self.app_iter = status, headerlist, app_iter
+        self.streams = streams  # a handler's code runs while it is sent, or would for a 200
 
     @property
     def headers(self) -> ResponseHeaders:
@@ -1695,7 +1697,6 @@ class _OpenFile:
         self.file.close()
 
 
-_READY = (*_WHOLE, _OpenFile)  # bodies that run nobody's code while they are sent
 _BLOCK = 65_536  # bytes of a file that are read at once
 _COMPRESSED = {
     "gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"
@@ -1833,19 +1834,16 @@ def _kind_of(body: bytes) -> str:
 def as_answer(request: Request, response: webob.Response) -> Answer:
     """A copy of a response, which may be shared; WebOb makes a conditional one 304, 206 for a
     single range, or 416."""
+    streams = not isinstance(response.app_iter, (*_WHOLE, _OpenFile))
     if not response.conditional_response:
-        return Answer(response.status, [*response.headerlist], response.app_iter)
+        headers = [*response.headerlist]
+        return Answer(response.status, headers, response.app_iter, streams=streams)
     environ = dict(request.environ)
     if request.method != "GET" or not _SINGLE_RANGE.fullmatch(environ.get("HTTP_RANGE", "")):
         environ.pop("HTTP_RANGE", None)  # it has no meaning for HEAD (RFC 9110, 14.2)
     # Not itself: an exception of WebOb's would write an absolute Location into it.
     sent = webob.request.BaseRequest(environ).send(response.conditional_response_app)
-    body = sent.app_iter
-    if isinstance(response.app_iter, _READY) and not isinstance(body, _READY):
-        body = [*body]  # WebOb's own, short or empty
-        if isinstance(response.app_iter, _OpenFile):
-            response.app_iter.close()
-    return Answer(sent.status, [*sent.headerlist], body)
+    return Answer(sent.status, [*sent.headerlist], sent.app_iter, streams=streams)
 
 
 def _checked_location(value: str) -> str:
@@ -2518,7 +2516,9 @@ class ReadySession(orm.Session):
         return super()._connection_for_bind(engine, execution_options, **options)
 
 
-_REFERENCES = 3  # its owner's, a name, and the argument of `getrefcount`
+# Its owner's, a name, and the argument of `getrefcount`. From 3.14 on names may count for nothing:
+# there nothing is kept.
+_REFERENCES = 3 if sys.version_info < (3, 14) else 0
 _MEMBERS = {*vars(orm.Session()), "dispatch", "held", "holds", "info", "kept"}
 _SWITCHES = operator.itemgetter(
     "autobegin", "autoflush", "enable_baked_queries", "expire_on_commit", "join_transaction_mode",
@@ -5071,7 +5071,7 @@ class Responder:
             if session.shown and request.method != "HEAD":
                 del session.state["flashes"][: session.shown]
             self.sessions.save(session, request, answer)
-        elif not (context.mounted or isinstance(answer.app_iter, _READY)):
+        elif answer.streams and not context.mounted:
             if "public" in _words((answer.headers.get("Cache-Control") or "").lower()):
                 session.forbid()
             else:

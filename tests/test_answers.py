@@ -261,6 +261,20 @@ def test_a_streamed_body_that_may_read_the_session_late_is_private(tmp_path, giv
         assert answer.header("Vary") == (None if given and "public" in given else "Cookie")
 
 
+@pytest.mark.parametrize(("status", "asked"), [
+    (200, {}), (304, {"HTTP_IF_NONE_MATCH": '"1"'}), (416, {"HTTP_RANGE": "bytes=9-"}),
+])  # fmt: skip
+def test_what_a_condition_makes_of_a_streamed_body_is_as_private(tmp_path, status, asked):
+    def handler(request, session, db):
+        made = webob.Response(app_iter=(b"x" for _ in range(2)), content_type="a/b", etag="1")
+        made.content_length, made.conditional_response = 2, True
+        return made
+
+    answer = ask(make_app(tmp_path, routes=[endpoint(handler)]), **asked)
+    assert answer.status == status
+    assert (answer.header("Cache-Control"), answer.header("Vary")) == ("private", "Cookie")
+
+
 @pytest.mark.parametrize("early", [True, False])
 def test_a_streamed_body_that_says_public_cannot_read_the_session_late(tmp_path, caplog, early):
     def handler(request, session, db):
