@@ -418,10 +418,8 @@ class Config:
                 " special character of user and password percent-encoded, or a mapping."
             ) from None
         url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
-        file = url.database
-        if url.get_backend_name() != "sqlite" or not file or file.startswith((":memory:", "file:")):
-            return url
-        return url.set(database=str((self.root / file).resolve()))
+        file = sqlite_file(url)
+        return url.set(database=str((self.root / file).resolve())) if file else url
 
     @property
     def name(self) -> str:
@@ -517,6 +515,13 @@ def host_name(host: str) -> str:
     """`Example.com.:80` as it is compared: no port, last dot or brackets; empty for no host."""
     found = _HOST_AND_PORT.fullmatch(host.lower())
     return found[1].strip("[]").removesuffix(".") if found else ""
+
+
+def sqlite_file(url: sa.URL) -> str | None:
+    """The path of SQLite's file; None in memory, for a URI of its own, and for other databases."""
+    file = url.database or ""
+    elsewhere = url.get_backend_name() != "sqlite" or file.startswith((":memory:", "file:"))
+    return None if elsewhere else file or None
 
 
 def is_loopback(host: str) -> bool:
@@ -1834,15 +1839,13 @@ def _kind_of(body: bytes) -> str:
 def as_answer(request: Request, response: webob.Response) -> Answer:
     """A copy of a response, which may be shared; WebOb makes a conditional one 304, 206 for a
     single range, or 416."""
-    streams = not isinstance(response.app_iter, (*_WHOLE, _OpenFile))
-    if not response.conditional_response:
-        headers = [*response.headerlist]
-        return Answer(response.status, headers, response.app_iter, streams=streams)
-    environ = dict(request.environ)
-    if request.method != "GET" or not _SINGLE_RANGE.fullmatch(environ.get("HTTP_RANGE", "")):
-        environ.pop("HTTP_RANGE", None)  # it has no meaning for HEAD (RFC 9110, 14.2)
-    # Not itself: an exception of WebOb's would write an absolute Location into it.
-    sent = webob.request.BaseRequest(environ).send(response.conditional_response_app)
+    streams, sent = not isinstance(response.app_iter, (*_WHOLE, _OpenFile)), response
+    if response.conditional_response:
+        environ = dict(request.environ)
+        if request.method != "GET" or not _SINGLE_RANGE.fullmatch(environ.get("HTTP_RANGE", "")):
+            environ.pop("HTTP_RANGE", None)  # it has no meaning for HEAD (RFC 9110, 14.2)
+        # Not itself: an exception of WebOb's would write an absolute Location into it.
+        sent = webob.request.BaseRequest(environ).send(response.conditional_response_app)
     return Answer(sent.status, [*sent.headerlist], sent.app_iter, streams=streams)
 
 
@@ -2766,9 +2769,7 @@ class SQLiteTransactions(Transactions):
     def watch(self, engine: sa.Engine) -> None:
         super().watch(engine)
         event.listen(engine, "connect", _prepare_sqlite)
-        if (file := engine.url.database or ":memory:") != ":memory:" and not file.startswith(
-            "file:"
-        ):
+        if file := sqlite_file(engine.url):
             event.listen(engine, "connect", functools.partial(_note_file, file))
             event.listen(engine, "checkout", functools.partial(_leave_lost_file, file))
         engine.dialect.do_rollback = _rollback_sqlite  # type: ignore[method-assign,assignment]
@@ -3607,13 +3608,12 @@ def ask_guard(
     context.trail.append(name_of(guard))
     returned = guard(context.request, context.session, context.db, **(props or {}))
     context.trail.pop()
-    is_dict = isinstance(returned, Mapping)
-    if is_dict or isinstance(returned, webob.Response | None):
-        result = conclude(context, guard, returned)
+    is_answer = isinstance(returned, (Mapping, webob.Response, NoneType))
+    result = conclude(context, guard, returned) if is_answer else None
     if returned is None:
         return
-    if not isinstance(returned, webob.Response) and not (
-        is_dict and returned.keys() & {"_status", "_redirect"}
+    if result is None or (
+        result.response is None and returned.keys().isdisjoint({"_status", "_redirect"})
     ):
         raise NoventaError(
             f"{place_of(guard)}: a guard answered {_shown(returned)}; expected None, a dict"
