@@ -29,7 +29,6 @@ if __name__ == "__main__":  # `python -m noventa`: run once, not a second copy o
 
 import ast
 import base64
-import collections
 import contextlib
 import copy
 import dataclasses
@@ -46,11 +45,11 @@ import http
 import inspect
 import io
 import ipaddress
+import itertools
 import json
 import logging
 import math
 import mimetypes
-import operator
 import os
 import random
 import re
@@ -72,7 +71,7 @@ from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from types import ModuleType, NoneType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Self, TypeVar, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import jinja2
@@ -83,11 +82,7 @@ import sqlalchemy as sa
 import yaml
 from markupsafe import Markup, escape
 from sqlalchemy import event, orm
-from sqlalchemy.engine.cursor import (
-    BufferedRowCursorFetchStrategy,
-    FullyBufferedCursorFetchStrategy,
-)
-from sqlalchemy.util import ScopedRegistry, memoized_property
+from sqlalchemy.util import memoized_property
 
 with warnings.catch_warnings():  # WebOb imports `cgi`, deprecated from Python 3.11 on
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -292,8 +287,9 @@ SETTINGS = (
     ),
     Setting(
         "database.autocommit_reads", _FLAG, True,
-        "PostgreSQL: plain reads in one round trip; false behind PgBouncer's transaction mode",
+        "PostgreSQL: a GET reads statement by statement; false: in one transaction",
     ),
+    Setting("database.pooler", _FLAG, False, "PostgreSQL behind PgBouncer in transaction mode"),
     Setting("name", _TEXT, None, "of the site, on the plain error page; that of its folder"),
     Setting("app", _MAPPING, {}, "the application's own: `request.app.config.app[\"…\"]`"),
     Setting("debug", _FLAG, False, "error pages with source; the variable NOVENTA_DEBUG overrides"),
@@ -498,6 +494,8 @@ class Config:
         elif self["database.driver"] and self["database.url"] != _BY_NAME["database.url"].default:
             yield "database.url and database.driver are both given; remove one of them."
         try:
+            if self["database.pooler"] and self.database_url.get_backend_name() != "postgresql":
+                yield "database.pooler is true, but a pooler like PgBouncer is for PostgreSQL only."
             self.database_url.get_dialect().import_dbapi()
         except ConfigError as error:
             yield str(error)
@@ -2393,421 +2391,138 @@ def _find(
 # ---- Database --------------------------------------------------------------------------------
 # Uses Errors, Configuration.
 
-_READS = "noventa_reads"  # execution option of a connection that only reads
-_OWN = "noventa_own"  # and of a statement that the application did not ask for
+READS = "noventa_reads"  # execution option: SQLite takes no lock when the transaction begins
+INTERNAL_STATEMENT = "noventa_internal"  # execution option: the application did not send this
+_BEGIN = {True: "BEGIN", False: "BEGIN IMMEDIATE"}  # SQLite's transaction: only reads?
 _BUSY_TIMEOUT = 30  # seconds that SQLite waits for another writer
 _CONNECT_TIMEOUT = 10  # seconds; libpq has none of its own
-_TOLD = 20  # rows that the report of a forgotten commit lists
-_FIRST_WAIT, _LONGEST_WAIT = 0.005, 0.1  # seconds before what met a conflict is done again
-_FRESH = 0.2  # seconds after its last use in which a connection is taken to be alive
-_WRITE = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
-    r"(?:(?:insert|update|delete|replace|merge|create|alter|drop|truncate|call)\b"
-    r"|with\b.*\b(?:insert|(?<!for )(?<!key )update|delete|merge)\b)",
-    re.IGNORECASE | re.DOTALL,
-)
+_MAX_REPORTED = 20  # rows in the report of a forgotten commit
+_FIRST_WAIT, _LONGEST_WAIT = 0.005, 0.1  # seconds before a retry after a conflict
+_PING_AFTER = 0.2  # seconds without use, after which a connection is tested before its next use
+_KNOWN_TO_WRITE = 60  # seconds for which a GET that wrote begins as a writer
+_POSTGRESQL_DRIVERS = ("psycopg", "psycopg2", "pg8000")
+_MYSQL_DRIVERS = ("pymysql", "mysqldb")
 
 
 def make_engine(
-    config: Config, transactions: Transactions | None = None, **options: Any
-) -> sa.Engine:
+    config: Config, *, reads: bool = False,
+    begin: Callable[[sa.Connection], None] | None = None, **options: Any,
+) -> sa.Engine:  # fmt: skip
     """An engine for the project's database, which connects at its first use.
 
-    SQLite gets WAL, foreign keys, a busy timeout and `SQLiteTransactions`, unless others are
-    given. `options` go to `sqlalchemy.create_engine`.
+    With `reads`, each statement is its own transaction and the database refuses every write.
+    SQLite gets WAL, foreign keys, a busy timeout, and transactions that `begin` begins.
+    `options` go to `sqlalchemy.create_engine`.
     """
     url = config.database_url
-    backend = url.get_backend_name()
-    defaults: dict[str, Any] = {"hide_parameters": True, "connect_args": {}}
-    if config["database.isolation_level"]:
+    backend, driver = url.get_backend_name(), url.get_driver_name()
+    arguments: dict[str, Any] = {}
+    defaults: dict[str, Any] = {"hide_parameters": True, "connect_args": arguments}
+    if reads and backend != "sqlite":
+        defaults["isolation_level"] = "AUTOCOMMIT"
+    elif config["database.isolation_level"]:
         defaults["isolation_level"] = config["database.isolation_level"]
     if "poolclass" not in options:
         defaults |= _pool_options(config)
     if backend == "sqlite":
-        defaults["connect_args"] = {"timeout": _BUSY_TIMEOUT, "check_same_thread": False}
-    elif url.get_driver_name() in ("psycopg", "psycopg2", "pymysql", "mysqldb"):
-        defaults["connect_args"] = {"connect_timeout": _CONNECT_TIMEOUT}
-        if "mysql" in url.get_driver_name() and "charset" not in url.query:
+        arguments |= {"timeout": _BUSY_TIMEOUT, "check_same_thread": False}
+        arguments["factory"] = _SQLiteConnection
+    elif driver in ("psycopg", "psycopg2", *_MYSQL_DRIVERS):
+        if "connect_timeout" not in url.query:
+            arguments["connect_timeout"] = _CONNECT_TIMEOUT
+        if driver in _MYSQL_DRIVERS and "charset" not in url.query:
             url = url.update_query_dict({"charset": "utf8mb4"})
-        if url.get_driver_name() == "pymysql" and url.password:  # it would encode it as latin-1
-            defaults["connect_args"]["password"] = url.password.encode()
-    if "connect_timeout" in url.query:
-        defaults["connect_args"].pop("connect_timeout", None)
+        if driver == "pymysql" and url.password:  # it would encode it as latin-1
+            arguments["password"] = url.password.encode()
+    if config["database.pooler"] and driver == "psycopg":
+        arguments["prepare_threshold"] = None  # prepared statements of all clients would collide
     engine = sa.create_engine(url, **(defaults | options))
-    engine._connection_cls = _Connection
     _check_isolation_level(config, engine.dialect)
     if backend == "sqlite":
-        transactions = transactions or SQLiteTransactions()
+        _set_up_sqlite(config, engine, begin or _begin_sqlite, reads=reads)
     else:
+        if reads:
+            event.listen(engine, "connect", _make_read_only)
         event.listen(engine, "checkin", _note_use)
         event.listen(engine, "checkout", functools.partial(_ping_if_idle, engine.dialect))
-    if transactions is not None:
-        transactions.watch(engine)
     return engine
 
 
-class ReadySession(orm.Session):
-    """A session of our own. That of a request which reads `holds` its connection: where it did
-    nothing but plain reads, beyond its last transaction, for the next request."""
-
-    holds: sa.Engine | None = None  # whose connection
-    held: sa.Connection | None = None
-    kept = 0.0  # since when it is ready, by the monotonic clock
-
-    def let_go(self) -> None:
-        """Gives the connection back to the pool."""
-        connection, self.held = self.held, None
-        if connection is not None:
-            if self.kept and not connection.closed:
-                connection.info["kept"] = self.kept
-            connection.close()
-
-    @property
-    def has_options(self) -> bool:
-        """Whether somebody has set an execution option of the connection."""
-        held = self.held
-        return held is not None and held._execution_options is not held.engine._execution_options
-
-    def is_as_new(self, pool: sa.Pool) -> bool:
-        """Whether it can serve another request: nothing is under way, nobody set it up in a way of
-        his own, nobody else has hold of it or its connection, and that is of `pool`."""
-        connection = self.held
-        fairy: Any = connection and connection._dbapi_connection
-        if connection is None or fairy is None or not fairy.is_valid or fairy.is_detached:
-            return False
-        return (
-            fairy._pool is pool
-            and self.bind is self.holds
-            and not self.binds
-            and "_has_events" not in vars(connection)  # nobody listens to it alone
-            and not connection.in_transaction()
-            and _is_idle(fairy.dbapi_connection)
-            and _SWITCHES(vars(self)) == _AS_NEW
-            and vars(self).keys() <= _MEMBERS
-            and not any(_OWN_LISTENERS(self.dispatch))
-            and sys.getrefcount(connection) <= _REFERENCES
-            and sys.getrefcount(fairy) <= _REFERENCES
-            and sys.getrefcount(self) <= _REFERENCES + 1  # of the two callers one owns it
-            and weakref.getweakrefcount(connection) <= 1  # that of its TransactionState
-            and weakref.getweakrefcount(self) <= 1  # SQLAlchemy's; caches of a session are others
-        )
-
-    def flush(self, objects: Sequence[Any] | None = None) -> None:
-        if not self._is_clean():
-            self._begin_on_held()
-        super().flush(objects)
-
-    def _bulk_save_mappings(self, *arguments: Any, **options: Any) -> None:
-        self._begin_on_held()
-        super()._bulk_save_mappings(*arguments, **options)
-
-    def _begin_on_held(self) -> None:
-        """What writes asks the transaction for a connection, and not the session."""
-        if self.held is not None and not self.held.in_transaction():
-            self.connection()
-
-    def _connection_for_bind(
-        self, engine: Any, execution_options: Any = None, **options: Any
-    ) -> sa.Connection:
-        root = self.get_transaction()
-        if self.holds is not None and not (root and engine in root._connections):
-            is_idle = self.held is not None and not self.held.in_transaction()
-            if is_idle and (execution_options or engine is not self.holds):
-                self.let_go()  # what was asked for is a connection of its own
-            if engine is self.holds:
-                self.held = engine = self.held or self.holds.connect()
-        return super()._connection_for_bind(engine, execution_options, **options)
+def _set_up_sqlite(
+    config: Config, engine: sa.Engine, begin: Callable[[sa.Connection], None], *, reads: bool
+) -> None:
+    event.listen(engine, "connect", functools.partial(_prepare_sqlite, reads))
+    if not reads:
+        event.listen(engine, "begin", begin)
+    if (file := sqlite_file(engine.url)) and config["debug"]:
+        event.listen(engine, "connect", functools.partial(_note_file, file))
+        event.listen(engine, "checkout", functools.partial(_leave_lost_file, file))
 
 
-# Its owner's, a name, and the argument of `getrefcount`. From 3.14 on names may count for nothing:
-# there nothing is kept.
-_REFERENCES = 3 if sys.version_info < (3, 14) else 0
-_MEMBERS = {*vars(orm.Session()), "dispatch", "held", "holds", "info", "kept"}
-_SWITCHES = operator.itemgetter(
-    "autobegin", "autoflush", "enable_baked_queries", "expire_on_commit", "join_transaction_mode",
-    "twophase", "_close_state", "_query_cls",
-)  # fmt: skip
-_AS_NEW = _SWITCHES(vars(orm.Session()))
-_OWN_LISTENERS = operator.attrgetter(
-    *(f"{name}.listeners" for name in orm.Session.dispatch._event_names)
-)
+class _SQLiteCursor(sqlite3.Cursor):
+    """A cursor that reads its result at once, unless SQLAlchemy was asked for a stream.
 
-
-class ReadyPool(sa.QueuePool):
-    """A pool that keeps the session and the connection of a plain read ready for the next: to make
-    them costs as much as the query by key between them.
-
-    Ready connections are `checkedin()`, and whoever finds no other gets one of them. None is
-    kept longer than `_FRESH` or `pool_recycle`, nor where somebody else listens to the pool.
+    An open cursor would keep its snapshot, and the next writer on the connection would find the
+    database locked.
     """
 
-    listeners = -1  # how many are ours
-    _sqla_logger_namespace = "sqlalchemy.pool.ReadyPool"  # else its entries were in ours
+    closed = is_stream = False
+    _rows: Iterator[Any] | None = None  # None while the driver reads them one by one
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.ready: collections.deque[ReadySession] = collections.deque()
+    def execute(self, *sent: Any) -> Self:
+        super().execute(*sent)
+        self._rows = None if self.is_stream else iter(super().fetchall())
+        return self
 
-    def take(self) -> ReadySession | None:
-        """A session that is ready, if there is one."""
-        with contextlib.suppress(IndexError):
-            while True:
-                session = self.ready.pop()
-                record = cast(Any, session.held)._dbapi_connection._connection_record
-                old = self._recycle > -1 and time.time() - record.starttime > self._recycle
-                idle = time.monotonic() - session.kept > _FRESH
-                if not (old or idle or self._invalidate_time > record.starttime):
-                    session.kept = 0.0
-                    return session
-                session.let_go()  # and its connection goes the usual way, with a ping
-        return None
+    def __next__(self) -> Any:
+        return super().__next__() if self._rows is None else next(self._rows)
 
-    def keep(self, session: ReadySession) -> None:
-        """Takes in a session that is clean, for the next request; else its connection only."""
-        if self.count_listeners() != self.listeners or not session.is_as_new(self):
-            session.let_go()
-            return
-        session.info.clear()
-        session.kept = time.monotonic()
-        self.ready.append(session)
-        if self.overflow() >= self._max_overflow > -1:  # somebody may wait for it
-            self._give_up_one()
+    def fetchone(self) -> Any:
+        return next(self, None)
 
-    def checkedout(self) -> int:
-        """How many connections are in use."""
-        return super().checkedout() - len(self.ready)
+    def fetchmany(self, size: int | None = None) -> list[Any]:
+        return list(itertools.islice(self, size or self.arraysize))
 
-    def checkedin(self) -> int:
-        """How many connections wait for their next use."""
-        return super().checkedin() + len(self.ready)
+    def fetchall(self) -> list[Any]:
+        return super().fetchall() if self._rows is None else list(self._rows)
 
-    def count_listeners(self) -> int:
-        """How many functions want to know who comes and goes."""
-        heard = self.dispatch.checkout, self.dispatch.checkin, self.dispatch.reset
-        return sum(map(len, heard))
-
-    def recreate(self) -> ReadyPool:
-        """An empty pool like this one."""
-        pool = cast(ReadyPool, super().recreate())
-        pool.listeners = self.listeners
-        return pool
-
-    def dispose(self) -> None:
-        """Closes all that nobody uses."""
-        while self.ready:
-            self._give_up_one()
-        super().dispose()
-
-    def _do_get(self) -> Any:
-        if self.ready and not super().checkedin():
-            self._give_up_one()
-        return super()._do_get()
-
-    def _give_up_one(self) -> None:
-        with contextlib.suppress(IndexError):
-            self.ready.popleft().let_go()
+    def close(self) -> None:
+        self.closed = True
+        super().close()
 
 
-class _Connection(sa.Connection):
-    """One that knows the transaction of the session which it is used by."""
-
-    state: TransactionState | None = None
-
-
-def shown_url(url: sa.URL) -> str:
-    """The URL for people to read: no password, and no query, which may hold one too."""
-    return url.set(query={}).render_as_string(hide_password=True)
+class _SQLiteConnection(sqlite3.Connection):
+    def cursor(self, factory: Any = _SQLiteCursor) -> Any:
+        return super().cursor(factory)
 
 
-class TransactionState:
-    """One transaction of a session: whether it only reads, what it has written so far, and the
-    cursors of results that are read row by row and not read to their end."""
-
-    __slots__ = (
-        "connection", "dialect", "is_plain", "reads", "savepoints", "streams", "writes"
-    )  # fmt: skip
-
-    def __init__(self, connection: sa.Connection, *, reads: bool) -> None:
-        self.connection = weakref.ref(connection)  # one that is forgotten goes back to the pool
-        self.reads, self.dialect = reads, connection.dialect
-        self.is_plain = reads  # nothing but rows was asked for, and given
-        self.writes: list[str] = []
-        self.streams: list[Any] = []
-        self.savepoints: dict[str, int] = {}  # how many writes came before each
-        if isinstance(connection, _Connection):
-            connection.state = self
-
-    @staticmethod
-    def on(connection: sa.Connection) -> TransactionState | None:
-        """That of the session which uses `connection`; None where no session does."""
-        return connection.state if isinstance(connection, _Connection) else None
-
-    def note(self, statement: str) -> None:
-        """Keeps a statement that writes; forgets those that a savepoint takes back."""
-        self.is_plain = False
-        if _WRITE.match(statement):
-            if len(self.writes) < _TOLD:
-                self.writes.append(" ".join(statement.split())[:60])
-        elif statement.startswith("SAVEPOINT "):
-            self.savepoints[statement.removeprefix("SAVEPOINT ")] = len(self.writes)
-        elif statement.startswith("ROLLBACK TO SAVEPOINT "):
-            name = statement.removeprefix("ROLLBACK TO SAVEPOINT ")
-            del self.writes[self.savepoints.get(name, 0) :]
-
-    def stream(self, cursor: Any, context: Any) -> None:
-        """Has a result read as its rows are asked for, at the latest until the transaction ends.
-
-        An unread rest of SQLite's would keep its snapshot, and the next transaction on that
-        connection would find the database locked; a server's cursor is closed before its end.
-        """
-        for ending in ("rollback", "commit"):
-            event.listen(context.root_connection, ending, self.end_streams)
-        self.streams.append(cursor)
-        self.is_plain = False
-        context.cursor_fetch_strategy = _StreamedRows(cursor, context.execution_options, self)
-
-    def end_streams(self, *_: object) -> None:
-        """Closes what was not read to its end."""
-        while self.streams:
-            cursor = self.streams.pop()
-            with contextlib.suppress(self.dialect.loaded_dbapi.Error):  # its connection is gone
-                cursor.close()
-
-
-class _StreamedRows(BufferedRowCursorFetchStrategy):
-    """Rows in batches of `yield_per`, whose cursor is forgotten when it was read to its end."""
-
-    __slots__ = ("_state",)
-
-    def __init__(self, cursor: Any, options: Mapping[str, Any], state: TransactionState) -> None:
-        super().__init__(cursor, options)
-        self._state = state
-
-    def soft_close(self, result: Any, dbapi_cursor: Any) -> None:
-        super().soft_close(result, dbapi_cursor)
-        self._end(dbapi_cursor)
-
-    def hard_close(self, result: Any, dbapi_cursor: Any) -> None:
-        super().hard_close(result, dbapi_cursor)
-        self._end(dbapi_cursor)
-
-    def _end(self, cursor: Any) -> None:
-        if cursor in self._state.streams:
-            self._state.streams.remove(cursor)
-
-
-class Transactions:
-    """How the transactions of an engine begin: asked when a session begins one, and before each
-    statement. Here the driver begins them by itself.
-
-    Beside that what a statement writes is noted, and its result is read. All of it hangs on events
-    of the dialect: one listener on the engine costs each statement 15 µs.
-    """
-
-    reads_whole = False  # a result at once, if no stream was asked for
-
-    def watch(self, engine: sa.Engine) -> None:
-        """Sees to the transactions of `engine` from now on."""
-        self.dialect = engine.dialect
-        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-            listener = functools.partial(self._send, getattr(self.dialect, name))
-            event.listen(engine, name, listener)
-
-    def begin(self, connection: sa.Connection, *, reads: bool) -> bool:
-        """Called before a session's first statement, so that what the driver is sent by hand is
-        inside; whether the transaction only reads."""
-        return reads
-
-    def before(
-        self, cursor: Any, statement: str, context: Any, state: TransactionState | None
-    ) -> None:
-        """Called before each statement, of a session or not."""
-
-    def begin_again(
-        self, cursor: Any, error: Exception, context: Any, state: TransactionState | None
-    ) -> bool:
-        """Whether a statement that failed is to be sent once more, in a transaction begun here."""
-        return False
-
-    def _send(self, by: Callable[..., Any], cursor: Any, statement: str, *arguments: Any) -> bool:
-        context = arguments[-1]
-        state = TransactionState.on(context.root_connection)
-        self.before(cursor, statement, context, state)
-        try:
-            by(cursor, statement, *arguments)
-        except self.dialect.loaded_dbapi.Error as error:
-            if state:
-                state.is_plain = False
-            if not self.begin_again(cursor, error, context, state):
-                raise
-            by(cursor, statement, *arguments)
-        if state and not statement.startswith("SELECT"):
-            state.note(statement)
-        if cursor.description and not context.is_crud:
-            if not context.execution_options.get("stream_results"):
-                if self.reads_whole:
-                    whole = FullyBufferedCursorFetchStrategy(cursor, cursor.description)
-                    context.cursor_fetch_strategy = whole
-            elif state:
-                state.stream(cursor, context)
-        return True  # it is sent
-
-
-class SQLiteTransactions(Transactions):
-    """BEGIN for what only reads, BEGIN IMMEDIATE for all else, which then waits for other writers
-    and not for a lock that it can never get.
-
-    What reads is a session's to say, else `reads` says it, or the connection's execution option
-    `noventa_reads`.
-    """
-
-    reads_whole = True  # a cursor that is left open keeps its snapshot
-
-    def __init__(self, reads: Callable[[], bool] = lambda: False) -> None:
-        self._reads = reads
-
-    def watch(self, engine: sa.Engine) -> None:
-        super().watch(engine)
-        event.listen(engine, "connect", _prepare_sqlite)
-        if file := sqlite_file(engine.url):
-            event.listen(engine, "connect", functools.partial(_note_file, file))
-            event.listen(engine, "checkout", functools.partial(_leave_lost_file, file))
-        engine.dialect.do_rollback = _rollback_sqlite  # type: ignore[method-assign,assignment]
-
-    def begin(self, connection: sa.Connection, *, reads: bool) -> bool:
-        driver: Any = connection.connection.dbapi_connection
-        if self._is_to_begin(driver, connection.get_execution_options()):
-            statement = "BEGIN" if reads else "BEGIN IMMEDIATE"
-            base = self.dialect.loaded_dbapi.Error
-            try:
-                driver.execute(statement)
-            except base as error:
-                raise sa.exc.DBAPIError.instance(statement, (), error, base) from error
-        return reads
-
-    def before(
-        self, cursor: Any, statement: str, context: Any, state: TransactionState | None
-    ) -> None:
-        if self._is_to_begin(cursor.connection, options := context.execution_options):
-            reads = _READS in options or self._reads()
-            cursor.connection.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
-
-    def _is_to_begin(self, driver: Any, options: Mapping[str, Any]) -> bool:
-        """Whether no transaction is under way, and one is wanted: VACUUM, say, needs none."""
-        return not driver.in_transaction and options.get("isolation_level") != "AUTOCOMMIT"
-
-
-def _prepare_sqlite(connection: Any, _: object) -> None:
+def _prepare_sqlite(reads: bool, connection: Any, _: object) -> None:
     connection.isolation_level = None  # the driver's own BEGIN leaves DDL and SAVEPOINT outside
     connection.execute("PRAGMA foreign_keys=ON")
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] in ("wal", "memory"):
-        return
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-    except connection.OperationalError as error:
-        # Busy: another connection is switching it now, for everybody. Read-only: it cannot be.
-        if error.sqlite_errorcode & 0xFF not in (5, 8):
-            raise
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] not in ("wal", "memory"):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except connection.OperationalError as error:
+            # Busy: another connection is switching it now, for everybody. Read-only: it cannot be.
+            if error.sqlite_errorcode & 0xFF not in (5, 8):
+                raise
+    if reads:
+        connection.execute("PRAGMA query_only=ON")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    """Begin as a writer, which waits for other writers instead of failing at its first write."""
+    options = connection.get_execution_options()
+    if options.get("isolation_level") != "AUTOCOMMIT":  # VACUUM, for one, allows no transaction
+        statement = _BEGIN[READS in options]
+        connection.exec_driver_sql(statement, execution_options={INTERNAL_STATEMENT: True})
+
+
+def _make_read_only(connection: Any, _: object) -> None:
+    connection.autocommit = True
+    cursor = connection.cursor()
+    cursor.execute("SET default_transaction_read_only = on")
+    cursor.close()
 
 
 def _note_file(file: str, _: object, record: Any) -> None:
@@ -2815,173 +2530,80 @@ def _note_file(file: str, _: object, record: Any) -> None:
 
 
 def _leave_lost_file(file: str, _: object, record: Any, __: object) -> None:
-    """A file that was deleted or replaced lives on for who has it open: what he writes is lost."""
+    """An open SQLite file that was unlinked still accepts writes, and they are lost."""
     if record.info["file"] != _identity(file):
-        raise sa.exc.InvalidatePoolError  # and none in the pool is used again
+        raise sa.exc.InvalidatePoolError  # drops every connection of the pool
 
 
 def _identity(file: str) -> tuple[int, int] | None:
     try:
-        status = os.stat(file)  # noqa: PTH116 - at each checkout, and a Path takes as long again
+        status = Path(file).stat()
     except OSError:
         return None
     return status.st_dev, status.st_ino
 
 
-def _rollback_sqlite(connection: Any) -> None:
-    """The driver's own `rollback()` compiles the statement anew each time (4 µs)."""
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
-
-
-class AutocommitReads(Transactions):
-    """Plain reads on PostgreSQL without a transaction: one round trip instead of three.
-
-    At READ COMMITTED each statement has a snapshot of its own, so what only reads says the same
-    with and without a transaction. The database judges what only reads: to such a connection
-    every transaction is read-only that does not begin as READ WRITE. A statement that would
-    write, lock rows or draw from a sequence is refused before it did anything, and sent again
-    in a transaction. What has one from the start is `_needs_transaction`.
-    """
-
-    def watch(self, engine: sa.Engine) -> None:
-        super().watch(engine)
-        event.listen(engine, "checkin", _end_autocommit)
-        event.listen(engine, "handle_error", self._abort)
-
-    def begin(self, connection: sa.Connection, *, reads: bool) -> bool:
-        """Has the driver begin nothing by itself where the transaction only `reads`; False where
-        it does not, or where that would change what is read."""
-        driver: Any = connection.connection.dbapi_connection
-        info = connection.info
-        begins_nothing = info.get("autocommit", False)  # as it was left by the one before
-        if (
-            reads
-            and driver.pgconn.transaction_status == _IDLE  # a closed one is not
-            and driver.isolation_level in _DEFAULTS
-            and begins_nothing == driver.autocommit
-            and _CHOSEN.isdisjoint(connection.get_execution_options())
-        ):
-            if "read_only" not in info:
-                info["read_only"] = _make_read_only(connection, driver)
-            if info["read_only"]:
-                if not begins_nothing:
-                    driver.autocommit = info["autocommit"] = True
-                return True
-        _end_autocommit(driver, connection)
-        return False
-
-    def before(
-        self, cursor: Any, statement: str, context: Any, state: TransactionState | None
-    ) -> None:
-        if not (context.execution_options.get("stream_results") or _needs_transaction(statement)):
-            return
-        if _SETS.match(statement):  # perhaps the isolation level: look again before the next
-            context.root_connection.info.pop("read_only", None)
-        driver = cursor.connection
-        if state is not None and state.reads and driver.pgconn.transaction_status == _IDLE:
-            driver.execute(_BEGIN)
-
-    def begin_again(
-        self, cursor: Any, error: Exception, context: Any, state: TransactionState | None
-    ) -> bool:
-        """Where the statement would have written."""
-        driver, info = cursor.connection, context.root_connection.info
-        refused = getattr(error, "sqlstate", None) == "25006" and info.get("read_only")
-        if not refused or driver.pgconn.transaction_status != _IDLE:
-            return False
-        if state is not None and state.reads:
-            driver.execute(_BEGIN)
-        else:  # whoever asked for AUTOCOMMIT
-            driver.execute("SET default_transaction_read_only = off")
-            info["read_only"] = False
-        return True
-
-    def _abort(self, context: sa.engine.ExceptionContext) -> None:
-        """After an error nothing goes until a rollback, as it is within a transaction."""
-        connection = context.connection
-        if context.is_disconnect or connection is None:
-            return
-        state = TransactionState.on(connection)
-        if state is None or not state.reads:
-            return
-        driver: Any = connection.connection.dbapi_connection
-        if driver.pgconn.transaction_status == _IDLE:
-            driver.execute(_BEGIN)
-            with contextlib.suppress(context.dialect.loaded_dbapi.Error):
-                driver.execute("SELECT 1 / 0")
-
-
-def _is_idle(driver: Any) -> bool:
-    """Whether no transaction is under way, as a handler may have begun one by hand."""
-    if isinstance(driver, sqlite3.Connection):
-        return not driver.in_transaction
-    pgconn = getattr(driver, "pgconn", None)
-    return pgconn is not None and pgconn.transaction_status == _IDLE
-
-
-def _end_autocommit(driver: Any, record: Any) -> None:
-    """The pool's connections are as SQLAlchemy knows them; `driver` is None where it is dropped."""
-    if record.info.pop("autocommit", False) and driver is not None and not driver.closed:
-        driver.autocommit = False
-
-
-def _make_read_only(connection: sa.Connection, driver: Any) -> bool:
-    """Makes transactions read-only that do not say READ WRITE, as all that begin here do.
-
-    False where the connection is not as PostgreSQL's defaults are: then it stays as it is.
-    """
-    driver.autocommit = True
-    try:
-        found = connection.exec_driver_sql(
-            "SELECT set_config('default_transaction_read_only', 'on', false)"
-            " WHERE current_setting('default_transaction_isolation') = 'read committed'"
-            " AND current_setting('default_transaction_read_only') = 'off'",
-            execution_options={"stream_results": False, _OWN: True},
-        ).first()
-    finally:
-        if not driver.closed:
-            driver.autocommit = False
-    if found:
-        driver.read_only = False  # psycopg then begins with BEGIN READ WRITE
-    return bool(found)
-
-
-@functools.lru_cache(maxsize=1_000)
-def _needs_transaction(statement: str) -> bool:
-    """Whether a statement has, or may have, an effect on its transaction that is no write."""
-    return not _READS_ROWS.match(statement) or bool(_OF_ITS_TRANSACTION.search(statement))
-
-
-_IDLE = 0  # libpq's PQTRANS_IDLE
-_DEFAULTS = (None, 2)  # levels of psycopg: the server's own, and READ COMMITTED
-_BEGIN = "BEGIN READ WRITE"
-_CHOSEN = {"isolation_level", "postgresql_readonly", "postgresql_deferrable"}
-_SETS = re.compile(r"\s*(?:set|reset)\b", re.IGNORECASE)
-_READS_ROWS = re.compile(r"[\s(]*(?:select|with|values|table)\b[^;]*$", re.IGNORECASE)
-_OF_ITS_TRANSACTION = re.compile(  # locks, settings, messages, ids and the clock of one
-    r"\b(?:pg_(?:try_)?advisory_xact_\w+|set_config|pg_notify|pg_logical_emit_message|lo_\w+"
-    r"|txid_\w+|pg_current_(?:xact|snapshot)\w*|pg_export_snapshot|now|transaction_timestamp"
-    r"|current_(?:date|time|timestamp)|localtime(?:stamp)?)\b",
-    re.IGNORECASE,
-)
+def shown_url(url: sa.URL) -> str:
+    """The URL without its password and its query, which may hold one too."""
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 @contextmanager
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
     """A connection for reading, for which SQLite takes no lock that others wait for."""
     with engine.connect() as connection:
-        yield connection.execution_options(**{_READS: True})
+        yield connection.execution_options(**{READS: True})
+
+
+def pooler_fault(config: Config, engine: sa.Engine) -> str | None:
+    """What to say where a pooler such as PgBouncer stands between us and PostgreSQL unannounced.
+
+    It names a process of its own to its clients, and the server names the real one. None where
+    the database does not answer.
+    """
+    if engine.dialect.name != "postgresql" or config["database.pooler"]:
+        return None
+    try:
+        with reading(engine) as connection:
+            info = getattr(connection.connection.driver_connection, "info", None)
+            named = getattr(info, "backend_pid", None)  # pg8000 keeps it to itself
+            real = connection.scalar(sa.text("SELECT pg_backend_pid()"))
+    except sa.exc.SQLAlchemyError:
+        return None
+    if named in (None, real):
+        return None
+    return (
+        f"A pooler answers at {shown_url(engine.url)}. If it is PgBouncer in transaction mode, set"
+        " database.pooler: true; else statements and settings of other clients mix with ours."
+    )
+
+
+class RequestSession(orm.Session):
+    """The session of a request, or of work outside one, where `scope` is None.
+
+    A request's transactions begin on the engine that its scope names at that moment.
+    """
+
+    scope: Scope | None = None
+
+    def get_bind(self, *arguments: Any, bind: Any = None, **options: Any) -> Any:
+        """The engine for the next statement; SQLAlchemy: "Custom Vertical Partitioning"."""
+        if self.scope is None or bind is not None:
+            return super().get_bind(*arguments, bind=bind, **options)
+        return self.scope.bind
 
 
 class Scope:
-    """What one request holds: its session, and what is to be closed at its end."""
+    """What one request holds: its database session, and what is to be cleaned up at its end."""
 
     def __init__(self, database: Database, *, writes: bool) -> None:
         self.database, self.writes = database, writes
-        self.session: ReadySession | None = None  # made when `db` is first used
-        self.closers: list[Callable[[], Any]] = []
-        self.handed_over = False  # to a stream, which then closes it
+        self.streams = False  # the answer's body is being made while it is sent
+        self.refused = False  # the reader has refused a statement, swallowed or not
+        self.wrote = False  # in a sandbox
+        self.session: RequestSession | None = None  # made when `db` is first used
+        self.cleanup_callbacks: list[Callable[[], Any]] = []
+        self.owned_by_stream = False  # which closes it
 
     def __enter__(self) -> Scope:
         self._outer = self.database.current_scope.set(self)
@@ -2989,62 +2611,75 @@ class Scope:
 
     def __exit__(self, *_: object) -> None:
         try:
-            if not self.handed_over:
+            if not self.owned_by_stream:
                 self.close()
         finally:
             self.database.current_scope.reset(self._outer)
 
+    @property
+    def bind(self) -> sa.Engine | sa.Connection:
+        """Where the session's next transaction begins."""
+        database = self.database
+        if database.sandboxed is not None:
+            return database.sandboxed
+        if self.streams:
+            return database.streaming
+        return database.engine if self.writes else database.reader
+
     def close(self) -> None:
-        """Ends the session and gives everything back. Runs inside the scope."""
+        """End the session and clean up. Runs inside the scope."""
         try:
-            while self.closers:
-                self._call(self.closers.pop(0))
+            while self.cleanup_callbacks:
+                self._call(self.cleanup_callbacks.pop(0))
         finally:
-            self.remove()
+            self.end_session()
 
     def uncommitted(self) -> list[str]:
         """What the session changed and did not commit, for people to read."""
         return uncommitted(self.session) if self.session is not None else []
 
-    def rollback(self) -> None:
-        """Rolls back what the session did, if it did anything, and gives its connection back."""
-        if self.session is not None:
-            self.session.rollback()
-            self.session.let_go()
+    def end_transaction(self) -> None:
+        """Roll back what was not committed, and give the connection back to the pool.
 
-    def release(self) -> None:
-        """Gives the connection back to the pool, but for a result that is read row by row.
-
-        Loaded objects stay readable as they are.
+        If nothing was changed, loaded objects stay readable, and a result that is being read row
+        by row keeps its connection.
         """
-        if self.session is None:
+        session = self.session
+        if session is None:
             return
-        if uncommitted(self.session):
-            _clean(self.session, self.session.rollback)
-        elif (state := self.session.info.get("transaction")) and state.streams:
-            return
-        elif transaction := self.session.get_transaction():
-            _clean(self.session, transaction.close)
-        self.session.let_go()
+        if uncommitted(session) or not session.is_active:
+            _clean(session, session.rollback)
+        elif (transaction := session.get_transaction()) and not _open_streams(session):
+            _clean(session, transaction.close)
 
-    def begin_anew(self, *, writes: bool) -> None:
-        """What follows has a transaction of its own, as the page has after its action."""
-        self.writes = writes
-        if self.session is not None:
-            self.session.rollback()
-
-    def remove(self) -> None:
-        """Ends the session; a connection that cannot be cleaned is dropped."""
+    def end_session(self) -> None:
+        """Roll back and forget the session. Runs inside the scope."""
         session, self.session = self.session, None
-        if session is not None:
-            _clean(session, session.close)
-            if isinstance(pool := self.database.engine.pool, ReadyPool):
-                pool.keep(session)
+        if session is None:
+            return
+        _clean(session, session.close)
+        self.database.scoped.registry.clear()
+        self.database.refresh_sandbox()
+
+    def new_transaction(self, *, writes: bool) -> None:
+        """Give what follows a transaction of its own, as the page after an action has."""
+        self.end_transaction()
+        self.writes = writes
+
+    def begin_stream(self) -> None:
+        """Hand over to a stream. From now on it reads in transactions, and may write in them."""
+        self.owned_by_stream = self.streams = True
+
+    def is_refused(self, error: BaseException) -> bool:
+        """Whether `error` is the reader's refusal of a statement, or came after one."""
+        if not self.writes and is_refused(error):
+            self.refused = True  # a raw cursor raised it
+        return self.refused
 
     def replay(self, attempt: Callable[[], T], retries: int) -> T:
-        """Calls `attempt`, again after a conflict between transactions if nothing was committed.
+        """Call `attempt`, again after a conflict between transactions if nothing was committed.
 
-        Before that it waits, each time about twice as long, so that those who met part.
+        Each wait is about twice as long as the one before, and random, so that those who met part.
         """
         longest = _FIRST_WAIT
         while True:
@@ -3058,19 +2693,19 @@ class Scope:
                     raise
                 retries -= 1
                 log.info("replayed after a conflict: %s", type(error.orig).__name__)
-                self.remove()
+                self.end_session()
                 time.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - no secret
                 longest = min(longest * 2, _LONGEST_WAIT)
 
-    def _call(self, closer: Callable[[], Any]) -> None:
+    def _call(self, callback: Callable[[], Any]) -> None:
         try:
-            closer()
+            callback()
         except Exception:
             log.exception("something could not be closed at the end of a request")
 
     @contextmanager
     def resumed(self) -> Iterator[None]:
-        """Makes this scope the current one again, for a chunk of a stream."""
+        """Make this scope the current one again, for a chunk of a stream."""
         outer = self.database.current_scope.set(self)
         try:
             yield
@@ -3079,8 +2714,10 @@ class Scope:
 
 
 class Database:
-    """The engine of one application and its sessions.
+    """The engines of one application and its sessions.
 
+    `engine` writes. `reader` reads: each statement is its own transaction, and the database
+    refuses to write. Where a database cannot do that, the reader is the engine.
     `scoped` is the `db` of handlers, a `scoped_session` whose scope is the request; `session()`
     is for work outside a request, `sandbox()` for tests.
     """
@@ -3093,24 +2730,49 @@ class Database:
             )
         self.config = config
         self.current_scope: ContextVar[Scope] = ContextVar("noventa_scope")
-        self._transactions = self._make_transactions()
-        self.engine = make_engine(config, self._transactions)
-        self._class = orm.sessionmaker(class_=ReadySession).class_  # of its own, for its listeners
-        make = cast("orm.sessionmaker[orm.Session]", self._session_of_scope)
-        self.scoped: orm.scoped_session[orm.Session] = orm.scoped_session(make)
-        self.scoped.registry = _SessionOfScope(self)
-        self._sandbox: tuple[sa.Connection, orm.Session] | None = None
-        self._last_report = 0.0
-        if isinstance(pool := self.engine.pool, ReadyPool):
-            pool.listeners = pool.count_listeners()
-        event.listen(self._class, "after_begin", self._begin_transaction)
-        event.listen(self._class, "after_commit", _note_commit)
-        event.listen(self._class, "after_transaction_end", self._end_transaction)
-        _survive_fork(self.engine)
-        weakref.finalize(self, self.engine.dispose)  # also where the process ends
+        self.engine = make_engine(config)
+        self.streaming = self.engine.execution_options(**{READS: True})
+        self.reader = make_engine(config, reads=True) if _has_reader(config) else self.streaming
+        self.engines = (
+            [self.engine] if self.reader is self.streaming else [self.engine, self.reader]
+        )
+        self.sandboxed: sa.Connection | None = None
+        self._sandbox: orm.Session | None = None
+        self._make = orm.sessionmaker(class_=RequestSession)
+        self.scoped: orm.scoped_session[orm.Session] = orm.scoped_session(
+            cast("orm.sessionmaker[orm.Session]", self._session_of_scope), self.scope_now
+        )
+        self._known_to_write: dict[object, float] = {}  # until when, by the monotonic clock
+        self._last_outage = 0.0
+        self._watch()
+
+    def _watch(self) -> None:
+        event.listen(self._make, "after_begin", _note_connection)
+        event.listen(self._make, "after_commit", _note_commit)
+        event.listen(self._make, "after_transaction_end", _forget_connections)
+        event.listen(self.engine, "after_cursor_execute", self._note_statement)
+        event.listen(self.engine, "savepoint", _note_savepoint)
+        event.listen(self.engine, "rollback_savepoint", _take_back)
+        for ending in ("commit", "rollback"):  # called before it: a driver may need the cursor
+            event.listen(self.engine, ending, _end_streams)
+        if self.reader is not self.streaming:
+            event.listen(self.reader, "handle_error", self._note_refusal)
+            event.listen(self.reader, "reset", self._reset_reader)
+        if self.reader is not self.streaming and self.reader.dialect.name == "postgresql":
+            _listen_to_statements(self.reader, _check_reader)
+            event.listen(self.reader, "checkin", _restore_autocommit)
+        for engine in self.engines:
+            _listen_to_statements(engine, _note_stream)
+            _survive_fork(engine)
+            weakref.finalize(self, engine.dispose)  # also at the end of the process
 
     def __repr__(self) -> str:
         return f"<Database {shown_url(self.engine.url)}>"
+
+    def dispose(self) -> None:
+        """Close every connection that is not in use."""
+        for engine in self.engines:
+            engine.dispose()
 
     @contextmanager
     def session(self) -> Iterator[orm.Session]:
@@ -3133,30 +2795,47 @@ class Database:
         if self._sandbox is not None:
             raise NoventaError("A sandbox is open already; leave it before the next.")
         with self.engine.connect() as connection, connection.begin() as transaction:
-            session = self._class(bind=connection, join_transaction_mode="create_savepoint")
-            self._sandbox = connection, session
+            self.sandboxed = connection
+            session = self._sandbox = self.new_session()
             try:
                 yield session
             finally:
-                self._sandbox = None
+                self._sandbox = self.sandboxed = None
                 session.close()
                 if transaction.is_active:
                     transaction.rollback()
+
+    def refresh_sandbox(self) -> None:
+        """Let the sandbox's own session see what a request has committed."""
+        if self._sandbox is not None and self.sandboxed is not None:
+            _end_streams(self.sandboxed)
+            self._sandbox.expire_all()
 
     def scope(self, *, writes: bool) -> Scope:
         """The scope of one request: `with database.scope(writes=True): …`."""
         return Scope(self, writes=writes)
 
-    def report_unavailable(self, error: BaseException, remedy: str = "") -> None:
-        """One log line a second at most that the database does not answer."""
+    def is_known_to_write(self, entry: object) -> bool:
+        """Whether a GET of this entry wrote within the last minute."""
+        return self._known_to_write.get(entry, 0.0) > time.monotonic()
+
+    def remember_writer(self, entry: object, what: str, inside: str) -> None:
+        """Let the next GETs of this entry begin as writers; log that once for each process."""
+        if entry not in self._known_to_write:
+            place = f" (in {inside})" if inside else ""
+            log.warning("%s writes: say writes=True on its entry%s", what, place)
+        self._known_to_write[entry] = time.monotonic() + _KNOWN_TO_WRITE
+
+    def report_outage(self, error: BaseException) -> None:
+        """Log that the database does not answer, at most once a second."""
         now = time.monotonic()
-        if now - self._last_report >= 1:
-            self._last_report = now
+        if now - self._last_outage >= 1:
+            self._last_outage = now
             reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
-            log.error("database %s: %s%s", shown_url(self.engine.url), reason, remedy)
+            log.error("database %s: %s", shown_url(self.engine.url), reason)
 
     def scope_now(self) -> Scope:
-        """The scope of the request under way. Raises NoventaError outside one."""
+        """The scope of the current request. Raises NoventaError outside one."""
         try:
             return self.current_scope.get()
         except LookupError:
@@ -3165,137 +2844,245 @@ class Database:
                 " `with app.database.session() as db:`."
             ) from None
 
-    def new_session(self, scope: Scope | None = None, **options: Any) -> ReadySession:
+    def new_session(self, scope: Scope | None = None, **options: Any) -> RequestSession:
         """A session for a request, or for work outside one. `options` are those of `Session`."""
-        if self._sandbox is not None:
-            connection, _ = self._sandbox
-            session = self._class(connection, join_transaction_mode="create_savepoint", **options)
-        else:
-            session = self._class(self.engine, **options)
-            if scope is not None and not scope.writes:
-                session.holds = self.engine
-        session.info["scope"] = scope
+        if self.sandboxed is not None:
+            options["join_transaction_mode"] = "create_savepoint"
+        session = self._make(bind=self.sandboxed or self.engine, **options)
+        session.scope = scope
         return session
-
-    def session_for(self, scope: Scope) -> ReadySession:
-        """A session that is ready, where `scope` only reads and there is one; else a new one."""
-        pool = self.engine.pool
-        if scope.writes or self._sandbox is not None or not isinstance(pool, ReadyPool):
-            return self.new_session(scope)
-        if (session := pool.take()) is None:
-            return self.new_session(scope)
-        session.info["scope"] = scope
-        return session
-
-    def _make_transactions(self) -> Transactions:
-        url = self.config.database_url
-        if url.get_backend_name() == "sqlite":
-            return SQLiteTransactions(self._in_reading_scope)
-        if self.config["database.autocommit_reads"] and url.get_driver_name() == "psycopg":
-            return AutocommitReads()
-        return Transactions()
-
-    def _in_reading_scope(self) -> bool:
-        scope = self.current_scope.get(None)
-        return scope is not None and not scope.writes
 
     def _session_of_scope(self, **options: Any) -> orm.Session:
-        return self.new_session(self.scope_now(), **options)
-
-    def _begin_transaction(
-        self, session: orm.Session, transaction: orm.SessionTransaction, connection: sa.Connection
-    ) -> None:
-        if transaction.nested or connection.engine.pool is not self.engine.pool:
-            return
-        scope: Scope | None = session.info.get("scope")
-        reads = scope is not None and not scope.writes and self._sandbox is None
-        reads = self._transactions.begin(connection, reads=reads)
-        session.info["transaction"] = TransactionState(connection, reads=reads)
-
-    def _end_transaction(self, session: ReadySession, transaction: orm.SessionTransaction) -> None:
-        if transaction.parent is not None:
-            return
-        state, scope = session.info.pop("transaction", None), session.info.get("scope")
-        under_way = scope is None or scope.session is session  # whoever ends it then lets go
-        if under_way or state is None or not state.is_plain or session.has_options:
-            session.let_go()
-        if self._sandbox is not None and session is not self._sandbox[1]:
-            self._sandbox[1].expire_all()
-
-
-class _SessionOfScope(ScopedRegistry[orm.Session]):
-    """Where `scoped_session` keeps its session: in the scope, the request's or a stream's own."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-
-    def __call__(self) -> orm.Session:
-        scope = self.database.scope_now()
-        if scope.session is None:
-            scope.session = self.database.session_for(scope)
+        scope = self.scope_now()
+        scope.session = self.new_session(scope, **options)
         return scope.session
 
-    def has(self) -> bool:
-        return self.database.scope_now().session is not None
+    def _note_statement(self, connection: sa.Connection, *sent: Any) -> None:
+        _, statement, _, context, _ = sent
+        if not _is_write(statement, context):
+            return
+        written = connection.info.setdefault("written", [])
+        if len(written) < _MAX_REPORTED:
+            written.append(" ".join(statement.split())[:60])
+        scope = self.current_scope.get(None)
+        if scope is not None and self.sandboxed is not None:
+            scope.wrote = True  # where there is no reader to refuse it
 
-    def set(self, obj: orm.Session) -> None:
-        self.database.scope_now().session = cast(ReadySession, obj)
+    def _note_refusal(self, context: sa.engine.ExceptionContext) -> None:
+        scope = self.current_scope.get(None)
+        if scope is not None and is_refused(context.original_exception):
+            scope.refused = True
 
-    def clear(self) -> None:
-        self.database.scope_now().session = None
+    def _reset_reader(self, connection: Any, record: Any, state: object) -> None:
+        _close_cursors(record.info, self.reader.dialect)
+
+
+def _has_reader(config: Config) -> bool:
+    """Whether the database itself can refuse writes on connections that only read."""
+    url = config.database_url
+    if config["database.isolation_level"]:
+        return False
+    if url.get_backend_name() == "sqlite":
+        return sqlite_file(url) is not None
+    return (
+        url.get_driver_name() in _POSTGRESQL_DRIVERS
+        and config["database.autocommit_reads"]
+        and not config["database.pooler"]
+    )
+
+
+def _listen_to_statements(engine: sa.Engine, listener: Callable[[str, Any], None]) -> None:
+    """Call `listener(statement, context)` before each statement.
+
+    These are events of the dialect: the engine's own make a query by key cost 20 % more.
+    """
+
+    def listen(cursor: Any, statement: str, *arguments: Any) -> None:
+        listener(statement, arguments[-1])
+
+    for name in ("do_execute", "do_execute_no_params", "do_executemany"):
+        event.listen(engine, name, listen)
+
+
+def _note_stream(_: str, context: Any) -> None:
+    """Remember the cursor of a result that is read row by row, to be closed at the latest when its
+    transaction ends."""
+    if context.execution_options.get("stream_results"):
+        if isinstance(context.cursor, _SQLiteCursor):
+            context.cursor.is_stream = True
+        streams = context.root_connection.info.setdefault("streams", [])
+        streams[:] = [cursor for cursor in streams if _is_open(cursor)]
+        streams.append(context.cursor)
+
+
+def _is_open(cursor: Any) -> bool:
+    """Whether rows may be left to read. MySQL's drivers do not tell: open until it is closed."""
+    return not getattr(cursor, "closed", False)
+
+
+def _end_streams(connection: sa.Connection) -> None:
+    _close_cursors(connection.info, connection.dialect)
+
+
+def _close_cursors(info: dict[str, Any], dialect: sa.Dialect) -> None:
+    for cursor in info.pop("streams", ()):
+        with contextlib.suppress(dialect.loaded_dbapi.Error):  # the connection is gone
+            cursor.close()
+
+
+class NeedsTransactionError(NoventaError):
+    """A statement that has an effect on its transaction was sent where there is none."""
+
+    def __init__(self, statement: str) -> None:
+        super().__init__(
+            f"{_shown(statement)} needs a transaction, but database.reader has none; use"
+            " database.engine."
+        )
+
+
+def _check_reader(statement: str, context: Any) -> None:
+    """Begin a transaction on PostgreSQL's reader for a stream; refuse what needs another one."""
+    if context.execution_options.get("stream_results"):  # by a cursor of the server
+        context.root_connection.connection.dbapi_connection.autocommit = False
+    if _needs_transaction(statement):
+        raise NeedsTransactionError(statement)
+
+
+@functools.lru_cache(maxsize=1_000)
+def _needs_transaction(statement: str) -> bool:
+    """Whether a statement is no plain read, or has an effect on its transaction or connection that
+    PostgreSQL does not refuse on a read-only connection."""
+    return not _PLAIN_READ.match(statement) or bool(_TRANSACTIONAL.search(statement))
+
+
+_PLAIN_READ = re.compile(
+    r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*(?:select|with|values|table|show|explain)\b[^;]*;?\s*\Z",
+    re.IGNORECASE | re.DOTALL,
+)
+_TRANSACTIONAL = re.compile(  # locks, settings, messages, large objects and snapshots
+    r"\b(?:pg_(?:try_)?advisory_\w+|set_config|pg_notify|pg_logical_emit_message|lo_\w+"
+    r"|pg_export_snapshot)\b",
+    re.IGNORECASE,
+)
+
+
+def _restore_autocommit(connection: Any, _: object) -> None:
+    if connection is not None and not connection.autocommit:  # a stream was read
+        connection.autocommit = True
+
+
+def _note_connection(
+    session: orm.Session, transaction: orm.SessionTransaction, connection: sa.Connection
+) -> None:
+    if not transaction.nested:
+        session.info.setdefault("connections", []).append(connection)
+        connection.info["written"] = []
+
+
+def _forget_connections(session: orm.Session, transaction: orm.SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.info.pop("connections", None)
+
+
+def _infos(session: orm.Session) -> Iterator[dict[str, Any]]:
+    """What was noted on each connection of the session's transaction."""
+    for connection in session.info.get("connections", ()):
+        if not (connection.closed or connection.invalidated):
+            yield connection.info
+
+
+def _note_commit(session: orm.Session) -> None:
+    if not session.in_nested_transaction():
+        session.info["committed"] = True
+
+
+def _note_savepoint(connection: sa.Connection, name: str) -> None:
+    connection.info[name] = len(connection.info.get("written", ()))
+
+
+def _take_back(connection: sa.Connection, name: str, _: object) -> None:
+    del connection.info.get("written", [])[connection.info.get(name, 0) :]
+
+
+def _is_write(statement: str, context: Any) -> bool:
+    """What SQLAlchemy compiled is known to it; of other SQL the first word tells."""
+    if context.isinsert or context.isupdate or context.isdelete or context.isddl:
+        return True
+    if any(cte.element.is_dml for cte in getattr(context.compiled, "ctes", None) or ()):
+        return True
+    first = _FIRST_WORD.match(statement)
+    return first is not None and first[1].lower() in _WRITING_WORDS
+
+
+_FIRST_WORD = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(\w*)", re.DOTALL)
+_WRITING_WORDS = {
+    "insert", "update", "delete", "replace", "merge", "create", "alter", "drop", "truncate", "call",
+}  # fmt: skip
 
 
 def _clean(session: orm.Session, clean: Callable[[], None]) -> None:
     """A connection that cannot be cleaned is dropped, and spoils no answer."""
-    state: TransactionState | None = session.info.get("transaction")
-    if state is not None:
-        state.end_streams()  # in a sandbox the connection's own transaction goes on
     try:
         clean()
     except (sa.exc.SQLAlchemyError, OSError) as error:
         reason = getattr(error, "orig", error)
         log.warning("a session could not be cleaned; its connection is dropped: %s", reason)
-        connection = state.connection() if state is not None else None
-        if connection is not None and not connection.closed:
-            connection.invalidate()
-            connection.close()
+        session.invalidate()
 
 
 def uncommitted(session: orm.Session) -> list[str]:
     """What `session` changed and did not commit: `new User`, `UPDATE users SET …`."""
-    rows: list[str] = []
-    if not session._is_clean():
-        rows += [f"new {type(row).__name__}" for row in session.new]
-        rows += [f"changed {_row(row)}" for row in session.dirty if session.is_modified(row)]
-        rows += [f"deleted {_row(row)}" for row in session.deleted]
-    if state := session.info.get("transaction"):
-        rows += state.writes
-    return rows if len(rows) < _TOLD else [*rows[:_TOLD], "…"]
+    rows = [f"new {type(row).__name__}" for row in session.new]
+    rows += [f"changed {_row(row)}" for row in session.dirty if session.is_modified(row)]
+    rows += [f"deleted {_row(row)}" for row in session.deleted]
+    for info in _infos(session):
+        rows += info.get("written", ())
+    return rows if len(rows) < _MAX_REPORTED else [*rows[:_MAX_REPORTED], "…"]
 
 
 def _row(row: Any) -> str:
     return f"{type(row).__name__} {sa.inspect(row, raiseerr=True).identity}"
 
 
+def _open_streams(session: orm.Session) -> bool:
+    """Whether the session has results that are being read row by row."""
+    return any(_is_open(cursor) for info in _infos(session) for cursor in info.get("streams", ()))
+
+
+_SQLITE_BUSY, _SQLITE_READONLY = 5, 8
 _MYSQL_CONFLICTS = (1213, 1205, 1020)  # deadlock, lock wait timeout, MariaDB's stale snapshot
+
+
+def _sqlstate(error: Any) -> str | None:
+    """PostgreSQL's code of an error, where each driver keeps it."""
+    details = next(iter(getattr(error, "args", ())), None)
+    by_pg8000 = details.get("C") if isinstance(details, dict) else None
+    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or by_pg8000
+
+
+def _sqlite_code(error: Any) -> int:
+    """SQLite's primary code of an error; 0 where it is none of SQLite's."""
+    return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
+
+
+def is_refused(error: Any) -> bool:
+    """Whether the reader was asked to write, or for what needs a transaction."""
+    original = getattr(error, "orig", error)
+    return (
+        isinstance(error, NeedsTransactionError)
+        or _sqlite_code(original) == _SQLITE_READONLY
+        or _sqlstate(original) in ("25006", "25P01")  # read-only, no transaction
+    )
 
 
 def is_conflict(error: sa.exc.DBAPIError) -> bool:
     """Whether two transactions met, so that the same work may succeed when done again."""
     original = error.orig
-    if getattr(original, "sqlstate", getattr(original, "pgcode", None)) in ("40001", "40P01"):
-        return True
-    if getattr(original, "sqlite_errorcode", 0) & 0xFF == 5:  # SQLITE_BUSY and its kinds
-        return True
-    arguments = getattr(original, "args", ())
-    return bool(arguments and arguments[0] in _MYSQL_CONFLICTS)
-
-
-def is_late_write(error: BaseException) -> bool:
-    """Whether SQLite did not let write what had begun as a transaction that reads."""
-    if not isinstance(error, sa.exc.DBAPIError) or not hasattr(error.orig, "sqlite_errorcode"):
-        return False
-    return is_conflict(error) and bool(_WRITE.match(error.statement or ""))
+    return (
+        _sqlstate(original) in ("40001", "40P01")  # could not serialize, deadlock
+        or _sqlite_code(original) == _SQLITE_BUSY
+        or next(iter(getattr(original, "args", ())), None) in _MYSQL_CONFLICTS
+    )
 
 
 def is_bad_value(error: BaseException) -> bool:
@@ -3315,7 +3102,7 @@ def is_unavailable(error: BaseException) -> bool:
     if not isinstance(error, sa.exc.DBAPIError):
         return False
     failed = isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
-    connecting = failed and error.statement is None
+    connecting = failed and error.statement in (None, *_BEGIN.values())
     return error.connection_invalidated or connecting or is_conflict(error)
 
 
@@ -3337,7 +3124,7 @@ def _pool_options(config: Config) -> dict[str, Any]:
     timeout = config["database.pool_timeout"]
     if config.in_memory:  # one connection, which is the database
         return {
-            "poolclass": ReadyPool, "pool_size": 1, "max_overflow": 0, "pool_timeout": timeout
+            "poolclass": sa.QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": timeout
         }  # fmt: skip
     threads = config["server.threads"]
     size, overflow = config["database.pool_size"] or threads, config["database.max_overflow"]
@@ -3348,7 +3135,7 @@ def _pool_options(config: Config) -> dict[str, Any]:
             size + overflow, threads,
         )  # fmt: skip
     return {
-        "poolclass": ReadyPool,
+        "poolclass": sa.QueuePool,
         "pool_size": size,
         "max_overflow": overflow,
         "pool_timeout": timeout,
@@ -3357,12 +3144,12 @@ def _pool_options(config: Config) -> dict[str, Any]:
 
 
 def _note_use(_: object, record: Any) -> None:
-    record.info["used"] = record.info.pop("kept", None) or time.monotonic()
+    record.info["used"] = time.monotonic()
 
 
 def _ping_if_idle(dialect: sa.Dialect, connection: Any, record: Any, _: object) -> None:
     """`pool_pre_ping`, but for a connection in constant use: that would cost it a round trip."""
-    if time.monotonic() - record.info.get("used", math.inf) < _FRESH:
+    if time.monotonic() - record.info.get("used", math.inf) < _PING_AFTER:
         return
     try:
         dialect.do_ping(connection)
@@ -3381,11 +3168,6 @@ def _survive_fork(engine: sa.Engine) -> None:
             living.dispose(close=False)
 
     os.register_at_fork(after_in_child=start_anew)
-
-
-def _note_commit(session: orm.Session) -> None:
-    if not session.in_nested_transaction():
-        session.info["committed"] = True
 
 
 class RevisionFile(NamedTuple):
@@ -3524,6 +3306,7 @@ class RequestContext:
     session: Session
     scope: Scope
     reads: bool  # by its method (RFC 9110, 9.2.1)
+    route: Route | None = None  # that answers
     trail: list[str] = field(default_factory=list)  # page, then components, outermost first
     mounted: bool = False  # another application answered
     status: int = 200  # of the page
@@ -3540,6 +3323,18 @@ class RequestContext:
     def db(self) -> orm.scoped_session[orm.Session]:
         """The `db` of handlers."""
         return self.scope.database.scoped
+
+    @property
+    def begins_as_writer(self) -> bool:
+        """Whether a GET of the route says that it writes, or did so lately."""
+        route = self.route
+        return route is not None and (route.writes or self.scope.database.is_known_to_write(route))
+
+    def remember_writer(self) -> None:
+        """Let the next GETs of the route begin as writers, and say in the log how to say so."""
+        if self.route is not None:
+            what, inside = described(self.request.environ), " > ".join(self.trail[1:])
+            self.scope.database.remember_writer(self.route, what, inside)
 
     def url(self, path: str) -> str:
         """`path` of this application as a URL: with the mount's prefix, percent-encoded."""
@@ -3659,17 +3454,44 @@ def settle(context: RequestContext, handler: Handler | None, status: int) -> Non
     What it flashed goes too: the visitor must not read "Saved." where nothing was.
     """
     if status >= 400:
-        context.scope.rollback()
+        context.scope.end_transaction()
         return
     rows = context.scope.uncommitted()
     if rows and (workbench := context.request.app.workbench):
         workbench.recorder.note_forgotten(context, handler, rows)
     context.session.settle(keep=not rows)
     if rows:
-        context.scope.rollback()
+        context.scope.end_transaction()
         names = [] if handler is None else [name_of(handler)]
         name = " > ".join((*context.trail, *names))
         log.warning("%s changed rows without db.commit(), rolled back: %s", name, ", ".join(rows))
+
+
+def in_new_transaction(context: RequestContext, work: Callable[[], T]) -> T:
+    """What `work` returns, which shows something in a transaction of its own, on the reader.
+
+    If the reader refuses a statement, it is done once more by a writer, with the session as it
+    was: what was flashed is shown once.
+    """
+    scope, trail = context.scope, [*context.trail]
+    scope.new_transaction(writes=context.begins_as_writer)
+    if scope.writes:
+        return work()
+    restore = context.session.checkpoint()
+    try:
+        result = work()
+    except Exception as error:
+        if not scope.is_refused(error):
+            raise
+    else:
+        if not scope.refused:
+            return result
+    context.remember_writer()
+    restore()
+    context.trail[:] = trail
+    scope.refused = False
+    scope.new_transaction(writes=True)
+    return work()
 
 
 def _calling_line() -> str:
@@ -4803,10 +4625,6 @@ _ASKED_AGAIN = {
     "other-session": "Your session has changed: please send the form again.",
     "old-ticket": "This form is out of date: please send it again.",
 }
-_WRITES_LATE = (
-    "; {} read first and then wrote in a GET, which SQLite refuses where others write meanwhile:"
-    " write `writes=True` on its entry."
-)
 _PROBLEM = "application/problem+json"
 _CLOCKS_DIFFER = 300  # seconds, between two machines that serve one site
 _FORWARDED = re.compile(
@@ -5007,9 +4825,11 @@ class Responder:
         if context.unavailable:
             return None
         try:
-            context.scope.begin_anew(writes=False)
             context.trail[:] = [page.template]
-            return Rendering(self.components, context, ActionResult("", shown)).page(page, {})
+            posted = ActionResult("", shown)
+            return in_new_transaction(
+                context, lambda: Rendering(self.components, context, posted).page(page, {})
+            )
         except Exception as error:
             log.error("the error page %s failed: %s", page.template, error, exc_info=error)
             return None
@@ -5024,11 +4844,9 @@ class Responder:
             rejection = Rejection(400, "bad-value", detail=message)
             return self._refused(context, rejection, error)
         if is_unavailable(error):
-            late = not context.scope.writes and is_late_write(error)
-            remedy = _WRITES_LATE.format(trail) if late else ""
-            self.database.report_unavailable(error, remedy)
+            self.database.report_outage(error)
             context.unavailable = True
-            message = f"{shown_url(self.database.engine.url)}: {error.__cause__ or error}{remedy}"
+            message = f"{shown_url(self.database.engine.url)}: {error.__cause__ or error}"
             answer = self.error(context, 503, message if self._debug else None)
             answer.headers["Retry-After"] = str(_RETRY_AFTER)
             return answer
@@ -5172,8 +4990,7 @@ class Pages:
         text = _ASKED_AGAIN[reason]
         session.flash(text, "warning")
         typed = ActionResult(ticket.instance, {"values": request.form, "errors": {"form": text}})
-        context.scope.begin_anew(writes=page.writes)
-        html = self.render(context, page, typed)
+        html = in_new_transaction(context, lambda: self.render(context, page, typed))
         if not session.shown:  # the page shows no messages: say it all the same
             session.state["flashes"].pop()
             html = inserted(html, f'<p role="status">{escape(text)}</p>')
@@ -5190,13 +5007,15 @@ class Pages:
         if result.is_whole:
             return self.responder.of_result(context, result)
         del context.trail[1:]  # the page is shown now
-        context.scope.begin_anew(writes=page.writes)
         context.status = result.status
         posted = ActionResult(ticket.instance, result.values)
         if _asks_for_fragment(context.request) and compiled.name and ticket.alone:
-            html = Rendering(self.components, context, posted).fragment(compiled, ticket)
+            html = in_new_transaction(
+                context,
+                lambda: Rendering(self.components, context, posted).fragment(compiled, ticket),
+            )
             return self.responder.page(html, context.status)
-        html = self.render(context, page, posted)
+        html = in_new_transaction(context, lambda: self.render(context, page, posted))
         return self._whole_page(context.request, html, context.status)
 
     def _whole_page(self, request: Request, html: str, status: int) -> Answer:
@@ -5247,7 +5066,7 @@ _SAVEPOINT = re.compile("(?:RELEASE |ROLLBACK TO )?SAVEPOINT ")
 def is_query(statement: str, context: Any) -> bool:
     """Whether the application asked for it. Savepoints are how a sandbox keeps what requests
     commit; other statements are ours."""
-    return not (_SAVEPOINT.match(statement) or context.execution_options.get(_OWN))
+    return not (_SAVEPOINT.match(statement) or context.execution_options.get(INTERNAL_STATEMENT))
 
 
 class Queries(list[str]):
@@ -5297,13 +5116,31 @@ class App:
             return send(answer, environ, start_response, scope)
 
     def respond(self, environ: dict[str, Any], scope: Scope) -> Answer:
-        """The answer to a request, whatever happens on the way."""
-        request = Request(environ, self._limits, scope.closers)
+        """The answer to a request, whatever happens on the way.
+
+        A GET of which the reader refused a statement is answered once more, as one that writes.
+        """
+        context, answer = self._respond(environ, scope)
+        if scope.refused:
+            if hasattr(answer.app_iter, "close"):  # the handler swallowed the refusal
+                answer.app_iter.close()
+            context.remember_writer()
+            context.request.rewind()
+            scope.end_session()
+            scope.writes, scope.refused = True, False
+            _, answer = self._respond(environ, scope)
+        elif scope.wrote and not scope.writes:
+            context.remember_writer()  # in a sandbox, which has no reader that refuses
+        return answer
+
+    def _respond(self, environ: dict[str, Any], scope: Scope) -> tuple[RequestContext, Answer]:
+        request = Request(environ, self._limits, scope.cleanup_callbacks)
         request.app = self
-        context = RequestContext(request, self.sessions.open(request), scope, not scope.writes)
+        reads = environ["REQUEST_METHOD"] in READ_METHODS
+        context = RequestContext(request, self.sessions.open(request), scope, reads)
         if self.workbench is not None:
-            return self.workbench.recorder.respond(context, self._respond)
-        return self._respond(context)
+            return context, self.workbench.recorder.respond(context, self._answer)
+        return context, self._answer(context)
 
     @contextmanager
     def count_queries(self) -> Iterator[Queries]:
@@ -5311,18 +5148,20 @@ class App:
 
         `with app.count_queries() as queries: client.get("/")`, then `len(queries) == 2`.
         """
-        queries, engine = Queries(), self.database.engine
+        queries = Queries()
 
         def note(*sent: Any) -> None:
             _, _, statement, _, context, _ = sent
             if is_query(statement, context):
                 queries.append(statement)
 
-        event.listen(engine, "before_cursor_execute", note)
+        for engine in self.database.engines:
+            event.listen(engine, "before_cursor_execute", note)
         try:
             yield queries
         finally:
-            event.remove(engine, "before_cursor_execute", note)
+            for engine in self.database.engines:
+                event.remove(engine, "before_cursor_execute", note)
 
     def render(
         self, name: str, /, *, request: Request | None = None,
@@ -5333,8 +5172,10 @@ class App:
         Raises Answered where its guard or a handler inside answers instead.
         """
         with self._alone(request or Request.blank("/"), session, writes=False) as context:
-            rendering = Rendering(self.components, context, None)
-            return rendering.alone(self.components.find(name), props)
+            compiled = self.components.find(name)
+            return in_new_transaction(
+                context, lambda: Rendering(self.components, context, None).alone(compiled, props)
+            )
 
     def act(
         self, action: str, posted: Mapping[str, Any] | Request | None = None, /, *,
@@ -5367,13 +5208,15 @@ class App:
             session.update(data)
         request.app, request.limits = self, self._limits
         with self.database.scope(writes=writes) as scope:
-            scope.closers.append(request.close_files)
+            scope.cleanup_callbacks.append(request.close_files)
             yield RequestContext(request, session, scope, not writes)
 
-    def _respond(self, context: RequestContext) -> Answer:
+    def _answer(self, context: RequestContext) -> Answer:
         try:
-            return self.responder.finish(context, self._answer(context))
+            return self.responder.finish(context, self._publish(context))
         except (Exception, SystemExit) as error:
+            if context.scope.is_refused(error):
+                return Answer(_status_line(500), [], [])  # never sent: respond() asks once more
             # In a server's worker thread SystemExit would leave the client hanging; in the main
             # thread it may be the server's own way to stop.
             in_main = threading.current_thread() is threading.main_thread()
@@ -5384,7 +5227,9 @@ class App:
     def _compare_revisions(self) -> None:
         """Says, or with `migrations.on_mismatch: refuse` insists, that the database is at head."""
         mismatch = revision_mismatch(self.config, self.database.engine)
-        self.database.engine.dispose()  # a server may fork after this
+        if fault := pooler_fault(self.config, self.database.engine):
+            log.warning("%s", fault)
+        self.database.dispose()  # a server may fork after this
         if mismatch and self.config["migrations.on_mismatch"] == "refuse":
             raise NoventaError(mismatch)
         if mismatch:
@@ -5392,9 +5237,9 @@ class App:
 
     # The steps, in the order in which a request takes them.
 
-    def _answer(self, context: RequestContext) -> Answer:
+    def _publish(self, context: RequestContext) -> Answer:
         try:
-            return self._publish(context)
+            return self._dispatch(context)
         except Answered as answered:
             result = answered.result
         except webob.exc.HTTPException as error:
@@ -5404,7 +5249,7 @@ class App:
         context.session.shown = 0  # the page that showed them is not sent
         return self.responder.of_result(context, result)
 
-    def _publish(self, context: RequestContext) -> Answer:
+    def _dispatch(self, context: RequestContext) -> Answer:
         request = context.request
         if not self.gate.is_open:
             self.gate.check_visitor(request)
@@ -5415,14 +5260,15 @@ class App:
         if match is None:
             return self._other_form(context, path)
         route, request.view_args, tail, methods = match
+        context.route = route
         context.trail.append(getattr(route, "template", route.path))
         context.is_data = route.is_data
         if (answer := self._options(request, methods)) is not None:
             return answer
         if not context.reads:
             self.gate.check_origin(request, route)
-        else:
-            context.scope.writes = route.writes
+        elif not context.scope.writes:
+            context.scope.writes = context.begins_as_writer
         for guard in (*self.registry.guards, *route.guards):
             ask_guard(context, guard)
         return self._STEPS[route.kind](self, context, route, tail)
@@ -5443,7 +5289,7 @@ class App:
 
     def _mount(self, context: RequestContext, route: Mount, tail: str) -> Answer:
         context.mounted = True
-        context.scope.release()
+        context.scope.end_transaction()
         environ = context.request.environ.copy()
         path, tail = environ["PATH_INFO"], tail.encode("utf-8").decode("latin-1")
         environ["SCRIPT_NAME"] += path[: len(path) - len(tail)]
@@ -5471,7 +5317,7 @@ class App:
             if not context.reads and request.media_type and not route.is_data:
                 _ = request.form_type
             request.guard_body()
-            context.scope.rollback()  # while a slow client sends, its guards hold nothing
+            context.scope.end_transaction()  # a slow client keeps nothing that its guards used
 
     def _other_form(self, context: RequestContext, path: str) -> Answer:
         """A redirect to the path with or without its last slash, where only that has a route."""
@@ -5523,7 +5369,7 @@ class Stream:
     def _release(self) -> None:
         if rows := self._scope.uncommitted():
             log.warning("a streamed body changed rows without db.commit(): %s", ", ".join(rows))
-        self._scope.release()
+        self._scope.end_transaction()
 
     def close(self) -> None:
         """Ends the body and its session; WSGI servers call it, whatever happened."""
@@ -5544,12 +5390,12 @@ def send(
     whole = isinstance(body, _WHOLE)
     if not whole:
         if hasattr(body, "close"):
-            scope.closers.append(body.close)
-        scope.release()
+            scope.cleanup_callbacks.append(body.close)
+        scope.end_transaction()
     start_response(answer.status, answer.headerlist)
     if environ["REQUEST_METHOD"] == "HEAD":
         return []
     if whole:
         return body
-    scope.handed_over = True
+    scope.begin_stream()
     return Stream(body, scope)

@@ -2217,7 +2217,8 @@ def _run_verb(context: Any, journal: _Journal, engine: Any, check_lock: Callable
 def _migration_engine(config: Config, *, cascades: bool = False) -> Any:
     """An engine whose connections do not wait without end, nor cascade while SQLite copies."""
 
-    engine = make_engine(config, poolclass=sa.NullPool, isolation_level=None)
+    begin = partial(_begin_writing, config)
+    engine = make_engine(config, begin=begin, poolclass=sa.NullPool, isolation_level=None)
     seconds = max(1, config["migrations.lock_timeout"])
     prepare = {
         # A batch copies tables; _Journal checks the rows.
@@ -2235,7 +2236,6 @@ def _migration_engine(config: Config, *, cascades: bool = False) -> Any:
     if prepare:
         sa.event.listen(engine, "connect", on_connect)
     if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "begin", partial(_begin_writing, config))
         dialect: Any = engine.dialect
         dialect.get_unique_constraints = partial(_uniques, dialect.get_unique_constraints)
     return engine
@@ -4713,11 +4713,11 @@ class Recorder:
         self._numbers = itertools.count(1)
         self._now: ContextVar[Record | None] = ContextVar("noventa_record", default=None)
         self._files = {route.path for route in app.registry.routes if isinstance(route, Static)}
-        engine = app.database.engine
-        event.listen(engine, "before_cursor_execute", self._before_statement)
-        event.listen(engine, "after_cursor_execute", self._after_statement)
-        for ending in ("commit", "rollback"):
-            event.listen(engine, ending, partial(self._note_ending, ending))
+        for engine in app.database.engines:
+            event.listen(engine, "before_cursor_execute", self._before_statement)
+            event.listen(engine, "after_cursor_execute", self._after_statement)
+            for ending in ("commit", "rollback"):
+                event.listen(engine, ending, partial(self._note_ending, ending))
 
     @property
     def now(self) -> Record | None:
@@ -4917,7 +4917,7 @@ class Workbench:
 
     def error_page(self, context: RequestContext, error: BaseException, status: int) -> Answer:
         """What went wrong: its cure, the project's own lines with their values, the rest folded."""
-        context.scope.remove()  # whose objects cannot load anything more: a repr() sends no SQL
+        context.scope.end_session()  # its objects load nothing more: a repr() sends no SQL
         config, dialect = self.app.config, self.app.database.engine.dialect
         hide, record = _hider(config, context.request), self.recorder.now
         frames = [(one, _frames(one, config.root)[::-1]) for one in _chain(error)]

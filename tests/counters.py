@@ -84,7 +84,8 @@ def stored(app: App, number: int = 1) -> int | None:
 
 
 def checked_out(app: App) -> int:
-    return app.database.engine.pool.checkedout()  # type: ignore[attr-defined,no-any-return]
+    """How many connections are in use, of both engines."""
+    return sum(engine.pool.checkedout() for engine in app.database.engines)  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -99,26 +100,28 @@ def statements(app: App) -> Iterator[list[str]]:
         driver.set_trace_callback(sent.append)
 
     is_sqlite = app.database.engine.dialect.name == "sqlite"
-    target, name, listener = (
-        (app.database.engine.pool, "checkout", trace)
-        if is_sqlite
-        else (app.database.engine, "before_cursor_execute", note)
-    )
-    event.listen(target, name, listener)
+    name, listener = ("checkout", trace) if is_sqlite else ("before_cursor_execute", note)
+    for engine in app.database.engines:
+        event.listen(engine, name, listener)
     yield sent
-    event.remove(target, name, listener)
+    for engine in app.database.engines:
+        event.remove(engine, name, listener)
 
 
 @contextmanager
 def events(app: App, *names: str) -> Iterator[list[str]]:
-    """What the pool does meanwhile: `connect`, `checkout`, `checkin`, `invalidate`."""
+    """What the pools do meanwhile: `connect`, `checkout`, `checkin`, `invalidate`."""
     seen: list[str] = []
-    listeners = [(name, lambda *_, name=name: seen.append(name)) for name in names]
-    for name, listener in listeners:
-        event.listen(app.database.engine.pool, name, listener)
+    listeners = [
+        (engine.pool, name, lambda *_, name=name: seen.append(name))
+        for engine in app.database.engines
+        for name in names
+    ]
+    for listener in listeners:
+        event.listen(*listener)
     yield seen
-    for name, listener in listeners:
-        event.remove(app.database.engine.pool, name, listener)
+    for listener in listeners:
+        event.remove(*listener)
 
 
 class PrivatePostgres:

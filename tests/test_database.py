@@ -53,7 +53,6 @@ from noventa import (
     Endpoint,
     NoventaError,
     Page,
-    TransactionState,
     make_engine,
     reading,
 )
