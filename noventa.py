@@ -2585,6 +2585,8 @@ class RequestSession(orm.Session):
     """
 
     scope: Scope | None = None
+    connections: tuple[sa.Connection, ...] = ()  # of its transaction
+    committed = False
 
     def get_bind(self, *arguments: Any, bind: Any = None, **options: Any) -> Any:
         """The engine for the next statement; SQLAlchemy: "Custom Vertical Partitioning"."""
@@ -2638,16 +2640,17 @@ class Scope:
         """What the session changed and did not commit, for people to read."""
         return uncommitted(self.session) if self.session is not None else []
 
-    def end_transaction(self) -> None:
+    def end_transaction(self, *, expire: bool = True) -> None:
         """Roll back what was not committed, and give the connection back to the pool.
 
-        If nothing was changed, loaded objects stay readable, and a result that is being read row
-        by row keeps its connection.
+        Loaded objects are read anew at their next use. Without `expire` they stay as they are,
+        and a result that is being read row by row keeps its connection, unless something was
+        changed.
         """
         session = self.session
         if session is None:
             return
-        if uncommitted(session) or not session.is_active:
+        if expire or uncommitted(session):
             _clean(session, session.rollback)
         elif (transaction := session.get_transaction()) and not _open_streams(session):
             _clean(session, transaction.close)
@@ -2683,12 +2686,12 @@ class Scope:
         """
         longest = _FIRST_WAIT
         while True:
-            if self.session is not None:  # what a guard committed is not done again
-                self.session.info.pop("committed", None)
+            if self.session is not None:
+                self.session.committed = False  # what a guard committed is not done again
             try:
                 return attempt()
             except sa.exc.DBAPIError as error:
-                committed = self.session is not None and self.session.info.get("committed")
+                committed = self.session is not None and self.session.committed
                 if retries <= 0 or committed or not is_conflict(error):
                     raise
                 retries -= 1
@@ -2757,10 +2760,9 @@ class Database:
             event.listen(self.engine, ending, _end_streams)
         if self.reader is not self.streaming:
             event.listen(self.reader, "handle_error", self._note_refusal)
-            event.listen(self.reader, "reset", self._reset_reader)
+            event.listen(self.reader, "checkin", _end_reading)
         if self.reader is not self.streaming and self.reader.dialect.name == "postgresql":
             _listen_to_statements(self.reader, _check_reader)
-            event.listen(self.reader, "checkin", _restore_autocommit)
         for engine in self.engines:
             _listen_to_statements(engine, _note_stream)
             _survive_fork(engine)
@@ -2873,9 +2875,6 @@ class Database:
         if scope is not None and is_refused(context.original_exception):
             scope.refused = True
 
-    def _reset_reader(self, connection: Any, record: Any, state: object) -> None:
-        _close_cursors(record.info, self.reader.dialect)
-
 
 def _has_reader(config: Config) -> bool:
     """Whether the database itself can refuse writes on connections that only read."""
@@ -2921,12 +2920,8 @@ def _is_open(cursor: Any) -> bool:
 
 
 def _end_streams(connection: sa.Connection) -> None:
-    _close_cursors(connection.info, connection.dialect)
-
-
-def _close_cursors(info: dict[str, Any], dialect: sa.Dialect) -> None:
-    for cursor in info.pop("streams", ()):
-        with contextlib.suppress(dialect.loaded_dbapi.Error):  # the connection is gone
+    for cursor in connection.info.pop("streams", ()):
+        with contextlib.suppress(connection.dialect.loaded_dbapi.Error):  # the connection is gone
             cursor.close()
 
 
@@ -2942,8 +2937,9 @@ class NeedsTransactionError(NoventaError):
 
 def _check_reader(statement: str, context: Any) -> None:
     """Begin a transaction on PostgreSQL's reader for a stream; refuse what needs another one."""
-    if context.execution_options.get("stream_results"):  # by a cursor of the server
-        context.root_connection.connection.dbapi_connection.autocommit = False
+    driver = context.root_connection.connection.dbapi_connection
+    if context.execution_options.get("stream_results") and driver.autocommit:
+        driver.autocommit = False  # a cursor of the server lives in a transaction
     if _needs_transaction(statement):
         raise NeedsTransactionError(statement)
 
@@ -2966,34 +2962,37 @@ _TRANSACTIONAL = re.compile(  # locks, settings, messages, large objects and sna
 )
 
 
-def _restore_autocommit(connection: Any, _: object) -> None:
-    if connection is not None and not connection.autocommit:  # a stream was read
-        connection.autocommit = True
+def _end_reading(connection: Any, record: Any) -> None:
+    """Leave the reader's connection as it was before a stream."""
+    if streams := record.info.pop("streams", None):
+        for cursor in streams:
+            cursor.close()
+        if connection is not None and not isinstance(connection, _SQLiteConnection):
+            connection.autocommit = True
 
 
 def _note_connection(
-    session: orm.Session, transaction: orm.SessionTransaction, connection: sa.Connection
+    session: RequestSession, transaction: orm.SessionTransaction, connection: sa.Connection
 ) -> None:
     if not transaction.nested:
-        session.info.setdefault("connections", []).append(connection)
+        session.connections += (connection,)
         connection.info["written"] = []
 
 
-def _forget_connections(session: orm.Session, transaction: orm.SessionTransaction) -> None:
+def _forget_connections(session: RequestSession, transaction: orm.SessionTransaction) -> None:
     if transaction.parent is None:
-        session.info.pop("connections", None)
+        session.connections = ()
 
 
-def _infos(session: orm.Session) -> Iterator[dict[str, Any]]:
+def _note_commit(session: RequestSession) -> None:
+    session.committed = session.committed or not session.in_nested_transaction()
+
+
+def _infos(session: RequestSession) -> Iterator[dict[str, Any]]:
     """What was noted on each connection of the session's transaction."""
-    for connection in session.info.get("connections", ()):
+    for connection in session.connections:
         if not (connection.closed or connection.invalidated):
             yield connection.info
-
-
-def _note_commit(session: orm.Session) -> None:
-    if not session.in_nested_transaction():
-        session.info["committed"] = True
 
 
 def _note_savepoint(connection: sa.Connection, name: str) -> None:
@@ -3020,17 +3019,21 @@ _WRITING_WORDS = {
 }  # fmt: skip
 
 
-def _clean(session: orm.Session, clean: Callable[[], None]) -> None:
-    """A connection that cannot be cleaned is dropped, and spoils no answer."""
+def _clean(session: RequestSession, clean: Callable[[], None]) -> None:
+    """Call `clean`; a connection on which it fails is dropped, and spoils no answer."""
+    connections = session.connections
     try:
         clean()
     except (sa.exc.SQLAlchemyError, OSError) as error:
         reason = getattr(error, "orig", error)
         log.warning("a session could not be cleaned; its connection is dropped: %s", reason)
-        session.invalidate()
+        for connection in connections:
+            if not connection.closed:
+                connection.invalidate()
+                connection.close()
 
 
-def uncommitted(session: orm.Session) -> list[str]:
+def uncommitted(session: RequestSession) -> list[str]:
     """What `session` changed and did not commit: `new User`, `UPDATE users SET …`."""
     rows = [f"new {type(row).__name__}" for row in session.new]
     rows += [f"changed {_row(row)}" for row in session.dirty if session.is_modified(row)]
@@ -3044,7 +3047,7 @@ def _row(row: Any) -> str:
     return f"{type(row).__name__} {sa.inspect(row, raiseerr=True).identity}"
 
 
-def _open_streams(session: orm.Session) -> bool:
+def _open_streams(session: RequestSession) -> bool:
     """Whether the session has results that are being read row by row."""
     return any(_is_open(cursor) for info in _infos(session) for cursor in info.get("streams", ()))
 
@@ -5289,7 +5292,7 @@ class App:
 
     def _mount(self, context: RequestContext, route: Mount, tail: str) -> Answer:
         context.mounted = True
-        context.scope.end_transaction()
+        context.scope.end_transaction(expire=False)
         environ = context.request.environ.copy()
         path, tail = environ["PATH_INFO"], tail.encode("utf-8").decode("latin-1")
         environ["SCRIPT_NAME"] += path[: len(path) - len(tail)]
@@ -5369,7 +5372,7 @@ class Stream:
     def _release(self) -> None:
         if rows := self._scope.uncommitted():
             log.warning("a streamed body changed rows without db.commit(): %s", ", ".join(rows))
-        self._scope.end_transaction()
+        self._scope.end_transaction(expire=False)
 
     def close(self) -> None:
         """Ends the body and its session; WSGI servers call it, whatever happened."""
@@ -5391,7 +5394,7 @@ def send(
     if not whole:
         if hasattr(body, "close"):
             scope.cleanup_callbacks.append(body.close)
-        scope.end_transaction()
+        scope.end_transaction(expire=False)
     start_response(answer.status, answer.headerlist)
     if environ["REQUEST_METHOD"] == "HEAD":
         return []

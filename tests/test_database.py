@@ -139,12 +139,12 @@ def test_a_session_may_be_made_with_options_of_ones_own(tmp_path: Path) -> None:
         own = db(autoflush=False)
         assert own is db()
         own.add(Counter(id=2))
-        return {"count": db.query(Counter).count()}
+        return {"count": db.query(Counter).count()}  # of what is stored
 
     app = counting_app(tmp_path, "sqlite:///./a.db", Endpoint("/", handler))
     with statements(app) as sent:
         assert ask(app).text == '{"count":1}'
-    assert sent[0] == "BEGIN"
+    assert not any(text.startswith("BEGIN") for text in sent)
     assert checked_out(app) == 0
     assert stored(app, 2) is None
 
@@ -236,31 +236,23 @@ def test_a_connection_that_dies_after_the_commit_spoils_no_answer(
 # ---- Transactions by method -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("method", "begin"),
-    [
-        ("GET", "BEGIN"),
-        ("HEAD", "BEGIN"),
-        ("POST", "BEGIN IMMEDIATE"),
-        ("PUT", "BEGIN IMMEDIATE"),
-        ("DELETE", "BEGIN IMMEDIATE"),
-    ],
-)
-def test_sqlite_begins_by_method(tmp_path: Path, method: str, begin: str) -> None:
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE"])
+def test_sqlite_locks_its_writer_out_for_what_writes_only(tmp_path: Path, method: str) -> None:
     every = Endpoint("/", value, methods=["GET", "POST", "PUT", "DELETE"], cross_origin=True)
     app = counting_app(tmp_path, "sqlite:///./a.db", every)
     with statements(app) as sent:
         assert ask(app, method, "/").status == 200
-    assert [text for text in sent if text.startswith("BEGIN")] == [begin]
+    begun = [text for text in sent if text.startswith("BEGIN")]
+    assert begun == ([] if method in ("GET", "HEAD") else ["BEGIN IMMEDIATE"])
 
 
-def test_sqlite_begins_once_before_the_first_statement(tmp_path: Path) -> None:
+def test_an_action_has_one_transaction_from_its_first_statement(tmp_path: Path) -> None:
     def twice(request, session, db):
         return {"sum": sum(db.scalars(sa.select(Counter.value)).one() for _ in range(2))}
 
-    app = counting_app(tmp_path, "sqlite:///./a.db", Endpoint("/", twice))
+    app = counting_app(tmp_path, "sqlite:///./a.db", action("/", twice))
     with statements(app) as sent:
-        assert ask(app).text == '{"sum":0}'
+        assert ask(app, "POST").text == '{"sum":0}'
     assert [text.split()[0] for text in sent] == ["BEGIN", "SELECT", "SELECT", "ROLLBACK"]
 
 
@@ -311,7 +303,7 @@ def test_a_get_takes_no_lock_of_sqlite_whatever_way_it_connects(tmp_path: Path) 
         with statements(app) as sent:
             assert ask(app, method, "/").text == '{"value":0}'
         begun.append(sent[0])
-    assert begun == ["BEGIN", "BEGIN IMMEDIATE"]
+    assert [text.split()[0] for text in begun] == ["SELECT", "BEGIN"]
 
 
 def test_who_waits_too_long_for_the_writer_of_sqlite_is_to_try_again(tmp_path: Path) -> None:
@@ -326,15 +318,6 @@ def test_who_waits_too_long_for_the_writer_of_sqlite_is_to_try_again(tmp_path: P
     assert (answer.status, answer.header("Retry-After")) == (503, "5")
     assert checked_out(app) == 0
     assert ask(app, "POST", "/").text == '{"value":1}'
-
-
-def test_a_connection_has_nothing_of_the_work_before_it(tmp_path: Path, database: str) -> None:
-    app = counting_app(tmp_path, database, pool_size=1, max_overflow=0)
-    with app.database.scope(writes=False):
-        app.database.scoped.get(Counter, 1)
-        assert TransactionState.on(app.database.scoped.connection()) is not None
-    with app.database.engine.connect() as connection:
-        assert TransactionState.on(connection) is None
 
 
 def test_a_session_that_is_forgotten_gives_its_connection_back(
@@ -456,23 +439,6 @@ def test_a_get_whose_entry_writes_has_a_transaction_on_postgresql(
     assert ask(app).text == f'{{"status":"{status}"}}'
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_the_log_says_what_lets_a_get_write(
-    tmp_path: Path, method: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    def meets_another(request, session, db):
-        if method == "GET":
-            overtaken(db, app)
-        raise sa.exc.OperationalError("UPDATE counters", {}, conflict_of_sqlite(tmp_path))
-
-    both = Endpoint("/visits", meets_another, methods=["GET", "POST"], cross_origin=True)
-    app = counting_app(tmp_path, "sqlite:///./a.db", both)
-    assert ask(app, method, "/visits").status == 503
-    said = "/visits > meets_another read first and then wrote in a GET"
-    assert (said in caplog.text) == ("write `writes=True` on its entry" in caplog.text)
-    assert (said in caplog.text) == (method == "GET")
-
-
 def test_a_page_that_writes_does_so_after_its_action_too(tmp_path: Path) -> None:
     app = forms(tmp_path, lambda request, session, db: {}, increment, writes=True)
     visitor = Visitor(app)
@@ -492,8 +458,9 @@ def test_a_page_shown_after_its_action_only_reads(tmp_path: Path) -> None:
     ticket = visitor.get().tickets[0]
     with statements(app) as sent:
         assert "value 1" in visitor.post(ticket=ticket).text
-    begun = [text for text in sent if text.startswith("BEGIN")]
-    assert (begun[0], begun[-1]) == ("BEGIN IMMEDIATE", "BEGIN")
+    words = [text.split()[0] for text in sent]
+    assert words[: words.index("COMMIT")] == ["BEGIN", "SELECT", "UPDATE"]
+    assert set(words[len(words) - words[::-1].index("ROLLBACK") :]) == {"SELECT"}
 
 
 def test_work_outside_a_request_begins_as_a_writer(tmp_path: Path) -> None:
@@ -595,6 +562,10 @@ def lock_the_other_way_round(app: App, locked: threading.Event) -> None:
         other.commit()
 
 
+def busy(db: Any, app: App) -> None:
+    raise sa.exc.OperationalError("", {}, conflict_of_sqlite(app.config.root))
+
+
 def kept_waiting(db: Any, app: App) -> None:
     db.execute(sa.text("SET innodb_lock_wait_timeout = 1"))
     with app.database.session() as other:
@@ -605,19 +576,19 @@ def kept_waiting(db: Any, app: App) -> None:
 
 
 @pytest.mark.parametrize(
-    ("database", "level", "method", "conflict"),
+    ("database", "level", "conflict"),
     [
-        ("sqlite", None, "GET", overtaken),
-        ("postgresql", "REPEATABLE READ", "POST", overtaken),
-        ("postgresql", None, "POST", deadlocked),
-        ("mariadb", None, "POST", deadlocked),
-        ("mariadb", None, "POST", kept_waiting),
+        ("sqlite", None, busy),
+        ("postgresql", "REPEATABLE READ", overtaken),
+        ("postgresql", None, deadlocked),
+        ("mariadb", None, deadlocked),
+        ("mariadb", None, kept_waiting),
     ],
     indirect=["database"],
     ids=["SQLITE_BUSY", "40001", "40P01", "1213", "1205"],
 )
 def test_a_conflict_is_replayed(
-    tmp_path: Path, database: str, level: str | None, method: str, conflict: Any
+    tmp_path: Path, database: str, level: str | None, conflict: Any
 ) -> None:
     sessions: list[orm.Session] = []
 
@@ -627,18 +598,19 @@ def test_a_conflict_is_replayed(
             conflict(db, app)
         return increment(request, session, db)
 
-    both = Endpoint("/", handler, methods=["GET", "POST"], cross_origin=True, retries=1)
-    app = counting_app(tmp_path, database, both, isolation_level=level)
-    assert ask(app, method, "/").status == 200
-    assert stored(app) == (1 if conflict is kept_waiting else 11)
+    route = action("/", handler, retries=1)
+    app = counting_app(tmp_path, database, route, isolation_level=level)
+    assert ask(app, "POST", "/").status == 200
+    assert stored(app) == (1 if conflict in (busy, kept_waiting) else 11)
     assert stored(app, 3) in (None, 0)
     assert len(set(map(id, sessions))) == len(sessions) == 2
     assert checked_out(app) == 0
 
 
+@only_postgresql
 @pytest.mark.parametrize("retries", [0, 2])
 def test_when_the_retries_are_used_up_the_client_is_to_try_again(
-    tmp_path: Path, retries: int
+    tmp_path: Path, database: str, retries: int
 ) -> None:
     calls = []
 
@@ -646,10 +618,9 @@ def test_when_the_retries_are_used_up_the_client_is_to_try_again(
         calls.append(1)
         overtaken(db, app)
 
-    app = counting_app(
-        tmp_path, "sqlite:///./a.db", Endpoint("/", always_overtaken, retries=retries)
-    )
-    answer = ask(app)
+    route = action("/", always_overtaken, retries=retries)
+    app = counting_app(tmp_path, database, route, isolation_level="REPEATABLE READ")
+    answer = ask(app, "POST")
     assert (answer.status, answer.header("Retry-After")) == (503, "5")
     assert len(calls) == retries + 1
     assert stored(app) == 10 * len(calls)
@@ -660,11 +631,10 @@ def test_each_replay_waits_a_little_longer(tmp_path: Path) -> None:
 
     def always_busy(request, session, db):
         calls.append(time.monotonic())
-        raise sa.exc.OperationalError("", {}, busy)
+        busy(db, app)
 
-    busy = conflict_of_sqlite(tmp_path)
-    app = counting_app(tmp_path, "sqlite:///./a.db", Endpoint("/", always_busy, retries=4))
-    assert ask(app).status == 503
+    app = counting_app(tmp_path, "sqlite:///./a.db", action("/", always_busy, retries=4))
+    assert ask(app, "POST").status == 503
     waits = [after - before for before, after in itertools.pairwise(calls)]
     assert all(wait >= least for wait, least in zip(waits, [2e-3, 4e-3, 9e-3, 19e-3], strict=True))
 
@@ -675,11 +645,11 @@ def test_what_committed_something_is_not_replayed(tmp_path: Path) -> None:
     def commits_first(request, session, db):
         calls.append(1)
         increment(request, session, db)
-        overtaken(db, app)
+        busy(db, app)
 
-    app = counting_app(tmp_path, "sqlite:///./a.db", Endpoint("/", commits_first, retries=2))
-    assert ask(app).status == 503
-    assert (len(calls), stored(app)) == (1, 11)
+    app = counting_app(tmp_path, "sqlite:///./a.db", action("/", commits_first, retries=2))
+    assert ask(app, "POST").status == 503
+    assert (len(calls), stored(app)) == (1, 1)
 
 
 def test_what_a_guard_committed_does_not_stop_a_replay(tmp_path: Path) -> None:
@@ -692,12 +662,12 @@ def test_what_a_guard_committed_does_not_stop_a_replay(tmp_path: Path) -> None:
     def handler(request, session, db):
         called.append(1)
         if len(called) == 1:
-            overtaken(db, app)
+            busy(db, app)
         return increment(request, session, db)
 
-    route = Endpoint("/", handler, guards=[guard], retries=1)
+    route = action("/", handler, guards=[guard], retries=1)
     app = counting_app(tmp_path, "sqlite:///./a.db", route)
-    assert ask(app).text == '{"value":12}'
+    assert ask(app, "POST").text == '{"value":2}'
     assert (len(guarded), len(called)) == (1, 2)
 
 
@@ -902,14 +872,12 @@ def test_of_many_forgotten_rows_some_are_told(
                 db.add(Counter(id=number))
             else:
                 db.execute(sa.insert(Counter).values(id=number))
-        db.connection()
-        return {"kept": len(db().info["transaction"].writes)}
+        return {}
 
     both = Endpoint("/", forgetful, methods=["GET", "POST"], cross_origin=True)
     app = counting_app(tmp_path, "sqlite:///./a.db", both)
     for method in ("GET", "POST"):
-        answer = ask(app, method, "/")
-        assert answer.text == ('{"kept":20}' if method == "POST" else '{"kept":0}')
+        assert ask(app, method, "/").status == 200
         assert caplog.messages.pop().count("Counter" if method == "GET" else "INSERT") == 20
     assert stored(app, 2) is None
 
@@ -1129,7 +1097,7 @@ def test_an_idle_stream_has_no_transaction_in_the_server(streaming: App) -> None
     query = "SELECT state FROM pg_stat_activity WHERE datname = current_database()"
     with make_engine(streaming.config, poolclass=sa.NullPool).connect() as watch:
         states = watch.scalars(sa.text(query + " AND pid <> pg_backend_pid()")).all()
-    assert states == ["idle"]
+    assert set(states) == {"idle"}
     body.close()
 
 
@@ -1290,7 +1258,7 @@ def test_a_body_that_cannot_be_closed_is_logged(
 def test_what_was_loaded_before_a_chunk_is_still_readable_after_it(streaming: App) -> None:
     with streaming.database.scope(writes=False) as scope:
         counter = streaming.database.scoped.get(Counter, 1)
-        scope.release()
+        scope.end_transaction(expire=False)
         with statements(streaming) as sent:
             assert counter.value == 0
         assert sent == []
@@ -1304,7 +1272,7 @@ def test_a_result_that_outlives_its_connection_does_not_touch_it_again(streaming
         query = sa.select(Counter.id).order_by(Counter.id)
         rows = iter(streaming.database.scoped.scalars(query))
         assert next(rows) == 1
-        scope.release()
+        scope.end_transaction(expire=False)
         with streaming.database.session() as other:  # on the same connection, the only one
             other.get(Counter, 1).value = 5
             other.flush()
@@ -1369,8 +1337,10 @@ def test_a_stream_of_rows_holds_its_connection_until_it_ends(
         assert checked_out(rows_app) == 1
         assert ask(rows_app, "POST", "/add").text == f'{{"value":{number}}}'
     assert b"".join(body).split()[:4] == [b"5", b"6", b"7", b"8"]
-    assert checked_out(rows_app) == 0
+    if rows_app.database.engine.driver != "pymysql":  # which does not say that a result has ended
+        assert checked_out(rows_app) == 0
     body.close()
+    assert checked_out(rows_app) == 0
 
 
 def test_a_stream_of_rows_takes_no_memory_for_what_is_not_asked_for(rows_app: App) -> None:
@@ -1485,6 +1455,7 @@ def connection_number(app: App) -> int:
 @only_sqlite
 def test_an_old_connection_is_made_anew(tmp_path: Path, database: str) -> None:
     app = counting_app(tmp_path, database, Endpoint("/", value), pool_recycle=0)
+    ask(app)
     with events(app, "connect") as seen:
         ask(app)
         ask(app)
@@ -1525,9 +1496,10 @@ def test_an_exhausted_pool_is_a_503_and_no_hang(
 ) -> None:
     with streaming.database.session() as db:
         db.get(Counter, 1)
-        answer = ask(streaming, "GET", "/value")
+        answer = ask(streaming, "POST", "/add")
         assert (answer.status, answer.header("Retry-After")) == (503, "5")
-    assert ask(streaming, "GET", "/value").status == 200
+        assert ask(streaming, "GET", "/value").status == 200  # readers have a pool of their own
+    assert ask(streaming, "POST", "/add").status == 200
     assert "QueuePool limit" in caplog.text
     assert "timeout 1.00" in caplog.text
 
@@ -1573,7 +1545,7 @@ def test_an_outage_is_logged_once_a_second(
     for _ in range(50):
         with database.scope(writes=False), pytest.raises(sa.exc.OperationalError) as caught:
             database.scoped.execute(sa.text("SELECT 1"))
-        database.report_unavailable(caught.value)
+        database.report_outage(caught.value)
     assert 1 <= len(caplog.records) < 50
 
 
