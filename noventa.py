@@ -27,7 +27,6 @@ if __name__ == "__main__":  # `python -m noventa`: run once, not a second copy o
 
     raise SystemExit(main())
 
-import ast
 import base64
 import contextlib
 import copy
@@ -95,6 +94,8 @@ with warnings.catch_warnings():  # WebOb imports `cgi`, deprecated from Python 3
     from webob.headers import ResponseHeaders
 
 if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
+
     from noventa_cli import Workbench
 
 __all__ = [
@@ -126,7 +127,7 @@ FOR_THE_COMMAND_LINE = {  # what it takes beside these, and nobody else: it may 
     "current_revisions", "data_folder", "described", "did_you_mean", "inserted", "is_loopback",
     "is_query", "is_unbounded", "lacks_file", "link_faults", "make_engine", "members_of",
     "name_of", "one_line", "place_of", "reading", "refuse_strangers", "registry_faults",
-    "revision_files", "revision_heads", "revision_mismatch", "route_faults", "seed_name",
+    "revision_mismatch", "revision_script", "route_faults", "seed_name",
     "shown_traceback", "shown_url", "strict_policy", "template_faults", "version_table",
     "with_length", "wrong_types",
 }  # fmt: skip
@@ -320,6 +321,9 @@ SETTINGS = (
         "migrations.portable_to", _TEXTS, ("sqlite", "postgresql", "mysql"),
         "on which of these `check` tries the models",
     ),
+    Setting("migrations.url", _TEXT, None, "where migrations and seeds connect; `database`"),
+    Setting("migrations.version_table", _TEXT, "alembic_version", "that records the revision"),
+    Setting("migrations.version_table_schema", _TEXT, None, "its schema; the default one"),
     Setting("migrations.lock", _FLAG, True, "one process migrates, the others wait"),
     Setting("migrations.lock_timeout", _NUMBER, 60, "seconds that they wait"),
     Setting(
@@ -337,7 +341,9 @@ _VARIABLE = re.compile(
 )
 _SECRET_LENGTH, _SECRET_VARIETY = 32, 8  # characters, and different ones
 STARTER_KEY = "starter-"  # how a secret key begins that `new` wrote: good for debug only
-_SECRET = ("secret_keys", "database.url", "database.password", "database.options")
+_SECRET = (
+    "secret_keys", "database.url", "database.password", "database.options", "migrations.url",
+)  # fmt: skip
 _URL_PARTS = {  # as SQLAlchemy calls them
     "host": "host", "port": "port", "user": "username", "password": "password",
     "name": "database", "options": "query",
@@ -3173,50 +3179,52 @@ def _survive_fork(engine: sa.Engine) -> None:
     os.register_at_fork(after_in_child=start_anew)
 
 
-class RevisionFile(NamedTuple):
-    """What a file of migrations/versions says of itself."""
+def revision_script(config: Config) -> ScriptDirectory | None:
+    """The project's revisions as Alembic reads them; None if there are none.
 
-    path: Path
-    parents: tuple[str, ...]  # `down_revision`
-    needs: tuple[str, ...]  # `depends_on`
+    Raises NoventaError for a revision that cannot be imported.
+    """
+    folder = config.root / "migrations"
+    settings = folder / "alembic.ini"
+    if not any((folder / "versions").rglob("*.py")) and not _names_locations(settings):
+        return None
+    from alembic.config import Config as AlembicConfig  # noqa: PLC0415 - takes 0.1 s
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    try:
+        alembic = AlembicConfig(settings)
+        alembic.set_main_option("script_location", str(folder).replace("%", "%%"))
+        alembic.remove_main_option("prepend_sys_path")  # which would change sys.path
+        script = ScriptDirectory.from_config(alembic)
+        return script if script.get_heads() else None  # this imports every file
+    except (Exception, SystemExit) as error:  # whatever a revision may raise
+        place = f"{folder}/versions: {type(error).__name__}: {error}"
+        raise NoventaError(f"The revisions cannot be read: {place}.") from error
 
 
-def revision_files(versions: Path) -> dict[str, RevisionFile]:
-    """The revisions of a project by their ids, read without importing them, nor Alembic."""
-    found = {}
-    for path in sorted(versions.glob("*.py")):
-        constants = dict(_constants(_parsed(path)))
-        if constants.get("revision"):
-            parents, needs = (
-                _tuple(constants.get(name)) for name in ("down_revision", "depends_on")
-            )
-            found[str(constants["revision"])] = RevisionFile(path, parents, needs)
-    return found
-
-
-def revision_heads(files: Mapping[str, RevisionFile]) -> set[str]:
-    """The revisions that no other one follows."""
-    return set(files) - {parent for file in files.values() for parent in file.parents}
+def _names_locations(settings: Path) -> bool:
+    """Whether alembic.ini may name other folders of revisions than migrations/versions."""
+    return settings.exists() and "version_locations" in settings.read_text("utf-8", "replace")
 
 
 def revision_mismatch(config: Config, engine: sa.Engine) -> str | None:
-    """How the database's revision differs from migrations/versions, and what mends it.
+    """How the database's revision differs from the project's revisions, and what to do.
 
-    None where they agree, where there are no revisions, or where the database does not answer.
+    None if they agree, if there are no revisions, or if the database does not answer.
     """
     try:
-        files = revision_files(config.root / "migrations" / "versions")
-        current = current_revisions(config.root, engine) if files else set()
+        script = revision_script(config)
+        return _mismatch(script, current_revisions(config, engine)) if script else None
     except (sa.exc.SQLAlchemyError, OSError):
         return None
-    except NoventaError as error:  # a file that is not Python
+    except NoventaError as error:
         return str(error)
-    heads = revision_heads(files)
-    needed = {name for file in files.values() for name in file.needs}
-    if current in (heads, heads - needed):  # a head that another one needs is not recorded
-        return None
+
+
+def _mismatch(script: ScriptDirectory, current: set[str]) -> str | None:
+    heads, known = set(script.get_heads()), {one.revision for one in script.walk_revisions()}
     listed, newest = ", ".join(sorted(current)), ", ".join(sorted(heads))
-    if strange := sorted(current - set(files)):
+    if strange := sorted(current - known):
         return (
             f"The database is at {', '.join(strange)}, which migrations/versions does not have: it"
             " is ahead of this code, or unknown to it. Deploy the code that has this revision; if"
@@ -3225,6 +3233,9 @@ def revision_mismatch(config: Config, engine: sa.Engine) -> str | None:
         )
     if not current:
         return f"The database is empty, not at {newest}; run `python -m noventa migrate`."
+    # A head that another revision depends on is applied, but not recorded.
+    if heads <= {one.revision for one in script.get_all_current(tuple(current))}:
+        return None
     return f"The database is at {listed}, behind {newest}; run `python -m noventa migrate`."
 
 
@@ -3236,65 +3247,21 @@ def lacks_file(engine: sa.Engine) -> bool:
     return not Path(file).exists()
 
 
-def current_revisions(root: Path, engine: sa.Engine) -> set[str]:
-    """Those that the database of the project in `root` says it is at."""
+def current_revisions(config: Config, engine: sa.Engine) -> set[str]:
+    """The revisions that the database records."""
+    from alembic.migration import MigrationContext  # noqa: PLC0415 - takes 0.1 s
+
     if lacks_file(engine):
         return set()
-    table = version_table(root)
     with reading(engine) as connection:
-        if not sa.inspect(connection).has_table(table.name, table.schema):
-            return set()
-        return set(connection.scalars(sa.select(sa.column("version_num")).select_from(table)))
+        migration = MigrationContext.configure(connection, opts=version_table(config))
+        return set(migration.get_current_heads())
 
 
-def version_table(root: Path) -> sa.TableClause:
-    """Where Alembic keeps the revision: as migrations/env.py says it, which is not imported."""
-    environment = root / "migrations" / "env.py"
-    names: dict[str | None, Any] = {
-        "version_table": "alembic_version",
-        "version_table_schema": None,
-    }
-    for name, value in _arguments(_parsed(environment)) if environment.exists() else ():
-        if name in names and not isinstance(value, ast.Constant):
-            raise NoventaError(
-                f"{environment}:{value.lineno}: {name} is not written there as a text;"
-                " the application reads it without running the file."
-            )
-        if name in names:
-            names[name] = value.value
-    return sa.table(names["version_table"], schema=names["version_table_schema"])
-
-
-def _parsed(path: Path) -> ast.Module:
-    try:
-        return ast.parse(path.read_text("utf-8"), path.name)
-    except (SyntaxError, UnicodeDecodeError) as error:
-        raise NoventaError(f"{path} is not Python: {error}.") from None
-
-
-def _arguments(tree: ast.Module) -> Iterator[tuple[Any, Any]]:
-    """`name=value` of every call, `**{"name": value}` too."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.keyword):
-            yield node.arg, node.value
-        elif isinstance(node, ast.Dict):
-            for key, value in zip(node.keys, node.values, strict=True):
-                yield getattr(key, "value", None), value
-
-
-def _constants(tree: ast.Module) -> Iterator[tuple[str, Any]]:
-    """`name = constant` and `name: type = constant` of a module."""
-    for node in tree.body:
-        if not isinstance(node, ast.Assign | ast.AnnAssign):
-            continue
-        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-        constant = isinstance(node.value, ast.Constant | ast.Tuple | ast.List)
-        if isinstance(target, ast.Name) and node.value is not None and constant:
-            yield target.id, ast.literal_eval(node.value)
-
-
-def _tuple(value: Any) -> tuple[str, ...]:
-    return () if value is None else (value,) if isinstance(value, str) else tuple(value)
+def version_table(config: Config) -> dict[str, Any]:
+    """Where Alembic records the revision, as keywords of its `configure()`."""
+    names = ("version_table", "version_table_schema")
+    return {name: config[f"migrations.{name}"] for name in names}
 
 
 # ---- Handlers --------------------------------------------------------------------------------

@@ -136,9 +136,8 @@ from noventa import (
     refuse_strangers,
     registry_faults,
     reply,
-    revision_files,
-    revision_heads,
     revision_mismatch,
+    revision_script,
     route_faults,
     seed_name,
     shown_traceback,
@@ -920,6 +919,7 @@ def _configure_logging(config: Config, *, verbose: bool) -> None:
     whole = verbose or config["log_level"] == "debug"
     handler.setFormatter(_LogFormatter(handler.stream, None if whole else config.root))
     logging.basicConfig(level=config["log_level"].upper(), handlers=[handler])
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it compares revisions at the start
 
 
 _ANSWERED = re.compile(r"(\d{3}) (\S+) (\S+) (?:in )?(.*)")  # status, method, path, what else
@@ -1311,7 +1311,7 @@ def run_migrations(registry: Registry, config: Config, **options: Any) -> None:
         return
     with _told_as_alembic_does(context):
         made = _tables_made(context.script)
-        configured = _configuration(_plain_metadata(registry), options, made)
+        configured = _configuration(config, _plain_metadata(registry), options, made)
         if context.is_offline_mode():
             configured |= {"literal_binds": True, "dialect_opts": {"paramstyle": "named"}}
             context.configure(url=config.database_url, **configured)
@@ -1372,7 +1372,6 @@ def _alembic(
     """Alembic's own command line, with the project's alembic.ini; `versions` is another folder of
     revisions than that says. Raises NoventaError."""
 
-    revision_files(root / _FOLDER / "versions")  # a file that is not Python is one message
     if "%" in str(root):
         raise NoventaError(f"{root}: Alembic cannot read a path with a % in it; rename the folder.")
     line: Any = CommandLine(prog="noventa migrate")
@@ -1392,7 +1391,7 @@ def _alembic(
             config.set_main_option("version_locations", str(versions))
         line.run_cmd(config, options)
     except CommandError as error:
-        raise NoventaError(_alembic_message(error, root / _FOLDER / "versions")) from error
+        raise NoventaError(_alembic_message(error, config)) from error
     except (configparser.Error, MakoException) as error:
         raise NoventaError(f"{' '.join(str(error).split())}; mend the file.") from error
     except Exception as error:
@@ -1421,22 +1420,22 @@ def _told_as_alembic_does(context: Any) -> Iterator[None]:
     except (CommandError, NoventaError) as error:
         if getattr(context.config.cmd_opts, "raiseerr", True):  # our command, or a program
             raise
-        text = _alembic_message(error, Path(context.script.versions))
+        text = _alembic_message(error, context.config)
         first, _, rest = text.partition("\n")
         if rest:  # Alembic would wrap the lines into one paragraph
             complain(rest)
         raise CommandError(first) from None
 
 
-def _alembic_message(error: Exception, versions: Path) -> str:
+def _alembic_message(error: Exception, config: AlembicConfig) -> str:
     text = str(error)
     if "Multiple head" in text:
-        return _heads_message(versions)
+        return _heads_message(ScriptDirectory.from_config(config))
     if "Target database is not up to date" in text:
         return f"{text} Run `python -m noventa migrate` first."
     if "Can't locate revision" in text:
         return (
-            f"{text}: no file in {versions.parent.name}/{versions.name} has it. If the database is"
+            f"{text}: no file in {_FOLDER}/versions has it. If the database is"
             " there, bring the file back from version control; or, if revisions were squashed"
             " since, migrate to the head with the code of before; or, where the tables are those"
             " of the head already: python -m noventa migrate stamp --purge head"
@@ -1444,10 +1443,10 @@ def _alembic_message(error: Exception, versions: Path) -> str:
     return text
 
 
-def _heads_message(versions: Path) -> str:
-    files = revision_files(versions)
-    names = sorted(files[head].path.name for head in revision_heads(files))
-    listed = [f"\n  {_FOLDER}/versions/{name}" for name in names]
+def _heads_message(script: ScriptDirectory) -> str:
+    paths = sorted(one.path for one in script.get_revisions("heads"))
+    root = Path(script.dir).parent
+    listed = [f"\n  {os.path.relpath(path, root)}" for path in paths]
     return (
         f"There are {len(listed)} heads, made without knowing of each other:{''.join(listed)}\n"
         'Join them: python -m noventa migrate merge heads -m "merge"'
@@ -1458,7 +1457,7 @@ def _heads_message(versions: Path) -> str:
 
 
 def _configuration(
-    metadata: Any, own: Mapping[str, Any], made: Collection[str] = ()
+    config: Config, metadata: Any, own: Mapping[str, Any], made: Collection[str] = ()
 ) -> dict[str, Any]:
     """The keywords of `context.configure()`; the caller's filter and hook run beside ours.
 
@@ -1483,6 +1482,7 @@ def _configuration(
         _review(context, directives, metadata)
 
     ours = {"include_name": include_name, "process_revision_directives": process}
+    _refuse_own_version_table(config, own)
     defaults = {
         "target_metadata": metadata,
         "include_schemas": len(schemas) > 1,
@@ -1491,7 +1491,16 @@ def _configuration(
         "compare_type": _compare_type,
         "transaction_per_migration": True,
     }
-    return defaults | dict(own) | ours
+    return defaults | version_table(config) | dict(own) | ours
+
+
+def _refuse_own_version_table(config: Config, own: Mapping[str, Any]) -> None:
+    """Raises NoventaError if env.py gives what is a setting, which the application reads too."""
+    for name in version_table(config).keys() & own.keys():
+        raise NoventaError(
+            f"{_FOLDER}/env.py gives {name} to run_migrations(), which the application would not"
+            f" see; write it to config.yaml instead: migrations: {{{name}: {own[name]}}}"
+        )
 
 
 def _tables_made(script: Any) -> set[str]:
@@ -1501,9 +1510,7 @@ def _tables_made(script: Any) -> set[str]:
 
 
 def _revision_paths(script: Any) -> list[Path]:
-    folders = script.version_locations or [Path(script.dir, "versions")]
-    files = (file for folder in folders for file in revision_files(Path(folder)).values())
-    return [file.path.resolve() for file in files]
+    return [Path(one.path) for one in script.walk_revisions()]
 
 
 def _configure(context: Any, configured: Mapping[str, Any], journal: _Journal) -> None:
@@ -2214,9 +2221,19 @@ def _run_verb(context: Any, journal: _Journal, engine: Any, check_lock: Callable
         _clear_unfinished(engine, finished=True)
 
 
+def _migration_config(config: Config) -> Config:
+    """The settings with the database that migrations and seeds connect to."""
+    if not config["migrations.url"]:
+        return config
+    own = {one.name: one.default for one in SETTINGS if one.name.startswith("database.")}
+    own["database.url"] = config["migrations.url"]
+    return Config({**config.values, **own}, config.root)
+
+
 def _migration_engine(config: Config, *, cascades: bool = False) -> Any:
     """An engine whose connections do not wait without end, nor cascade while SQLite copies."""
 
+    config = _migration_config(config)
     begin = partial(_begin_writing, config)
     engine = make_engine(config, begin=begin, poolclass=sa.NullPool, isolation_level=None)
     seconds = max(1, config["migrations.lock_timeout"])
@@ -3291,6 +3308,7 @@ def migration_lock(config: Config) -> Iterator[Callable[[], None]]:
     it is in the migration's transaction, and whoever dies gives it back. Yields a function that
     raises NoventaError if the lock has been lost.
     """
+    config = _migration_config(config)
     backend = config.database_url.get_backend_name()
     if not config["migrations.lock"] or config.in_memory or backend not in ("sqlite", *_LOCKS):
         yield lambda: None
@@ -3456,7 +3474,7 @@ def _adopt(project: Project) -> int:
             + "To take it as it is all the same: python -m noventa migrate stamp head"
         )
     _rename(project, renames)
-    if not revision_files(project.root / _FOLDER / "versions"):
+    if revision_script(project.config) is None:
         with _scratch(project) as connection:  # empty, so that the revision makes all
             words = ["revision", "--autogenerate", "-m", "Tables that were there"]
             _alembic(project.root, words, connection=connection)
@@ -3566,12 +3584,12 @@ def squash(config: AlembicConfig, message: str | None = None) -> None:
     script = ScriptDirectory.from_config(config)
     old = [*script.walk_revisions()]  # the head comes first
     if len(script.get_heads()) > 1:
-        raise NoventaError(_heads_message(project.root / _FOLDER / "versions"))
+        raise NoventaError(_heads_message(script))
     if len(old) < 2:
         raise NoventaError("There are no two revisions, so there is nothing to squash.")
     head, paths = old[0].revision, [Path(revision.path) for revision in old]
     with _reached(project.config):
-        at = current_revisions(project.root, _migration_engine(project.config))
+        at = current_revisions(project.config, _migration_engine(project.config))
     if at != {head}:
         raise NoventaError(
             f"The database is at {_listed(at)}, not at {head}: first apply what is pending, here"
@@ -3606,12 +3624,12 @@ def _contents_made(project: Project, versions: Path | None = None) -> set[str]:
             *connection.exec_driver_sql(_OBJECTS[backend.replace("mariadb", "mysql")]).scalars()
         }
         schemas = {table.schema for table in project.registry.metadata.tables.values()} | {None}
-        versions_table = version_table(project.root)
+        versions_table = version_table(project.config)["version_table"]
         for schema in schemas:
             for name in sa.inspect(connection).get_table_names(schema):
                 table = sa.table(name, schema=schema)
                 count = connection.scalar(sa.select(sa.func.count()).select_from(table))
-                if count and name != versions_table.name:
+                if count and name != versions_table:
                     found.add(f"rows of {name} ({count})")
         return found
 
@@ -3638,7 +3656,8 @@ def _scratch(project: Project, *, own: bool = False) -> Iterator[Any]:
     backend = project.config.database_url.get_backend_name()
     own = own or "sqlite" not in project.config["migrations.portable_to"]
     make: AbstractContextManager[str] = nullcontext("sqlite://")
-    reason, of_versions = _beyond_sqlite(metadata), version_table(project.root).schema
+    reason = _beyond_sqlite(metadata)
+    of_versions = project.config["migrations.version_table_schema"]
     if reason or (own and backend != "sqlite"):
         schemas = {*(table.schema for table in metadata.tables.values()), of_versions} - {None}
         if schemas and backend in ("mysql", "mariadb"):
@@ -3707,7 +3726,7 @@ def _type_error(column: Any, dialect: Any) -> exc.CompileError | None:
 
 def _compared(project: Project, metadata: Any, connection: Any) -> tuple[set[str], list[str]]:
     """The revisions that a database is at, and what it lacks to equal the models."""
-    options = _configuration(metadata, _options_of(project))
+    options = _configuration(project.config, metadata, _options_of(project))
     context = MigrationContext.configure(connection, opts=options)
     with _without_warnings():
         operations = produce_migrations(context, metadata).upgrade_ops
@@ -4079,19 +4098,23 @@ def _enum_faults(tables: Mapping[Any, str]) -> Iterator[Fault]:
 def revision_faults(project: Project) -> Iterator[Fault]:
     """Faults of the revisions and their files, found without the project's database."""
     folder = project.root / _FOLDER
-    files = revision_files(folder / "versions")
-    for revision in files.values():
-        yield from _import_faults(revision.path, project.root)
+    try:
+        script = revision_script(project.config)
+    except NoventaError as error:
+        yield Fault(f"{_FOLDER}/versions", str(error), "correct the file")
+        return
+    for path in _revision_paths(script) if script else ():
+        yield from _import_faults(path, project.root)
     environment = folder / "env.py"
     text = environment.read_text("utf-8") if environment.exists() else None
-    if not files and text is None:
+    if script is None and text is None:
         if project.registry.metadata.tables:
             yield Fault(_FOLDER, "no revision makes the tables", _REVISE)
     elif "run_migrations(registry" not in (text or ""):
         problem = "it does not call run_migrations(registry, …) of noventa_cli"
         yield Fault(f"{_FOLDER}/env.py", problem, "move it away; `noventa migrate` makes a new one")
-    elif len(revision_heads(files)) > 1:
-        yield Fault(f"{_FOLDER}/versions", *_heads_message(folder / "versions").rsplit("\n", 1))
+    elif script is not None and len(script.get_heads()) > 1:
+        yield Fault(f"{_FOLDER}/versions", *_heads_message(script).rsplit("\n", 1))
     else:
         with _scratch(project) as connection:
             yield from _try_revisions(project, connection)
@@ -4121,7 +4144,7 @@ def _try_revisions(
     project: Project, connection: Any, versions: Path | None = None
 ) -> Iterator[Fault]:
     """Each revision up, down and up again on an empty database; then the drift from the models."""
-    where, table = f"{_FOLDER}/versions", version_table(project.root).name
+    where, table = f"{_FOLDER}/versions", project.config["migrations.version_table"]
     try:
         for words in (["upgrade", "head"], ["downgrade", "base"], ["upgrade", "head"]):
             _alembic(project.root, words, versions, connection=connection)
@@ -4268,12 +4291,20 @@ def _check_models(report: Report, project: Project) -> None:
     dialects = ", ".join(config["migrations.portable_to"])
     report.add("models", f"{tables}, on {dialects}", portability_faults(project))
     report.advice += length_advice(project)
-    revisions = _counted(len(revision_files(project.root / _FOLDER / "versions")), "revision")
+    revisions = _counted(_revision_count(config), "revision")
     anew = "; made anew they equal the models"
     before = len(report.faults)
     report.add("migrations", revisions, revision_faults(project), anew)
     make_all = len(report.faults) == before
     _check_database(report, config, registry.tables if make_all else ())
+
+
+def _revision_count(config: Config) -> int:
+    try:
+        script = revision_script(config)
+    except NoventaError:  # revision_faults() says so
+        return 0
+    return len([*script.walk_revisions()]) if script else 0
 
 
 def _check_database(report: Report, config: Config, tables: Iterable[sa.Table]) -> None:
@@ -4283,7 +4314,7 @@ def _check_database(report: Report, config: Config, tables: Iterable[sa.Table]) 
     url, faults = shown_url(config.database_url), list[Fault]()
     where, current = f"database {url}", set[str]()
     try:
-        current = current_revisions(config.root, engine)
+        current = current_revisions(config, engine)
     except sa.exc.DBAPIError as error:
         remedy = "start it, or mend `database` in config.yaml"
         faults.append(Fault(where, f"it does not answer: {_reason(error)}", remedy))
@@ -5154,7 +5185,6 @@ class Map:
 def _database_state(app: App) -> dict[str, Any]:
     """Revisions, seeds and rows as they are now; little, and why, where no database answers."""
     config, engine = app.config, app.database.engine
-    files = revision_files(config.root / _FOLDER / "versions")
     names, rows = [seed_name(function) for function in app.registry.seeds], dict[str, str]()
     state: dict[str, Any] = {
         "url": shown_url(engine.url), "error": "", "mismatch": None, "rows": rows, "seeds": None,
@@ -5166,7 +5196,7 @@ def _database_state(app: App) -> dict[str, Any]:
         state["mismatch"] = revision_mismatch(config, engine)
         ran = _applied_seeds(engine)
         state["seeds"] = f"{sum(_has_run(ran, name) for name in names)} of {len(names)} ran"
-        applied = current_revisions(config.root, engine)
+        applied = current_revisions(config, engine)
         with reading(engine) as connection:
             there = {*sa.inspect(connection).get_table_names()}
             for table in app.registry.tables:
@@ -5175,14 +5205,13 @@ def _database_state(app: App) -> dict[str, Any]:
                     rows[table.name] = _counted(count or 0, "row")
     except sa.exc.DBAPIError as error:
         return state | {"error": f"it does not answer: {_reason(error)}"}
-    waiting = [*applied]
-    while waiting:
-        if file := files.get(waiting.pop()):
-            before = {*file.parents, *file.needs} - applied
-            applied |= before
-            waiting += before
-    order = sorted(files, key=lambda name: files[name].path.name, reverse=True)
-    state["revisions"] = [(name, files[name].path.name, name in applied) for name in order]
+    if (script := revision_script(config)) is not None:
+        files = {one.revision: Path(one.path).name for one in script.walk_revisions()}
+        known = tuple(applied & files.keys())
+        pending = {
+            one.revision for one in script.iterate_revisions("heads", known, implicit_base=True)
+        }
+        state["revisions"] = [(name, file, name not in pending) for name, file in files.items()]
     return state
 
 

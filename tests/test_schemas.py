@@ -17,7 +17,7 @@ from test_databases import mapping, role
 from test_migrations import alembic
 from visitors import ask
 
-from noventa import App, Config, Database, Endpoint, revision_mismatch
+from noventa import App, Config, Database, Endpoint, NoventaError, revision_mismatch
 from noventa_cli import load_project, project_imports
 
 pytestmark = pytest.mark.slow
@@ -402,8 +402,10 @@ def every_command_agrees(site, capsys):
         project = load_project(site.root)
         assert "is empty" in revision_mismatch(project.config, site.engine)
         assert site.migrate() == 0, capsys.readouterr().err
-        strict = {"database": site.url, "migrations": {"on_mismatch": "refuse"}}
-        app = App(project.registry, Config.from_mapping(strict, site.root))
+        values = {**project.config.values, "migrations.on_mismatch": "refuse"}
+        searched = [*sys.path]
+        app = App(project.registry, Config(values, site.root))
+        assert sys.path == searched
         assert ask(app).status == 404  # it has no pages, but it has started
         app.database.engine.dispose()
     capsys.readouterr()
@@ -412,11 +414,13 @@ def every_command_agrees(site, capsys):
     assert "(head)" in capsys.readouterr().out
 
 
-@only_sqlite
-@pytest.mark.parametrize("options", ['version_table="steps"', '**{"version_table": "steps"}'])
-def test_the_version_table_of_env_counts_everywhere(site, capsys, options):
+def setting(site, text):
+    (site.root / "config.yaml").write_text(f'database: "{site.url}"\nmigrations: {text}\n')
+
+
+def test_the_version_table_of_the_settings_counts_everywhere(site, capsys):
     site.models(PLAYERS)
-    say_in_env(site, options)
+    setting(site, "{version_table: steps}")
     site.autogenerate("players")
     every_command_agrees(site, capsys)
     assert site.tables() == {"users", "awards", "steps"}
@@ -424,37 +428,97 @@ def test_the_version_table_of_env_counts_everywhere(site, capsys, options):
     assert site.tables() == {"steps"}
 
 
-UNREAD = {
-    "version_table=NAME": "version_table is not written there as a text",
-    "version_table=": "env.py is not Python",
-}
-
-
-@only_sqlite
-@pytest.mark.parametrize(("options", "told"), UNREAD.items(), ids=UNREAD)
-def test_the_application_starts_and_says_what_it_cannot_read_in_env(site, caplog, options, told):
-    site.revision("a1", "pass")
-    assert site.migrate() == 0
-    say_in_env(site, options, before='NAME = "steps"')
-    with project_imports(site.root):
-        app = App(load_project(site.root).registry, site.config)
-    assert ask(app).status == 404
-    app.database.engine.dispose()
-    assert told in caplog.text
-
-
 @only_postgresql
 @pytest.mark.parametrize("portable", ["sqlite", "postgresql"])
 def test_the_schema_of_the_version_table_counts_everywhere(site, capsys, portable):
     site.execute("CREATE SCHEMA meta")
-    only(site, portable)
     site.models(PLAYERS)
-    say_in_env(site, 'version_table_schema="meta"')
+    setting(site, f"{{version_table_schema: meta, portable_to: [{portable}]}}")
     site.autogenerate("players")
     every_command_agrees(site, capsys)
     assert site.rows("SELECT count(*) FROM meta.alembic_version") == [(1,)]
     assert site.tables() == {"users", "awards"}
     assert site.migrate("downgrade", "base") == 0, capsys.readouterr().err
+
+
+@only_sqlite
+def test_a_version_table_in_env_is_an_error_that_names_the_setting(site, capsys):
+    site.revision("a1", "pass")
+    say_in_env(site, 'version_table="steps"')
+    assert site.migrate() == 1
+    assert "migrations: {version_table: steps}" in capsys.readouterr().err
+
+
+def test_migrations_and_seeds_connect_to_a_url_of_their_own(site, monkeypatch, capsys):
+    """As behind a pooler, which `database` leads to."""
+    monkeypatch.setenv("DIRECTLY", site.url)
+    away = "{driver: postgresql, host: 127.0.0.1, port: 9, user: nobody, password: wrong}"
+    own = "migrations: {url: '${DIRECTLY}'}"
+    site.revision(
+        "a1", """op.create_table("sown", sa.Column("id", sa.Integer, primary_key=True))"""
+    )
+    site.write(
+        "sowing.py",
+        """
+        import sqlalchemy as sa
+
+        def sow(db):
+            db.execute(sa.text("INSERT INTO sown (id) VALUES (7)"))
+    """,
+    )
+    site.register(seeds="sowing.sow")
+    (site.root / "config.yaml").write_text(f"database: {away}\n{own}\n")
+    assert site.migrate() == 0, capsys.readouterr().err
+    assert site.run("seed") == 0, capsys.readouterr().err
+    (site.root / "config.yaml").write_text(f"database: '{site.url}'\n")
+    assert site.rows("SELECT id FROM sown") == [(7,)]
+
+
+BROKEN = {
+    "a call that fails": ("RATE = int('no number')", "ValueError"),
+    "no Python": ("def upgrade(:", "SyntaxError"),
+    "an end of the process": ("raise SystemExit('enough')", "SystemExit: enough"),
+}
+
+
+@only_sqlite
+@pytest.mark.parametrize(("text", "told"), BROKEN.values(), ids=BROKEN)
+def test_a_revision_that_cannot_be_imported_is_a_warning_or_if_asked_a_refusal(
+    site, caplog, text, told
+):
+    site.revision("a1", "pass")
+    assert site.migrate() == 0
+    site.write("migrations/versions/b2_.py", text)
+    with project_imports(site.root):
+        project = load_project(site.root)
+        app = App(project.registry, site.config)
+        assert ask(app).status == 404
+        app.database.engine.dispose()
+        assert told in caplog.text
+        setting(site, "{on_mismatch: refuse}")
+        with pytest.raises(NoventaError, match=told):
+            App(project.registry, site.config)
+
+
+@only_sqlite
+def test_folders_in_folders_and_other_locations_are_read(site, capsys):
+    """`recursive_version_locations` and `version_locations` of alembic.ini."""
+    site.models(PLAYERS)
+    site.autogenerate("players")
+    (path,) = site.revisions()
+    ini = site.root / "migrations/alembic.ini"
+    plain = ini.read_text()
+    ini.write_text(plain + "recursive_version_locations = true\n")
+    deep = site.root / "migrations/versions/2024/01"
+    deep.mkdir(parents=True)
+    path = path.rename(deep / path.name)
+    every_command_agrees(site, capsys)
+    assert site.migrate("downgrade", "base") == 0
+    elsewhere = site.root / "history"
+    elsewhere.mkdir()
+    path.rename(elsewhere / path.name)
+    ini.write_text(plain + "version_locations = %(here)s/../history\n")
+    every_command_agrees(site, capsys)
 
 
 LEAVE_OUT = """
