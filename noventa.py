@@ -53,7 +53,6 @@ import os
 import random
 import re
 import secrets
-import sqlite3
 import stat
 import sys
 import tempfile
@@ -68,6 +67,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Self, TypeVar, cast
@@ -81,6 +81,7 @@ import sqlalchemy as sa
 import yaml
 from markupsafe import Markup, escape
 from sqlalchemy import event, orm
+from sqlalchemy.engine.interfaces import BindTyping
 from sqlalchemy.util import memoized_property
 
 with warnings.catch_warnings():  # WebOb imports `cgi`, deprecated from Python 3.11 on
@@ -357,7 +358,19 @@ _OWN_HOST = re.compile(rf"\.?(?:{_HOST})", re.ASCII | re.IGNORECASE)
 _ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://({_HOST})(?::([0-9]{{1,5}}))?", re.ASCII)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}  # ours, of drivers
-_DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}  # the ones of our extras
+_POSTGRESQL_DRIVERS = {"psycopg": "psycopg", "psycopg2": "psycopg2", "pg8000": "pg8000"}
+_MYSQL_DRIVERS = {"pymysql": "pymysql", "mysqldb": "MySQLdb", "mariadbconnector": "mariadb"}
+# The drivers of a database whose URL names none, as SQLAlchemy calls them, and their modules. The
+# first that is installed is used.
+_DRIVERS = {
+    "postgresql": _POSTGRESQL_DRIVERS, "mysql": _MYSQL_DRIVERS, "mariadb": _MYSQL_DRIVERS,
+}  # fmt: skip
+_SQLITE_DRIVERS = ("pysqlite", "pysqlcipher")
+_PACKAGES = {  # of drivers whose package has another name than the module, for pip
+    "psycopg": "noventa-wsgi[postgres]", "psycopg2": "psycopg2-binary",
+    "pymysql": "noventa-wsgi[mysql]", "MySQLdb": "mysqlclient",
+    "pysqlcipher3": "sqlcipher3-binary",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, repr=False)
@@ -410,7 +423,7 @@ class Config:
     def database_url(self) -> sa.URL:
         """The URL of the database; SQLite's path is absolute, from the project's folder."""
         parts = {theirs: self[f"database.{ours}"] for ours, theirs in _URL_PARTS.items()}
-        parts["query"] = {name: str(value) for name, value in parts["query"].items()}
+        parts["query"] = {n: value for n, value in parts["query"].items() if isinstance(value, str)}
         driver = self["database.driver"]
         try:
             url = sa.URL.create(driver, **parts) if driver else sa.make_url(self["database.url"])
@@ -419,9 +432,17 @@ class Config:
                 "database is no URL; expected driver://user:password@host:port/name, with every"
                 " special character of user and password percent-encoded, or a mapping."
             ) from None
-        url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
+        if drivers := _DRIVERS.get(url.drivername):
+            installed = (name for name, module in drivers.items() if find_spec(module))
+            url = url.set(drivername=f"{url.drivername}+{next(installed, next(iter(drivers)))}")
         file = sqlite_file(url)
         return url.set(database=str((self.root / file).resolve())) if file else url
+
+    @property
+    def driver_options(self) -> dict[str, Any]:
+        """The entries of `database.options` that a URL cannot hold, as the driver takes them."""
+        options = self["database.options"].items()
+        return {name: value for name, value in options if not isinstance(value, str)}
 
     @property
     def name(self) -> str:
@@ -500,19 +521,35 @@ class Config:
         elif self["database.driver"] and self["database.url"] != _BY_NAME["database.url"].default:
             yield "database.url and database.driver are both given; remove one of them."
         try:
-            if self["database.pooler"] and self.database_url.get_backend_name() != "postgresql":
-                yield "database.pooler is true, but a pooler like PgBouncer is for PostgreSQL only."
-            self.database_url.get_dialect().import_dbapi()
+            yield from self._driver_faults(self.database_url)
         except ConfigError as error:
             yield str(error)
+
+    def _driver_faults(self, url: sa.URL) -> Iterator[str]:
+        backend, driver = url.get_backend_name(), url.drivername.partition("+")[2]
+        if self["database.pooler"] and backend != "postgresql":
+            yield "database.pooler is true, but a pooler like PgBouncer is for PostgreSQL only."
+        if backend == "sqlite" and driver not in ("", *_SQLITE_DRIVERS):
+            yield f"database: {url.drivername!r} is not SQLite itself; expected sqlite:///FILE."
+            return
+        if backend == "sqlite" and url.query.get("cache") == "shared":
+            yield "database has cache=shared, with which connections lock each other out; drop it."
+        try:
+            dialect = url.get_dialect()
+            dialect.import_dbapi()
         except sa.exc.NoSuchModuleError:
-            backend = self.database_url.drivername
-            known = ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql")
-            yield f"database: {backend!r} is no database here; {did_you_mean(backend, known)}"
+            remedy = did_you_mean(backend, ("sqlite", *_DRIVERS, "oracle", "mssql"))
+            yield f"database: {url.drivername!r} is no database here; {remedy}"
         except ImportError as error:
-            extra = EXTRAS.get(self.database_url.get_backend_name())
-            remedy = f"pip install 'noventa-wsgi[{extra}]'." if extra else "install it with pip."
-            yield f"database: the driver is not installed ({error}); {remedy}"
+            package = _PACKAGES.get(error.name or "", error.name or "the driver")
+            yield f"database: the driver is not installed ({error}); pip install '{package}'."
+        else:
+            if dialect.is_async:
+                known = " or ".join(_DRIVERS.get(backend, _SQLITE_DRIVERS))
+                yield (
+                    f"database: the driver {driver} is asynchronous, and handlers are plain"
+                    f" functions; use {known}."
+                )
 
 
 def host_name(host: str) -> str:
@@ -1057,6 +1094,15 @@ _DEFAULT_LIMITS = {
 }
 
 
+class FieldText(str):
+    """A text of a request, which SQLAlchemy compares as the type of the column.
+
+    SQLAlchemy has PostgreSQL's drivers cast a plain `str` to VARCHAR, which equals no integer.
+    """
+
+    __slots__ = ()
+
+
 class Values(Mapping[str, T]):
     """Values of which several may have one name: the first wins, `getlist` gives all.
 
@@ -1148,6 +1194,7 @@ class Request(webob.request.BaseRequest):
         super().__init__(environ, **attributes)
         self.limits = limits or _DEFAULT_LIMITS
         self.app: Any = None  # the App that answers it
+        self.text_type: type[str] = str  # FieldText if the database needs it
         self.view_args: dict[str, Any] = {}
         self._closers = [] if closers is None else closers  # called at the end of the request
         self._open_files: list[tempfile.SpooledTemporaryFile[bytes]] = []
@@ -1197,7 +1244,10 @@ class Request(webob.request.BaseRequest):
             query = self.environ.get("QUERY_STRING", "").encode("latin-1")
         except UnicodeEncodeError:
             raise Rejection(400, "undecodable-query") from None
-        return Values(_parse_fields(query, self.limits["fields"], "query"), "args")
+        return self._texts(_parse_fields(query, self.limits["fields"], "query"), "args")
+
+    def _texts(self, pairs: Iterable[tuple[str, str]], source: str) -> Values[str]:
+        return Values(((name, self.text_type(value)) for name, value in pairs), source)
 
     @property
     def form(self) -> Values[str]:
@@ -1377,7 +1427,7 @@ class Request(webob.request.BaseRequest):
         limit = self.limits["form"]
         if (self._length() or 0) > limit or len(body := self._read_body(limit + 1)) > limit:
             raise Rejection(413, "form-too-large")
-        return Values(_parse_fields(body, self.limits["fields"], "form")), no_files
+        return self._texts(_parse_fields(body, self.limits["fields"], "form"), "form"), no_files
 
 
 class _Body(io.RawIOBase):
@@ -1468,7 +1518,7 @@ def _parse_multipart(request: Request, boundary: str) -> tuple[Values[str], Valu
             if "\0" in segment.name:
                 raise Rejection(400, "nul-in-form")
             if segment.filename is None:
-                fields.append((segment.name, _text(file.read(), "form")))
+                fields.append((segment.name, request.text_type(_text(file.read(), "form"))))
                 file.close()
             elif segment.filename or segment.size:  # else no file was chosen
                 upload = Upload(
@@ -2395,7 +2445,7 @@ def _find(
 
 
 # ---- Database --------------------------------------------------------------------------------
-# Uses Errors, Configuration.
+# Uses Errors, Configuration, Request.
 
 READS = "noventa_reads"  # execution option: SQLite takes no lock when the transaction begins
 INTERNAL_STATEMENT = "noventa_internal"  # execution option: the application did not send this
@@ -2406,8 +2456,6 @@ _MAX_REPORTED = 20  # rows in the report of a forgotten commit
 _FIRST_WAIT, _LONGEST_WAIT = 0.005, 0.1  # seconds before a retry after a conflict
 _PING_AFTER = 0.2  # seconds without use, after which a connection is tested before its next use
 _KNOWN_TO_WRITE = 60  # seconds for which a GET that wrote begins as a writer
-_POSTGRESQL_DRIVERS = ("psycopg", "psycopg2", "pg8000")
-_MYSQL_DRIVERS = ("pymysql", "mysqldb")
 
 
 def make_engine(
@@ -2432,16 +2480,16 @@ def make_engine(
         defaults |= _pool_options(config)
     if backend == "sqlite":
         arguments |= {"timeout": _BUSY_TIMEOUT, "check_same_thread": False}
-        arguments["factory"] = _SQLiteConnection
-    elif driver in ("psycopg", "psycopg2", *_MYSQL_DRIVERS):
-        if "connect_timeout" not in url.query:
-            arguments["connect_timeout"] = _CONNECT_TIMEOUT
-        if driver in _MYSQL_DRIVERS and "charset" not in url.query:
-            url = url.update_query_dict({"charset": "utf8mb4"})
-        if driver == "pymysql" and url.password:  # it would encode it as latin-1
-            arguments["password"] = url.password.encode()
+        arguments["factory"] = _sqlite_connection(cast(Any, url.get_dialect().import_dbapi()))
+    elif driver in ("psycopg", "psycopg2", *_MYSQL_DRIVERS) and "connect_timeout" not in url.query:
+        arguments["connect_timeout"] = _CONNECT_TIMEOUT
+    if driver in ("pymysql", "mysqldb") and "charset" not in url.query:
+        url = url.update_query_dict({"charset": "utf8mb4"})
+    if driver == "pymysql" and url.password:  # it would encode it as latin-1
+        arguments["password"] = url.password.encode()
     if config["database.pooler"] and driver == "psycopg":
         arguments["prepare_threshold"] = None  # prepared statements of all clients would collide
+    arguments |= config.driver_options
     engine = sa.create_engine(url, **(defaults | options))
     _check_isolation_level(config, engine.dialect)
     if backend == "sqlite":
@@ -2465,41 +2513,44 @@ def _set_up_sqlite(
         event.listen(engine, "checkout", functools.partial(_leave_lost_file, file))
 
 
-class _SQLiteCursor(sqlite3.Cursor):
-    """A cursor that reads its result at once, unless SQLAlchemy was asked for a stream.
+@functools.cache
+def _sqlite_connection(driver: Any) -> Any:
+    """A connection class of `sqlite3`, or of SQLCipher's module, whose cursors read results whole.
 
     An open cursor would keep its snapshot, and the next writer on the connection would find the
-    database locked.
+    database locked. Where SQLAlchemy was asked for a stream, `is_stream` is set.
     """
 
-    closed = is_stream = False
-    _rows: Iterator[Any] | None = None  # None while the driver reads them one by one
+    class Cursor(driver.Cursor):  # type: ignore[misc]
+        closed = is_stream = False
+        rows: Iterator[Any] | None = None  # None while the driver reads them one by one
 
-    def execute(self, *sent: Any) -> Self:
-        super().execute(*sent)
-        self._rows = None if self.is_stream else iter(super().fetchall())
-        return self
+        def execute(self, *sent: Any) -> Self:
+            super().execute(*sent)
+            self.rows = None if self.is_stream else iter(super().fetchall())
+            return self
 
-    def __next__(self) -> Any:
-        return super().__next__() if self._rows is None else next(self._rows)
+        def __next__(self) -> Any:
+            return super().__next__() if self.rows is None else next(self.rows)
 
-    def fetchone(self) -> Any:
-        return next(self, None)
+        def fetchone(self) -> Any:
+            return next(self, None)
 
-    def fetchmany(self, size: int | None = None) -> list[Any]:
-        return list(itertools.islice(self, size or self.arraysize))
+        def fetchmany(self, size: int | None = None) -> list[Any]:
+            return list(itertools.islice(self, size or self.arraysize))
 
-    def fetchall(self) -> list[Any]:
-        return super().fetchall() if self._rows is None else list(self._rows)
+        def fetchall(self) -> list[Any]:
+            return super().fetchall() if self.rows is None else list(self.rows)
 
-    def close(self) -> None:
-        self.closed = True
-        super().close()
+        def close(self) -> None:
+            self.closed = True
+            super().close()
 
+    class Connection(driver.Connection):  # type: ignore[misc]
+        def cursor(self, factory: Any = Cursor) -> Any:
+            return super().cursor(factory)
 
-class _SQLiteConnection(sqlite3.Connection):
-    def cursor(self, factory: Any = _SQLiteCursor) -> Any:
-        return super().cursor(factory)
+    return Connection
 
 
 def _prepare_sqlite(reads: bool, connection: Any, _: object) -> None:
@@ -2766,7 +2817,7 @@ class Database:
             event.listen(self.engine, ending, _end_streams)
         if self.reader is not self.streaming:
             event.listen(self.reader, "handle_error", self._note_refusal)
-            event.listen(self.reader, "checkin", _end_reading)
+            event.listen(self.reader, "checkin", self._end_reading)
         if self.reader is not self.streaming and self.reader.dialect.name == "postgresql":
             _listen_to_statements(self.reader, _check_reader)
         for engine in self.engines:
@@ -2776,6 +2827,12 @@ class Database:
 
     def __repr__(self) -> str:
         return f"<Database {shown_url(self.engine.url)}>"
+
+    @property
+    def text_type(self) -> type[str]:
+        """What the texts of requests are made of: FieldText where the driver casts a `str`."""
+        casts = self.engine.dialect.bind_typing is BindTyping.RENDER_CASTS
+        return FieldText if casts else str
 
     def dispose(self) -> None:
         """Close every connection that is not in use."""
@@ -2881,6 +2938,14 @@ class Database:
         if scope is not None and is_refused(context.original_exception):
             scope.refused = True
 
+    def _end_reading(self, connection: Any, record: Any) -> None:
+        """Leave a connection of the reader as it was before a stream."""
+        if streams := record.info.pop("streams", None):
+            for cursor in streams:
+                cursor.close()
+            if connection is not None and self.reader.dialect.name == "postgresql":
+                connection.autocommit = True
+
 
 def _has_reader(config: Config) -> bool:
     """Whether the database itself can refuse writes on connections that only read."""
@@ -2913,7 +2978,7 @@ def _note_stream(_: str, context: Any) -> None:
     """Remember the cursor of a result that is read row by row, to be closed at the latest when its
     transaction ends."""
     if context.execution_options.get("stream_results"):
-        if isinstance(context.cursor, _SQLiteCursor):
+        if context.dialect.name == "sqlite":
             context.cursor.is_stream = True
         streams = context.root_connection.info.setdefault("streams", [])
         streams[:] = [cursor for cursor in streams if _is_open(cursor)]
@@ -2966,15 +3031,6 @@ _TRANSACTIONAL = re.compile(  # locks, settings, messages, large objects and sna
     r"|pg_export_snapshot)\b",
     re.IGNORECASE,
 )
-
-
-def _end_reading(connection: Any, record: Any) -> None:
-    """Leave the reader's connection as it was before a stream."""
-    if streams := record.info.pop("streams", None):
-        for cursor in streams:
-            cursor.close()
-        if connection is not None and not isinstance(connection, _SQLiteConnection):
-            connection.autocommit = True
 
 
 def _note_connection(
@@ -3094,14 +3150,23 @@ def is_conflict(error: sa.exc.DBAPIError) -> bool:
     )
 
 
-def is_bad_value(error: BaseException) -> bool:
-    """Whether the database cannot take a value, say a number too large for its column.
+_UNBINDABLE = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 
-    An enum's value that PostgreSQL lacks is none: the model has it, or SQLAlchemy had refused it.
+
+def is_bad_value(error: BaseException) -> bool:
+    """Whether a column's type or the database cannot take a value, say a number too large for it.
+
+    A value that PostgreSQL's enum lacks counts if it came with the request: one of the model's
+    own is missing in the database by our fault.
     """
-    if not isinstance(error, sa.exc.DataError):
+    if not isinstance(error, sa.exc.StatementError):
         return False
-    return not str(error.orig).startswith("invalid input value for enum")
+    if not isinstance(error, sa.exc.DBAPIError):  # raised before anything was sent
+        return isinstance(error.orig, _UNBINDABLE)
+    if "invalid input value for enum" in str(error.orig):
+        values = error.params.values() if isinstance(error.params, Mapping) else error.params or ()
+        return any(isinstance(value, FieldText) for value in values)
+    return isinstance(error, sa.exc.DataError) or (_sqlstate(error.orig) or "")[:2] == "22"
 
 
 def is_unavailable(error: BaseException) -> bool:
@@ -5105,7 +5170,7 @@ class App:
 
     def _respond(self, environ: dict[str, Any], scope: Scope) -> tuple[RequestContext, Answer]:
         request = Request(environ, self._limits, scope.cleanup_callbacks)
-        request.app = self
+        request.app, request.text_type = self, self.database.text_type
         reads = environ["REQUEST_METHOD"] in READ_METHODS
         context = RequestContext(request, self.sessions.open(request), scope, reads)
         if self.workbench is not None:
@@ -5177,6 +5242,7 @@ class App:
             data, session = session or {}, self.sessions.read({})
             session.update(data)
         request.app, request.limits = self, self._limits
+        request.text_type = self.database.text_type
         with self.database.scope(writes=writes) as scope:
             scope.cleanup_callbacks.append(request.close_files)
             yield RequestContext(request, session, scope, not writes)
@@ -5229,8 +5295,12 @@ class App:
         match = self.router.match(path, request.environ["REQUEST_METHOD"])
         if match is None:
             return self._other_form(context, path)
-        route, request.view_args, tail, methods = match
+        route, view_args, tail, methods = match
         context.route = route
+        request.view_args = {
+            name: request.text_type(value) if isinstance(value, str) else value
+            for name, value in view_args.items()
+        }
         context.trail.append(getattr(route, "template", route.path))
         context.is_data = route.is_data
         if (answer := self._options(request, methods)) is not None:
@@ -5362,7 +5432,8 @@ def send(
         if hasattr(body, "close"):
             scope.cleanup_callbacks.append(body.close)
         scope.end_transaction(expire=False)
-    start_response(answer.status, answer.headerlist)
+    headers = [(str(name), str(value)) for name, value in answer.headerlist]  # exact: PEP 3333
+    start_response(answer.status, headers)
     if environ["REQUEST_METHOD"] == "HEAD":
         return []
     if whole:

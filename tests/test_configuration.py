@@ -2,6 +2,7 @@
 
 import re
 import sys
+from types import ModuleType
 
 import pytest
 import sqlalchemy as sa
@@ -312,10 +313,17 @@ def test_other_sqlite_paths_stay_as_they_are(url, file, in_memory):
 
 def test_a_mapping_is_the_same_as_a_url():
     parts = {"driver": "postgresql", "host": "db", "port": 5433, "user": "ada", "password": "x",
-             "name": "shop", "options": {"connect_timeout": 3}}  # fmt: skip
-    url = "postgresql://ada:x@db:5433/shop?connect_timeout=3"
+             "name": "shop", "options": {"application_name": "shop"}}  # fmt: skip
+    url = "postgresql://ada:x@db:5433/shop?application_name=shop"
     of_parts, of_url = (Config.from_mapping({"database": said}, ".") for said in (parts, url))
     assert of_parts.database_url == of_url.database_url
+
+
+def test_options_that_are_no_text_reach_the_driver_as_they_are():
+    parts = {"driver": "postgresql", "host": "db", "options": {"prepare_threshold": None, "a": "b"}}
+    config = Config.from_mapping({"database": parts}, ".")
+    assert config.driver_options == {"prepare_threshold": None}
+    assert config.database_url.query == {"a": "b"}
 
 
 def test_pool_settings_may_stand_beside_a_url():
@@ -373,7 +381,10 @@ def test_a_database_that_is_no_url_is_refused_without_showing_it(url):
     [
         ("postgres://h/n", "database: 'postgres' is no database here; did you mean 'postgresql'?"),
         ({"driver": "sqlight"}, "database: 'sqlight' is no database here; did you mean 'sqlite'?"),
-        ("sqlite+nothing:///a.db", "database: 'sqlite+nothing' is no database here"),
+        ("sqlite+libsql:///a.db", "database: 'sqlite+libsql' is not SQLite itself"),
+        ("sqlite+aiosqlite:///a.db", "database: 'sqlite+aiosqlite' is not SQLite itself"),
+        ("sqlite:///file:a.db?cache=shared&uri=true", "database has cache=shared"),
+        ("mysql+nothing://h/n", "database: 'mysql+nothing' is no database here"),
         ("oracle+oracledb://h/n", "database: the driver is not installed (No module named"),
         ({"host": "db", "name": "n"}, "database.driver is missing"),
         ({"url": "sqlite:///a.db", "driver": "sqlite"}, "database.url and database.driver"),
@@ -387,13 +398,31 @@ def test_a_database_that_cannot_be_used_is_a_fault_with_its_remedy(database, pro
 
 
 @pytest.mark.parametrize(
-    ("url", "remedy"),
-    [("postgresql+psycopg2://h/n", "noventa-wsgi[postgres]"), ("mysql+mysqldb://h/n", "[mysql]")],
+    ("url", "module", "remedy"),
+    [
+        ("postgresql+psycopg://h/n", "psycopg", "noventa-wsgi[postgres]"),
+        ("postgresql+psycopg2://h/n", "psycopg2", "psycopg2-binary"),
+        ("postgresql+pg8000://h/n", "pg8000", "pg8000"),
+        ("mysql+pymysql://h/n", "pymysql", "noventa-wsgi[mysql]"),
+        ("mysql+mysqldb://h/n", "MySQLdb", "mysqlclient"),
+        ("sqlite+pysqlcipher:///a.db", "sqlcipher3", "sqlcipher3-binary"),
+    ],
 )
-def test_a_driver_that_is_missing_names_the_extra_to_install(monkeypatch, url, remedy):
-    for module in ("psycopg2", "MySQLdb"):
-        monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
-    assert re.search(rf"pip install '.*{re.escape(remedy)}", problems_of({"database": url}))
+def test_a_driver_that_is_missing_is_named_with_its_package(monkeypatch, url, module, remedy):
+    for name in (module, f"py{module}"):  # as if it were not installed
+        monkeypatch.setitem(sys.modules, name, None)
+    assert f"pip install '{remedy}'" in problems_of({"database": url})
+
+
+def test_an_asynchronous_driver_is_refused():
+    asynchronous = ModuleType("asyncpg")
+    sys.modules["asyncpg"] = asynchronous
+    try:
+        text = problems_of({"database": "postgresql+asyncpg://h/n"})
+    finally:
+        del sys.modules["asyncpg"]
+    assert "the driver asyncpg is asynchronous" in text
+    assert "use psycopg or psycopg2 or pg8000" in text
 
 
 # The file
