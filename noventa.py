@@ -2659,7 +2659,7 @@ class Scope:
         self.database, self.writes = database, writes
         self.streams = False  # the answer's body is being made while it is sent
         self.refused = False  # the reader has refused a statement, swallowed or not
-        self.wrote = False  # in a sandbox
+        self.wrote = False  # in a sandbox, while it was to read
         self.session: RequestSession | None = None  # made when `db` is first used
         self.cleanup_callbacks: list[Callable[[], Any]] = []
         self.owned_by_stream = False  # which closes it
@@ -2930,12 +2930,12 @@ class Database:
         if len(written) < _MAX_REPORTED:
             written.append(" ".join(statement.split())[:60])
         scope = self.current_scope.get(None)
-        if scope is not None and self.sandboxed is not None:
+        if scope is not None and not scope.writes and self.sandboxed is not None:
             scope.wrote = True  # where there is no reader to refuse it
 
     def _note_refusal(self, context: sa.engine.ExceptionContext) -> None:
         scope = self.current_scope.get(None)
-        if scope is not None and is_refused(context.original_exception):
+        if scope is not None and not scope.writes and is_refused(context.original_exception):
             scope.refused = True
 
     def _end_reading(self, connection: Any, record: Any) -> None:
@@ -5164,7 +5164,7 @@ class App:
             scope.end_session()
             scope.writes, scope.refused = True, False
             _, answer = self._respond(environ, scope)
-        elif scope.wrote and not scope.writes:
+        elif scope.wrote:
             context.remember_writer()  # in a sandbox, which has no reader that refuses
         return answer
 
