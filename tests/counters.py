@@ -42,11 +42,12 @@ class Counter(Base):
 
 def counting_app(
     root: Path, url: str, *routes: Any, debug: bool = False, files: Any = None,
-    components: Any = (), **pool: Any,
+    components: Any = (), guards: Any = (), errors: Any = None, **pool: Any,
 ) -> App:  # fmt: skip
     """An application with one counter, at 0. `pool` are settings below `database:`."""
     config = {"database": {"url": url, **pool}, "debug": debug}
-    parts = {"routes": list(routes), "components": components}
+    parts = {"routes": list(routes), "components": components, "guards": guards}
+    parts["errors"] = errors or {}
     app = make_app(root, files, config, models=[Counter], **parts)
     with app.database.session() as db:
         db.merge(Counter(id=1, value=0))

@@ -1,462 +1,932 @@
-"""Plain reads without a transaction on PostgreSQL: nothing that a handler can observe changes."""
+"""Database: a GET reads statement by statement, and one that writes is answered as a writer."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
-from urllib.parse import quote
 
 import psycopg
 import pytest
 import sqlalchemy as sa
-from conftest import new_database
-from sqlalchemy import event, orm
+from conftest import only_postgresql, transactional
+from counters import (
+    Counter,
+    answered,
+    checked_out,
+    counting_app,
+    increment,
+    statements,
+    stored,
+    value,
+)
+from visitors import Visitor, ask
+from webob import Response
 
-from noventa import Config, Database
+from noventa import App, Component, Endpoint, NoventaError, Page, reply
 
-
-class Base(orm.DeclarativeBase):
-    pass
-
-
-class Account(Base):
-    __tablename__ = "accounts"
-
-    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
-    owner: orm.Mapped[str]
-    balance: orm.Mapped[int]
-
+WARNING = "writes: say writes=True on its entry"
 
 WRITERS = """
 CREATE SCHEMA stats;
 CREATE FUNCTION stats.count(integer) RETURNS integer LANGUAGE sql
-    AS 'INSERT INTO accounts (owner, balance) VALUES (''Mallory'', $1) RETURNING balance';
+    AS 'INSERT INTO counters (id, value) VALUES ($1, 0) RETURNING value';
 CREATE FUNCTION noisy(integer) RETURNS boolean LANGUAGE sql AS 'SELECT stats.count($1) IS NOT NULL';
-CREATE VIEW "my-accounts" AS SELECT stats.count(1) AS id;
+CREATE VIEW "my-counters" AS SELECT stats.count(2) AS id;
 CREATE DOMAIN counted AS integer CHECK (noisy(VALUE));
 CREATE OPERATOR @# (RIGHTARG = integer, FUNCTION = stats.count);
 CREATE TABLE ruled (id integer);
-CREATE RULE noted AS ON UPDATE TO ruled DO INSTEAD SELECT stats.count(1);
+CREATE RULE noted AS ON UPDATE TO ruled DO INSTEAD SELECT stats.count(2);
+CREATE PROCEDURE counting() LANGUAGE sql AS 'INSERT INTO counters (id, value) VALUES (2, 0)';
 """
-VIEW = sa.Table("stamped_accounts", sa.MetaData(), sa.Column("id", sa.Integer))
+TRIGGERED = """
+CREATE VIEW counting AS SELECT id FROM counters;
+CREATE TRIGGER counts INSTEAD OF UPDATE ON counting BEGIN
+    INSERT INTO counters (id, value) VALUES (2, 0);
+END;
+"""
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """A PostgreSQL database of its own, with a table, a view and two rows."""
-    with new_database("postgresql") as url:
-        engine = sa.create_engine(url)
-        Base.metadata.create_all(engine)
-        with engine.begin() as connection:
-            connection.execute(
-                sa.insert(Account),
-                [{"owner": "Ada", "balance": 10}, {"owner": "Bob", "balance": 20}],
-            )
-            connection.exec_driver_sql("CREATE VIEW stamped_accounts AS SELECT id FROM accounts")
-            connection.exec_driver_sql(WRITERS)
-        engine.dispose()
-        yield url
+@pytest.fixture
+def serve(tmp_path: Path, database: str) -> Iterator[Callable[..., App]]:
+    """Makes applications with a counter; their connections are closed at the end."""
+    apps: list[App] = []
+
+    def make(*routes: Any, **options: Any) -> App:
+        apps.append(counting_app(tmp_path, database, *routes, **options))
+        prepare(apps[-1])
+        return apps[-1]
+
+    yield make
+    for app in apps:
+        app.database.dispose()
 
 
-def open_database(url: str, root: Path, *, autocommit: bool) -> Database:
-    settings = {"database": {"url": url, "autocommit_reads": autocommit}}
-    database = Database(Config.from_mapping(settings, root))
-    with database.engine.connect():  # the first connection tells the isolation level
-        pass
-    return database
-
-
-def in_transaction(database: Database) -> bool:
-    return in_transaction_of(database.scoped())
-
-
-def in_transaction_of(db: orm.Session) -> bool:
-    driver: Any = db.connection().connection.dbapi_connection
-    return driver.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
-
-
-PLAIN = {
-    "by key": lambda db: db.get(Account, 1).owner,
-    "filter": lambda db: db.query(Account.owner).filter(Account.balance > 10).all(),
-    "ordered and limited": lambda db: db.scalars(
-        sa.select(Account.owner).order_by(Account.owner.desc()).limit(1)
-    ).all(),
-    "count": lambda db: db.scalar(sa.select(sa.func.count()).select_from(Account)),
-    "in": lambda db: db.query(Account.owner).filter(Account.id.in_([1, 2])).count(),
-    "exists": lambda db: db.scalar(sa.select(sa.exists().where(Account.owner == "Ada"))),
-    "view": lambda db: sorted(db.scalars(sa.select(VIEW.c.id)).all()),
-    "window": lambda db: db.execute(sa.select(sa.func.rank().over(order_by=Account.id))).all(),
-    "function": lambda db: db.scalar(sa.select(sa.func.round(sa.func.random() * 0))),
-    "with": lambda db: db.scalar(sa.text("WITH one AS (SELECT 1 AS n) SELECT n FROM one")),
-    "union": lambda db: len(
-        db.execute(sa.union_all(sa.select(Account.id), sa.select(Account.balance))).all()
-    ),
-}
-NOT_PLAIN = {
-    "insert": lambda db: db.execute(sa.insert(Account).values(owner="Cy", balance=1)).rowcount,
-    "update": lambda db: db.execute(sa.update(Account).values(balance=0)).rowcount,
-    "flush": lambda db: (db.add(Account(owner="Di", balance=1)), db.flush())[1],
-    "text dml": lambda db: db.execute(sa.text("DELETE FROM accounts")).rowcount,
-    "hidden dml": lambda db: db.execute(
-        sa.text("WITH gone AS (DELETE FROM accounts RETURNING id) SELECT count(*) FROM gone")
-    ).scalar(),
-    "for update": lambda db: len(db.query(Account.owner).with_for_update().all()),
-    "for share": lambda db: db.scalars(sa.select(Account.id).with_for_update(read=True)).all(),
-    "unknown function": lambda db: db.scalar(sa.select(sa.func.set_config("a.b", "1", True))),
-    "sequence": lambda db: isinstance(
-        db.scalar(sa.select(sa.func.nextval("accounts_id_seq"))), int
-    ),
-    "now": lambda db: db.scalar(sa.select(sa.func.now())) == db.scalar(sa.select(sa.func.now())),
-    "keyword of time": lambda db: bool(db.scalar(sa.select(sa.func.current_timestamp()))),
-    "advisory lock": lambda db: db.scalar(sa.select(sa.func.pg_advisory_xact_lock(7))),
-    "savepoint": lambda db: db.begin_nested().is_active,
-    "server-side cursor": lambda db: (
-        db.connection().execution_options(stream_results=True).execute(sa.select(Account.id)).all()
-    ),
-    "row by row": lambda db: [  # by a server-side cursor
-        row.id for row in db.scalars(sa.select(Account).execution_options(yield_per=1))
-    ],
-    "function that writes": lambda db: db.scalar(sa.select(sa.func.stats.count(5))),
-    "view that writes": lambda db: db.scalar(sa.text('SELECT id FROM "my-accounts"')),
-    "domain that writes": lambda db: db.scalar(sa.text("SELECT 7::counted")),
-    "operator that writes": lambda db: db.scalar(sa.text("SELECT @# 8")),
-    "rule that writes": lambda db: db.execute(sa.text("UPDATE ruled SET id = 1")).all(),
-    "values that draw": lambda db: isinstance(
-        db.scalar(sa.text("VALUES (nextval('accounts_id_seq'))")), int
-    ),
-    "table made by a select": lambda db: (
-        db.execute(sa.text("SELECT 1 AS n INTO TEMPORARY copied")).rowcount
-    ),
-    "two statements": lambda db: (
-        db.connection().exec_driver_sql("SELECT 1; DELETE FROM accounts").rowcount
-    ),
-    "two settings": lambda db: (
-        db.connection().exec_driver_sql("SELECT 1; SET search_path = public, stats").rowcount
-    ),
-    "message": lambda db: db.scalar(sa.select(sa.func.pg_notify("a", "b"))),
-    "large object": lambda db: db.scalar(sa.select(sa.func.lo_create(0))) > 0,
-    "setting of the session": lambda db: db.scalar(
-        sa.select(sa.func.set_config("search_path", "public, stats", False))
-    ),
-    "driver's sql": lambda db: db.connection().exec_driver_sql("SET LOCAL x.y = 'z'").rowcount,
-}
-
-
-@pytest.mark.parametrize("name", PLAIN)
-def test_a_plain_read_needs_no_transaction(name: str, url: str, tmp_path: Path) -> None:
-    database = open_database(url, tmp_path, autocommit=True)
-    with database.scope(writes=False):
-        PLAIN[name](database.scoped)
-        assert not in_transaction(database)
-    database.engine.dispose()
-
-
-@pytest.mark.parametrize("name", NOT_PLAIN)
-def test_anything_else_begins_one_first(name: str, url: str, tmp_path: Path) -> None:
-    database = open_database(url, tmp_path, autocommit=True)
-    with database.scope(writes=False):
-        NOT_PLAIN[name](database.scoped)
-        assert in_transaction(database)
-    database.engine.dispose()
-
-
-@pytest.mark.parametrize("name", PLAIN | NOT_PLAIN)
-def test_both_modes_answer_the_same_and_leave_the_same(name: str, url: str, tmp_path: Path) -> None:
-    answers = []
-    for autocommit in (True, False):
-        database = open_database(url, tmp_path, autocommit=autocommit)
-        with database.scope(writes=False) as scope:
-            first = (PLAIN | NOT_PLAIN)[name](database.scoped)
-            seen = database.scoped.query(Account.owner, Account.balance).order_by("owner").all()
-            noted = bool(scope.uncommitted())
-            database.scoped.rollback()
-            after = database.scoped.query(Account.owner, Account.balance).order_by("owner").all()
-        answers.append((first, seen, noted, after))
-        assert database.engine.pool.checkedout() == 0
-        database.engine.dispose()
-    assert answers[0] == answers[1]
-
-
-@pytest.mark.parametrize("autocommit", [True, False])
-def test_a_commit_in_a_read_request_keeps_what_was_written(
-    autocommit: bool, url: str, tmp_path: Path
-) -> None:
-    database = open_database(url, tmp_path, autocommit=autocommit)
-    with database.scope(writes=False):
-        database.scoped.get(Account, 1)
-        database.scoped.add(Account(owner="Eve", balance=5))
-        database.scoped.commit()
-    with database.session() as db:
-        assert db.query(Account).filter_by(owner="Eve").delete() == 1
-        db.commit()
-    database.engine.dispose()
-
-
-@pytest.mark.parametrize("autocommit", [True, False])
-def test_after_an_error_nothing_goes_until_a_rollback(
-    autocommit: bool, url: str, tmp_path: Path
-) -> None:
-    database = open_database(url, tmp_path, autocommit=autocommit)
-    with database.scope(writes=False):
-        db = database.scoped
-        with pytest.raises(sa.exc.DataError):
-            db.query(Account).filter(Account.balance > 2**70).all()
-        with pytest.raises(sa.exc.InternalError):
-            db.query(Account).all()
-        db.rollback()
-        assert db.query(Account).count() == 2
-    database.engine.dispose()
-
-
-def test_a_savepoint_undoes_its_part_only(url: str, tmp_path: Path) -> None:
-    database = open_database(url, tmp_path, autocommit=True)
-    with database.scope(writes=False):
-        db = database.scoped
-        db.query(Account).filter_by(id=1).update({"balance": 77})
-        with db.begin_nested() as nested:
-            db.query(Account).filter_by(id=1).update({"balance": 99})
-            nested.rollback()
-        assert db.scalar(sa.select(Account.balance).where(Account.id == 1)) == 77
-    database.engine.dispose()
-
-
-@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
-def test_another_isolation_level_keeps_its_transactions(
-    level: str, url: str, tmp_path: Path
-) -> None:
-    settings = {"database": {"url": url, "isolation_level": level}}
-    database = Database(Config.from_mapping(settings, tmp_path))
-    for _ in range(2):
-        with database.scope(writes=False):
-            database.scoped.get(Account, 1)
-            assert in_transaction(database)
-    database.engine.dispose()
-
-
-@pytest.mark.parametrize(
-    ("level", "shown"), [("REPEATABLE READ", "repeatable read"), ("AUTOCOMMIT", "read committed")]
-)
-def test_a_level_that_a_handler_chooses_is_kept(
-    level: str, shown: str, url: str, tmp_path: Path
-) -> None:
-    database = open_database(url, tmp_path, autocommit=True)
-    for _ in range(2):
-        with database.scope(writes=False):
-            database.scoped.connection(execution_options={"isolation_level": level})
-            assert database.scoped.scalar(sa.text("SHOW transaction_isolation")) == shown
-            assert in_transaction(database) == (level != "AUTOCOMMIT")
-        with database.scope(writes=False):
-            database.scoped.get(Account, 1)
-            assert not in_transaction(database)
-    database.engine.dispose()
-
-
-def test_autocommit_that_is_configured_stays(url: str, tmp_path: Path) -> None:
-    settings = {"database": {"url": url, "isolation_level": "AUTOCOMMIT"}}
-    database = Database(Config.from_mapping(settings, tmp_path))
-    for writes in (False, True, False):
-        with database.scope(writes=writes):
-            database.scoped.get(Account, 1)
-            driver: Any = database.scoped.connection().connection.dbapi_connection
-            assert driver.autocommit
-            assert not in_transaction(database)
-    database.engine.dispose()
-
-
-def test_another_engine_of_the_application_is_left_alone(url: str, tmp_path: Path) -> None:
-    database, other = open_database(url, tmp_path, autocommit=True), sa.create_engine(url)
-    on_other = {"bind_arguments": {"bind": other}}
-    with database.scope(writes=False):
-        database.scoped.get(Account, 1)
-        database.scoped.scalars(sa.select(Account.id), **on_other).all()
-        assert not in_transaction(database)
-    with database.scope(writes=True):
-        database.scoped.execute(sa.update(Account).values(balance=0), **on_other)
-    with other.connect() as connection:
-        assert connection.scalars(sa.select(Account.balance).order_by("id")).all() == [10, 20]
-    other.dispose()
-    database.engine.dispose()
-
-
-@pytest.mark.parametrize("name", ["begin", "engine_connect"])
-def test_what_a_listener_has_begun_stays_a_transaction(name: str, url: str, tmp_path: Path) -> None:
-    database = open_database(url, tmp_path, autocommit=True)
-    event.listen(database.engine, name, lambda connection: connection.scalar(sa.text("SELECT 1")))
-    for _ in range(2):
-        with database.scope(writes=False):
-            database.scoped.get(Account, 1)
-            assert in_transaction(database)
-    database.engine.dispose()
-
-
-def test_what_reads_plainly_leaves_the_connection_as_it_was(url: str, tmp_path: Path) -> None:
-    database = open_database(url, tmp_path, autocommit=True)
-    for handle in (PLAIN["by key"], NOT_PLAIN["update"]):
-        with database.scope(writes=False):
-            handle(database.scoped)
-        with database.engine.connect() as connection:
-            driver: Any = connection.connection.dbapi_connection
-            assert not driver.autocommit
-            connection.execute(sa.update(Account).values(balance=0))
-        with database.session() as db:
-            assert db.scalars(sa.select(Account.balance).order_by("id")).all() == [10, 20]
-            assert in_transaction_of(db)
-    database.engine.dispose()
-
-
-def test_a_post_has_its_transaction_from_the_first_read(url: str, tmp_path: Path) -> None:
-    database = open_database(url, tmp_path, autocommit=True)
-    with database.scope(writes=True) as scope:
-        database.scoped.get(Account, 1)
-        assert in_transaction(database)
-        scope.begin_anew(writes=False)  # as after an action
-        database.scoped.get(Account, 1)
-        assert not in_transaction(database)
-    database.engine.dispose()
-
-
-BY_HAND = {
-    "cursor": lambda driver: driver.execute("DELETE FROM accounts"),
-    "copy": lambda driver: driver.cursor().copy("COPY accounts FROM STDIN").__enter__(),
-    "function": lambda driver: driver.execute("SELECT stats.count(3)"),
-}
-
-
-@pytest.mark.parametrize("name", BY_HAND)
-def test_the_driver_keeps_nothing_without_a_commit(name: str, url: str, tmp_path: Path) -> None:
-    database = open_database(url, tmp_path, autocommit=True)
-    with database.scope(writes=False):
-        database.scoped.get(Account, 1)
-        driver: Any = database.scoped.connection().connection.dbapi_connection
-        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-            BY_HAND[name](driver)
-    with database.session() as db:
-        assert db.scalar(sa.select(sa.func.count()).select_from(Account)) == 2
-    database.engine.dispose()
-
-
-def test_a_connection_that_has_read_still_writes_whatever_way_it_is_used(
-    url: str, tmp_path: Path
-) -> None:
-    database = open_database(url, tmp_path, autocommit=True)
-    engine, update = database.engine, sa.update(Account).values(balance=Account.balance)
-    for use in ("session", "connection", "autocommit", "raw"):
-        with database.scope(writes=False):
-            database.scoped.get(Account, 1)
-        if use == "session":
-            with database.session() as db:
-                assert db.execute(update).rowcount == 2
-                db.rollback()
-        elif use == "raw":
-            raw = engine.raw_connection()
-            assert raw.cursor().execute("UPDATE accounts SET id = id").rowcount == 2
-            raw.close()
+def prepare(app: App) -> None:
+    """Views, functions and the like of each database that write behind a read."""
+    with app.database.engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        if connection.dialect.name == "sqlite":
+            driver.executescript(TRIGGERED)
         else:
-            level = {"isolation_level": "AUTOCOMMIT"} if use == "autocommit" else {}
-            with engine.connect().execution_options(**level) as connection:
-                assert connection.execute(update).rowcount == 2
-    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
-    engine.dispose()
+            driver.execute(WRITERS)
+            driver.commit()
 
 
-def test_a_level_set_for_the_session_keeps_its_transactions(url: str, tmp_path: Path) -> None:
-    database = open_database(url, tmp_path, autocommit=True)
-    level = "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE"
-    for chosen in (False, True):
-        with database.scope(writes=True):
-            if chosen:
-                database.scoped.execute(sa.text(level))
-                database.scoped.commit()
-        with database.scope(writes=False):
-            database.scoped.get(Account, 1)
-            assert in_transaction(database) == chosen
-    database.engine.dispose()
+def cursor(db: Any) -> Any:
+    """A cursor of the driver's own, of which SQLAlchemy knows nothing."""
+    return db.connection().connection.dbapi_connection.cursor()
 
 
-@pytest.mark.parametrize(
-    "options",
-    ["-c default_transaction_read_only=on", "-c default_transaction_isolation=serializable"],
+def driver_sql(statement: str) -> Callable[[Any], Any]:
+    return lambda db: db.connection().exec_driver_sql(statement)
+
+
+def text(statement: str) -> Callable[[Any], Any]:
+    return lambda db: db.execute(sa.text(statement)).close()
+
+
+def by_cursor(statement: str) -> Callable[[Any], Any]:
+    return lambda db: cursor(db).execute(statement)
+
+
+def flush(db: Any) -> None:
+    db.add(Counter(id=2, value=0))
+    db.flush()
+
+
+def copy(db: Any) -> None:
+    with cursor(db).copy("COPY counters (id, value) FROM STDIN") as rows:
+        rows.write_row((2, 0))
+
+
+def within_savepoint(db: Any) -> None:
+    with db.begin_nested():
+        db.execute(sa.update(Counter).values(value=9))
+
+
+INSERT = "INSERT INTO counters (id, value) VALUES (2, 0)"
+ON_BOTH = {
+    "insert": lambda db: db.execute(sa.insert(Counter).values(id=2, value=0)),
+    "update": lambda db: db.execute(sa.update(Counter).values(value=9)),
+    "rows": lambda db: db.execute(sa.insert(Counter), [{"id": 2}, {"id": 3}]),
+    "flush": flush,
+    "text": text("DELETE FROM counters"),
+    "comment before it": text("/* SELECT */ -- SELECT\n DELETE FROM counters"),
+    "returning": text(f"{INSERT} RETURNING id"),
+    "explained": lambda db: db.execute(sa.text("CREATE TABLE made AS SELECT 1 AS id")),
+    "table": driver_sql("CREATE TABLE made (id INTEGER)"),
+    "raw cursor": by_cursor(INSERT),
+    "raw cursor, many": lambda db: cursor(db).executemany(INSERT, [()]),
+    "savepoint": within_savepoint,
+}
+ON_SQLITE = {
+    "trigger of a view": text("UPDATE counting SET id = 5"),
+    "pragma": driver_sql("PRAGMA user_version = 7"),
+    "index": text("REINDEX"),
+}
+ON_POSTGRESQL = {
+    "hidden": text("WITH gone AS (DELETE FROM counters RETURNING id) SELECT count(*) FROM gone"),
+    "function": lambda db: db.scalar(sa.select(sa.func.stats.count(2))),
+    "view": text('SELECT id FROM "my-counters"'),
+    "domain": text("SELECT 2::counted"),
+    "operator": text("SELECT @# 2"),
+    "rule": text("UPDATE ruled SET id = 1"),
+    "procedure": text("CALL counting()"),
+    "block": text(f"DO $$ BEGIN {INSERT}; END $$"),
+    "explain analyze": text(f"EXPLAIN ANALYZE {INSERT}"),
+    "select into": text("SELECT 1 AS id INTO made"),
+    "values that draw": text("VALUES (nextval('counters_id_seq'))"),
+    "locked rows": lambda db: db.query(Counter).with_for_update().all(),
+    "locked table": text("LOCK TABLE counters"),
+    "two statements": driver_sql("SELECT 1; DELETE FROM counters"),
+    "commit within": driver_sql(f"SELECT 1; {INSERT}; ROLLBACK"),
+    "copy": copy,
+    "raw function": by_cursor("SELECT stats.count(2)"),
+    "raw statements": by_cursor(f"SELECT 1; {INSERT}"),
+    "large object": text("SELECT lo_create(0)"),
+}
+WAYS = [
+    *[("sqlite", name, way) for name, way in (ON_BOTH | ON_SQLITE).items()],
+    *[("postgresql", name, way) for name, way in (ON_BOTH | ON_POSTGRESQL).items()],
+]
+ways = pytest.mark.parametrize(
+    ("database", "way"),
+    [(database, way) for database, _, way in WAYS],
+    ids=[f"{database}: {name}" for database, name, _ in WAYS],
+    indirect=["database"],
 )
-def test_what_the_connection_says_of_its_transactions_counts(
-    options: str, url: str, tmp_path: Path
+
+
+def everything(app: App) -> list[Any]:
+    """What a write could have left: rows, tables and large objects."""
+    with app.database.engine.connect() as connection:
+        rows = connection.execute(sa.select(Counter.id, Counter.value).order_by("id")).all()
+        seen = [rows, sorted(sa.inspect(connection).get_table_names())]
+        if connection.dialect.name == "sqlite":
+            return [*seen, connection.exec_driver_sql("PRAGMA user_version").scalar()]
+        return [*seen, connection.exec_driver_sql("SELECT oid FROM pg_largeobject_metadata").all()]
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if WARNING in record.message]
+
+
+# ---- Nothing is kept without a commit -------------------------------------------------------
+
+
+@ways
+def test_a_get_keeps_nothing_without_a_commit_and_is_answered_all_the_same(
+    serve: Any, way: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    database = open_database(f"{url}?options={quote(options)}", tmp_path, autocommit=True)
-    with database.scope(writes=False):
-        database.scoped.get(Account, 1)
-        assert in_transaction(database)
-    with database.scope(writes=True):
-        if "read_only" in options:
-            with pytest.raises(sa.exc.InternalError, match="read-only"):
-                database.scoped.execute(sa.update(Account).values(balance=0))
-    database.engine.dispose()
+    runs = []
+
+    def handler(request, session, db):
+        runs.append(db.get(Counter, 1).value)
+        way(db)
+        return {}
+
+    app = serve(Endpoint("/", handler))
+    before = everything(app)
+    for expected in (2, 3, 4):  # the first is answered once more, the others begin as writers
+        assert ask(app).status == 200
+        assert (len(runs), everything(app)) == (expected, before)
+    assert told(caplog) == [f"GET / {WARNING} (in handler)"]
+    assert checked_out(app) == 0
 
 
-def on_the_wire(database: Database, handle: Any, log: Path) -> tuple[list[str], int]:
-    """The statements that libpq sends for one request, by its own log, and the round trips."""
-    with database.scope(writes=False):  # the first read of a connection makes it ready for others
-        database.scoped.get(Account, 1)
-    connection = database.engine.raw_connection()  # the one that the pool gives out next
+@transactional
+@pytest.mark.parametrize("way", ON_BOTH.values(), ids=ON_BOTH)
+def test_a_get_that_swallows_the_refusal_is_answered_once_more_too(
+    serve: Any, way: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = []
+
+    def handler(request, session, db):
+        runs.append(1)
+        try:
+            way(db)
+            db.commit()
+        except Exception as error:
+            db.rollback()
+            return {"failed": type(error).__name__}
+        return {}
+
+    app = serve(Endpoint("/", handler))
+    before = everything(app)
+    answer = ask(app)
+    if len(runs) == 1:  # a raw cursor's error is known to nobody else
+        assert answer.text.startswith('{"failed":')
+        assert everything(app) == before
+    else:
+        assert answer.text == "{}"
+        assert len(told(caplog)) == 1
+
+
+@only_postgresql
+@pytest.mark.parametrize("way", ON_POSTGRESQL.values(), ids=ON_POSTGRESQL)
+def test_without_autocommit_reads_one_transaction_takes_it_back(
+    serve: Any, way: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = []
+
+    def handler(request, session, db):
+        runs.append(way(db))
+        return {}
+
+    app = serve(Endpoint("/", handler), autocommit_reads=False)
+    before = everything(app)
+    assert ask(app).status == 200
+    assert (len(runs), everything(app)) == (1, before)
+    assert told(caplog) == []
+
+
+# ---- What belongs to a transaction ----------------------------------------------------------
+
+SETTINGS = {
+    "set": text("SET app.tenant = '7'"),
+    "set local": text("SET LOCAL app.tenant = '7'"),
+    "set_config, of the session": text("SELECT set_config('app.tenant', '7', false)"),
+    "set_config, of the transaction": text("SELECT set_config('app.tenant', '7', true)"),
+    "set_config, by its name": lambda db: db.scalar(
+        sa.select(sa.func.pg_catalog.set_config("app.tenant", "7", sa.true()))
+    ),
+    "set_config, in quotes": text("SELECT \"set_config\"('app.tenant', '7', true)"),
+    "among others": driver_sql("SELECT 1; SET app.tenant = '7'"),
+}
+
+
+@only_postgresql
+@pytest.mark.parametrize("way", SETTINGS.values(), ids=SETTINGS)
+def test_a_setting_holds_for_its_request_and_reaches_no_other(serve: Any, way: Any) -> None:
+    setting = sa.text("SELECT current_setting('app.tenant', true)")
+
+    def sets(request, session, db):
+        way(db)
+        return {"set": db.scalar(setting)}
+
+    def reads(request, session, db):
+        return {"set": db.scalar(setting) or None}
+
+    app = serve(Endpoint("/", sets), Endpoint("/reads", reads), pool_size=1, max_overflow=8)
+    for _ in range(2):
+        assert ask(app).text == '{"set":"7"}'
+        assert ask(app, path="/reads").text == '{"set":null}'
+        with app.database.session() as db:
+            assert not db.scalar(setting)
+
+
+@only_postgresql
+def test_a_setting_is_reset_in_its_transaction_only(serve: Any) -> None:
+    def resets(request, session, db):
+        db.execute(sa.text("RESET default_transaction_read_only"))
+        db.execute(sa.text("RESET ALL"))
+        return {}
+
+    app = serve(Endpoint("/", resets), Endpoint("/insert", writing(text(INSERT))))
+    assert (ask(app).status, ask(app, path="/insert").status, stored(app, 2)) == (200, 200, None)
+
+
+LOCKS = {
+    "advisory lock": text("SELECT pg_advisory_xact_lock(7)"),
+    "advisory lock, tried": lambda db: db.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(7))),
+    "shared": text("SELECT pg_advisory_xact_lock_shared(7)"),
+    "table": text("LOCK TABLE counters IN ACCESS SHARE MODE"),
+}
+
+
+@only_postgresql
+@pytest.mark.parametrize("way", LOCKS.values(), ids=LOCKS)
+def test_a_lock_is_held_to_the_end_of_its_transaction(serve: Any, way: Any) -> None:
+    held = sa.text(
+        "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()"
+        " AND (locktype = 'advisory' OR relation = 'counters'::regclass)"
+    )
+
+    def locks(request, session, db):
+        way(db)
+        return {"held": db.scalar(held)}
+
+    app = serve(Endpoint("/", locks))
+    assert ask(app).text == '{"held":1}'
+    with app.database.engine.connect() as connection:
+        assert connection.scalar(held) == 0
+
+
+MESSAGES = {
+    "notify": text("NOTIFY told, 'x'"),
+    "pg_notify": text("SELECT pg_notify('told', 'x')"),
+    "by its name": lambda db: db.scalar(sa.select(sa.func.pg_notify("told", "x"))),
+    "block": text("DO $$ BEGIN NOTIFY told, 'x'; END $$"),
+}
+
+
+@only_postgresql
+@pytest.mark.parametrize("way", MESSAGES.values(), ids=MESSAGES)
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_message_is_sent_with_the_commit_only_and_once(
+    serve: Any, database: str, way: Any, commits: bool
+) -> None:
+    def sends(request, session, db):
+        way(db)
+        if commits:
+            db.commit()
+        return {}
+
+    app = serve(Endpoint("/", sends))
+    with psycopg.connect(database.replace("+psycopg", ""), autocommit=True) as listener:
+        listener.execute("LISTEN told")
+        assert ask(app).status == 200
+        heard = [note.payload for note in listener.notifies(timeout=0.3, stop_after=2)]
+    assert heard == ["x"] * commits
+
+
+# ---- A GET that writes and commits ----------------------------------------------------------
+
+
+def writing(way: Callable[[Any], Any]) -> Callable[..., dict[str, Any]]:
+    """A handler that does that, and forgets to commit."""
+
+    def handler(request, session, db):
+        way(db)
+        return {}
+
+    return handler
+
+
+def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Move the clock on."""
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + seconds)
+
+
+def load(name: str, handler: Any) -> ModuleType:
+    """A logic module with that `load_template_context`."""
+    logic = ModuleType(name)
+    logic.load_template_context = handler  # type: ignore[attr-defined]
+    return logic
+
+
+def visits(handler: Any, **options: Any) -> dict[str, Any]:
+    """The parts of an application with a component, shown at / in a page."""
+    component = Component("visits", "visits.html", logic=load("visits", handler), **options)
+    templates = {
+        "page.html": '{{ fragment("visits") }}|{{ component("visits") }}',
+        "visits.html": "visit {{ value }}",
+    }
+    return {"components": [component], "files": templates}
+
+
+def shown(**options: Any) -> Page:
+    return Page("/", "page.html", **options)
+
+
+@transactional
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_an_endpoint_that_commits_writes_exactly_once(
+    serve: Any, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = serve(Endpoint("/", increment))
+    for number in (1, 2, 3):
+        assert (ask(app, method).status, stored(app)) == (200, number)
+    assert told(caplog) == [f"{method} / {WARNING} (in increment)"]
+
+
+@transactional
+def test_a_component_that_commits_when_it_is_shown_writes_exactly_once(
+    serve: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = serve(shown(), **visits(increment))
+    for number in (1, 2):
+        assert f"visit {number}" in ask(app).text
+        assert stored(app) == number
+    assert told(caplog) == [f"GET / {WARNING} (in visits)"]
+
+
+@transactional
+def test_a_fragment_that_commits_writes_exactly_once(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = serve(shown(), **visits(increment))
+    visitor = Visitor(app)
+    query = visitor.get().text.partition("|")[0].replace("&amp;", "&").partition("?")[2]
+    later(monkeypatch, 61)  # the page is no longer known to write
+    assert visitor.get(query=query).text == "visit 2"
+    assert stored(app) == 2
+
+
+@transactional
+@pytest.mark.parametrize("place", ["registry", "route", "component"])
+def test_a_guard_that_commits_writes_once_and_is_named(
+    serve: Any, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def counts(request, session, db, **props):
+        increment(request, session, db)
+
+    options = {"guard": counts} if place == "component" else {}
+    page = shown(guards=[counts] if place == "route" else [])
+    everywhere = [counts] if place == "registry" else []
+    app = serve(page, guards=everywhere, **visits(value, **options))
+    assert ask(app).text.endswith("visit 1")
+    assert stored(app) == 1
+    (line,) = told(caplog)
+    assert "counts" in line
+
+
+@transactional
+def test_app_render_may_write_too(serve: Any) -> None:
+    app = serve(shown(), **visits(increment))
+    assert [app.render("visits"), app.render("visits")] == ["visit 1", "visit 2"]
+    assert stored(app) == 2
+
+
+@transactional
+def test_an_error_page_may_write_too(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def fails(request, session, db):
+        raise RuntimeError
+
+    parts = visits(increment)
+    parts["files"]["broken.html"] = '{{ component("visits") }}'
+    app = serve(Endpoint("/", fails), errors={500: "broken.html"}, **parts)
+    for number in (1, 2):
+        answer = ask(app, HTTP_ACCEPT="text/html")
+        assert (answer.status, answer.text) == (500, f"visit {number}")
+    assert stored(app) == 2
+    assert len(told(caplog)) == 1
+
+
+@transactional
+def test_a_route_that_wrote_begins_as_a_writer_for_a_minute(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+
+    def handler(request, session, db):
+        runs.append(1)
+        return increment(request, session, db)
+
+    app = serve(Endpoint("/", handler), Endpoint("/other", value))
+    seen = []
+    for seconds in (0, 0, 59, 2):
+        later(monkeypatch, seconds)
+        ask(app)
+        seen.append(len(runs))
+    assert seen == [2, 3, 4, 6]
+    with statements(app) as sent:
+        ask(app, path="/other")
+    assert [statement.split()[0] for statement in sent] == ["SELECT"]
+
+
+@transactional
+def test_what_the_session_keeps_counts_once(serve: Any) -> None:
+    def handler(request, session, db):
+        session["seen"] = session.get("seen", 0) + 1
+        session.flash("seen")
+        increment(request, session, db)
+        return {"seen": session["seen"]}
+
+    flashed = Page("/flashed", "flashed.html")
+    files = {"flashed.html": "{% for message in flashes() %}{{ message.text }} {% endfor %}"}
+    app = serve(Endpoint("/", handler), flashed, files=files)
+    visitor = Visitor(app)
+    assert [visitor.get().text for _ in range(2)] == ['{"seen":1}', '{"seen":2}']
+    assert visitor.get("/flashed").text == "seen seen "
+    assert stored(app) == 2
+
+
+@transactional
+def test_a_get_with_a_body_finds_it_again(serve: Any) -> None:
+    def handler(request, session, db):
+        words = request.json["words"]
+        increment(request, session, db)
+        return words
+
+    app = serve(Endpoint("/", handler))
+    answer = ask(app, body=b'{"words": ["a", "b"]}', CONTENT_TYPE="application/json")
+    assert (answer.status, answer.text, stored(app)) == (200, '["a","b"]', 1)
+
+
+@transactional
+def test_another_failure_after_a_refusal_is_told_of_the_second_run(serve: Any) -> None:
+    def handler(request, session, db):
+        try:
+            increment(request, session, db)
+        except (sa.exc.DBAPIError, NoventaError) as error:
+            raise LookupError("in vain") from error
+        return {}
+
+    app = serve(Endpoint("/", handler))
+    assert (ask(app).status, stored(app)) == (200, 1)
+
+
+@transactional
+def test_a_body_that_was_made_before_the_answer_is_given_up_is_closed(serve: Any) -> None:
+    closed = []
+
+    class Body:
+        """A body with something to close."""
+
+        def __iter__(self) -> Iterator[bytes]:
+            return iter((b"a", b"b"))
+
+        def close(self) -> None:
+            closed.append(self)
+
+    def handler(request, session, db):
+        try:
+            increment(request, session, db)
+        except (sa.exc.DBAPIError, NoventaError):
+            db.rollback()
+        return Response(app_iter=Body())
+
+    app = serve(Endpoint("/", handler))
+    assert (ask(app).status, stored(app), len(closed)) == (200, 1, 2)
+    assert checked_out(app) == 0
+
+
+@transactional
+def test_a_sandbox_tells_the_same_of_a_get_that_writes(
+    serve: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = serve(Endpoint("/", increment), Endpoint("/said", increment, writes=True))
+    with app.database.sandbox():
+        for path in ("/", "/", "/said"):
+            assert ask(app, path=path).status == 200
+    assert told(caplog) == [f"GET / {WARNING}"]
+    assert stored(app) == 0
+
+
+# ---- After an action ------------------------------------------------------------------------
+
+RUNS: list[str] = []
+
+
+def form_app(serve: Any, act: Any, handler: Any, **options: Any) -> App:
+    """A page with one form, whose component is shown by `handler`."""
+    logic = load("form", handler)
+    act.__name__, act.__module__ = "action_add", "form"
+    logic.action_add = act  # type: ignore[attr-defined]
+    templates = {
+        "page.html": '{{ flashes() }}<form method="post">{{ component("form") }}</form>',
+        "form.html": '{{ action("add") }} shows {{ value }}',
+    }
+    component = Component("form", "form.html", logic=logic)
+    app: App = serve(shown(), components=[component], files=templates, **options)
+    return app
+
+
+def counting_action(request: Any, session: Any, db: Any) -> dict[str, Any]:
+    RUNS.append("action")
+    session["done"] = session.get("done", 0) + 1
+    session.flash(f"done {session['done']}")
+    increment(request, session, db)
+    return {}
+
+
+def counting_load(request: Any, session: Any, db: Any) -> dict[str, int]:
+    RUNS.append("load")
+    return increment(request, session, db)
+
+
+@transactional
+@pytest.mark.parametrize("alone", [{}, {"HTTP_NOVENTA_FRAGMENT": "1"}], ids=["page", "fragment"])
+def test_an_action_runs_once_where_the_page_after_it_writes(
+    serve: Any, alone: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = form_app(serve, counting_action, counting_load)
+    visitor = Visitor(app, HTTP_SEC_FETCH_SITE="same-origin")
+    ticket = visitor.get().tickets[0]
+    for number in (1, 2):
+        later(monkeypatch, 61 * number)  # the page is no longer known to write
+        RUNS.clear()
+        answer = visitor.post(ticket=ticket, **alone)
+        assert answer.status == 200
+        assert f"shows {1 + 2 * number}" in answer.text
+        assert (RUNS, stored(app)) == (["action", "load", "load"], 1 + 2 * number)
+        if not alone:
+            assert answer.text.count("done") == 1
+            assert f"done {number}" in answer.text
+    assert len(told(caplog)) == 1
+
+
+@transactional
+def test_an_action_runs_once_where_it_writes_by_the_reader(serve: Any) -> None:
+    """What an action does with `database.reader` itself is its own affair."""
+
+    def act(request, session, db):
+        RUNS.append("action")
+        with request.app.database.reader.connect() as connection:
+            connection.execute(sa.update(Counter).values(value=9))
+        return {}
+
+    app = form_app(serve, act, value)
+    visitor = Visitor(app)
+    ticket = visitor.get().tickets[0]
+    RUNS.clear()
+    assert visitor.post(ticket=ticket).status == 500
+    assert (RUNS, stored(app)) == (["action"], 0)
+
+
+@transactional
+def test_in_a_sandbox_nothing_is_told_of_an_action(
+    serve: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = form_app(serve, counting_action, value)
+    visitor = Visitor(app)
+    with app.database.sandbox():
+        assert "shows 1" in visitor.post(ticket=visitor.get().tickets[0]).text
+    assert told(caplog) == []
+
+
+@transactional
+def test_in_a_sandbox_a_page_that_writes_after_its_action_is_told(
+    serve: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def counts_after_a_post(request, session, db):
+        return increment(request, session, db) if request.method == "POST" else {}
+
+    app = form_app(serve, lambda request, session, db: {}, counts_after_a_post)
+    visitor = Visitor(app)
+    with app.database.sandbox():
+        assert "shows 1" in visitor.post(ticket=visitor.get().tickets[0]).text
+    assert told(caplog) == [f"POST / {WARNING}"]
+
+
+# ---- Plain reads ----------------------------------------------------------------------------
+
+NAMES = sa.select(Counter.id)
+PLAIN = {
+    "by key": lambda db: db.get(Counter, 1),
+    "filter": lambda db: db.query(Counter.id).filter(Counter.value > 10).all(),
+    "ordered": lambda db: db.scalars(NAMES.order_by(Counter.id.desc()).limit(1)).all(),
+    "count": lambda db: db.scalar(sa.select(sa.func.count()).select_from(Counter)),
+    "in": lambda db: db.query(Counter.id).filter(Counter.id.in_([1, 2])).count(),
+    "exists": lambda db: db.scalar(sa.select(sa.exists().where(Counter.value == 0))),
+    "window": lambda db: db.execute(sa.select(sa.func.rank().over(order_by=Counter.id))).all(),
+    "with": lambda db: db.scalar(sa.text("WITH one AS (SELECT 1 AS n) SELECT n FROM one")),
+    "union": lambda db: db.execute(sa.union_all(NAMES, sa.select(Counter.value))).all(),
+    "values": lambda db: db.execute(sa.text("VALUES (1), (2);")).all(),
+    "comment": lambda db: db.execute(sa.text("-- which\n/* ; */ SELECT 1")).all(),
+    "now": lambda db: db.scalar(sa.select(sa.func.current_timestamp())),
+    "raw cursor": lambda db: cursor(db).execute("SELECT 1").fetchall(),
+}
+
+
+@transactional
+@pytest.mark.parametrize("way", PLAIN.values(), ids=PLAIN)
+def test_a_plain_read_is_sent_once_and_alone(
+    serve: Any, way: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = serve(Endpoint("/", writing(way)))
+    ask(app)
+    with statements(app) as sent:
+        assert ask(app).status == 200
+    assert not [one for one in sent if re.match("BEGIN|ROLLBACK|COMMIT|SAVEPOINT", one)]
+    assert len(sent) <= 1
+    assert told(caplog) == []
+
+
+def on_the_wire(app: App, engine: sa.Engine, log: Path) -> tuple[list[str], int]:
+    """The statements that libpq sends for a GET, by its own log, and the round trips."""
+    connection = engine.raw_connection()  # the one that the pool gives out next
     pgconn = connection.dbapi_connection.pgconn  # type: ignore[union-attr]
     connection.close()
     with log.open("w+") as file:
         pgconn.trace(file.fileno())
-        with database.scope(writes=False):
-            handle(database.scoped)
+        assert answered(app, "GET", "/") == 200
         pgconn.untrace()
-        text = log.read_text("utf-8")
-    statements = re.findall(r'\tF\t\d+\t(?:Query|Parse)\t (?:"" )?"(\w+)', text)
-    return statements, text.count("ReadyForQuery")
+    words = log.read_text("utf-8")
+    sent = re.findall(r'\tF\t\d+\t(?:Query|Parse)\t (?:"" )?"(\w*)', words)
+    return sent, words.count("ReadyForQuery")
 
 
-def test_a_plain_read_is_one_round_trip(url: str, tmp_path: Path) -> None:
-    logs = []
-    for autocommit in (True, False):
-        database = open_database(url, tmp_path, autocommit=autocommit)
-        for handle in (PLAIN["by key"], NOT_PLAIN["update"]):
-            logs.append(on_the_wire(database, handle, tmp_path / "wire.log"))
-        database.engine.dispose()
-    assert logs == [
-        (["SELECT"], 1),
-        (["BEGIN", "UPDATE", "ROLLBACK"], 3),
-        (["BEGIN", "SELECT", "ROLLBACK"], 3),
-        (["BEGIN", "UPDATE", "ROLLBACK"], 3),
-    ]
-
-
-def test_between_plain_reads_no_session_is_idle_in_transaction(url: str, tmp_path: Path) -> None:
-    sent = {}
-    for autocommit in (True, False):
-        database = open_database(url, tmp_path, autocommit=autocommit)
-        log: list[str] = []
-        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as watch:
-            with database.scope(writes=False):
-                database.scoped.get(Account, 1)
-                driver: Any = database.scoped.connection().connection.dbapi_connection
-                row = watch.execute(
-                    "SELECT state FROM pg_stat_activity WHERE pid = %s", [driver.info.backend_pid]
-                ).fetchone()
-            log.append(str(row and row[0]))
-        sent[autocommit] = log
-        database.engine.dispose()
-    assert sent == {True: ["idle"], False: ["idle in transaction"]}
-
-
-@pytest.mark.parametrize(("fresh", "expected"), [(60.0, 0), (-1.0, 3)])
-def test_a_connection_in_constant_use_is_not_pinged(
-    fresh: float, expected: int, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@only_postgresql
+@pytest.mark.parametrize(
+    ("autocommit", "expected"),
+    [(True, (["SELECT"], 1)), (False, (["BEGIN", "SELECT", "ROLLBACK"], 3))],
+)
+def test_a_plain_read_is_one_round_trip(
+    serve: Any, tmp_path: Path, autocommit: bool, expected: Any
 ) -> None:
-    monkeypatch.setattr("noventa._FRESH", fresh)  # seconds
-    database = open_database(url, tmp_path, autocommit=True)
-    pings: list[Any] = []
-    original = database.engine.dialect.do_ping
-    database.engine.dialect.do_ping = lambda c: pings.append(c) or original(c)  # type: ignore[method-assign,func-returns-value]
-    checkouts: list[Any] = []
-    event.listen(database.engine, "checkout", lambda *args: checkouts.append(args))
-    for _ in range(3):
-        with database.scope(writes=False):
-            database.scoped.get(Account, 1)
-    assert len(checkouts) == 3
-    assert len(pings) == expected
-    database.engine.dispose()
+    app = serve(Endpoint("/", value), autocommit_reads=autocommit, pool_size=1, max_overflow=8)
+    answered(app, "GET", "/")
+    assert on_the_wire(app, app.database.reader, tmp_path / "wire.log") == expected
+
+
+@only_postgresql
+def test_a_connection_is_tested_where_it_was_idle_and_not_in_constant_use(
+    serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = serve(Endpoint("/", value), pool_size=1, max_overflow=8)
+    answered(app, "GET", "/")
+    trips = []
+    clock = time.monotonic
+    for seconds in (0, 0, 10):
+        connection = app.database.reader.raw_connection()
+        pgconn = connection.dbapi_connection.pgconn
+        connection.close()
+        monkeypatch.setattr(time, "monotonic", lambda late=seconds: clock() + late)
+        with (tmp_path / "wire.log").open("w+") as file:
+            pgconn.trace(file.fileno())
+            answered(app, "GET", "/")
+            pgconn.untrace()
+        trips.append((tmp_path / "wire.log").read_text("utf-8").count("ReadyForQuery"))
+    assert trips == [1, 1, 2]
+
+
+@only_postgresql
+@pytest.mark.parametrize(("autocommit", "state"), [(True, "idle"), (False, "idle in transaction")])
+def test_between_plain_reads_no_session_is_idle_in_transaction(
+    serve: Any, database: str, autocommit: bool, state: str
+) -> None:
+    def handler(request, session, db):
+        db.get(Counter, 1)
+        pid = cursor(db).connection.info.backend_pid
+        with psycopg.connect(database.replace("+psycopg", "")) as watch:
+            query = "SELECT state FROM pg_stat_activity WHERE pid = %s"
+            return {"state": watch.execute(query, [pid]).fetchone()[0]}
+
+    app = serve(Endpoint("/", handler), autocommit_reads=autocommit)
+    assert ask(app).text == f'{{"state":"{state}"}}'
+
+
+@transactional
+def test_a_get_reads_statement_by_statement_and_in_one_transaction_with_writes(serve: Any) -> None:
+    def handler(request, session, db):
+        before = db.scalar(sa.select(sa.func.count()).select_from(Counter))
+        if request.app.database.engine.dialect.name == "postgresql":
+            now = sa.select(sa.func.now())
+            return {"same": db.scalar(now) == db.scalar(now)}
+        return {"same": db.connection().connection.dbapi_connection.in_transaction, "n": before}
+
+    app = serve(Endpoint("/", handler), Endpoint("/one", handler, writes=True))
+    assert '"same":false' in ask(app).text
+    assert '"same":true' in ask(app, path="/one").text
+
+
+@transactional
+def test_after_a_stream_the_reader_is_as_it_was(serve: Any) -> None:
+    def rows(request, session, db):
+        result = db.scalars(sa.select(Counter.id).execution_options(yield_per=1))
+        return {"first": next(iter(result))}
+
+    app = serve(Endpoint("/rows", rows), Endpoint("/", writing(lambda db: db.get(Counter, 1))))
+    with app.database.session() as db:
+        db.add(Counter(id=2, value=0))
+        db.commit()
+    for _ in range(2):
+        assert ask(app, path="/rows").text == '{"first":1}'
+        assert checked_out(app) == 0
+    with app.database.reader.connect() as connection:
+        driver: Any = connection.connection.dbapi_connection
+        connection.execute(NAMES).all()
+        is_idle = (
+            not driver.in_transaction
+            if isinstance(driver, sqlite3.Connection)
+            else driver.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        )
+        assert is_idle
+
+
+# ---- Row-level security ---------------------------------------------------------------------
+
+POLICY = """
+GRANT SELECT, INSERT, UPDATE ON counters TO {role};
+ALTER TABLE counters ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON counters USING (value::text = current_setting('app.tenant', true));
+INSERT INTO counters (id, value) SELECT n, 1 + mod(n, 2) FROM generate_series(2, 9) n
+"""
+TENANCY = {
+    "set local": "SET LOCAL app.tenant = '{}'",
+    "set_config": "SELECT set_config('app.tenant', '{}', true)",
+}
+
+
+@pytest.fixture
+def role(database: str) -> Iterator[str]:
+    name = f"noventa_reader_{sa.make_url(database).database}"
+    with psycopg.connect(database.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name}")
+    yield name
+    with psycopg.connect(database.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"DROP OWNED BY {name}")
+        connection.execute(f"DROP ROLE {name}")
+
+
+@only_postgresql
+@pytest.mark.parametrize("autocommit", [True, False])
+@pytest.mark.parametrize("sets", TENANCY.values(), ids=TENANCY)
+def test_a_guard_that_sets_the_tenant_holds_for_reads_and_streams(
+    serve: Any, role: str, sets: str, autocommit: bool
+) -> None:
+    def tenancy(request, session, db):
+        db.execute(sa.text(f"SET LOCAL ROLE {role}"))
+        db.execute(sa.text(sets.format(request.args["tenant"])))
+
+    def reads(request, session, db):
+        return db.scalars(NAMES.order_by(Counter.id)).all()
+
+    def streams(request, session, db):
+        rows = db.scalars(NAMES.order_by(Counter.id).execution_options(yield_per=1))
+        return reply(f"{number} " for number in rows)
+
+    def streams_later(request, session, db):
+        def body():
+            tenancy(request, session, db)
+            for number in db.scalars(NAMES.order_by(Counter.id)):
+                yield f"{number} "
+
+        return reply(body())
+
+    routes = {"/reads": reads, "/streams": streams, "/later": streams_later}
+    app = serve(
+        *[Endpoint(path, handler) for path, handler in routes.items()],
+        guards=[tenancy], autocommit_reads=autocommit, pool_size=1, max_overflow=8,
+    )  # fmt: skip
+    with app.database.engine.begin() as connection:
+        connection.exec_driver_sql(POLICY.format(role=role))
+    for _ in range(2):
+        for tenant, numbers in (("1", "2 4 6 8"), ("2", "3 5 7 9"), ("3", "")):
+            for path in routes:
+                found = re.findall(r"\d+", ask(app, path=path, query=f"tenant={tenant}").text)
+                assert " ".join(found) == numbers, path
+
+
+# ---- Isolation levels -----------------------------------------------------------------------
+
+
+def in_transaction(db: Any) -> bool:
+    status = cursor(db).connection.info.transaction_status
+    return bool(status != psycopg.pq.TransactionStatus.IDLE)
+
+
+@only_postgresql
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE", "READ COMMITTED"])
+def test_a_configured_isolation_level_keeps_its_transactions(serve: Any, level: str) -> None:
+    def handler(request, session, db):
+        db.get(Counter, 1)
+        level = db.scalar(sa.text("SHOW transaction_isolation"))
+        return {"level": level.upper(), "in": in_transaction(db)}
+
+    app = serve(Endpoint("/", handler), isolation_level=level)
+    assert ask(app).text == f'{{"level":"{level}","in":true}}'
+
+
+@only_postgresql
+def test_autocommit_that_is_configured_stays(serve: Any) -> None:
+    def handler(request, session, db):
+        db.execute(sa.update(Counter).values(value=Counter.value + 1))
+        return {"in": in_transaction(db)}
+
+    app = serve(Endpoint("/", handler), isolation_level="AUTOCOMMIT")
+    assert ask(app).text == '{"in":false}'
+    assert stored(app) == 1
+
+
+@only_postgresql
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_a_level_that_a_handler_chooses_ends_with_its_request(serve: Any, level: str) -> None:
+    def chooses(request, session, db):
+        db.connection(execution_options={"isolation_level": level})
+        return {"level": db.scalar(sa.text("SHOW transaction_isolation")).upper()}
+
+    def handler(request, session, db):
+        db.get(Counter, 1)
+        return {"in": in_transaction(db)}
+
+    app = serve(Endpoint("/chooses", chooses), Endpoint("/", handler))
+    for _ in range(2):
+        assert ask(app, path="/chooses").text == f'{{"level":"{level}"}}'
+        assert ask(app).text == '{"in":false}'
+
+
+@transactional
+def test_another_engine_of_the_application_is_left_alone(serve: Any, database: str) -> None:
+    others: list[sa.Engine] = []
+
+    def handler(request, session, db):
+        bind = {"bind_arguments": {"bind": others[0]}}
+        db.execute(sa.update(Counter).values(value=9), **bind)
+        return {"value": db.scalar(sa.select(Counter.value), **bind)}
+
+    app = serve(Endpoint("/", handler))
+    others.append(sa.create_engine(app.database.engine.url))
+    assert ask(app).text == '{"value":9}'
+    assert stored(app) == 0
+    others[0].dispose()
+
+
+@transactional
+def test_the_reader_may_be_used_by_itself(serve: Any) -> None:
+    app = serve()
+    with app.database.reader.connect() as connection:
+        assert connection.scalar(NAMES) == 1
+        with pytest.raises(
+            (sa.exc.DBAPIError, NoventaError), match=r"read-?only|use database\.engine"
+        ):
+            connection.execute(sa.update(Counter).values(value=9))
+    assert stored(app) == 0
