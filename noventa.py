@@ -28,6 +28,7 @@ if __name__ == "__main__":  # `python -m noventa`: run once, not a second copy o
     raise SystemExit(main())
 
 import base64
+import binascii
 import contextlib
 import copy
 import dataclasses
@@ -1947,7 +1948,7 @@ class Signer:
 
     def __init__(self, secret_keys: Sequence[str], purpose: str) -> None:
         self._keys = [
-            hmac.digest(secret.encode(), f"noventa {purpose}".encode(), "sha256")
+            _Key(hmac.digest(secret.encode(), f"noventa {purpose}".encode(), "sha256"))
             for secret in secret_keys
         ]
 
@@ -1958,21 +1959,41 @@ class Signer:
                 "config.yaml: secret_keys is empty, but a session or a form is used; write"
                 " the output of `openssl rand -hex 32` there, or ${NOVENTA_SECRET_KEY}."
             )
-        text = _encode(payload)
-        return f"{text}.{self._signature(self._keys[0], text)}"
+        text = _base64(payload)
+        return b"".join((text, b".", self._keys[0].signature(text))).decode("ascii")
 
     def verify(self, signed: str) -> bytes:
         """The payload. Raises BadTicket if a byte of it or of the signature was altered."""
-        if not _SIGNED.fullmatch(signed):
-            raise BadTicket("malformed-ticket")
-        text, _, signature = signed.partition(".")
-        matches = [hmac.compare_digest(self._signature(key, text), signature) for key in self._keys]
-        if not any(matches):
-            raise BadTicket("bad-signature")
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        text, _, signature = signed.encode("utf-8", "replace").partition(b".")
+        for key in self._keys:
+            if hmac.compare_digest(key.signature(text), signature):
+                return binascii.a2b_base64(text.translate(_FROM_URL) + b"==")
+        raise BadTicket("bad-signature" if _SIGNED.fullmatch(signed) else "malformed-ticket")
 
-    def _signature(self, key: bytes, text: str) -> str:
-        return _encode(hmac.digest(key, text.encode(), "sha256"))
+
+class _Key:
+    """A key of HMAC-SHA256, whose two hashes have read it: a third of the time of `hmac.digest`,
+    which begins with it each time (RFC 2104, 4)."""
+
+    def __init__(self, key: bytes) -> None:
+        padded = key.ljust(64, b"\0")
+        self._inner, self._outer = (
+            hashlib.sha256(bytes(byte ^ pad for byte in padded)) for pad in (0x36, 0x5C)
+        )
+
+    def signature(self, text: bytes) -> bytes:
+        """In base64url, without padding."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text)
+        outer.update(inner.digest())
+        return _base64(outer.digest())
+
+
+_TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
+
+
+def _base64(data: bytes) -> bytes:
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=")
 
 
 _TICKET_LIMIT = 2_048  # bytes
@@ -2052,10 +2073,6 @@ class Tickets:
             return Ticket(*json.loads(payload))
         except (TypeError, ValueError):  # of another version of Noventa
             raise BadTicket("outdated-ticket") from None
-
-
-def _encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
 # ---- Session ---------------------------------------------------------------------------------
