@@ -1795,9 +1795,9 @@ def safe_target(target: str, *, external: bool, where: str | Handler = "") -> st
 def encode_json(value: Any, handler: Handler) -> bytes:
     """What `handler` returned, as JSON. Raises NoventaError naming the key that cannot be it."""
     try:
-        return _JSON.encode(value).encode("utf-8")
+        return _to_json(value).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
-        path, problem = _not_json(value, _JSON.encode) or ("it", str(error))
+        path, problem = _not_json(value, _to_json) or ("it", str(error))
         where = full_place(handler)
         raise NoventaError(f"{where} returned what JSON cannot hold: {path}: {problem}.") from None
 
@@ -1812,9 +1812,9 @@ def _json_default(value: Any) -> Any:
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
-_JSON = json.JSONEncoder(
+_to_json = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_json_default
-)
+).encode
 
 
 def _not_json(root: Any, encode: Callable[[Any], str]) -> tuple[str, str] | None:
@@ -1997,7 +1997,7 @@ def _base64(data: bytes) -> bytes:
 
 
 _TICKET_LIMIT = 2_048  # bytes
-_COMPACT = json.JSONEncoder(separators=(",", ":"))  # `json.dumps` makes one each time
+_compact = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` makes an encoder each time
 FRAGMENT = "_fragment"  # the parameter of a URL that asks for one component
 
 
@@ -2050,7 +2050,7 @@ class Tickets:
                         f" {name!r} is a {type(value).__name__}; give the id instead, or have the"
                         " guard declare the props that it needs."
                     )
-        text = self._signer.sign(_COMPACT.encode(ticket).encode())
+        text = self._signer.sign(_compact(ticket).encode())
         if len(text) > _TICKET_LIMIT:
             raise PropsError(
                 f"component {ticket.component!r}: the ticket of action {ticket.action!r} has"
@@ -2080,10 +2080,9 @@ class Tickets:
 
 _COOKIE_LIMIT = 4_000  # bytes of name and value; browsers drop a cookie of more than 4,096
 _REFRESH = 10  # a session's last-seen time is renewed after this fraction of max_age
-_STATE: dict[str, Any] = {  # what a session's cookie holds, and of which types
-    "data": dict, "flashes": list, "nonce": (str, NoneType), "issued": int, "seen": int,
-    "prefix": str,
-}  # fmt: skip
+_STATE = ("data", "flashes", "nonce", "issued", "seen", "prefix")  # what a session's cookie holds
+_TYPES = [[dict, list, nonce, int, int, str] for nonce in (str, NoneType)]  # of these
+_dumped = json.JSONEncoder().encode
 
 
 class Flash(NamedTuple):
@@ -2096,11 +2095,12 @@ class Flash(NamedTuple):
 class Session(MutableMapping[str, Any]):
     """A dict of JSON values kept in a signed cookie: read when touched, sent when changed."""
 
+    shown = 0  # how many flashes a page has taken
+    settled = 0  # how many there were before the handler under way
+    rotated = False
+
     def __init__(self, load: Callable[[], tuple[dict[str, Any], str]]) -> None:
         self._load = load  # gives the state, and the same as JSON
-        self.shown = 0  # how many flashes a page has taken
-        self.settled = 0  # how many there were before the handler under way
-        self.rotated = False
 
     @memoized_property
     def state(self) -> dict[str, Any]:
@@ -2255,10 +2255,11 @@ class SessionCookies:
         From another site it keeps back a strict cookie always, a lax one unless it reads
         (RFC 6265bis, 5.7.3).
         """
+        if request.environ.get("HTTP_SEC_FETCH_SITE") != "cross-site":
+            return False
         policy = self.config["session.same_site"]
         safe = policy == "none" or (policy == "lax" and request.method in READ_METHODS)
-        elsewhere = request.environ.get("HTTP_SEC_FETCH_SITE") == "cross-site"
-        return elsewhere and not safe and self.name not in request.cookies
+        return not safe and self.name not in request.cookies
 
     def _without_old_flashes(self, state: dict[str, Any]) -> str:
         """The state as JSON, with the newest of its messages that fit."""
@@ -2294,16 +2295,15 @@ class SessionCookies:
             state = json.loads(text)
         except (BadTicket, ValueError, RecursionError):
             return None
-        if not isinstance(state, dict) or state.keys() != _STATE.keys():
+        if not isinstance(state, dict) or len(state) != len(_STATE):
             return None
-        sound = all(isinstance(state[name], kind) for name, kind in _STATE.items())
-        return (state, text) if sound else None
+        return (state, text) if [*map(type, map(state.get, _STATE))] in _TYPES else None
 
     def _dumped(self, state: dict[str, Any]) -> str:
         try:
-            return json.dumps(state)
+            return _dumped(state)
         except (TypeError, ValueError, RecursionError) as error:
-            path, problem = _not_json(state["data"], json.dumps) or ("it", str(error))
+            path, problem = _not_json(state["data"], _dumped) or ("it", str(error))
             raise SessionError(
                 f"The session holds what JSON cannot: {path}: {problem}; keep the id of a row,"
                 " and other things as texts or numbers."
@@ -4841,7 +4841,7 @@ class Responder:
             problem = {"title": title, "status": status, "detail": shown["message"]}
             if context.reference:
                 problem["reference"] = context.reference
-            answer = self.make(_PROBLEM, _JSON.encode(problem).encode(), status)
+            answer = self.make(_PROBLEM, _to_json(problem).encode(), status)
         else:
             answer = self._page_of_error(context, shown)
             if context.session.touched:
