@@ -2017,12 +2017,18 @@ class Ticket(NamedTuple):
     alone: bool  # whether the instance has no children, so that it may be shown without its page
 
 
-_SCALARS = (str, int, float, bool, NoneType)
+_SCALARS = (str, int, float, bool, NoneType)  # what a prop in a ticket may be
 
 
-def is_scalar(value: Any) -> bool:
-    """Whether a prop may stand in a ticket: a text, a number, true, false or none."""
-    return isinstance(value, _SCALARS)
+def _not_scalar(ticket: Ticket, around: str | None, name: str, value: Any) -> str:
+    kind, owner, action = type(value).__name__, ticket.component, ticket.action
+    remedy = "give the id instead and load the row in the handler."
+    if around is None:
+        what = f"component {owner!r} {'renders an action' if action else 'is shown alone'}, but"
+    else:
+        what = f"component {around!r}: its guard runs again before {action!r} of {owner!r}, but"
+        remedy = "give the id instead, or have the guard declare the props that it needs."
+    return f"{what} its prop {name!r} is a {kind}; {remedy}"
 
 
 class Tickets:
@@ -2034,22 +2040,10 @@ class Tickets:
 
     def issue(self, ticket: Ticket) -> str:
         """The ticket as text. Raises PropsError if its props are not JSON scalars, or too many."""
-        for name, value in ticket.props.items():
-            if not is_scalar(value):
-                what = "renders an action" if ticket.action else "is shown alone"
-                raise PropsError(
-                    f"component {ticket.component!r} {what}, but its prop {name!r} is a"
-                    f" {type(value).__name__}; give the id instead and load the row in the handler."
-                )
-        for component, props in ticket.around:
+        for component, props in ((None, ticket.props), *ticket.around):
             for name, value in props.items():
-                if not is_scalar(value):
-                    raise PropsError(
-                        f"component {component!r}: its guard runs again before the action"
-                        f" {ticket.action!r} of {ticket.component!r} inside it, but its prop"
-                        f" {name!r} is a {type(value).__name__}; give the id instead, or have the"
-                        " guard declare the props that it needs."
-                    )
+                if not isinstance(value, _SCALARS):
+                    raise PropsError(_not_scalar(ticket, component, name, value))
         text = self._signer.sign(_compact(ticket).encode())
         if len(text) > _TICKET_LIMIT:
             raise PropsError(
@@ -3718,6 +3712,15 @@ class Fields(dict[str, Any]):
         value = self.get(name, [])
         return [*value] if isinstance(value, list | tuple | set) else [value]
 
+    @classmethod
+    def of(cls, found: Any, whose: str) -> Fields:
+        """Those of what a handler gave. Raises PropsError where that is no dict."""
+        if found and not isinstance(found, Mapping):
+            raise PropsError(f"{whose} is a {type(found).__name__}; expected a dict.")
+        fields = cls(found or ())
+        fields.posted = found if isinstance(found, Values) else None
+        return fields
+
 
 class ActionResult(NamedTuple):
     """What an action returned, for the one instance whose form was posted."""
@@ -3745,20 +3748,17 @@ class CompiledComponent:
         self.actions = actions_of(component)
         of_load = props_of(self.load)
         self._props = {None: of_load} | {name: props_of(act) for name, act in self.actions.items()}
-        self._fits = functools.lru_cache(maxsize=100)(self._judge)
         self.defaults = of_load.defaults
         self.guard_taken = props_of(self.guard).accepted
         self.may_act = True  # a form may be inside: its instances must be told apart
-
-    def _judge(self, names: tuple[str, ...], action: str | None) -> bool:
-        """Whether props of these names may be given to it, or to an action."""
-        props, passed = self._props[action], frozenset(names)
-        return props.needed <= passed and not (props.unknown(passed) or _NO_PROPS & passed)
+        self.shows_id = True  # so may `instance`, which is made for those only
 
     def check_props(self, props: Mapping[str, Any], action: str | None = None) -> None:
         """Raises PropsError for a missing, unknown or reserved prop, naming the template line."""
-        if not self._fits(tuple(props), action):
-            raise PropsError(str(next(self.props_faults(_calling_line(), props.keys(), action))))
+        takes, passed = self._props[action], props.keys()
+        fits = takes.accepted is None or passed <= takes.accepted
+        if not (fits and takes.needed <= passed and _NO_PROPS.isdisjoint(passed)):
+            raise PropsError(str(next(self.props_faults(_calling_line(), passed, action))))
 
     def find_action(self, name: str) -> Handler:
         """The function of an action. Raises PropsError, naming the template line."""
@@ -3825,8 +3825,10 @@ class Components:
         self.compiled = (*self.by_name.values(), *pages)
         for compiled in self.compiled:
             self._analyse(compiled.template, compiled.where)
-        for compiled in self.by_name.values():
-            compiled.may_act = self.debug or self._may_act(compiled)
+        for compiled in self.compiled if not self.debug else ():
+            compiled.may_act = self._may_act(compiled)
+            shows = self.called(compiled.template, "own") | self.called(compiled.template, "open")
+            compiled.shows_id = not shows.isdisjoint(("instance", "component", "include"))
 
     @property
     def templates(self) -> list[str]:
@@ -3941,7 +3943,7 @@ class Rendering:
     __slots__ = ("components", "context", "functions", "guarded", "posted", "twins")
 
     def __init__(
-        self, components: Components, context: RequestContext, posted: ActionResult | None
+        self, components: Components, context: RequestContext, posted: ActionResult | None = None
     ) -> None:
         self.components, self.context, self.posted = components, context, posted
         self.twins: dict[str, int] = {}
@@ -3951,98 +3953,19 @@ class Rendering:
             "url": context.url,
             "static": lambda name: context.url(components.static.url(name)),
             "flashes": context.session.flashes,
+            "errors": Fields(),
+            "values": Fields(),
         }
 
     def page(self, compiled: CompiledComponent, props: dict[str, Any]) -> str:
         """The page's HTML. Raises Answered if a handler inside answers instead."""
-        return self._html(Node(self, compiled, "", props))
-
-    def alone(self, compiled: CompiledComponent, props: dict[str, Any]) -> str:
-        """The HTML of a component without a page around it."""
-        return Node(self, compiled, "", {}).component(compiled.name, **props)
+        return Node(self, compiled, "", props).html()
 
     def fragment(self, compiled: CompiledComponent, ticket: Ticket) -> str:
         """The HTML of one instance, as it is within its page; also its tickets are the same."""
         for name, props in ticket.around:
             self.guarded.append(Node(self, self.components.by_name[name], "", props))
-        return self.show(Node(self, compiled, ticket.instance, ticket.props))
-
-    def show(self, node: Node) -> str:
-        """The HTML of a component, after its guard."""
-        compiled, trail = node.compiled, self.context.trail
-        if len(trail) > _DEPTH:
-            raise PropsError(f"components are nested over {_DEPTH} deep: {' > '.join(trail[-3:])}.")
-        trail.append(compiled.name)
-        compiled.check_guard(self.context, node.props)
-        if compiled.guard:
-            self.guarded.append(node)
-        html = self._html(node)
-        trail.pop()
-        if compiled.guard:
-            self.guarded.pop()
-        return html
-
-    def _html(self, node: Node) -> str:
-        values = self.values(node, node.compiled)
-        values["children"] = node.caller() if node.caller else ""
-        return self.text(node.compiled.template, self.template_context(node, values))
-
-    def text(self, name: str, context: dict[str, Any]) -> str:
-        """`Template.render` without its copies of the context and of Jinja's globals."""
-        template = self.components.jinja.get_template(name)
-        # Named as globals, our functions are seen by macros of `{% from … import … %}` too.
-        seen = _Context(
-            template.environment, context, template.name, template.blocks, _SEEN_BY_MACROS
-        )
-        try:
-            return "".join(template.root_render_func(seen))
-        except Exception:
-            self.components.jinja.handle_exception()  # gives the traceback the templates' lines
-
-    def template_context(self, node: Node, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What the template of a node sees, beside Jinja's own functions."""
-        return {
-            **self.functions,
-            **values,
-            "component": node.component,
-            "action": node.action,
-            "action_ticket": node.action_ticket,
-            "fragment": node.fragment,
-            "instance": node.instance,
-        }
-
-    def values(self, node: Node, compiled: CompiledComponent) -> dict[str, Any]:
-        """What a component shows: its props, what its handlers returned, `errors` and `values`."""
-        values, context = {**compiled.defaults, **node.props}, self.context
-        if (load := compiled.load) is not None:
-            loaded = load(context.request, context.session, context.db, **node.props)
-            result = conclude(context, load, loaded)
-            if result.is_whole or result.status >= 400:
-                raise Answered(result)
-            context.status = max(context.status, result.status)
-            self._add(values, result.values, compiled)
-        if self.posted and self.posted.instance == node.id:
-            self._add(values, self.posted.result, compiled)
-        for name in ("errors", "values"):
-            found = values.get(name)
-            if found and not isinstance(found, Mapping):
-                problem = f"{name} is a {type(found).__name__}; expected a dict."
-                raise PropsError(f"{compiled.label}: {problem}")
-            values[name] = fields = Fields(found) if found else Fields()
-            if isinstance(found, Values):
-                fields.posted = found
-        return values
-
-    def _add(
-        self, values: dict[str, Any], result: Mapping[str, Any], compiled: CompiledComponent
-    ) -> None:
-        if not RESERVED.isdisjoint(result):
-            name = sorted(RESERVED & result.keys())[0]
-            raise PropsError(
-                f"{compiled.label}: {name!r} is a function of every template;"
-                " give the result another name."
-            )
-        values.update(result)
+        return Node(self, compiled, ticket.instance, ticket.props).show()
 
     def instance_id(
         self, parent: Node, name: str, key: Any, props: dict[str, Any], *, is_shown: bool = True
@@ -4052,13 +3975,17 @@ class Rendering:
         if key is not None:
             plain += f"={quote(str(key), safe='')}"
         elif props:  # those that are no scalars tell nothing apart: a ticket cannot hold them
-            scalars = {name: props[name] for name in sorted(props) if is_scalar(props[name])}
-            text = json.dumps(scalars)
-            plain += f"~{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+            scalars = {n: props[n] for n in sorted(props) if isinstance(props[n], _SCALARS)}
+            plain += f"~{_digest(_dumped(scalars))}"
         if not is_shown:
             return plain
         number = self.twins[plain] = self.twins.get(plain, 0) + 1
         return plain if number == 1 else f"{plain}#{number}"
+
+
+@functools.lru_cache(maxsize=1_000)
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 class Node:
@@ -4076,10 +4003,69 @@ class Node:
     @property
     def instance(self) -> str:
         """An id for the DOM, the same in the page and in the fragment: `user-1f0c3a9d27b4`."""
-        if not self.id:
-            return "page"
-        name = self.compiled.name.replace("/", "-")
-        return f"{name}-{hashlib.sha256(self.id.encode()).hexdigest()[:12]}"
+        return f"{self.compiled.name.replace('/', '-')}-{_digest(self.id)}" if self.id else "page"
+
+    def show(self) -> str:
+        """The HTML of a component, after its guard."""
+        compiled, context, guarded = self.compiled, self.rendering.context, self.rendering.guarded
+        trail = context.trail
+        if len(trail) > _DEPTH:
+            raise PropsError(f"components are nested over {_DEPTH} deep: {' > '.join(trail[-3:])}.")
+        trail.append(compiled.name)
+        if compiled.guard is None:
+            html = self.html()
+        else:
+            compiled.check_guard(context, self.props)
+            guarded.append(self)
+            html = self.html()
+            guarded.pop()
+        trail.pop()
+        return html
+
+    def html(self) -> str:
+        """What its template makes of its values."""
+        jinja, names = self.rendering.components.jinja, self.values()
+        names |= {
+            "component": self.component, "action": self.action, "fragment": self.fragment,
+            "action_ticket": self.action_ticket, "children": self.caller() if self.caller else "",
+        }  # fmt: skip
+        if self.compiled.shows_id:
+            names["instance"] = self.instance
+        template = jinja.get_template(self.compiled.template)
+        seen = _Context(jinja, names, template.name, template.blocks)
+        # Named as globals, our functions are seen by macros of `{% from … import … %}` too.
+        seen.globals_keys = _SEEN_BY_MACROS if self.compiled.shows_id else _FUNCTIONS
+        try:  # `Template.render` without its copies of the names and of Jinja's globals
+            return "".join(template.root_render_func(seen))
+        except Exception:
+            jinja.handle_exception()  # gives the traceback the templates' lines
+
+    def values(self) -> dict[str, Any]:
+        """Jinja's functions, its props, what its handlers returned, `errors` and `values`."""
+        rendering, compiled, context = self.rendering, self.compiled, self.rendering.context
+        values = {**rendering.functions, **compiled.defaults, **self.props}
+        if (load := compiled.load) is not None:
+            loaded = load(context.request, context.session, context.db, **self.props)
+            result = conclude(context, load, loaded)
+            if result.is_whole or result.status >= 400:
+                raise Answered(result)
+            context.status = max(context.status, result.status)
+            self._add(values, result.values)
+        if rendering.posted and rendering.posted.instance == self.id:
+            self._add(values, rendering.posted.result)
+        for name in ("errors", "values"):
+            if type(values[name]) is not Fields:
+                values[name] = Fields.of(values[name], f"{compiled.label}: {name}")
+        return values
+
+    def _add(self, values: dict[str, Any], result: Mapping[str, Any]) -> None:
+        if not RESERVED.isdisjoint(result):
+            name = sorted(RESERVED & result.keys())[0]
+            raise PropsError(
+                f"{self.compiled.label}: {name!r} is a function of every template;"
+                " give the result another name."
+            )
+        values.update(result)
 
     def component(self, name: str, /, key: Any = None, caller: Any = None, **props: Any) -> Markup:
         """Shows a component here; `key` tells apart what has the same name and props."""
@@ -4087,8 +4073,7 @@ class Node:
         compiled = rendering.components.find(name)
         compiled.check_props(props)
         instance = rendering.instance_id(self, name, key, props) if compiled.may_act else ""
-        node = Node(rendering, compiled, instance, props, caller)
-        return Markup(rendering.show(node))  # noqa: S704
+        return Markup(Node(rendering, compiled, instance, props, caller).show())  # noqa: S704
 
     def fragment(self, name: str = "", /, key: Any = None, caller: Any = None, **props: Any) -> str:
         """A URL of this page that gives the component alone, as `component()` shows it here;
@@ -5010,7 +4995,7 @@ class Pages:
             context.trail.append(name)
             components.by_name[name].check_guard(context, props)
         if context.reads:
-            html = Rendering(components, context, None).fragment(compiled, ticket)
+            html = Rendering(components, context).fragment(compiled, ticket)
             return self.responder.page(html, context.status)
         return self._act(context, page, ticket, compiled)
 
@@ -5224,10 +5209,12 @@ class App:
         Raises Answered where its guard or a handler inside answers instead.
         """
         with self._alone(request or Request.blank("/"), session, writes=False) as context:
-            compiled = self.components.find(name)
-            return in_new_transaction(
-                context, lambda: Rendering(self.components, context, None).alone(compiled, props)
-            )
+
+            def show() -> str:
+                rendering = Rendering(self.components, context)
+                return Node(rendering, self.components.find(name), "", {}).component(name, **props)
+
+            return in_new_transaction(context, show)
 
     def act(
         self, action: str, posted: Mapping[str, Any] | Request | None = None, /, *,
