@@ -70,8 +70,8 @@ from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType, NoneType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Self, TypeVar, cast
+from types import MappingProxyType, ModuleType, NoneType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self, TypeVar, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import jinja2
@@ -101,28 +101,10 @@ if TYPE_CHECKING:
     from noventa_cli import Workbench
 
 __all__ = [
-    "Answered",
-    "App",
-    "BadTicket",
-    "Component",
-    "Config",
-    "ConfigError",
-    "Database",
-    "Endpoint",
-    "Mount",
-    "NoventaError",
-    "Page",
-    "Redirect",
-    "Registry",
-    "RegistryError",
-    "Request",
-    "Session",
-    "Signer",
-    "Static",
-    "Upload",
-    "redirect",
-    "reply",
-]
+    "Answered", "App", "BadTicket", "Component", "Config", "ConfigError", "Database", "Endpoint",
+    "Mount", "NoventaError", "Page", "Redirect", "Registry", "RegistryError", "Request", "Session",
+    "Signer", "Static", "Upload", "redirect", "reply",
+]  # fmt: skip
 FOR_THE_COMMAND_LINE = {  # what it takes beside these, and nobody else: it may change at any time
     "Answer", "Components", "EXTRAS", "Fault", "Rejection", "RequestContext", "Router",
     "SETTINGS", "STARTER_KEY", "TEMPLATE_SUFFIXES", "actions_of", "compile_registry",
@@ -614,11 +596,10 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         raise ConfigError(f"{path} cannot be read: {error}.") from None
     except RecursionError:
         raise ConfigError(f"{path} is nested too deeply to be read.") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"config.yaml: line {line}: {error.problem}.") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date like 2026-99-99
-        raise ConfigError(f"config.yaml is not YAML: {error}.") from None
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", error)
+        where = f"config.yaml: line {mark.line + 1}:" if mark else "config.yaml is not YAML:"
+        raise ConfigError(f"{where} {problem}.") from None
     if document is None:
         return {}
     if not isinstance(document, dict):
@@ -1161,13 +1142,6 @@ class Values(Mapping[str, T]):
             return default
 
 
-class Cookies(dict[str, str]):
-    """The cookies of a request; a missing one is as with `Values`."""
-
-    def __missing__(self, name: str) -> NoReturn:
-        raise MissingField("cookies", name)
-
-
 _UNQUOTED = "/~!$&'()*+,=:@"  # in a path (RFC 3986, 3.3)
 
 
@@ -1188,17 +1162,18 @@ class Request(webob.request.BaseRequest):
     Anything malformed is refused with a 4xx when it is read, the path and query at once.
     """
 
+    app: Any = None  # the App that answers it
+    text_type: type[str] = str  # FieldText if the database needs it
+    view_args: Mapping[str, Any] = MappingProxyType({})
+    cleanup_callbacks: list[Callable[[], Any]] | None = None  # called at the end of the request
+    _open_files: tuple[tempfile.SpooledTemporaryFile[bytes], ...] = ()
+
     def __init__(
-        self, environ: dict[str, Any], limits: Mapping[str, int] | None = None,
-        closers: list[Callable[[], Any]] | None = None, **attributes: Any,
-    ) -> None:  # fmt: skip
+        self, environ: dict[str, Any], limits: Mapping[str, int] | None = None, **attributes: Any
+    ) -> None:
         super().__init__(environ, **attributes)
         self.limits = limits or _DEFAULT_LIMITS
-        self.app: Any = None  # the App that answers it
-        self.text_type: type[str] = str  # FieldText if the database needs it
-        self.view_args: dict[str, Any] = {}
-        self._closers = [] if closers is None else closers  # called at the end of the request
-        self._open_files: list[tempfile.SpooledTemporaryFile[bytes]] = []
+
 
     def __repr__(self) -> str:
         return f"<Request {described(self.environ)}>"
@@ -1209,12 +1184,11 @@ class Request(webob.request.BaseRequest):
         """The path, decoded; so is the query, so that nothing raises later. Raises Rejection."""
         environ = self.environ
         # Hosts differ in where the slash between the two goes; "//" would name another host.
-        prefix = environ.get("SCRIPT_NAME", "").strip("/")
-        environ["SCRIPT_NAME"] = f"/{prefix}" if prefix else ""
-        environ["PATH_INFO"] = environ.get("PATH_INFO") or "/"
-        if prefix:
+        if prefix := environ.setdefault("SCRIPT_NAME", ""):
+            environ["SCRIPT_NAME"] = f"/{stripped}" if (stripped := prefix.strip("/")) else ""
             _decoded(prefix)
-        path = _decoded(environ["PATH_INFO"])
+        path = _decoded(environ.get("PATH_INFO") or "/")
+        environ["PATH_INFO"] = environ.get("PATH_INFO") or "/"
         if path[0] != "/":  # routes are matched from the slash on
             raise Rejection(400, "relative-path")
         if environ.setdefault("QUERY_STRING", ""):
@@ -1261,21 +1235,23 @@ class Request(webob.request.BaseRequest):
         return self._posted[1]
 
     @memoized_property
-    def cookies(self) -> dict[str, str]:  # type: ignore[override]
+    def cookies(self) -> Values[str]:  # type: ignore[override]
         """The cookies; of equal names the first, without those that are not UTF-8."""
         header = self.environ.get("HTTP_COOKIE", "")
         if len(header) > _COOKIE_HEADER_LIMIT:
             raise Rejection(431, "cookies-too-large")
-        found = Cookies()
+        found, is_plain = list[tuple[str, str]](), header.isascii() and header.isprintable()
         for pair in header.split(";"):
-            name, equals, value = pair.strip(_BLANK).partition("=")
-            try:
-                text = value.strip('"').encode("latin-1").decode("utf-8")
-            except UnicodeError:
-                continue
-            if equals and name and not _CONTROLS.search(text):
-                found.setdefault(name, text)
-        return found
+            name, equals, text = pair.strip(_BLANK).partition("=")
+            text = text.strip('"')
+            if not is_plain:
+                try:
+                    text = text.encode("latin-1").decode("utf-8")
+                except UnicodeError:
+                    continue
+            if equals and name and (is_plain or not _CONTROLS.search(text)):
+                found.append((name, text))
+        return Values(found, "cookies")
 
     @memoized_property
     def json(self) -> Any:
@@ -1355,7 +1331,8 @@ class Request(webob.request.BaseRequest):
         header = str(self.environ.get("CONTENT_TYPE") or "")
         if len(header) > _CONTENT_TYPE_LIMIT:
             raise Rejection(415, "content-type")
-        media_type, (_, options) = self.media_type, multipart.parse_options_header(header)
+        media_type = self.media_type
+        options = multipart.parse_options_header(header)[1] if ";" in header else {}
         if media_type not in _FORM_TYPES:
             raise Rejection(415, "content-type")
         if options.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
@@ -1372,15 +1349,16 @@ class Request(webob.request.BaseRequest):
 
     def receive(self) -> None:
         """Takes in a body that was guarded, so that whoever reads it later waits for nobody."""
-        if "_body" in self.__dict__ and self._body.is_new and self.is_body_readable:
+        body = self.__dict__.get("_body")
+        if body and body.left == body.total and self.is_body_readable:
             self.make_body_seekable()
 
     def make_tempfile(self) -> tempfile.SpooledTemporaryFile[bytes]:  # type: ignore[override]
         """A file that goes to disk over `limits.memory`; for uploads, and for WebOb's `body`."""
         file = tempfile.SpooledTemporaryFile[bytes](self.limits["memory"])
-        if not self._open_files:
-            self._closers.append(self.close_files)
-        self._open_files.append(file)
+        if self.cleanup_callbacks is not None and not self._open_files:
+            self.cleanup_callbacks.append(self.close_files)
+        self._open_files = (*self._open_files, file)
         return file
 
     def close_files(self) -> None:
@@ -1440,11 +1418,6 @@ class _Body(io.RawIOBase):
             length, self.known = 0, True  # a server that does not end the stream: read nothing
         self.total = self.left = limit + 1 if length is None else length
 
-    @property
-    def is_new(self) -> bool:
-        """Whether nothing of it was read."""
-        return self.left == self.total
-
     def readable(self) -> bool:
         return True
 
@@ -1499,9 +1472,7 @@ def _parse_fields(data: bytes, limit: int, what: str) -> list[tuple[str, str]]:
 def _parse_json(body: bytes) -> Any:
     """The value of a body (RFC 8259), read strictly."""
     try:
-        value = json.loads(
-            body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite
-        )
+        value = json.loads(body.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
         if b"\\u" in body:  # may hide half a surrogate pair, which nothing can encode
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
@@ -1519,14 +1490,15 @@ def _parse_multipart(request: Request, boundary: str) -> tuple[Values[str], Valu
             if "\0" in segment.name:
                 raise Rejection(400, "nul-in-form")
             if segment.filename is None:
-                fields.append((segment.name, request.text_type(_text(file.read(), "form"))))
+                data = file.read()
                 file.close()
+                if b"\0" in data:
+                    raise Rejection(400, "nul-in-form")
+                fields.append((segment.name, request.text_type(data.decode("utf-8"))))
             elif segment.filename or segment.size:  # else no file was chosen
-                upload = Upload(
-                    _base_name(segment.filename),
-                    _CONTROLS.sub("", segment.content_type or "application/octet-stream"),
-                    file,
-                )
+                name = _CONTROLS.sub("", re.split(r"[/\\]", segment.filename)[-1]).strip()
+                kind = _CONTROLS.sub("", segment.content_type or "application/octet-stream")
+                upload = Upload("file" if name in ("", ".", "..") else name, kind, file)
                 files.append((segment.name, upload))
             if len(fields) > limits["fields"] or len(files) > limits["files"]:
                 raise Rejection(413, "too-many-fields")
@@ -1572,25 +1544,10 @@ def _is_sound(name: str, value: str) -> bool:
         return False
 
 
-def _text(data: bytes, what: str) -> str:
-    if b"\0" in data:
-        raise Rejection(400, f"nul-in-{what}")
-    return data.decode("utf-8")
-
-
-def _base_name(filename: str) -> str:
-    name = _CONTROLS.sub("", re.split(r"[/\\]", filename)[-1]).strip()
-    return "file" if name in ("", ".", "..") else name
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
 def _finite(text: str) -> float:
-    """Python reads 1e999 as infinity, which JSON cannot say again."""
-    if math.isinf(number := float(text)):
-        raise ValueError(f"{text} is too large")
+    """Python reads 1e999 and Infinity, which JSON cannot say again."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is not JSON")
     return number
 
 
@@ -1834,13 +1791,16 @@ def _not_json(root: Any, encode: Callable[[Any], str]) -> tuple[str, str] | None
                 waiting.append((f"{path}.{key}".lstrip("."), item))
             if not isinstance(value, dict):
                 waiting += [(f"{path}[{number}]", item) for number, item in enumerate(value)]
+    try:
+        json.dumps(root, default=str)
+    except (ValueError, RecursionError) as error:  # it holds itself, or is nested too deeply
+        return "it", str(error)
     return None
 
 
 def make_private(answer: Answer) -> None:
     """Caches must not show one visitor's page to another (RFC 9111, 5.2.2.7)."""
-    names = {name.lower() for name, _ in answer.headerlist}
-    if names.isdisjoint(("cache-control", "vary")):
+    if not [name for name, _ in answer.headerlist if name.lower() in ("cache-control", "vary")]:
         answer.headerlist += [("Cache-Control", "private"), ("Vary", "Cookie")]
         return
     headers = answer.headers
@@ -1923,13 +1883,6 @@ def _check_headers(answer: Answer) -> None:
             raise NoventaError(f"The header {name!r} is {_shown(value)}; expected a text.")
         if not _HEADER_VALUE.fullmatch(value):  # most likely the visitor's own
             raise Rejection(400, f"value-of-{name}")
-
-
-def _chosen_headers(configured: Mapping[str, Any]) -> list[tuple[str, str]]:
-    chosen = {name.title(): value for name, value in _DEFAULT_HEADERS.items()}
-    chosen |= {name.title(): value for name, value in configured.items()}
-    own = ("Content-Type", "Content-Length")  # of each body
-    return [(n, str(value)) for n, value in chosen.items() if value is not None and n not in own]
 
 
 # ---- Signing ---------------------------------------------------------------------------------
@@ -2076,7 +2029,7 @@ _COOKIE_LIMIT = 4_000  # bytes of name and value; browsers drop a cookie of more
 _REFRESH = 10  # a session's last-seen time is renewed after this fraction of max_age
 _STATE = ("data", "flashes", "nonce", "issued", "seen", "prefix")  # what a session's cookie holds
 _TYPES = [[dict, list, nonce, int, int, str] for nonce in (str, NoneType)]  # of these
-_dumped = json.JSONEncoder().encode
+_dumped, _DECODER = json.JSONEncoder().encode, json.JSONDecoder()
 
 
 class Flash(NamedTuple):
@@ -2092,28 +2045,35 @@ class Session(MutableMapping[str, Any]):
     shown = 0  # how many flashes a page has taken
     settled = 0  # how many there were before the handler under way
     rotated = False
+    used = False  # more than the nonce was asked for, so that anything may have changed
 
     def __init__(self, load: Callable[[], tuple[dict[str, Any], str]]) -> None:
         self._load = load  # gives the state, and the same as JSON
 
     @memoized_property
-    def state(self) -> dict[str, Any]:
+    def kept(self) -> dict[str, Any]:
         """What the cookie holds: data, flashes, nonce, and the times issued and seen."""
-        state, self.loaded = self._load()
-        self.settled = len(state["flashes"])
-        return state
+        kept, self.loaded = self._load()
+        self.settled = len(kept["flashes"])
+        return kept
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The same, for who may change it."""
+        self.used = True
+        return self.kept
 
     @property
     def touched(self) -> bool:
         """Whether anything was read or written."""
-        return "state" in self.__dict__
+        return "kept" in self.__dict__
 
     @property
     def nonce(self) -> str:
         """A random word that binds tickets to this session; made when first asked for."""
-        if not self.state["nonce"]:
+        if not self.kept["nonce"]:
             self.state["nonce"] = secrets.token_urlsafe(12)
-        return cast(str, self.state["nonce"])
+        return cast(str, self.kept["nonce"])
 
     def __getitem__(self, key: str) -> Any:
         return self.state["data"][key]
@@ -2138,7 +2098,7 @@ class Session(MutableMapping[str, Any]):
         kept = copy.deepcopy({name: vars(self)[name] for name in vars(self) if name != "_load"})
 
         def restore() -> None:
-            vars(self).pop("state", None)
+            vars(self).pop("kept", None)
             vars(self).update(copy.deepcopy(kept))
 
         return restore
@@ -2150,7 +2110,7 @@ class Session(MutableMapping[str, Any]):
     def settle(self, *, keep: bool) -> None:
         """After a handler: what it flashed stays, or goes with what it did not commit."""
         if self.touched:
-            flashes = self.state["flashes"]
+            flashes = self.kept["flashes"]
             if not keep:
                 del flashes[self.settled :]
             self.settled = len(flashes)
@@ -2220,7 +2180,9 @@ class SessionCookies:
         """Sets the cookie if the session, which was touched, changed. Raises SessionError if it
         cannot be kept."""
         make_private(answer)
-        state, now = session.state, int(time.time())
+        state, now = session.kept, int(time.time())
+        if not session.used and now - state["seen"] < self._max_age / _REFRESH:
+            return
         text = self._dumped(state)
         if len(text) > self._room:
             text = self._without_old_flashes(state)
@@ -2286,7 +2248,7 @@ class SessionCookies:
     def _verified(self, cookie: str) -> tuple[dict[str, Any], str] | None:
         try:
             text = self.signer.verify(cookie).decode()
-            state = json.loads(text)
+            state, _ = _DECODER.raw_decode(text)
         except (BadTicket, ValueError, RecursionError):
             return None
         if not isinstance(state, dict) or len(state) != len(_STATE):
@@ -2681,7 +2643,7 @@ class Scope:
 
     def __exit__(self, *_: object) -> None:
         try:
-            if not self.owned_by_stream:
+            if not self.owned_by_stream and (self.cleanup_callbacks or self.session is not None):
                 self.close()
         finally:
             self.database.current_scope.reset(self._outer)
@@ -3344,31 +3306,26 @@ def version_table(config: Config) -> dict[str, Any]:
 # Uses Errors, Configuration, Registry, Request, Answers, Session, Database.
 
 
-@dataclass(slots=True)
 class RequestContext:
     """One request on its way to its answer: what handlers get, and where it has come to."""
 
-    request: Request
-    session: Session
-    scope: Scope
-    reads: bool  # by its method (RFC 9110, 9.2.1)
+    mounted = False  # another application answered
+    status = 200  # of the page
+    is_data = False  # an endpoint answers: who does not say otherwise gets JSON
+    unavailable = False  # the database is away
+    reference = ""  # of the error, in its page and in the log
     route: Route | None = None  # that answers
-    trail: list[str] = field(default_factory=list)  # page, then components, outermost first
-    mounted: bool = False  # another application answered
-    status: int = 200  # of the page
-    is_data: bool = False  # an endpoint answers: who does not say otherwise gets JSON
-    unavailable: bool = False  # the database is away
-    reference: str = ""  # of the error, in its page and in the log
+
+    def __init__(self, request: Request, session: Session, scope: Scope, *, reads: bool) -> None:
+        self.request, self.session, self.scope = request, session, scope
+        self.arguments = request, session, scope.database.scoped  # of every handler
+        self.reads = reads  # by its method (RFC 9110, 9.2.1)
+        self.trail: list[str] = []  # page, then components, outermost first
 
     def refer(self) -> str:
         """The word that leads from an error page to the log."""
         self.reference = self.reference or secrets.token_hex(4)
         return self.reference
-
-    @property
-    def db(self) -> orm.scoped_session[orm.Session]:
-        """The `db` of handlers."""
-        return self.scope.database.scoped
 
     @property
     def begins_as_writer(self) -> bool:
@@ -3423,13 +3380,15 @@ def read_result(returned: Any, handler: Handler, *, is_data: bool = False) -> Re
         return Result(returned.status_int, response=returned)
     if is_data and isinstance(returned, list):
         return Result(200, values=returned)
-    if not isinstance(returned, Mapping) and (is_data or returned is not None):
+    if not isinstance(returned, (dict, Mapping)) and (is_data or returned is not None):
         expected = "a Response, or a dict or list for JSON" if is_data else "a dict"
         raise NoventaError(
             f"{full_place(handler)} returned a {type(returned).__name__}; expected {expected}."
         )
-    values = dict(returned or ())
-    status, target = values.pop("_status", 200), values.pop("_redirect", None)
+    status, target, values = 200, None, returned or {}
+    if "_status" in values or "_redirect" in values:
+        values = dict(values)
+        status, target = values.pop("_status", 200), values.pop("_redirect", None)
     if not isinstance(status, int) or not 200 <= status <= 599:
         problem = f"{full_place(handler)} returned the _status {_shown(status)}"
         raise NoventaError(f"{problem}; expected a number from 200 to 599.")
@@ -3446,9 +3405,7 @@ def ask_guard(
     context: RequestContext, guard: Handler, props: Mapping[str, Any] | None = None
 ) -> None:
     """Runs a guard. Raises Answered if it does not let pass."""
-    context.trail.append(name_of(guard))
-    returned = guard(context.request, context.session, context.db, **(props or {}))
-    context.trail.pop()
+    returned = call(context, guard, props or {})
     is_answer = isinstance(returned, (Mapping, webob.Response, NoneType))
     result = conclude(context, guard, returned) if is_answer else None
     if returned is None:
@@ -3464,10 +3421,9 @@ def ask_guard(
 
 
 def call(
-    context: RequestContext, handler: Handler, arguments: Mapping[str, Any], retries: int
+    context: RequestContext, handler: Handler, arguments: Mapping[str, Any], retries: int = 0
 ) -> Any:
     """What a handler returns; after a conflict it finds everything as it was before."""
-    first_three = context.request, context.session, context.db
     context.trail.append(name_of(handler))
     if retries:
         restore = context.session.checkpoint()
@@ -3475,11 +3431,11 @@ def call(
         def attempt() -> Any:
             context.request.rewind()
             restore()
-            return handler(*first_three, **arguments)
+            return handler(*context.arguments, **arguments)
 
         returned = context.scope.replay(attempt, retries)
     else:
-        returned = handler(*first_three, **arguments)
+        returned = handler(*context.arguments, **arguments)
     context.trail.pop()
     return returned
 
@@ -3489,7 +3445,8 @@ def conclude(
 ) -> Result:
     """After a handler: reads what it returned, and settles what it did in the database."""
     result = read_result(returned, handler, is_data=is_data)
-    settle(context, handler, result.status)
+    if context.scope.session is not None or context.session.touched:
+        settle(context, handler, result.status)
     return result
 
 
@@ -3569,22 +3526,26 @@ class StaticFiles:
 
     def url(self, name: str) -> str:
         """`/files/site.css?v=…`, which changes with the file. Raises NoventaError without it."""
-        name = name.lstrip("/")
+        if (found := self.find(name)) is None:
+            raise NoventaError(str(self.missing(_calling_line(), name)))
+        route, file = found
+        with file:
+            fingerprint = self._fingerprint(file, os.fstat(file.fileno()))
+        path = quote(f"{route.path.rstrip('/')}/{name.lstrip('/')}")
+        return f"{path}?v={fingerprint}"
+
+    def find(self, name: str) -> tuple[Static, io.FileIO] | None:
+        """The first folder that has the file `name`, and that, open."""
         for route, folder in self.routes.items():
-            if file := _open_file(folder, f"/{name}"):
-                with file:
-                    fingerprint = self._fingerprint(file, os.fstat(file.fileno()))
-                path = quote(f"{route.path.rstrip('/')}/{name}")
-                return f"{path}?v={fingerprint}"
-        raise NoventaError(str(self.missing(_calling_line(), name)))
+            if file := _open_file(folder, "/" + name.lstrip("/")):
+                return route, file
+        return None
 
     def has(self, name: str) -> bool:
         """Whether a folder has the file `name`."""
-        for folder in self.routes.values():
-            if file := _open_file(folder, "/" + name.lstrip("/")):
-                file.close()
-                return True
-        return False
+        if found := self.find(name):
+            found[1].close()
+        return found is not None
 
     def missing(self, where: str, name: str) -> Fault:
         """The fault that no folder has the file `name`."""
@@ -3815,7 +3776,7 @@ class Components:
         self.by_name = {one.name: CompiledComponent(one) for one in registry.components}
         self.by_page = {page: CompiledComponent(page) for page in registry.pages}
         self.guards = _digest_of_guards(registry.components)
-        self.uses: dict[str, dict[str, set[Any]]] = {}  # what each sound template calls
+        self.uses: dict[str, Uses] = {}  # of each sound template
         error_pages = {
             status: Page(f"errors[{status!r}]", template, where=registry.where)
             for status, template in registry.errors.items()
@@ -3827,17 +3788,16 @@ class Components:
             self._analyse(compiled.template, compiled.where)
         for compiled in self.compiled if not self.debug else ():
             compiled.may_act = self._may_act(compiled)
-            shows = self.called(compiled.template, "own") | self.called(compiled.template, "open")
-            compiled.shows_id = not shows.isdisjoint(("instance", "component", "include"))
+            compiled.shows_id = self.names(compiled.template, "instance")
 
     @property
     def templates(self) -> list[str]:
         """Every template that a page or component needs, and that is sound."""
         return sorted(self.uses)
 
-    def signs(self, template: str) -> set[str]:
+    def signs(self, template: str) -> Set[str]:
         """Those functions of a template that need a session, and so a secret key."""
-        return self.uses[template]["signs"]
+        return self.uses[template].names & _SIGNS
 
     def error_page(self, status: int) -> CompiledComponent | None:
         """The application's own page for a status, by it alone or by its class."""
@@ -3854,29 +3814,31 @@ class Components:
 
     def used_by(self, template: str) -> list[str]:
         """The components that a template shows by name, also through others, in order of name."""
-        found: set[str] = set()
-        waiting = [template]
-        while waiting:
-            for name in self.shown_by(waiting.pop()) - found:
-                found.add(name)
-                if name in self.by_name:
-                    waiting.append(self.by_name[name].template)
+        found = list(self.shown_by(template))
+        for name in found:
+            below = self.shown_by(self.by_name[name].template) if name in self.by_name else set()
+            found += below.difference(found)
         return sorted(found)
 
     def shown_by(self, template: str) -> set[str]:
         """The components that a template itself, or one that it includes, shows by name."""
-        return self.called(template, "component") | self.called(template, "fragment")
+        return self.called(template, "component", "fragment")
 
-    def called(self, template: str, function: str) -> set[str]:
-        """The names that `function` is called with in a template and those it includes."""
-        names: set[str] = set()
-        waiting, seen = [template], {template}
-        while waiting:
-            calls = self.uses.get(waiting.pop(), {})
-            names |= calls.get(function, set())
-            waiting += calls.get("include", set()) - seen
-            seen |= calls.get("include", set())
-        return names
+    def called(self, template: str, *functions: str) -> set[str]:
+        """The texts that functions are called with in a template and those it includes."""
+        parts = self.parts(template)
+        return {c.first for part in parts for c in part.calls if c.function in functions}
+
+    def names(self, template: str, *names: str) -> bool:
+        """Whether a template, or one that it includes, names one of these, or may: `is_open`."""
+        return any(one.is_open or not one.names.isdisjoint(names) for one in self.parts(template))
+
+    def parts(self, template: str) -> list[Uses]:
+        """A template and those that it includes, as far as they are sound."""
+        parts = [template]
+        for part in parts:
+            parts += self.uses[part].included.difference(parts) if part in self.uses else ()
+        return [self.uses[part] for part in parts if part in self.uses]
 
     def _analyse(self, name: str, where: str | None) -> None:
         """Reads and compiles a template and those it includes.
@@ -3910,14 +3872,14 @@ class Components:
                 globals_ = self.jinja.globals
                 template = jinja2.Template.from_code(self.jinja, code, globals_, is_current)
                 self.jinja.compiled[name] = template
-            for other in sorted(uses["include"]):
-                self._analyse(other, None if other in uses["optional"] else name)
+            for other in sorted(uses.included):
+                self._analyse(other, None if other in uses.optional else name)
 
     def _may_act(self, compiled: CompiledComponent) -> bool:
         """Whether it has actions, or shows what has, or what only a request decides."""
         shown = map(self.by_name.get, self.used_by(compiled.template))
         return any(
-            one.actions or self.called(one.template, "open") or self.called(one.template, "own")
+            one.actions or self.names(one.template, "children", "fragment", "instance")
             for one in (compiled, *filter(None, shown))
         )
 
@@ -3933,7 +3895,6 @@ def _digest_of_guards(components: Iterable[Component]) -> str:
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:12]
 
 
-_CHECKED_CALLS = ("component", "action", "action_ticket", "fragment")
 _SIGNS = {"action", "action_ticket", "flashes", "fragment"}
 
 
@@ -3957,10 +3918,6 @@ class Rendering:
             "values": Fields(),
         }
 
-    def page(self, compiled: CompiledComponent, props: dict[str, Any]) -> str:
-        """The page's HTML. Raises Answered if a handler inside answers instead."""
-        return Node(self, compiled, "", props).html()
-
     def fragment(self, compiled: CompiledComponent, ticket: Ticket) -> str:
         """The HTML of one instance, as it is within its page; also its tickets are the same."""
         for name, props in ticket.around:
@@ -3975,8 +3932,8 @@ class Rendering:
         if key is not None:
             plain += f"={quote(str(key), safe='')}"
         elif props:  # those that are no scalars tell nothing apart: a ticket cannot hold them
-            scalars = {n: props[n] for n in sorted(props) if isinstance(props[n], _SCALARS)}
-            plain += f"~{_digest(_dumped(scalars))}"
+            scalars = [(n, props[n]) for n in sorted(props) if isinstance(props[n], _SCALARS)]
+            plain += f"~{_digest(repr(scalars))}"
         if not is_shown:
             return plain
         number = self.twins[plain] = self.twins.get(plain, 0) + 1
@@ -4041,11 +3998,11 @@ class Node:
             jinja.handle_exception()  # gives the traceback the templates' lines
 
     def values(self) -> dict[str, Any]:
-        """Jinja's functions, its props, what its handlers returned, `errors` and `values`."""
+        """The page's functions, its props, what its handlers returned, `errors` and `values`."""
         rendering, compiled, context = self.rendering, self.compiled, self.rendering.context
         values = {**rendering.functions, **compiled.defaults, **self.props}
         if (load := compiled.load) is not None:
-            loaded = load(context.request, context.session, context.db, **self.props)
+            loaded = load(*context.arguments, **self.props)
             result = conclude(context, load, loaded)
             if result.is_whole or result.status >= 400:
                 raise Answered(result)
@@ -4188,78 +4145,55 @@ class _Loader(jinja2.FileSystemLoader):
         return source, filename, is_current
 
 
-def _uses(tree: jinja2.nodes.Template) -> dict[str, set[Any]]:
-    """What a template calls by name, what it includes, and what only a request decides."""
-    names = {name.name for name in tree.find_all(jinja2.nodes.Name)}
-    uses: dict[str, set[Any]] = {
-        function: _constant_arguments(tree, function) for function in _CHECKED_CALLS
-    }
-    included = {name for name in jinja2.meta.find_referenced_templates(tree) if name is not None}
-    return uses | {
-        "include": included, "optional": _optional_templates(tree), "open": _open_uses(tree),
-        "props": {*_written_props(tree)}, "signs": names & _SIGNS,
-        "own": names & {"children", "fragment", "instance"},
-        "static": {(call.lineno, _first_of(call)) for call in _calls_of(tree, "static")},
-        "link": {*_links(tree)},
-    }  # fmt: skip
+class Call(NamedTuple):
+    """A call in a template whose first argument is a text; `props` is None beside a `**`."""
+
+    line: int
+    function: str
+    first: str
+    props: tuple[str, ...] | None
+
+
+class Uses(NamedTuple):
+    """What a template calls and names, the paths that it links to, what it includes, and which of
+    that may be missing; `is_open`: what it shows or includes is decided by a request."""
+
+    calls: Sequence[Call]
+    names: Set[str]
+    links: Sequence[tuple[int, str]]
+    included: set[str]
+    optional: set[str]
+    is_open: bool
 
 
 _LINK = re.compile(r"""(?<![\w-])(?:href|(?:form)?action)\s*=\s*(["'])(/(?!/).*?)\1""", re.DOTALL)
 
 
-def _links(tree: jinja2.nodes.Template) -> Iterator[tuple[int, str]]:
-    """Line and target of each path that is written whole, in `url("…")` or an attribute."""
-    for call in _calls_of(tree, "url"):
-        if re.match("/(?!/)", _first_of(call)):  # anything else is refused when it is shown
-            yield call.lineno, _first_of(call)
-    for text in tree.find_all(jinja2.nodes.TemplateData):
+def _uses(tree: jinja2.nodes.Template) -> Uses:
+    nodes, calls = jinja2.nodes, list[Call]()
+    for call in tree.find_all(nodes.Call):
+        first = getattr(call.args[0], "value", None) if call.args else None
+        if isinstance(call.node, nodes.Name) and isinstance(first, str):
+            props = tuple(keyword.key for keyword in call.kwargs if keyword.key != "key")
+            written = call.dyn_args is None and call.dyn_kwargs is None
+            calls.append(Call(call.lineno, call.node.name, first, props if written else None))
+    urls = (call for call in calls if call.function == "url")
+    links = [(call.line, call.first) for call in urls if re.match("/(?!/)", call.first)]
+    for text in tree.find_all(nodes.TemplateData):
         for found in _LINK.finditer(text.data):
-            yield text.lineno + text.data.count("\n", 0, found.start(2)), found[2]
-
-
-def _calls_of(tree: jinja2.nodes.Template, function: str) -> Iterator[jinja2.nodes.Call]:
-    """The calls of `function` whose first argument is a text."""
-    for call in tree.find_all(jinja2.nodes.Call):
-        named = isinstance(call.node, jinja2.nodes.Name) and call.node.name == function
-        if named and call.args and isinstance(_first_of(call), str):
-            yield call
-
-
-def _first_of(call: jinja2.nodes.Call) -> Any:
-    """The first argument of a call, if it is written there; else None."""
-    return getattr(call.args[0], "value", None)
-
-
-def _written_props(tree: jinja2.nodes.Template) -> Iterator[tuple[int, str, tuple[str, ...]]]:
-    """Line, component and names of props of each `component("…", name=…)` without `**`."""
-    for call in (*_calls_of(tree, "component"), *_calls_of(tree, "fragment")):
-        if call.dyn_args is None and call.dyn_kwargs is None:
-            names = tuple(keyword.key for keyword in call.kwargs if keyword.key != "key")
-            yield call.lineno, _first_of(call), names
-
-
-def _constant_arguments(tree: jinja2.nodes.Template, function: str) -> set[str]:
-    """The texts that `function` is called with as first argument."""
-    return {_first_of(call) for call in _calls_of(tree, function)}
-
-
-def _open_uses(tree: jinja2.nodes.Template) -> set[str]:
-    """`component` and `include` where what they show is decided by a request."""
-    constant = len([*_calls_of(tree, "component")])
-    used = sum(name.name == "component" for name in tree.find_all(jinja2.nodes.Name))
-    dynamic = None in jinja2.meta.find_referenced_templates(tree)
-    return {"component"} if used > constant else {"include"} if dynamic else set()
-
-
-def _optional_templates(tree: jinja2.nodes.Template) -> set[str]:
-    """Those named by `{% include … ignore missing %}`, and by a list to choose from."""
-    return {
+            links.append((text.lineno + text.data.count("\n", 0, found.start(2)), found[2]))
+    optional = {
         constant.value
-        for include in tree.find_all(jinja2.nodes.Include)
-        if include.ignore_missing or not isinstance(include.template, jinja2.nodes.Const)
-        for constant in (include.template, *include.template.find_all(jinja2.nodes.Const))
-        if isinstance(constant, jinja2.nodes.Const)
+        for include in tree.find_all(nodes.Include)  # `ignore missing`, or a list to choose from
+        if include.ignore_missing or not isinstance(include.template, nodes.Const)
+        for constant in (include.template, *include.template.find_all(nodes.Const))
+        if isinstance(constant, nodes.Const)
     }
+    names = [name.name for name in tree.find_all(nodes.Name)]
+    referenced = [*jinja2.meta.find_referenced_templates(tree)]
+    shown = sum(call.function == "component" for call in calls)
+    is_open = None in referenced or names.count("component") > shown
+    return Uses(calls, {*names}, links, {*filter(None, referenced)}, optional, is_open)
 
 
 # ---- Checks ----------------------------------------------------------------------------------
@@ -4328,7 +4262,7 @@ def template_faults(registry: Registry, components: Components) -> Iterator[Faul
 def link_faults(components: Components, router: Router) -> Iterator[Fault]:
     """The paths in templates that no route answers. Another server might: the start only warns."""
     for template in components.templates:
-        for line, target in sorted(components.uses[template]["link"]):
+        for line, target in sorted(components.uses[template].links):
             path = unquote(re.split(r"[?#]", target)[0])
             match = router.match(path)
             if match and not isinstance(match.route, Static):
@@ -4615,16 +4549,15 @@ def _static_faults(static: StaticFiles) -> Iterator[Fault]:
 
 
 def _call_faults(components: Components, owner: CompiledComponent) -> Iterator[Fault]:
-    template = owner.template
-    fragments = components.called(template, "fragment")
-    for name in sorted(components.shown_by(template) - components.by_name.keys()):
+    template, known = owner.template, components.by_name
+    for name in sorted(components.shown_by(template) - known.keys()):
         problem = f"component {name!r} is not in the registry"
-        yield Fault(template, problem, did_you_mean(name, components.by_name))
-    for name in sorted(fragments & components.by_name.keys()):
-        if "children" in components.called(components.by_name[name].template, "own"):
+        yield Fault(template, problem, did_you_mean(name, known))
+    for name in sorted(components.called(template, "fragment") & known.keys()):
+        if any("children" in one.names for one in components.parts(known[name].template)):
             problem = f"component {name!r} shows its children, which a fragment has not"
             yield Fault(template, problem, "give another component")
-    called = components.called(template, "action") | components.called(template, "action_ticket")
+    called = components.called(template, "action", "action_ticket")
     for name in sorted(called - owner.actions.keys()):
         problem = f"{owner.label} has no action {name!r}"
         yield Fault(template, problem, did_you_mean(name, owner.actions))
@@ -4632,14 +4565,14 @@ def _call_faults(components: Components, owner: CompiledComponent) -> Iterator[F
 
 def _use_faults(components: Components, template: str) -> Iterator[Fault]:
     """The props of components and the files of `static()`, as far as they are written there."""
-    uses = components.uses[template]
-    for line, name, passed in sorted(uses["props"]):
-        if name in components.by_name:
-            where = f"{template}:{line}"
-            yield from components.by_name[name].props_faults(where, frozenset(passed))
-    for line, name in sorted(uses["static"]):
-        if not components.static.has(name):
-            yield components.static.missing(f"{template}:{line}", name)
+    calls = components.uses[template].calls
+    for line, function, first, props in sorted(calls, key=lambda call: call.line):
+        where = f"{template}:{line}"
+        if function == "static" and not components.static.has(first):
+            yield components.static.missing(where, first)
+        shown = components.by_name.get(first) if function in ("component", "fragment") else None
+        if shown is not None and props is not None:
+            yield from shown.props_faults(where, frozenset(props))
 
 
 # ---- App -------------------------------------------------------------------------------------
@@ -4670,6 +4603,7 @@ _FORWARDED = re.compile(
 _SET_DEBUG = "Open http://localhost with the port of the server, or set debug: false."
 _WITHOUT_ORIGIN = re.compile(r"^https?://[^/]*|#.*")
 _RETRY_AFTER = 5  # seconds
+_CHUNKED = "HTTP_TRANSFER_ENCODING"  # of a body whose length nobody knows
 
 
 class Gate:
@@ -4757,7 +4691,13 @@ class Responder:
         self.sessions, self.database = sessions, database
         self.workbench: Workbench | None = None
         self._debug: bool = config["debug"]
-        self._headers = _chosen_headers(config["headers"])
+        headers = {**_DEFAULT_HEADERS, **{n.title(): v for n, v in config["headers"].items()}}
+        own = ("Content-Type", "Content-Length")  # of each body
+        self._headers = [
+            (name, str(value))
+            for name, value in headers.items()
+            if value is not None and name not in own
+        ]
         source = (data_folder("templates") / "error.html").read_text("utf-8")
         self._error_page = jinja2.Environment(autoescape=True).from_string(source)
 
@@ -4837,36 +4777,34 @@ class Responder:
     def _page_of_error(self, context: RequestContext, shown: dict[str, Any]) -> Answer:
         """In debug one that says why, where nothing of the application failed; else its own, else
         ours."""
-        page, bench = self.components.error_page(shown["status"]), self.workbench
-        html = None
-        if page and not (bench and bench.explains(context, shown["status"])):
-            html = self._own_error_page(context, page, shown)
-        if html is not None:
-            return self.page(html, shown["status"])
+        status, bench = shown["status"], self.workbench
+        why = bench and bench.explains(context, status)
+        if not why and (html := self._own_error_page(context, shown)) is not None:
+            return self.page(html, status)
         if bench:
             return bench.status_page(context, shown)
         home, name = context.url("/"), self.config.name
-        html = self._error_page.render(shown, home=home, name=name)
-        return self.framework_page(html, shown["status"])
+        return self.framework_page(self._error_page.render(shown, home=home, name=name), status)
 
-    def _own_error_page(
-        self, context: RequestContext, page: CompiledComponent, shown: dict[str, Any]
-    ) -> str | None:
-        """The application's error page, with a look at the database of its own; None if it fails,
-        or the database is away."""
-        request = context.request
+    def _own_error_page(self, context: RequestContext, shown: dict[str, Any]) -> str | None:
+        """The application's error page, with a look at the database of its own; None if it has
+        none or that fails, or the database is away."""
+        what, page = described(context.request.environ), self.components.error_page(shown["status"])
+        if page is None:
+            return None
         if not context.reference:  # nothing was logged yet
-            what, status, reference = described(request.environ), shown["status"], context.refer()
-            log.info("answered %s: %d, reference %s", what, status, reference)
-            shown["reference"] = reference
+            shown["reference"] = context.refer()
+            log.info("answered %s: %d, reference %s", what, shown["status"], context.reference)
         if context.unavailable:
             return None
         try:
             context.trail[:] = [page.template]
-            posted = ActionResult("", shown)
-            return in_new_transaction(
-                context, lambda: Rendering(self.components, context, posted).page(page, {})
-            )
+
+            def show() -> str:
+                rendering = Rendering(self.components, context, ActionResult("", shown))
+                return Node(rendering, page, "", {}).html()
+
+            return in_new_transaction(context, show)
         except Exception as error:
             log.error("the error page %s failed: %s", page.template, error, exc_info=error)
             return None
@@ -4919,7 +4857,7 @@ class Responder:
     def finish(self, context: RequestContext, answer: Answer) -> Answer:
         """With the session's cookie, and where a script asked, fit for it."""
         session, request = context.session, context.request
-        is_redirect = answer.status.startswith("3") and "Location" in answer.headers
+        is_redirect = answer.status[0] == "3" and "Location" in answer.headers
         if is_redirect and not context.mounted and _asks_for_fragment(request):
             self._redirect_page(request, answer)
         if session.touched:
@@ -4971,9 +4909,10 @@ class Pages:
         self.components, self.responder, self.gate = components, responder, gate
         self._ticket_age: int = config["session.ticket_age"]
 
-    def respond(self, context: RequestContext, page: Page) -> Answer:
+    def respond(self, context: RequestContext, page: Page, _: str) -> Answer:
         request, components = context.request, self.components
-        if context.reads and not (request.query_string and FRAGMENT in request.args):
+        asked = FRAGMENT in request.environ["QUERY_STRING"] and FRAGMENT in request.args
+        if context.reads and not asked:
             return self.responder.page(self.render(context, page), context.status)
         if context.reads:
             ticket = self._ticket(request, components.fragments, request.args)
@@ -4986,7 +4925,9 @@ class Pages:
             raise Rejection(409, "unknown-action")
         if ticket.guards != components.guards:
             raise Rejection(409, "changed-guards")
-        if reason := self._outdated(context.session, ticket):
+        same = ticket.nonce == context.session.kept["nonce"]
+        if not same or not -_CLOCKS_DIFFER <= time.time() - ticket.issued <= self._ticket_age:
+            reason = "old-ticket" if same else "other-session"
             if context.reads:
                 raise Rejection(403, reason)
             return self._ask_again(context, page, ticket, reason)
@@ -4998,12 +4939,6 @@ class Pages:
             html = Rendering(components, context).fragment(compiled, ticket)
             return self.responder.page(html, context.status)
         return self._act(context, page, ticket, compiled)
-
-    def _outdated(self, session: Session, ticket: Ticket) -> str | None:
-        if ticket.nonce != session.state["nonce"]:
-            return "other-session"
-        age = time.time() - ticket.issued
-        return None if -_CLOCKS_DIFFER <= age <= self._ticket_age else "old-ticket"
 
     def _ticket(self, request: Request, tickets: Tickets, fields: Values[str]) -> Ticket:
         try:
@@ -5066,13 +5001,11 @@ class Pages:
     def render(
         self, context: RequestContext, page: Page, posted: ActionResult | None = None
     ) -> str:
-        rendering = Rendering(self.components, context, posted)
-        html = rendering.page(self.components.by_page[page], context.request.view_args)
-        return (
-            html
-            if self.responder.workbench is None
-            else self.responder.workbench.with_notices(context, html)
-        )
+        """The page's HTML. Raises Answered if a handler inside answers instead."""
+        rendering, bench = Rendering(self.components, context, posted), self.responder.workbench
+        view_args = {**context.request.view_args}
+        html = Node(rendering, self.components.by_page[page], "", view_args).html()
+        return html if bench is None else bench.with_notices(context, html)
 
 
 def _prefers_json(request: Request, *, default: bool) -> bool:
@@ -5137,6 +5070,10 @@ class App:
         self.gate = Gate(config)
         self.responder = Responder(config, self.components, self.sessions, self.database)
         self.pages = Pages(config, self.components, self.responder, self.gate)
+        self._steps: dict[str, Callable[..., Answer]] = {
+            "page": self.pages.respond, "endpoint": self._endpoint, "mount": self._mount,
+            "static": self._static,
+        }  # fmt: skip
         self._limits = {name: config[f"limits.{name}"] for name in _DEFAULT_LIMITS}
         self.workbench: Workbench | None = None
         if config["debug"]:
@@ -5148,7 +5085,7 @@ class App:
         return f"<App {self.config.root.name}, {self.database!r}>"
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        with self.database.scope(writes=environ["REQUEST_METHOD"] not in READ_METHODS) as scope:
+        with Scope(self.database, writes=environ["REQUEST_METHOD"] not in READ_METHODS) as scope:
             answer = self.respond(environ, scope)
             return send(answer, environ, start_response, scope)
 
@@ -5171,10 +5108,11 @@ class App:
         return answer
 
     def _respond(self, environ: dict[str, Any], scope: Scope) -> tuple[RequestContext, Answer]:
-        request = Request(environ, self._limits, scope.cleanup_callbacks)
-        request.app, request.text_type = self, self.database.text_type
+        request = Request(environ, self._limits)
+        request.app, request.cleanup_callbacks = self, scope.cleanup_callbacks
+        request.text_type = self.database.text_type
         reads = environ["REQUEST_METHOD"] in READ_METHODS
-        context = RequestContext(request, self.sessions.open(request), scope, reads)
+        context = RequestContext(request, self.sessions.open(request), scope, reads=reads)
         if self.workbench is not None:
             return context, self.workbench.recorder.respond(context, self._answer)
         return context, self._answer(context)
@@ -5248,21 +5186,8 @@ class App:
         request.app, request.limits = self, self._limits
         request.text_type = self.database.text_type
         with self.database.scope(writes=writes) as scope:
-            scope.cleanup_callbacks.append(request.close_files)
-            yield RequestContext(request, session, scope, not writes)
-
-    def _answer(self, context: RequestContext) -> Answer:
-        try:
-            return self.responder.finish(context, self._publish(context))
-        except (Exception, SystemExit) as error:
-            if context.scope.is_refused(error):
-                return Answer(_status_line(500), [], [])  # never sent: respond() asks once more
-            # In a server's worker thread SystemExit would leave the client hanging; in the main
-            # thread it may be the server's own way to stop.
-            in_main = threading.current_thread() is threading.main_thread()
-            if isinstance(error, SystemExit) and in_main:
-                raise
-            return self.responder.of_failure(context, error)
+            request.cleanup_callbacks = scope.cleanup_callbacks
+            yield RequestContext(request, session, scope, reads=not writes)
 
     def _compare_revisions(self) -> None:
         """Says, or with `migrations.on_mismatch: refuse` insists, that the database is at head."""
@@ -5277,26 +5202,31 @@ class App:
 
     # The steps, in the order in which a request takes them.
 
-    def _publish(self, context: RequestContext) -> Answer:
+    def _answer(self, context: RequestContext) -> Answer:
         try:
-            return self._dispatch(context)
-        except Answered as answered:
-            result = answered.result
-        except webob.exc.HTTPException as error:
-            response = error.with_traceback(None).wsgi_response  # itself: else a circle
-            settle(context, None, response.status_int)
-            result = Result(response.status_int, response=response)
-        context.session.shown = 0  # the page that showed them is not sent
-        return self.responder.of_result(context, result)
+            try:
+                answer = self._publish(context)
+            except (Answered, webob.exc.HTTPException) as error:
+                answer = self._instead(context, error)
+            return self.responder.finish(context, answer)
+        except (Exception, SystemExit) as error:
+            if context.scope.is_refused(error):
+                return Answer(_status_line(500), [], [])  # never sent: respond() asks once more
+            # In a server's worker thread SystemExit would leave the client hanging; in the main
+            # thread it may be the server's own way to stop.
+            in_main = threading.current_thread() is threading.main_thread()
+            if isinstance(error, SystemExit) and in_main:
+                raise
+            return self.responder.of_failure(context, error)
 
-    def _dispatch(self, context: RequestContext) -> Answer:
-        request = context.request
+    def _publish(self, context: RequestContext) -> Answer:
+        request, environ = context.request, context.request.environ
         if not self.gate.is_open:
             self.gate.check_visitor(request)
-        path = request.check()
+        path, method = request.check(), environ["REQUEST_METHOD"]
         if self.workbench is not None and path.startswith(self.workbench.path):
             return self.workbench.page(context, path)
-        match = self.router.match(path, request.environ["REQUEST_METHOD"])
+        match = self.router.match(path, method)
         if match is None:
             return self._other_form(context, path)
         route, view_args, tail, methods = match
@@ -5307,23 +5237,19 @@ class App:
         }
         context.trail.append(getattr(route, "template", route.path))
         context.is_data = route.is_data
-        if (answer := self._options(request, methods)) is not None:
-            return answer
+        if method not in methods and methods:
+            return self._other_method(method, methods)
         if not context.reads:
             self.gate.check_origin(request, route)
         elif not context.scope.writes:
             context.scope.writes = context.begins_as_writer
         for guard in (*self.registry.guards, *route.guards):
             ask_guard(context, guard)
-        return self._STEPS[route.kind](self, context, route, tail)
-
-    def _page(self, context: RequestContext, page: Page, _: str) -> Answer:
-        self._await_body(context, page)
-        return self.pages.respond(context, page)
+        if not context.reads or environ.get("CONTENT_LENGTH") or _CHUNKED in environ:
+            self._await_body(context, route)
+        return self._steps[route.kind](context, route, tail)
 
     def _endpoint(self, context: RequestContext, route: Endpoint, _: str) -> Answer:
-        self._await_body(context, route)
-        context.request.receive()
         returned = call(context, route.handler, context.request.view_args, route.retries)
         result = conclude(context, route.handler, returned, is_data=True)
         if result.is_whole:
@@ -5348,20 +5274,31 @@ class App:
         self.responder.complete(answer)
         return answer
 
-    _STEPS: ClassVar[dict[str, Callable[..., Answer]]] = {
-        "page": _page, "endpoint": _endpoint, "mount": _mount, "static": _static,
-    }  # fmt: skip
+    def _instead(
+        self, context: RequestContext, error: Answered | webob.exc.HTTPException
+    ) -> Answer:
+        """What was raised to answer the whole request."""
+        if isinstance(error, Answered):
+            result = error.result
+        else:
+            response = error.with_traceback(None).wsgi_response  # itself: else a circle
+            result = Result(response.status_int, response=response)
+            settle(context, None, result.status)
+        context.session.shown = 0  # the page that showed them is not sent
+        return self.responder.of_result(context, result)
 
     def _await_body(self, context: RequestContext, route: Route) -> None:
         """Judges a body, by the limits of the route, before it is read."""
-        request, environ = context.request, context.request.environ
-        sent = environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ
-        if not context.reads or sent:
-            request.limits = {**self._limits, **route.limits}
-            if not context.reads and request.media_type and not route.is_data:
-                _ = request.form_type
-            request.guard_body()
-            context.scope.end_transaction()  # a slow client keeps nothing that its guards used
+        request = context.request
+        if route.below:  # another application limits what it reads, and a file reads nothing
+            return
+        request.limits = {**self._limits, **route.limits}
+        if not context.reads and request.media_type and not route.is_data:
+            _ = request.form_type
+        request.guard_body()
+        context.scope.end_transaction()  # a slow client keeps nothing that its guards used
+        if route.is_data:
+            request.receive()
 
     def _other_form(self, context: RequestContext, path: str) -> Answer:
         """A redirect to the path with or without its last slash, where only that has a route."""
@@ -5373,11 +5310,8 @@ class App:
         moved = Redirect(f"{target}?{query}" if query else target, status=308)
         return self.responder.of_response(context, moved)
 
-    def _options(self, request: Request, methods: Mapping[str, Any]) -> Answer | None:
+    def _other_method(self, method: str, methods: Mapping[str, Any]) -> Answer:
         """Refuses a method that the path does not have; answers OPTIONS for it."""
-        method = request.environ["REQUEST_METHOD"]
-        if not methods or method in methods:
-            return None
         allow = ", ".join(sorted({*methods, "OPTIONS"}))
         if method != "OPTIONS":
             raise Rejection(405, "method", {"Allow": allow})
@@ -5408,12 +5342,10 @@ class Stream:
                 log.error("a streamed body broke off: %s", type(error).__name__, exc_info=error)
                 raise
             finally:
-                self._release()
-
-    def _release(self) -> None:
-        if rows := self._scope.uncommitted():
-            log.warning("a streamed body changed rows without db.commit(): %s", ", ".join(rows))
-        self._scope.end_transaction(expire=False)
+                if rows := self._scope.uncommitted():
+                    told = ", ".join(rows)
+                    log.warning("a streamed body changed rows without db.commit(): %s", told)
+                self._scope.end_transaction(expire=False)
 
     def close(self) -> None:
         """Ends the body and its session; WSGI servers call it, whatever happened."""

@@ -4829,7 +4829,7 @@ class Recorder:
             record.what,
             " › ".join([*context.trail[-1:], *([name_of(handler)] if handler else [])]),
             place_of(handler) if handler else "",
-            [*_lost(context.db(), hide)],
+            [*_lost(context.arguments[2](), hide)],
             [(row, sent[row]) for row in rows if row in sent],
             [text for text, _ in flashes],
         )
