@@ -5,11 +5,11 @@ The file reads downwards; each section uses only sections above it, those that i
     Errors         what the user can mend, what refuses a request, and the log
     Configuration  config.yaml: one table of settings, checked and typed
     Registry       what an application consists of
+    Router         from a path to a route, at a cost that does not grow with the routes
     Request        a WebOb request, read strictly
     Answers        a status, headers and a body; what handlers make them of
     Signing        keys for one purpose each, and the tickets of forms
     Session        a dict in a signed cookie
-    Router         from a path to a route, at a cost that does not grow with the routes
     Database       engine, pool, scoped session, transactions, sandbox; the revision it is at
     Handlers       what they are called with, what they may return, what they forgot to commit
     Static         files of a folder, and no way out of it
@@ -106,14 +106,13 @@ __all__ = [
     "Signer", "Static", "Upload", "redirect", "reply",
 ]  # fmt: skip
 FOR_THE_COMMAND_LINE = {  # what it takes beside these, and nobody else: it may change at any time
-    "Answer", "Components", "EXTRAS", "Fault", "Rejection", "RequestContext", "Router",
-    "SETTINGS", "STARTER_KEY", "TEMPLATE_SUFFIXES", "actions_of", "compile_registry",
+    "Answer", "CONVERTERS", "Components", "EXTRAS", "Fault", "Rejection", "RequestContext",
+    "Router", "SETTINGS", "STARTER_KEY", "TEMPLATE_SUFFIXES", "actions_of", "compile_registry",
     "current_revisions", "data_folder", "described", "did_you_mean", "inserted", "is_loopback",
-    "is_query", "is_unbounded", "lacks_file", "link_faults", "make_engine", "members_of",
-    "name_of", "one_line", "place_of", "reading", "refuse_strangers", "registry_faults",
-    "revision_mismatch", "revision_script", "route_faults", "seed_name",
-    "shown_traceback", "shown_url", "strict_policy", "template_faults", "version_table",
-    "with_length", "wrong_types",
+    "is_query", "is_unbounded", "lacks_file", "link_faults", "make_engine", "members_of", "name_of",
+    "one_line", "parameter_of", "place_of", "reading", "refuse_strangers", "registry_faults",
+    "revision_mismatch", "revision_script", "route_faults", "seed_name", "shown_traceback",
+    "shown_url", "strict_policy", "template_faults", "version_table", "with_length", "wrong_types",
 }  # fmt: skip
 __version__ = "0.2.0"
 
@@ -1055,6 +1054,153 @@ _NAMING_CONVENTION: dict[str, Any] = {
 }
 
 
+# ---- Router ----------------------------------------------------------------------------------
+# Uses Registry.
+
+_PARAMETER = re.compile(r"\{([A-Za-z_]\w*)(?::(\w+))?\}")
+
+
+@dataclass(frozen=True, eq=False)
+class Converter:
+    """Turns the text of a parameter, like `{day:date}`, into a value of `type`."""
+
+    type: type
+    pattern: re.Pattern[str]
+    read: Callable[[str], Any]
+    takes_rest: bool = False  # all segments to the end of the path, slashes included
+
+    def convert(self, text: str) -> Any:
+        """The value, or None if the text has none."""
+        try:
+            return self.read(text) if self.pattern.fullmatch(text) else None
+        except ValueError:  # a date like 2026-02-30
+            return None
+
+
+_ANY = re.compile(".+", re.DOTALL)
+CONVERTERS = {  # by name, in the order in which they are tried
+    "int": Converter(int, re.compile("[0-9]{1,18}"), int),  # more do not fit into a BIGINT
+    "uuid": Converter(
+        uuid.UUID, re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I), uuid.UUID
+    ),
+    "date": Converter(
+        datetime.date, re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}"), datetime.date.fromisoformat
+    ),
+    "str": Converter(str, _ANY, str),
+    "path": Converter(str, _ANY, str, takes_rest=True),
+}
+
+# A node of the tree maps a literal segment or a Converter to the next node, and one of these to a
+# Match: the path ends here, or a Mount or Static takes all that begins like this.
+_Node = dict[Any, Any]
+_END, _PREFIX = range(2)
+
+
+@dataclass(slots=True)
+class Match:
+    """A route for a path.
+
+    `methods` has a Match for each method that the path answers; it is empty for a Mount or a
+    Static, of which `tail` is the path below it. `names` are those of the parameters.
+    """
+
+    route: Route
+    methods: dict[str, Match]
+    names: tuple[str, ...]
+    view_args: dict[str, Any] = field(default_factory=dict)
+    tail: str = ""
+
+
+def methods_of(route: Route) -> frozenset[str]:
+    """The methods that a route answers; HEAD wherever GET. None for a Mount, which decides."""
+    methods = frozenset(name.upper() for name in route.methods)
+    return methods | {"HEAD"} if "GET" in methods else methods
+
+
+def parameter_of(segment: str) -> tuple[str, str] | None:
+    """The name and the converter's name of `{name:converter}`; None for a literal segment."""
+    found = _PARAMETER.fullmatch(segment)
+    return (found[1], found[2] or "str") if found else None
+
+
+def route_key(route: Route) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+    """The keys that lead through the tree to a route, and the names of its parameters."""
+    keys, names = list[Any](), list[str]()
+    for segment in route.segments:
+        if parameter := parameter_of(segment):
+            names.append(parameter[0])
+            keys.append(CONVERTERS[parameter[1]])
+        else:
+            keys.append(segment)
+    return (*keys, _PREFIX if route.below else _END), tuple(names)
+
+
+class Router:
+    """Finds the route of a path: a dict for paths without parameters, else a tree of segments.
+
+    At each segment a literal wins over a converter, the converters are tried in their order, and
+    a Mount or Static comes last. The routes must be without faults.
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.paths = [route.path for route in routes]
+        self._root: _Node = {}
+        self._exact: dict[str, Match] = {}
+        for route in routes:
+            (*keys, end), names = route_key(route)
+            node = self._root
+            for key in keys:
+                node = node.setdefault(key, {})
+            first = node.setdefault(end, Match(route, {}, names))
+            match = Match(route, first.methods, names)
+            for method in methods_of(route):
+                first.methods.setdefault(method, match)
+            if end == _END and not names:
+                self._exact[route.path] = first
+
+    def match(self, path: str, method: str = "GET") -> Match | None:
+        """The route for a decoded path, by preference one for that method; or None."""
+        if (exact := self._exact.get(path)) is not None:
+            return exact.methods.get(method, exact)
+        if not path.startswith("/"):
+            return None
+        found = _find(self._root, path.split("/")[1:], 0)
+        if found is None:
+            return None
+        first, values, tail = found
+        match = first.methods.get(method, first)
+        view_args = dict(zip(match.names, values, strict=True))
+        return Match(match.route, match.methods, match.names, view_args, tail)
+
+    def slash_variant(self, path: str) -> str | None:
+        """The path with or without its last slash, if only that one has a route."""
+        other = path[:-1] if path.endswith("/") else f"{path}/"
+        return other if other and self.match(other) else None
+
+
+def _find(
+    node: _Node, segments: Sequence[str], position: int
+) -> tuple[Match, tuple[Any, ...], str] | None:
+    """The match below `node` for the segments from `position`: (match, values, tail)."""
+    if position == len(segments):
+        match = node.get(_END) or node.get(_PREFIX)
+        return (match, (), "") if match else None
+    segment = segments[position]
+    if (child := node.get(segment)) and (found := _find(child, segments, position + 1)):
+        return found
+    for converter in CONVERTERS.values():
+        if not (child := node.get(converter)):
+            continue
+        end = len(segments) if converter.takes_rest else position + 1
+        value = converter.convert("/".join(segments[position:end]))
+        if value is not None and (found := _find(child, segments, end)):
+            match, values, tail = found
+            return match, (value, *values), tail
+    if match := node.get(_PREFIX):
+        return match, (), "/" + "/".join(segments[position:])
+    return None
+
+
 # ---- Request ---------------------------------------------------------------------------------
 # Uses Errors, Configuration.
 
@@ -1886,7 +2032,7 @@ def _check_headers(answer: Answer) -> None:
 
 
 # ---- Signing ---------------------------------------------------------------------------------
-# Uses Errors, Request.
+# Uses Errors, Router, Request.
 
 _SIGNATURE_LENGTH = 44  # the 32 bytes of SHA-256 in base64url, and the dot before them
 _SIGNED = re.compile(r"[\w-]+\.[\w-]{43}", re.ASCII)
@@ -1950,7 +2096,6 @@ def _base64(data: bytes) -> bytes:
 
 
 _TICKET_LIMIT = 2_048  # bytes
-_compact = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` makes an encoder each time
 FRAGMENT = "_fragment"  # the parameter of a URL that asks for one component
 
 
@@ -1970,7 +2115,30 @@ class Ticket(NamedTuple):
     alone: bool  # whether the instance has no children, so that it may be shown without its page
 
 
-_SCALARS = (str, int, float, bool, NoneType)  # what a prop in a ticket may be
+# Props that a ticket can hold: JSON's scalars, and the other values that a path can give, which it
+# keeps as the name of their converter and their text.
+_SCALARS = (str, int, float, bool, NoneType)
+_CONVERTER_NAMES = {
+    one.type: name for name, one in CONVERTERS.items() if not issubclass(one.type, _SCALARS)
+}
+
+
+def fits_ticket(value: Any) -> bool:
+    """Whether a ticket can hold the value of a prop."""
+    return isinstance(value, _SCALARS) or type(value) in _CONVERTER_NAMES
+
+
+def _convert_props(props: dict[str, Any]) -> dict[str, Any]:
+    for name, value in props.items():
+        if type(value) is list:
+            props[name] = CONVERTERS[value[0]].read(value[1])
+    return props
+
+
+_write_ticket = json.JSONEncoder(
+    separators=(",", ":"), default=lambda value: (_CONVERTER_NAMES[type(value)], str(value))
+).encode
+_read_ticket = json.JSONDecoder(object_hook=_convert_props).decode
 
 
 def _not_scalar(ticket: Ticket, around: str | None, name: str, value: Any) -> str:
@@ -1995,9 +2163,9 @@ class Tickets:
         """The ticket as text. Raises PropsError if its props are not JSON scalars, or too many."""
         for component, props in ((None, ticket.props), *ticket.around):
             for name, value in props.items():
-                if not isinstance(value, _SCALARS):
+                if not fits_ticket(value):
                     raise PropsError(_not_scalar(ticket, component, name, value))
-        text = self._signer.sign(_compact(ticket).encode())
+        text = self._signer.sign(_write_ticket(ticket).encode())
         if len(text) > _TICKET_LIMIT:
             raise PropsError(
                 f"component {ticket.component!r}: the ticket of action {ticket.action!r} has"
@@ -2017,8 +2185,8 @@ class Tickets:
             raise BadTicket("malformed-ticket")
         payload = self._signer.verify(texts[-1])
         try:
-            return Ticket(*json.loads(payload))
-        except (TypeError, ValueError):  # of another version of Noventa
+            return Ticket(*_read_ticket(payload.decode()))
+        except (TypeError, ValueError, LookupError):  # of another version of Noventa
             raise BadTicket("outdated-ticket") from None
 
 
@@ -2287,134 +2455,6 @@ def _too_large(state: dict[str, Any]) -> str:
         f"The session does not fit into a cookie of {_COOKIE_LIMIT} bytes; the largest keys:"
         f" {shown}. Keep large things in the database and their id in the session."
     )
-
-
-# ---- Router ----------------------------------------------------------------------------------
-# Uses Registry.
-
-_PARAMETER = re.compile(r"\{([A-Za-z_]\w*)(?::(\w+))?\}")
-_INT_DIGITS = 18  # more do not fit into a BIGINT
-
-
-class Match(NamedTuple):
-    """A route for a path. `tail` is what a Mount or a Static still has to read; `methods` are
-    those that the path answers, by whichever route, and for a Mount empty: it decides."""
-
-    route: Route
-    view_args: dict[str, Any]
-    tail: str
-    methods: Mapping[str, Any]
-
-
-class _Leaf(NamedTuple):
-    """The route of a path, with its parameters' names; of several endpoints the first, and by
-    their methods each."""
-
-    route: Route
-    names: tuple[str, ...]
-    by_method: dict[str, _Leaf]
-
-
-def _to_int(segment: str) -> int | None:
-    if segment.isascii() and segment.isdigit() and len(segment) <= _INT_DIGITS:
-        return int(segment)
-    return None
-
-
-def _to_str(segment: str) -> str | None:
-    return segment or None
-
-
-# A node of the tree leads by a literal segment or a converter to another, by an end to a leaf.
-_Node = dict[Any, Any]
-_END, _REST, _BELOW = range(3)  # the path itself; {name:path}; a Mount or a Static
-_CONVERTERS = {"int": _to_int, "path": _REST, "str": _to_str}
-
-
-def methods_of(route: Route) -> frozenset[str]:
-    """The methods that a route answers; HEAD wherever GET. None for a Mount, which decides."""
-    methods = frozenset(name.upper() for name in route.methods)
-    return methods | {"HEAD"} if "GET" in methods else methods
-
-
-def shape_of(route: Route) -> tuple[tuple[Any, ...], tuple[str, ...]]:
-    """The steps through the tree to the leaf of a route, and the names of its parameters."""
-    shape: list[Any] = []
-    names: list[str] = []
-    for segment in route.segments:
-        if parameter := _PARAMETER.fullmatch(segment):
-            names.append(parameter[1])
-            shape.append(_CONVERTERS[parameter[2] or "str"])
-        else:
-            shape.append(segment)
-    if _REST not in shape:
-        shape.append(_BELOW if route.below else _END)
-    return tuple(shape), tuple(names)
-
-
-class Router:
-    """Finds the route of a path: a dict for paths without parameters, else a tree of segments.
-
-    At each segment a literal wins over `{name:int}`, that over `{name}`, that over
-    `{name:path}`, that over a Mount or Static. The routes must be without faults.
-    """
-
-    def __init__(self, routes: Sequence[Route]) -> None:
-        self.paths = [route.path for route in routes]
-        self._root: _Node = {}
-        self._exact: dict[str, _Leaf] = {}
-        for route in routes:
-            (*steps, end), names = shape_of(route)
-            node = self._root
-            for step in steps:
-                node = node.setdefault(step, {})
-            leaf = node.setdefault(end, _Leaf(route, names, {}))
-            same = _Leaf(route, names, leaf.by_method)
-            for method in methods_of(route):
-                leaf.by_method.setdefault(method, same)
-            if end == _END and not names:
-                self._exact[route.path] = leaf
-
-    def match(self, path: str, method: str = "GET") -> Match | None:
-        """The route for a decoded path, by preference one for that method; or None."""
-        if (leaf := self._exact.get(path)) is not None:
-            return Match(leaf.by_method.get(method, leaf).route, {}, "", leaf.by_method)
-        if not path.startswith("/"):
-            return None
-        found = _find(self._root, path.split("/")[1:], 0)
-        if found is None:
-            return None
-        leaf, values, tail = found
-        route, names, methods = leaf.by_method.get(method, leaf)
-        return Match(route, dict(zip(names, values, strict=True)), tail, methods)
-
-    def other_form(self, path: str) -> str | None:
-        """The path with or without its last slash, where only that one has a route."""
-        other = path[:-1] if path.endswith("/") else f"{path}/"
-        return other if other and self.match(other) else None
-
-
-def _find(
-    node: _Node, segments: Sequence[str], position: int
-) -> tuple[_Leaf, tuple[Any, ...], str] | None:
-    """The leaf below `node` for the segments from `position`: (leaf, values, tail)."""
-    if position == len(segments):
-        leaf = node.get(_END) or node.get(_BELOW)
-        return (leaf, (), "") if leaf else None
-    segment = segments[position]
-    if (child := node.get(segment)) and (found := _find(child, segments, position + 1)):
-        return found
-    for convert in (_to_int, _to_str):
-        if not (child := node.get(convert)) or (value := convert(segment)) is None:
-            continue
-        if found := _find(child, segments, position + 1):
-            leaf, values, tail = found
-            return leaf, (value, *values), tail
-    if (leaf := node.get(_REST)) and (rest := "/".join(segments[position:])):
-        return leaf, (rest,), ""
-    if leaf := node.get(_BELOW):
-        return leaf, (), "/" + "/".join(segments[position:])
-    return None
 
 
 # ---- Database --------------------------------------------------------------------------------
@@ -3932,7 +3972,7 @@ class Rendering:
         if key is not None:
             plain += f"={quote(str(key), safe='')}"
         elif props:  # those that are no scalars tell nothing apart: a ticket cannot hold them
-            scalars = [(n, props[n]) for n in sorted(props) if isinstance(props[n], _SCALARS)]
+            scalars = [(n, props[n]) for n in sorted(props) if fits_ticket(props[n])]
             plain += f"~{_digest(repr(scalars))}"
         if not is_shown:
             return plain
@@ -4267,7 +4307,7 @@ def link_faults(components: Components, router: Router) -> Iterator[Fault]:
             match = router.match(path)
             if match and not isinstance(match.route, Static):
                 continue
-            if components.static.has(match.tail) if match else router.other_form(path):
+            if components.static.has(match.tail) if match else router.slash_variant(path):
                 continue
             problem = f"it leads to {path!r}, which no route answers"
             nearest = did_you_mean(path, router.paths)
@@ -4383,19 +4423,19 @@ def _props_faults(compiled: CompiledComponent) -> Iterator[Fault]:
 def route_faults(routes: Sequence[Route]) -> Iterator[Fault]:
     """Paths that cannot be, and those that would answer the same request; and handlers that do
     not take what their path gives, or need what it does not give."""
-    first: dict[Any, Route] = {}  # by shape and method
+    first: dict[Any, Route] = {}  # by key and method
     for route in routes:
         if not (found := [*_path_faults(route)]):
-            shape, names = shape_of(route)
+            key, names = route_key(route)
             methods = ["*"] if route.below else sorted(methods_of(route))
-            for method in [method for method in methods if (shape, method) in first][:1]:
-                other = first[shape, method]
+            for method in [method for method in methods if (key, method) in first][:1]:
+                other = first[key, method]
                 problem = f"route {route.path!r} has the shape of {other.path!r} at {other.where}"
                 if route.is_data and other.is_data:
                     problem += f", which answers {method} too"
                 found.append((problem, "remove one of them"))
             for method in methods:
-                first.setdefault((shape, method), route)
+                first.setdefault((key, method), route)
             found += _view_args_faults(route, frozenset(names))
         for problem, remedy in found:
             yield Fault(route.where, problem, remedy)
@@ -4409,11 +4449,11 @@ def _path_faults(route: Route) -> Iterator[tuple[str, str]]:
     names = list[str]()
     for number, segment in enumerate(route.segments, start=1):
         is_last = number == len(route.segments)
-        if parameter := _PARAMETER.fullmatch(segment):
-            name, kind = parameter.groups("str")
-            if kind not in _CONVERTERS:
-                yield f"{whose} converter {kind!r}", did_you_mean(kind, _CONVERTERS)
-            if kind == "path" and (route.below or not is_last):
+        if parameter := parameter_of(segment):
+            name, kind = parameter
+            if kind not in CONVERTERS:
+                yield f"{whose} converter {kind!r}", did_you_mean(kind, CONVERTERS)
+            elif CONVERTERS[kind].takes_rest and (route.below or not is_last):
                 yield f"{whose} {segment} is not the last segment", "move it to the end"
             if name in names:
                 yield f"{whose} two parameters {name!r}", "rename one"
@@ -5228,8 +5268,8 @@ class App:
             return self.workbench.page(context, path)
         match = self.router.match(path, method)
         if match is None:
-            return self._other_form(context, path)
-        route, view_args, tail, methods = match
+            return self._redirect_slash(context, path)
+        route, methods, view_args = match.route, match.methods, match.view_args
         context.route = route
         request.view_args = {
             name: request.text_type(value) if isinstance(value, str) else value
@@ -5247,7 +5287,7 @@ class App:
             ask_guard(context, guard)
         if not context.reads or environ.get("CONTENT_LENGTH") or _CHUNKED in environ:
             self._await_body(context, route)
-        return self._steps[route.kind](context, route, tail)
+        return self._steps[route.kind](context, route, match.tail)
 
     def _endpoint(self, context: RequestContext, route: Endpoint, _: str) -> Answer:
         returned = call(context, route.handler, context.request.view_args, route.retries)
@@ -5300,9 +5340,9 @@ class App:
         if route.is_data:
             request.receive()
 
-    def _other_form(self, context: RequestContext, path: str) -> Answer:
+    def _redirect_slash(self, context: RequestContext, path: str) -> Answer:
         """A redirect to the path with or without its last slash, where only that has a route."""
-        other = self.router.other_form(path)
+        other = self.router.slash_variant(path)
         if other is None:
             raise webob.exc.HTTPNotFound
         query = quote(context.request.query_string.encode("latin-1"), safe=_URL_SAFE)

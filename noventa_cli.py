@@ -94,6 +94,7 @@ from waitress.channel import HTTPChannel
 from waitress.server import create_server
 
 from noventa import (
+    CONVERTERS,
     EXTRAS,
     SETTINGS,
     STARTER_KEY,
@@ -131,6 +132,7 @@ from noventa import (
     members_of,
     name_of,
     one_line,
+    parameter_of,
     place_of,
     reading,
     refuse_strangers,
@@ -5075,11 +5077,15 @@ def _grouped(parts: Sequence[Part], depth: int = 0) -> Iterator[tuple[int, list[
 
 
 def _filled(path: str, asked: str) -> str:
-    """The path of a route with what was asked for as its parameters, if it is as deep."""
+    """The path of a route with what was asked for as its parameters, where it fits."""
     parts, segments = path.split("/"), asked.split("/")
-    if len(parts) != len(segments):
-        return path
-    return "/".join(b if a.startswith("{") else a for a, b in zip(parts, segments, strict=True))
+    for number, part in enumerate(parts[: len(segments)]):
+        if parameter := parameter_of(part):
+            converter = CONVERTERS[parameter[1]]
+            end = len(segments) if converter.takes_rest else number + 1
+            text = "/".join(segments[number:end])
+            parts[number] = text if converter.convert(text) is not None else part
+    return "/".join(parts)
 
 
 def _asked(context: RequestContext, hide: Callable[[str], str]) -> dict[str, str]:

@@ -1,11 +1,13 @@
 """Forms, through the application: tickets, origin, guards, re-fill, flashes, uploads."""
 
 import dataclasses
+import datetime
 import io
 import json
 import logging
 import re
 import time
+import uuid
 
 import jinja2
 import pytest
@@ -1045,3 +1047,35 @@ def test_a_value_that_is_our_own_fault_is_found_by_its_traceback(tmp_path, caplo
     assert record.exc_info[0] is OverflowError
     assert ("sa.literal(2**63)" in re.sub("</?em>", "", answer.text)) is debug
     assert ("OverflowError" in answer.text) is debug
+
+
+DAY_LOGIC = """
+    calls = []
+
+    def load_template_context(request, session, db, day):
+        calls.append(day)
+        return {}
+
+    def action_book(request, session, db, day):
+        calls.append(day)
+        return {"booked": True}
+"""
+ROOM = "0b3a1c52-6f0e-4c57-9d3c-9f3f0b6a7c11"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [("date", "2024-02-29", datetime.date(2024, 2, 29)), ("uuid", ROOM, uuid.UUID(ROOM))],
+)
+@pytest.mark.parametrize("of_page", [True, False])
+def test_a_form_gets_the_date_or_uuid_of_its_page_back(tmp_path, kind, text, value, of_page):
+    logic = make_module("day_logic", DAY_LOGIC)
+    form = "<form method='post'>{{ action('book') }}</form>{{ day }} {{ booked }}"
+    files = {"c.html": form, "p.html": form if of_page else "{{ component('c', day=day) }}"}
+    page = Page(f"/{{day:{kind}}}", "p.html", logic=logic if of_page else None)
+    components = [Component("c", "c.html", logic=logic)]
+    visitor = Visitor(make_app(tmp_path, files, routes=[page], components=components))
+    shown = visitor.get(f"/{text}")
+    assert text in shown.text
+    assert f"{text} True" in visitor.post(f"/{text}", *shown.tickets).text
+    assert logic.calls == [value, value, value]

@@ -319,6 +319,7 @@ def test_an_unknown_address_leads_to_the_one_that_was_meant_with_its_parameters(
     routes = [
         Page("/gone", "page.html", guards=[lambda request, session, db: {"_status": 404}]),
         Page("/users/{id:int}", "page.html"),
+        Page("/usres/{day:date}", "page.html"),  # no date was asked for
     ]
     files = {"page.html": "of the application"}
     app = make_app(tmp_path, files, {"debug": True}, routes=routes, errors={"4xx": "page.html"})
