@@ -72,7 +72,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType, ModuleType, NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self, TypeVar, cast
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import jinja2
 import jinja2.meta
@@ -101,16 +101,16 @@ if TYPE_CHECKING:
     from noventa_cli import Workbench
 
 __all__ = [
-    "Answered", "App", "BadTicket", "Component", "Config", "ConfigError", "Database", "Endpoint",
+    "App", "BadTicket", "Component", "Config", "ConfigError", "Database", "Endpoint",
     "Mount", "NoventaError", "Page", "Redirect", "Registry", "RegistryError", "Request", "Session",
-    "Signer", "Static", "Upload", "redirect", "reply",
+    "ShortCircuit", "Signer", "Static", "Upload", "redirect", "reply",
 ]  # fmt: skip
 FOR_THE_COMMAND_LINE = {  # what it takes beside these, and nobody else: it may change at any time
-    "Answer", "CONVERTERS", "Components", "EXTRAS", "Fault", "Rejection", "RequestContext",
+    "Answer", "CONVERTERS", "Call", "Components", "EXTRAS", "Fault", "Rejection", "RequestContext",
     "Router", "SETTINGS", "STARTER_KEY", "TEMPLATE_SUFFIXES", "actions_of", "compile_registry",
     "current_revisions", "data_folder", "described", "did_you_mean", "inserted", "is_loopback",
-    "is_query", "is_unbounded", "lacks_file", "link_faults", "make_engine", "members_of", "name_of",
-    "one_line", "parameter_of", "place_of", "reading", "refuse_strangers", "registry_faults",
+    "is_query", "is_unbounded", "lacks_file", "make_engine", "members_of", "name_of", "one_line",
+    "parameter_of", "place_of", "reading", "refuse_strangers", "registry_faults",
     "revision_mismatch", "revision_script", "route_faults", "seed_name", "shown_traceback",
     "shown_url", "strict_policy", "template_faults", "version_table", "with_length", "wrong_types",
 }  # fmt: skip
@@ -1731,9 +1731,11 @@ class Answer:
 class Redirect(webob.Response):
     """A redirect; a local target is relative to the application, wherever it is mounted."""
 
-    def __init__(self, target: str, *, external: bool = False, status: int = 303) -> None:
+    def __init__(
+        self, target: str, *, external: bool = False, status: int = 303, where: str = ""
+    ) -> None:
         super().__init__(status=status)
-        self.headers["Location"] = safe_target(target, external=external)
+        self.headers["Location"] = safe_target(target, external=external, where=where)
 
 
 def redirect(target: str, external: bool = False) -> Redirect:
@@ -1741,8 +1743,7 @@ def redirect(target: str, external: bool = False) -> Redirect:
 
     Any other target is answered with 400.
     """
-    safe_target(target, external=external, where=_call_site())
-    return Redirect(target, external=external)
+    return Redirect(target, external=external, where=_call_site())
 
 
 def reply(
@@ -1877,8 +1878,11 @@ def _media_type(path: str) -> str:
     return f"{kind}; charset=UTF-8" if text else kind
 
 
-def safe_target(target: str, *, external: bool, where: str | Handler = "") -> str:
-    """`target` percent-encoded, if it leads where it seems to. Raises Rejection otherwise.
+def safe_target(
+    target: str, *, external: bool = False, relative: bool = False, where: str | Handler = ""
+) -> str:
+    """A redirect's target, percent-encoded. Raises Rejection unless it is a local path, or with
+    `external` a whole http(s) URL, or with `relative` a path without a slash in front.
 
     `where` is the line, or the handler, that gave it.
     """
@@ -1886,8 +1890,8 @@ def safe_target(target: str, *, external: bool, where: str | Handler = "") -> st
         with contextlib.suppress(ValueError):
             parts = urlsplit(target)
             whole = external and parts.scheme in ("http", "https") and bool(parts.netloc)
-            local = target.startswith("/") and not target.startswith("//") and not parts.netloc
-            if whole or local:
+            local = not parts.scheme and not parts.netloc and not target.startswith("//")
+            if whole or (local and (relative or target.startswith("/"))):
                 return quote(target, safe=_URL_SAFE)
     expected = "a whole http(s) URL or a local path" if external else "a local path"
     place = where if isinstance(where, str) else full_place(where)
@@ -2008,14 +2012,6 @@ def as_answer(request: Request, response: webob.Response) -> Answer:
         # Not itself: an exception of WebOb's would write an absolute Location into it.
         sent = webob.request.BaseRequest(environ).send(response.conditional_response_app)
     return Answer(sent.status, [*sent.headerlist], sent.app_iter, streams=streams)
-
-
-def _checked_location(value: str) -> str:
-    """A Location as written, if it is relative to here or an http(s) URL. Raises Rejection."""
-    first = re.split(r"[/?#]", value)[0]  # a colon in it makes it a scheme
-    if _CONTROLS.search(value) or value.startswith(("/", "\\")) or ":" in first:
-        return safe_target(value, external=True)
-    return quote(value, safe=_URL_SAFE)
 
 
 def _check_headers(answer: Answer) -> None:
@@ -2275,11 +2271,11 @@ class Session(MutableMapping[str, Any]):
         """Keeps a message until a page that shows it was sent."""
         self.state["flashes"].append([str(text), kind])
 
-    def settle(self, *, keep: bool) -> None:
-        """After a handler: what it flashed stays, or goes with what it did not commit."""
+    def finish_handler(self, *, keep_flashes: bool) -> None:
+        """Keeps or drops the flashes of the handler that has just run."""
         if self.touched:
             flashes = self.kept["flashes"]
-            if not keep:
+            if not keep_flashes:
                 del flashes[self.settled :]
             self.settled = len(flashes)
 
@@ -3347,23 +3343,23 @@ def version_table(config: Config) -> dict[str, Any]:
 
 
 class RequestContext:
-    """One request on its way to its answer: what handlers get, and where it has come to."""
+    """One request on its way to its answer."""
 
-    mounted = False  # another application answered
+    mounted = False  # another application answers
     status = 200  # of the page
-    is_data = False  # an endpoint answers: who does not say otherwise gets JSON
-    unavailable = False  # the database is away
-    reference = ""  # of the error, in its page and in the log
+    is_data = False  # an endpoint answers: JSON, unless the client prefers HTML
+    unavailable = False  # the database is down
+    reference = ""  # of the error, on its page and in the log
     route: Route | None = None  # that answers
 
     def __init__(self, request: Request, session: Session, scope: Scope, *, reads: bool) -> None:
         self.request, self.session, self.scope = request, session, scope
-        self.arguments = request, session, scope.database.scoped  # of every handler
-        self.reads = reads  # by its method (RFC 9110, 9.2.1)
-        self.trail: list[str] = []  # page, then components, outermost first
+        self.arguments = request, session, scope.database.scoped  # the first three of a handler
+        self.reads = reads  # a safe method (RFC 9110, 9.2.1)
+        self.trail: list[str] = []  # for the log: page, components, handler
 
     def refer(self) -> str:
-        """The word that leads from an error page to the log."""
+        """A word that leads from an error page to the line in the log."""
         self.reference = self.reference or secrets.token_hex(4)
         return self.reference
 
@@ -3388,38 +3384,74 @@ class RequestContext:
         return self.request.prefix + quote(path, safe=_URL_SAFE)
 
 
-class Answered(Exception):  # noqa: N818
-    """A handler inside a page answered for the whole request."""
+class ShortCircuit(Exception):  # noqa: N818
+    """A guard, or a handler inside a page, answers in place of the whole page."""
 
     def __init__(self, result: Result) -> None:
         self.result = result
 
 
 class Result(NamedTuple):
-    """What a handler returned: a dict's `_status`, its checked `_redirect` and all else in it, or
-    a whole response."""
+    """What a handler `returned`, read: of a dict its `_status`, its checked `_redirect` and the
+    other `values`, or a whole response."""
 
-    status: int
+    returned: Any
+    status: int = 200
     redirect: str | None = None
     values: Any = None
     response: webob.Response | None = None
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is an answer by itself, with no page or data to be made of it."""
+        """Whether it answers the request by itself, without a page or JSON."""
         return self.redirect is not None or self.response is not None
 
 
-def read_result(returned: Any, handler: Handler, *, is_data: bool = False) -> Result:
-    """Reads the response or dict that a handler returned, or None for an empty one.
+def run_handler(
+    context: RequestContext, handler: Handler, arguments: Mapping[str, Any], *,
+    retries: int = 0, is_data: bool = False,
+) -> Result:  # fmt: skip
+    """Calls a handler and processes its result.
 
-    With `is_data` it is JSON to be: also a list, and with any keys beside. Raises NoventaError
-    for anything else, for a misspelt `_key` and for a wrong value of one.
+    With `retries` a conflict between transactions calls it again, with body and session as they
+    were. With `is_data` its result becomes JSON.
+    """
+    context.trail.append(name_of(handler))
+    if retries:
+        restore = context.session.checkpoint()
+
+        def attempt() -> Any:
+            context.request.rewind()
+            restore()
+            return handler(*context.arguments, **arguments)
+
+        returned = context.scope.replay(attempt, retries)
+    else:
+        returned = handler(*context.arguments, **arguments)
+    context.trail.pop()
+    return process_result(context, handler, returned, is_data=is_data)
+
+
+def process_result(
+    context: RequestContext, handler: Handler, returned: Any, *, is_data: bool = False
+) -> Result:
+    """Reads what a handler returned and finishes its transaction."""
+    result = read_result(returned, handler, is_data=is_data)
+    if context.scope.session is not None or context.session.touched:
+        finish_transaction(context, handler, result.status)
+    return result
+
+
+def read_result(returned: Any, handler: Handler, *, is_data: bool = False) -> Result:
+    """Reads the response or dict that a handler returned, or None for an empty dict.
+
+    With `is_data` a list is accepted too, and keys may begin with an underscore. Raises
+    NoventaError for anything else, a misspelt `_key` or a wrong value of one.
     """
     if isinstance(returned, webob.Response):
-        return Result(returned.status_int, response=returned)
+        return Result(returned, returned.status_int, response=returned)
     if is_data and isinstance(returned, list):
-        return Result(200, values=returned)
+        return Result(returned, values=returned)
     if not isinstance(returned, (dict, Mapping)) and (is_data or returned is not None):
         expected = "a Response, or a dict or list for JSON" if is_data else "a dict"
         raise NoventaError(
@@ -3437,64 +3469,15 @@ def read_result(returned: Any, handler: Handler, *, is_data: bool = False) -> Re
             remedy = did_you_mean(name, ("_status", "_redirect"))
             raise NoventaError(f"{full_place(handler)} returned {name!r}; {remedy}")
     if target is not None:
-        target = safe_target(target, external=False, where=handler)
-    return Result(status, target, values)
+        target = safe_target(target, where=handler)
+    return Result(returned, status, target, values)
 
 
-def ask_guard(
-    context: RequestContext, guard: Handler, props: Mapping[str, Any] | None = None
-) -> None:
-    """Runs a guard. Raises Answered if it does not let pass."""
-    returned = call(context, guard, props or {})
-    is_answer = isinstance(returned, (Mapping, webob.Response, NoneType))
-    result = conclude(context, guard, returned) if is_answer else None
-    if returned is None:
-        return
-    if result is None or (
-        result.response is None and returned.keys().isdisjoint({"_status", "_redirect"})
-    ):
-        raise NoventaError(
-            f"{place_of(guard)}: a guard answered {_shown(returned)}; expected None, a dict"
-            " with _redirect or _status (200 to 599), or a Response."
-        )
-    raise Answered(result)
+def finish_transaction(context: RequestContext, handler: Handler | None, status: int) -> None:
+    """Rolls back what a handler (None: one that raised) did if the status is 400 or above, and
+    reports and rolls back what it did not commit.
 
-
-def call(
-    context: RequestContext, handler: Handler, arguments: Mapping[str, Any], retries: int = 0
-) -> Any:
-    """What a handler returns; after a conflict it finds everything as it was before."""
-    context.trail.append(name_of(handler))
-    if retries:
-        restore = context.session.checkpoint()
-
-        def attempt() -> Any:
-            context.request.rewind()
-            restore()
-            return handler(*context.arguments, **arguments)
-
-        returned = context.scope.replay(attempt, retries)
-    else:
-        returned = handler(*context.arguments, **arguments)
-    context.trail.pop()
-    return returned
-
-
-def conclude(
-    context: RequestContext, handler: Handler, returned: Any, *, is_data: bool = False
-) -> Result:
-    """After a handler: reads what it returned, and settles what it did in the database."""
-    result = read_result(returned, handler, is_data=is_data)
-    if context.scope.session is not None or context.session.touched:
-        settle(context, handler, result.status)
-    return result
-
-
-def settle(context: RequestContext, handler: Handler | None, status: int) -> None:
-    """After a handler (None: it raised): an answer of 400 and above undoes what it did. Any other
-    should have committed: what it did not is rolled back and reported.
-
-    What it flashed goes too: the visitor must not read "Saved." where nothing was.
+    Its flashes go too: a visitor must not read "Saved." when nothing was saved.
     """
     if status >= 400:
         context.scope.end_transaction()
@@ -3502,7 +3485,7 @@ def settle(context: RequestContext, handler: Handler | None, status: int) -> Non
     rows = context.scope.uncommitted()
     if rows and (workbench := context.request.app.workbench):
         workbench.recorder.note_forgotten(context, handler, rows)
-    context.session.settle(keep=not rows)
+    context.session.finish_handler(keep_flashes=not rows)
     if rows:
         context.scope.end_transaction()
         names = [] if handler is None else [name_of(handler)]
@@ -3535,6 +3518,21 @@ def in_new_transaction(context: RequestContext, work: Callable[[], T]) -> T:
     scope.refused = False
     scope.new_transaction(writes=True)
     return work()
+
+
+def ask_guard(
+    context: RequestContext, guard: Handler, props: Mapping[str, Any] | None = None
+) -> None:
+    """Runs a guard. Raises ShortCircuit if it answers."""
+    result = run_handler(context, guard, props or {})
+    if result.returned is None:
+        return
+    if not result.is_whole and "_status" not in result.returned:
+        raise NoventaError(
+            f"{place_of(guard)}: a guard answered {_shown(result.returned)}; expected None, a dict"
+            " with _redirect or _status (200 to 599), or a Response."
+        )
+    raise ShortCircuit(result)
 
 
 def _calling_line() -> str:
@@ -3789,7 +3787,7 @@ class CompiledComponent:
         return {name: props[name] for name in props if accepted is None or name in accepted}
 
     def check_guard(self, context: RequestContext, props: Mapping[str, Any]) -> None:
-        """Runs the component's guard with those props that it declares. Raises Answered."""
+        """Runs the component's guard with those props that it declares. Raises ShortCircuit."""
         if self.guard is not None:
             ask_guard(context, self.guard, self.guard_props(props))
 
@@ -3834,10 +3832,6 @@ class Components:
     def templates(self) -> list[str]:
         """Every template that a page or component needs, and that is sound."""
         return sorted(self.uses)
-
-    def signs(self, template: str) -> Set[str]:
-        """Those functions of a template that need a session, and so a secret key."""
-        return self.uses[template].names & _SIGNS
 
     def error_page(self, status: int) -> CompiledComponent | None:
         """The application's own page for a status, by it alone or by its class."""
@@ -3933,9 +3927,6 @@ def _digest_of_guards(components: Iterable[Component]) -> str:
         for name, (accepted, needed, _) in guarded
     )
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:12]
-
-
-_SIGNS = {"action", "action_ticket", "flashes", "fragment"}
 
 
 class Rendering:
@@ -4042,10 +4033,10 @@ class Node:
         rendering, compiled, context = self.rendering, self.compiled, self.rendering.context
         values = {**rendering.functions, **compiled.defaults, **self.props}
         if (load := compiled.load) is not None:
-            loaded = load(*context.arguments, **self.props)
-            result = conclude(context, load, loaded)
+            returned = load(*context.arguments, **self.props)
+            result = process_result(context, load, returned)
             if result.is_whole or result.status >= 400:
-                raise Answered(result)
+                raise ShortCircuit(result)
             context.status = max(context.status, result.status)
             self._add(values, result.values)
         if rendering.posted and rendering.posted.instance == self.id:
@@ -4195,18 +4186,14 @@ class Call(NamedTuple):
 
 
 class Uses(NamedTuple):
-    """What a template calls and names, the paths that it links to, what it includes, and which of
-    that may be missing; `is_open`: what it shows or includes is decided by a request."""
+    """What a template calls and names, what it includes, and which of that may be missing;
+    `is_open`: what it shows or includes is decided by a request."""
 
     calls: Sequence[Call]
     names: Set[str]
-    links: Sequence[tuple[int, str]]
     included: set[str]
     optional: set[str]
     is_open: bool
-
-
-_LINK = re.compile(r"""(?<![\w-])(?:href|(?:form)?action)\s*=\s*(["'])(/(?!/).*?)\1""", re.DOTALL)
 
 
 def _uses(tree: jinja2.nodes.Template) -> Uses:
@@ -4217,11 +4204,6 @@ def _uses(tree: jinja2.nodes.Template) -> Uses:
             props = tuple(keyword.key for keyword in call.kwargs if keyword.key != "key")
             written = call.dyn_args is None and call.dyn_kwargs is None
             calls.append(Call(call.lineno, call.node.name, first, props if written else None))
-    urls = (call for call in calls if call.function == "url")
-    links = [(call.line, call.first) for call in urls if re.match("/(?!/)", call.first)]
-    for text in tree.find_all(nodes.TemplateData):
-        for found in _LINK.finditer(text.data):
-            links.append((text.lineno + text.data.count("\n", 0, found.start(2)), found[2]))
     optional = {
         constant.value
         for include in tree.find_all(nodes.Include)  # `ignore missing`, or a list to choose from
@@ -4233,7 +4215,7 @@ def _uses(tree: jinja2.nodes.Template) -> Uses:
     referenced = [*jinja2.meta.find_referenced_templates(tree)]
     shown = sum(call.function == "component" for call in calls)
     is_open = None in referenced or names.count("component") > shown
-    return Uses(calls, {*names}, links, {*filter(None, referenced)}, optional, is_open)
+    return Uses(calls, {*names}, {*filter(None, referenced)}, optional, is_open)
 
 
 # ---- Checks ----------------------------------------------------------------------------------
@@ -4297,22 +4279,6 @@ def template_faults(registry: Registry, components: Components) -> Iterator[Faul
             yield from _call_faults(components, compiled)
     for template in components.templates:
         yield from _use_faults(components, template)
-
-
-def link_faults(components: Components, router: Router) -> Iterator[Fault]:
-    """The paths in templates that no route answers. Another server might: the start only warns."""
-    for template in components.templates:
-        for line, target in sorted(components.uses[template].links):
-            path = unquote(re.split(r"[?#]", target)[0])
-            match = router.match(path)
-            if match and not isinstance(match.route, Static):
-                continue
-            if components.static.has(match.tail) if match else router.slash_variant(path):
-                continue
-            problem = f"it leads to {path!r}, which no route answers"
-            nearest = did_you_mean(path, router.paths)
-            remedy = f"{nearest} If another server does, write {{{{ '…' }}}}"
-            yield Fault(f"{template}:{line}", problem, remedy)
 
 
 _FIELDS: dict[str, tuple[Any, str]] = {
@@ -4604,12 +4570,10 @@ def _call_faults(components: Components, owner: CompiledComponent) -> Iterator[F
 
 
 def _use_faults(components: Components, template: str) -> Iterator[Fault]:
-    """The props of components and the files of `static()`, as far as they are written there."""
+    """The props of components, as far as they are written there."""
     calls = components.uses[template].calls
     for line, function, first, props in sorted(calls, key=lambda call: call.line):
         where = f"{template}:{line}"
-        if function == "static" and not components.static.has(first):
-            yield components.static.missing(where, first)
         shown = components.by_name.get(first) if function in ("component", "fragment") else None
         if shown is not None and props is not None:
             yield from shown.props_faults(where, frozenset(props))
@@ -4790,7 +4754,7 @@ class Responder:
             location = response.headers["Location"]  # WebOb's own is made absolute from Host
             if isinstance(response, Redirect) and location.startswith("/"):
                 location = context.request.prefix + location  # of ours: below the mount's prefix
-            answer.headers["Location"] = _checked_location(location)
+            answer.headers["Location"] = safe_target(location, external=True, relative=True)
         _check_headers(answer)
         return answer
 
@@ -5014,8 +4978,7 @@ class Pages:
         self, context: RequestContext, page: Page, ticket: Ticket, compiled: CompiledComponent
     ) -> Answer:
         action = compiled.actions[ticket.action]
-        returned = call(context, action, ticket.props, compiled.retries)
-        result = conclude(context, action, returned)
+        result = run_handler(context, action, ticket.props, retries=compiled.retries)
         if result.is_whole:
             return self.responder.of_result(context, result)
         del context.trail[1:]  # the page is shown now
@@ -5041,7 +5004,7 @@ class Pages:
     def render(
         self, context: RequestContext, page: Page, posted: ActionResult | None = None
     ) -> str:
-        """The page's HTML. Raises Answered if a handler inside answers instead."""
+        """The page's HTML. Raises ShortCircuit if a handler inside answers instead."""
         rendering, bench = Rendering(self.components, context, posted), self.responder.workbench
         view_args = {**context.request.view_args}
         html = Node(rendering, self.components.by_page[page], "", view_args).html()
@@ -5101,8 +5064,6 @@ class App:
             raise ConfigError("\n".join(faults))
         self.registry, self.config = registry, config
         self.router, self.components = compile_registry(registry, config)
-        for fault in link_faults(self.components, self.router):
-            log.warning("%s", fault)
         self.jinja = self.components.jinja
         self.database = Database(config)
         self._compare_revisions()
@@ -5184,7 +5145,7 @@ class App:
     ) -> str:  # fmt: skip
         """The HTML of a component without a page and HTTP around it, in a test or for a mail.
 
-        Raises Answered where its guard or a handler inside answers instead.
+        Raises ShortCircuit where its guard or a handler inside answers instead.
         """
         with self._alone(request or Request.blank("/"), session, writes=False) as context:
 
@@ -5201,7 +5162,7 @@ class App:
         """What `action_<name>` of a component returns, after its guard: `"user.update_user"`.
 
         `posted` are the fields of the form, or a whole request. As after any post, what was not
-        committed is rolled back and reported. Raises Answered where the guard answers.
+        committed is rolled back and reported. Raises ShortCircuit where the guard answers.
         """
         if not isinstance(posted, Request):
             posted = Request.blank("/", POST=posted or {})
@@ -5211,9 +5172,7 @@ class App:
         compiled.check_props(props, action)
         with self._alone(posted, session, writes=True) as context:
             compiled.check_guard(context, props)
-            returned = call(context, handler, props, compiled.retries)
-            conclude(context, handler, returned)
-            return returned
+            return run_handler(context, handler, props, retries=compiled.retries).returned
 
     @contextmanager
     def _alone(
@@ -5246,7 +5205,7 @@ class App:
         try:
             try:
                 answer = self._publish(context)
-            except (Answered, webob.exc.HTTPException) as error:
+            except (ShortCircuit, webob.exc.HTTPException) as error:
                 answer = self._instead(context, error)
             return self.responder.finish(context, answer)
         except (Exception, SystemExit) as error:
@@ -5290,8 +5249,9 @@ class App:
         return self._steps[route.kind](context, route, match.tail)
 
     def _endpoint(self, context: RequestContext, route: Endpoint, _: str) -> Answer:
-        returned = call(context, route.handler, context.request.view_args, route.retries)
-        result = conclude(context, route.handler, returned, is_data=True)
+        result = run_handler(
+            context, route.handler, context.request.view_args, retries=route.retries, is_data=True
+        )
         if result.is_whole:
             return self.responder.of_result(context, result)
         body = encode_json(result.values, route.handler)
@@ -5315,15 +5275,15 @@ class App:
         return answer
 
     def _instead(
-        self, context: RequestContext, error: Answered | webob.exc.HTTPException
+        self, context: RequestContext, error: ShortCircuit | webob.exc.HTTPException
     ) -> Answer:
         """What was raised to answer the whole request."""
-        if isinstance(error, Answered):
+        if isinstance(error, ShortCircuit):
             result = error.result
         else:
             response = error.with_traceback(None).wsgi_response  # itself: else a circle
-            result = Result(response.status_int, response=response)
-            settle(context, None, result.status)
+            result = Result(response, response.status_int, response=response)
+            finish_transaction(context, None, result.status)
         context.session.shown = 0  # the page that showed them is not sent
         return self.responder.of_result(context, result)
 

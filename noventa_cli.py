@@ -61,10 +61,11 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any, NamedTuple, TextIO
-from urllib.parse import quote
+from typing import Any, NamedTuple, TextIO, cast
+from urllib.parse import quote, unquote
 
 import jinja2
+import jinja2.nodes
 import sqlalchemy as sa
 import webob
 import yaml
@@ -101,6 +102,7 @@ from noventa import (
     TEMPLATE_SUFFIXES,
     Answer,
     App,
+    Call,
     Component,
     Components,
     Config,
@@ -127,7 +129,6 @@ from noventa import (
     is_query,
     is_unbounded,
     lacks_file,
-    link_faults,
     make_engine,
     members_of,
     name_of,
@@ -4267,7 +4268,7 @@ def _check_registry(report: Report, root: Path, config: Config, *, sound: bool) 
     components = Components(registry, config)
     found, of_routes = registry_faults(registry), [*route_faults(registry.routes)]
     report.add("registry", listed, [*found, *of_routes])
-    faults = [*template_faults(registry, components)]
+    faults = [*template_faults(registry, components), *static_faults(components)]
     if not of_routes:
         faults += link_faults(components, Router(registry.routes))
     if sound and not config["secret_keys"]:
@@ -4279,12 +4280,56 @@ def _check_registry(report: Report, root: Path, config: Config, *, sound: bool) 
 
 def _missing_key(components: Components) -> Iterator[Fault]:
     """That templates need a session, and no secret key would sign it."""
-    using = [template for template in components.templates if components.signs(template)]
+    signing = {"action", "action_ticket", "flashes", "fragment"}
+    using = [name for name, uses in sorted(components.uses.items()) if uses.names & signing]
     if using:
         listed = ", ".join(using[:3]) + (", …" if len(using) > 3 else "")
         problem = f"secret_keys is empty, but a form or a message needs one in {listed}"
         remedy = 'write ["${file:secret.key}"], and there what `openssl rand -hex 32` prints'
         yield Fault("config.yaml", problem, remedy)
+
+
+def static_faults(components: Components) -> Iterator[Fault]:
+    """Files that a template gives to `static()` and no folder has."""
+    for name, uses in sorted(components.uses.items()):
+        for call in uses.calls:
+            if call.function == "static" and not components.static.has(call.first):
+                yield components.static.missing(f"{name}:{call.line}", call.first)
+
+
+_LINK = re.compile(r"""(?<![\w-])(?:href|(?:form)?action)\s*=\s*(["'])(/(?!/).*?)\1""", re.DOTALL)
+
+
+def link_faults(components: Components, router: Router) -> Iterator[Fault]:
+    """Paths in templates that no route answers."""
+    for name, uses in sorted(components.uses.items()):
+        for line, target in (*_urls(uses.calls), *_links(components.jinja, name)):
+            path = unquote(re.split(r"[?#]", target)[0])
+            match = router.match(path)
+            if match and not isinstance(match.route, Static):
+                continue
+            if components.static.has(match.tail) if match else router.slash_variant(path):
+                continue
+            problem = f"it leads to {path!r}, which no route answers"
+            remedy = (
+                f"{did_you_mean(path, router.paths)} If another server does, write {{{{ '…' }}}}"
+            )
+            yield Fault(f"{name}:{line}", problem, remedy)
+
+
+def _urls(calls: Iterable[Call]) -> Iterator[tuple[int, str]]:
+    """Line and path of each `url("/…")`."""
+    for call in calls:
+        if call.function == "url" and re.match("/(?!/)", call.first):
+            yield call.line, call.first
+
+
+def _links(environment: jinja2.Environment, name: str) -> Iterator[tuple[int, str]]:
+    """Line and path of each attribute of a template that links to a path written whole."""
+    source, filename, _ = cast(jinja2.BaseLoader, environment.loader).get_source(environment, name)
+    for text in environment.parse(source, name, filename).find_all(jinja2.nodes.TemplateData):
+        for found in _LINK.finditer(text.data):
+            yield text.lineno + text.data.count("\n", 0, found.start(2)), found[2]
 
 
 def _check_models(report: Report, project: Project) -> None:

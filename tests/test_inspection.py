@@ -10,10 +10,11 @@ from contextlib import closing
 
 import pytest
 from processes import KEY, PROJECT, noventa, terminal, write_project
+from support import make_app
 
 import noventa_cli
-from noventa import SETTINGS
-from noventa_cli import main
+from noventa import SETTINGS, Mount, Page, Static
+from noventa_cli import link_faults, main
 
 USER = {
     "registry.py": """\
@@ -285,10 +286,6 @@ def test_check_misses_the_secret_key_that_templates_need(migrated, capsys):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (
-            {"pages/index.html": '\n{{ static("sit.css") }}'},
-            "pages/index.html:2: static('sit.css'): no such file in files; did you",
-        ),
         (
             {"components/user/user_logic.py": "def action_rename(request, session, db, **x): 1\n"
              "def load_template_context(request, session, db, *, id): 1\n"},
@@ -594,3 +591,42 @@ def test_check_says_which_path_in_a_template_no_route_answers(tmp_path, capsys):
     root = write_project(tmp_path, {**USER, "card.html": '<a href="/nowhere">'})
     assert run(root, "check") == 1
     assert "it leads to '/nowhere', which no route answers" in capsys.readouterr().err
+
+
+def test_check_says_which_file_of_static_is_not_there(tmp_path, capsys):
+    root = write_project(tmp_path, {**USER, "pages/index.html": '\n{{ static("sit.css") }}'})
+    assert run(root, "check") == 1
+    message = "pages/index.html:2: static('sit.css'): no such file in files; did you"
+    assert message in capsys.readouterr().err
+
+
+def linking(text):
+    """An application with these routes, whose page is `text`."""
+    routes = [
+        Page("/", "a.html"), Page("/users", "b.html"), Page("/users/{id:int}", "b.html"),
+        Static("/files", "files"), Mount("/old", lambda environ, start_response: []),
+    ]  # fmt: skip
+    return {"files": {"a.html": text, "b.html": "", "files/a.css": ""}, "routes": routes}
+
+
+@pytest.mark.parametrize(("text", "problem"), [
+    ('{{ url("/usr/") }}', "a.html:1: it leads to '/usr/', which no route answers; did you mean"),
+    ('<p>\n<a class="x" href="/nothing?a=1#b">', "a.html:2: it leads to '/nothing', which"),
+    ("<form method=post action='/usr'>", "did you mean '/users'?"),
+    ('<button formaction="/nothing">', "a.html:1: it leads to '/nothing', which"),
+    ('<link href="/files/no.css">', "a.html:1: it leads to '/files/no.css', which"),
+])  # fmt: skip
+def test_a_path_in_a_template_that_no_route_answers_is_a_fault(tmp_path, text, problem):
+    app = make_app(tmp_path, **linking(text))
+    (fault,) = link_faults(app.components, app.router)
+    assert problem in str(fault)
+
+
+@pytest.mark.parametrize("text", [
+    '{{ url("/users/7") }} <a href="/users?page=2"> <a href="/%75sers"> <a href="/old/any">',
+    '<a href="/users/"> <a href="/files/a.css"> <a href="//other/x"> <a data-href="/nothing">',
+    """<a href="/{{ 'nothing' }}"> <a href="{{ '/media/x' }}"> <a href="https://x/y">""",
+])  # fmt: skip
+def test_a_path_that_is_answered_or_not_written_whole_is_no_fault(tmp_path, text):
+    app = make_app(tmp_path, **linking(text))
+    assert [*link_faults(app.components, app.router)] == []

@@ -666,35 +666,3 @@ def test_the_components_that_a_page_uses_are_known(tmp_path):
     components = [Component(name, f"{name}.html") for name in names]
     app = make_app(tmp_path, files, components=components, routes=[Page("/", "page.html")])
     assert app.components.used_by("page.html") == names
-
-
-def linking(text):
-    """An application with these routes, whose page is `text`."""
-    routes = [
-        Page("/", "a.html"), Page("/users", "b.html"), Page("/users/{id:int}", "b.html"),
-        Static("/files", "files"), Mount("/old", lambda environ, start_response: []),
-    ]  # fmt: skip
-    return {"files": {"a.html": text, "b.html": "", "files/a.css": ""}, "routes": routes}
-
-
-@pytest.mark.parametrize(("text", "problem"), [
-    ('{{ url("/usr/") }}', "a.html:1: it leads to '/usr/', which no route answers; did you mean"),
-    ('<p>\n<a class="x" href="/nothing?a=1#b">', "a.html:2: it leads to '/nothing', which"),
-    ("<form method=post action='/usr'>", "did you mean '/users'?"),
-    ('<button formaction="/nothing">', "a.html:1: it leads to '/nothing', which"),
-    ('<link href="/files/no.css">', "a.html:1: it leads to '/files/no.css', which"),
-])  # fmt: skip
-def test_a_path_in_a_template_that_no_route_answers_is_told(tmp_path, caplog, text, problem):
-    make_app(tmp_path, **linking(text))
-    (message,) = caplog.messages
-    assert problem in message
-
-
-@pytest.mark.parametrize("text", [
-    '{{ url("/users/7") }} <a href="/users?page=2"> <a href="/%75sers"> <a href="/old/any">',
-    '<a href="/users/"> <a href="/files/a.css"> <a href="//other/x"> <a data-href="/nothing">',
-    """<a href="/{{ 'nothing' }}"> <a href="{{ '/media/x' }}"> <a href="https://x/y">""",
-])  # fmt: skip
-def test_of_a_path_that_is_answered_or_not_written_whole_nothing_is_told(tmp_path, caplog, text):
-    make_app(tmp_path, **linking(text))
-    assert caplog.messages == []

@@ -12,7 +12,6 @@ from counters import Counter, counting_app, increment
 from support import make_module
 
 from noventa import (
-    Answered,
     App,
     Component,
     Endpoint,
@@ -21,6 +20,7 @@ from noventa import (
     Request,
     Session,
     SessionError,
+    ShortCircuit,
 )
 
 TEMPLATES = {
@@ -166,10 +166,10 @@ def test_a_component_alone_is_what_its_page_shows(app, client, db):
 
 @only_sqlite
 def test_a_component_alone_that_cannot_be_shown_says_why(app):
-    with pytest.raises(Answered) as missing:
+    with pytest.raises(ShortCircuit) as missing:
         app.render("counter", id=2)
     assert (missing.value.result.status, missing.value.result.redirect) == (404, None)
-    with pytest.raises(Answered, match="/sign-in"):
+    with pytest.raises(ShortCircuit, match="/sign-in"):
         app.render("counter", session={"name": "Bob"}, id=1)
     with pytest.raises(NoventaError, match=r"needs the prop 'id'"):
         app.render("counter")
@@ -205,7 +205,7 @@ def test_an_action_alone_takes_uploads_and_whole_requests(app, db):
 
 @only_sqlite
 def test_an_action_alone_is_held_to_what_a_post_is_held_to(app):
-    with pytest.raises(Answered, match="/sign-in"):
+    with pytest.raises(ShortCircuit, match="/sign-in"):
         app.act("counter.set", {"value": "1"}, session={"name": "Bob"}, id=1)
     with pytest.raises(NoventaError, match=r"'_statsu'; did you mean '_status'\?"):
         app.act("counter.misspell", id=1)
