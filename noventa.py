@@ -108,7 +108,7 @@ __all__ = [
 FOR_THE_COMMAND_LINE = {  # what it takes beside these, and nobody else: it may change at any time
     "Answer", "CONVERTERS", "Call", "Components", "EXTRAS", "Fault", "Rejection", "RequestContext",
     "Router", "SETTINGS", "STARTER_KEY", "TEMPLATE_SUFFIXES", "actions_of", "compile_registry",
-    "current_revisions", "data_folder", "described", "did_you_mean", "inserted", "is_loopback",
+    "current_revisions", "data_folder", "described", "did_you_mean", "insert_notice", "is_loopback",
     "is_query", "is_unbounded", "lacks_file", "make_engine", "members_of", "name_of", "one_line",
     "parameter_of", "place_of", "reading", "refuse_strangers", "registry_faults",
     "revision_mismatch", "revision_script", "route_faults", "seed_name", "shown_traceback",
@@ -1978,7 +1978,7 @@ def strict_policy(html: str) -> str:
     )
 
 
-def inserted(page: str, notice: str) -> str:
+def insert_notice(page: str, notice: str) -> str:
     """A page with a notice at its end."""
     before, end, after = page.rpartition("</body>")
     return before + notice + end + after if end else page + notice
@@ -2096,8 +2096,11 @@ FRAGMENT = "_fragment"  # the parameter of a URL that asks for one component
 
 
 class Ticket(NamedTuple):
-    """What a rendered form may call, for whom, and where; `around` are the guarded components
-    that it stands in, outermost first, each with the props that its guard takes."""
+    """What a rendered form may call, for whom, and where.
+
+    `guarded_ancestors` are the components with a guard that it is inside of, outermost first, each
+    with the props that its guard takes.
+    """
 
     nonce: str
     path: str
@@ -2105,7 +2108,7 @@ class Ticket(NamedTuple):
     instance: str
     action: str
     props: dict[str, Any]
-    around: Sequence[tuple[str, dict[str, Any]]]
+    guarded_ancestors: Sequence[tuple[str, dict[str, Any]]]
     guards: str  # which components have a guard, and what it takes, as a digest
     issued: int  # seconds since 1970
     alone: bool  # whether the instance has no children, so that it may be shown without its page
@@ -2137,13 +2140,13 @@ _write_ticket = json.JSONEncoder(
 _read_ticket = json.JSONDecoder(object_hook=_convert_props).decode
 
 
-def _not_scalar(ticket: Ticket, around: str | None, name: str, value: Any) -> str:
+def _not_scalar(ticket: Ticket, ancestor: str | None, name: str, value: Any) -> str:
     kind, owner, action = type(value).__name__, ticket.component, ticket.action
     remedy = "give the id instead and load the row in the handler."
-    if around is None:
+    if ancestor is None:
         what = f"component {owner!r} {'renders an action' if action else 'is shown alone'}, but"
     else:
-        what = f"component {around!r}: its guard runs again before {action!r} of {owner!r}, but"
+        what = f"component {ancestor!r}: its guard runs again before {action!r} of {owner!r}, but"
         remedy = "give the id instead, or have the guard declare the props that it needs."
     return f"{what} its prop {name!r} is a {kind}; {remedy}"
 
@@ -2157,7 +2160,7 @@ class Tickets:
 
     def issue(self, ticket: Ticket) -> str:
         """The ticket as text. Raises PropsError if its props are not JSON scalars, or too many."""
-        for component, props in ((None, ticket.props), *ticket.around):
+        for component, props in ((None, ticket.props), *ticket.guarded_ancestors):
             for name, value in props.items():
                 if not fits_ticket(value):
                     raise PropsError(_not_scalar(ticket, component, name, value))
@@ -3749,7 +3752,7 @@ class CompiledComponent:
         self._props = {None: of_load} | {name: props_of(act) for name, act in self.actions.items()}
         self.defaults = of_load.defaults
         self.guard_taken = props_of(self.guard).accepted
-        self.may_act = True  # a form may be inside: its instances must be told apart
+        self.may_contain_forms = True  # a form may be inside: its instances must be told apart
         self.shows_id = True  # so may `instance`, which is made for those only
 
     def check_props(self, props: Mapping[str, Any], action: str | None = None) -> None:
@@ -3825,7 +3828,7 @@ class Components:
         for compiled in self.compiled:
             self._analyse(compiled.template, compiled.where)
         for compiled in self.compiled if not self.debug else ():
-            compiled.may_act = self._may_act(compiled)
+            compiled.may_contain_forms = self._may_contain_forms(compiled)
             compiled.shows_id = self.names(compiled.template, "instance")
 
     @property
@@ -3846,15 +3849,15 @@ class Components:
             f" {did_you_mean(name, self.by_name)}"
         )
 
-    def used_by(self, template: str) -> list[str]:
+    def components_in(self, template: str) -> list[str]:
         """The components that a template shows by name, also through others, in order of name."""
-        found = list(self.shown_by(template))
+        found = list(self.shown_in(template))
         for name in found:
-            below = self.shown_by(self.by_name[name].template) if name in self.by_name else set()
+            below = self.shown_in(self.by_name[name].template) if name in self.by_name else set()
             found += below.difference(found)
         return sorted(found)
 
-    def shown_by(self, template: str) -> set[str]:
+    def shown_in(self, template: str) -> set[str]:
         """The components that a template itself, or one that it includes, shows by name."""
         return self.called(template, "component", "fragment")
 
@@ -3884,7 +3887,7 @@ class Components:
         try:
             source, filename, is_current = self._loader.get_source(self.jinja, name)
             tree = self.jinja.parse(source, name, filename)
-            uses = _uses(tree)
+            uses = analyse_template(tree)
             code = self.jinja.compile(tree, name, filename)
         except jinja2.TemplateNotFound:
             known = filter(self._loader.has_suffix, files_beside(self._loader.root, name))
@@ -3909,9 +3912,9 @@ class Components:
             for other in sorted(uses.included):
                 self._analyse(other, None if other in uses.optional else name)
 
-    def _may_act(self, compiled: CompiledComponent) -> bool:
+    def _may_contain_forms(self, compiled: CompiledComponent) -> bool:
         """Whether it has actions, or shows what has, or what only a request decides."""
-        shown = map(self.by_name.get, self.used_by(compiled.template))
+        shown = map(self.by_name.get, self.components_in(compiled.template))
         return any(
             one.actions or self.names(one.template, "children", "fragment", "instance")
             for one in (compiled, *filter(None, shown))
@@ -3932,13 +3935,13 @@ def _digest_of_guards(components: Iterable[Component]) -> str:
 class Rendering:
     """One page being rendered for one request."""
 
-    __slots__ = ("components", "context", "functions", "guarded", "posted", "twins")
+    __slots__ = ("components", "context", "duplicate_counts", "functions", "guarded", "posted")
 
     def __init__(
         self, components: Components, context: RequestContext, posted: ActionResult | None = None
     ) -> None:
         self.components, self.context, self.posted = components, context, posted
-        self.twins: dict[str, int] = {}
+        self.duplicate_counts: dict[str, int] = {}
         self.guarded: list[Node] = []  # those with a guard that are being shown, outermost first
         self.functions: dict[str, Any] = {
             **components.jinja.globals,
@@ -3951,7 +3954,7 @@ class Rendering:
 
     def fragment(self, compiled: CompiledComponent, ticket: Ticket) -> str:
         """The HTML of one instance, as it is within its page; also its tickets are the same."""
-        for name, props in ticket.around:
+        for name, props in ticket.guarded_ancestors:
             self.guarded.append(Node(self, self.components.by_name[name], "", props))
         return Node(self, compiled, ticket.instance, ticket.props).show()
 
@@ -3967,7 +3970,7 @@ class Rendering:
             plain += f"~{_digest(repr(scalars))}"
         if not is_shown:
             return plain
-        number = self.twins[plain] = self.twins.get(plain, 0) + 1
+        number = self.duplicate_counts[plain] = self.duplicate_counts.get(plain, 0) + 1
         return plain if number == 1 else f"{plain}#{number}"
 
 
@@ -4060,7 +4063,9 @@ class Node:
         rendering = self.rendering
         compiled = rendering.components.find(name)
         compiled.check_props(props)
-        instance = rendering.instance_id(self, name, key, props) if compiled.may_act else ""
+        instance = (
+            rendering.instance_id(self, name, key, props) if compiled.may_contain_forms else ""
+        )
         return Markup(Node(rendering, compiled, instance, props, caller).show())  # noqa: S704
 
     def fragment(self, name: str = "", /, key: Any = None, caller: Any = None, **props: Any) -> str:
@@ -4099,13 +4104,13 @@ class Node:
         """What a form here may call; without an action, what may be shown alone."""
         rendering = self.rendering
         path, nonce = rendering.context.request.whole_path, rendering.context.session.nonce
-        around = [
+        ancestors = [
             (node.compiled.name, node.compiled.guard_props(node.props))
             for node in rendering.guarded
             if node is not self
         ]
         return Ticket(
-            nonce, path, self.compiled.name, self.id, action, self.props, around,
+            nonce, path, self.compiled.name, self.id, action, self.props, ancestors,
             rendering.components.guards, int(time.time()), self.caller is None,
         )  # fmt: skip
 
@@ -4196,7 +4201,7 @@ class Uses(NamedTuple):
     is_open: bool
 
 
-def _uses(tree: jinja2.nodes.Template) -> Uses:
+def analyse_template(tree: jinja2.nodes.Template) -> Uses:
     nodes, calls = jinja2.nodes, list[Call]()
     for call in tree.find_all(nodes.Call):
         first = getattr(call.args[0], "value", None) if call.args else None
@@ -4556,7 +4561,7 @@ def _static_faults(static: StaticFiles) -> Iterator[Fault]:
 
 def _call_faults(components: Components, owner: CompiledComponent) -> Iterator[Fault]:
     template, known = owner.template, components.by_name
-    for name in sorted(components.shown_by(template) - known.keys()):
+    for name in sorted(components.shown_in(template) - known.keys()):
         problem = f"component {name!r} is not in the registry"
         yield Fault(template, problem, did_you_mean(name, known))
     for name in sorted(components.called(template, "fragment") & known.keys()):
@@ -4610,7 +4615,7 @@ _RETRY_AFTER = 5  # seconds
 _CHUNKED = "HTTP_TRANSFER_ENCODING"  # of a body whose length nobody knows
 
 
-class Gate:
+class RequestPolicy:
     """Who may ask: those who know the site's name, in debug this machine only; and for what
     changes something, a page of the site itself."""
 
@@ -4908,9 +4913,9 @@ class Pages:
     """Responder for a page: shows it, or one component of it, or runs the action of a form."""
 
     def __init__(
-        self, config: Config, components: Components, responder: Responder, gate: Gate
+        self, config: Config, components: Components, responder: Responder, policy: RequestPolicy
     ) -> None:
-        self.components, self.responder, self.gate = components, responder, gate
+        self.components, self.responder, self.policy = components, responder, policy
         self._ticket_age: int = config["session.ticket_age"]
 
     def respond(self, context: RequestContext, page: Page, _: str) -> Answer:
@@ -4936,7 +4941,7 @@ class Pages:
                 raise Rejection(403, reason)
             return self._ask_again(context, page, ticket, reason)
         inside = [(compiled.name, ticket.props)] if compiled.name and not context.reads else []
-        for name, props in (*ticket.around, *inside):
+        for name, props in (*ticket.guarded_ancestors, *inside):
             context.trail.append(name)
             components.by_name[name].check_guard(context, props)
         if context.reads:
@@ -4960,7 +4965,7 @@ class Pages:
         """The session changed since the form was shown, say by a login in another tab, or much
         time has gone by: who may have been given it then is to see it again now."""
         request, session = context.request, context.session
-        if not self.gate.is_same_origin(request):
+        if not self.policy.is_same_origin(request):
             raise Rejection(403, reason)
         log.warning("refused %s: %s (403), asked again", described(request.environ), reason)
         text = _ASKED_AGAIN[reason]
@@ -4969,7 +4974,7 @@ class Pages:
         html = in_new_transaction(context, lambda: self.render(context, page, typed))
         if not session.shown:  # the page shows no messages: say it all the same
             session.state["flashes"].pop()
-            html = inserted(html, f'<p role="status">{escape(text)}</p>')
+            html = insert_notice(html, f'<p role="status">{escape(text)}</p>')
         answer = self._whole_page(request, html, 403)
         answer.headers["X-Noventa-Refused"] = reason
         return answer
@@ -5068,9 +5073,9 @@ class App:
         self.database = Database(config)
         self._compare_revisions()
         self.sessions = SessionCookies(config)
-        self.gate = Gate(config)
+        self.policy = RequestPolicy(config)
         self.responder = Responder(config, self.components, self.sessions, self.database)
-        self.pages = Pages(config, self.components, self.responder, self.gate)
+        self.pages = Pages(config, self.components, self.responder, self.policy)
         self._steps: dict[str, Callable[..., Answer]] = {
             "page": self.pages.respond, "endpoint": self._endpoint, "mount": self._mount,
             "static": self._static,
@@ -5220,8 +5225,8 @@ class App:
 
     def _publish(self, context: RequestContext) -> Answer:
         request, environ = context.request, context.request.environ
-        if not self.gate.is_open:
-            self.gate.check_visitor(request)
+        if not self.policy.is_open:
+            self.policy.check_visitor(request)
         path, method = request.check(), environ["REQUEST_METHOD"]
         if self.workbench is not None and path.startswith(self.workbench.path):
             return self.workbench.page(context, path)
@@ -5239,7 +5244,7 @@ class App:
         if method not in methods and methods:
             return self._other_method(method, methods)
         if not context.reads:
-            self.gate.check_origin(request, route)
+            self.policy.check_origin(request, route)
         elif not context.scope.writes:
             context.scope.writes = context.begins_as_writer
         for guard in (*self.registry.guards, *route.guards):

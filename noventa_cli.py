@@ -124,7 +124,7 @@ from noventa import (
     data_folder,
     described,
     did_you_mean,
-    inserted,
+    insert_notice,
     is_loopback,
     is_query,
     is_unbounded,
@@ -4484,7 +4484,7 @@ def _route_lines(row: Mapping[str, Any], components: Components) -> Iterator[tup
 def _nested(template: str, components: Components, above: tuple[str, ...]) -> list[str]:
     """`user_list › card`: what a template shows, each with what it shows itself."""
     texts = []
-    for name in sorted(components.shown_by(template)):
+    for name in sorted(components.shown_in(template)):
         below = components.by_name[name].template
         inner = _nested(below, components, (*above, name)) if name not in above else []
         listed = inner[0] if len(inner) == 1 else f"({', '.join(inner)})"
@@ -4500,7 +4500,7 @@ _ROUTE_COLUMNS = (
 def _route_row(route: Any, registry: Registry, components: Components) -> dict[str, Any]:
     """A row of the table; a page's `target` is its template, an endpoint's its function."""
     page = route if isinstance(route, Page) else None
-    names = components.used_by(page.template) if page else []
+    names = components.components_in(page.template) if page else []
     used = [component for component in registry.components if component.name in names]
     guards = [*registry.guards, *route.guards, *(c.guard for c in used if c.guard)]
     models = [model for one in (page, *used) if one for model in one.models]
@@ -4991,7 +4991,7 @@ class Workbench:
             return html
         notices = [waiting.popleft() for _ in range(len(waiting))]
         template = self._templates.get_template("notice.html")
-        return inserted(html, template.render(notices=notices, at=context.url(self.path)))
+        return insert_notice(html, template.render(notices=notices, at=context.url(self.path)))
 
     def error_page(self, context: RequestContext, error: BaseException, status: int) -> Answer:
         """What went wrong: its cure, the project's own lines with their values, the rest folded."""
@@ -5204,7 +5204,7 @@ class Map:
             "inside": [
                 other.name
                 for other in self.app.registry.components
-                if other is not one and one.name in components.used_by(other.template)
+                if other is not one and one.name in components.components_in(other.template)
             ],
             "everywhere": len(shown) == len(pages) > 1,
             "models": {table.name for table in Registry(models=one.models).tables},

@@ -665,4 +665,4 @@ def test_the_components_that_a_page_uses_are_known(tmp_path):
     names = ["card", "list", "user"]
     components = [Component(name, f"{name}.html") for name in names]
     app = make_app(tmp_path, files, components=components, routes=[Page("/", "page.html")])
-    assert app.components.used_by("page.html") == names
+    assert app.components.components_in("page.html") == names

@@ -76,14 +76,14 @@ def test_base64_has_one_spelling_only():
     payload, _, signature = Signer([SECRET], "x").sign(b"1").partition(".")
     decoded = base64.urlsafe_b64decode(signature + "=")
     last = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    twins = [
+    duplicate_counts = [
         signature[:-1] + c
         for c in last
         if base64.urlsafe_b64decode(signature[:-1] + c + "=") == decoded
     ]
-    assert len(twins) > 1
+    assert len(duplicate_counts) > 1
     accepted = []
-    for twin in twins:
+    for twin in duplicate_counts:
         try:
             accepted.append(Signer([SECRET], "x").verify(f"{payload}.{twin}"))
         except BadTicket:
@@ -123,9 +123,9 @@ def test_a_prop_that_is_no_scalar_is_an_error_with_the_remedy(prop):
 
 
 def test_a_prop_of_a_guard_around_that_is_no_scalar_is_an_error_with_the_remedy():
-    around = [("card", {"id": 1}), ("box", {"row": {}})]
+    ancestors = [("card", {"id": 1}), ("box", {"row": {}})]
     with pytest.raises(PropsError, match=r"'box'.*'save' of 'user'.*'row' is a dict; give the id"):
-        Tickets([SECRET]).issue(make_ticket(around=around))
+        Tickets([SECRET]).issue(make_ticket(guarded_ancestors=ancestors))
 
 
 def test_a_ticket_over_two_kilobytes_is_an_error_with_the_remedy():
