@@ -2032,20 +2032,21 @@ def _check_headers(answer: Answer) -> None:
 
 _SIGNATURE_LENGTH = 44  # the 32 bytes of SHA-256 in base64url, and the dot before them
 _SIGNED = re.compile(r"[\w-]+\.[\w-]{43}", re.ASCII)
+_TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
 
 
 class Signer:
-    """Signs bytes for one purpose: HMAC-SHA256 under a key derived from each secret.
+    """Signs bytes for one purpose: HMAC-SHA256 under a key derived from each secret (RFC 2104).
 
-    The first secret signs, all verify. What is signed for one purpose never verifies for
-    another (the derivation is HMAC, RFC 2104).
+    The first secret signs, all verify. What is signed for one purpose never verifies for another.
     """
 
     def __init__(self, secret_keys: Sequence[str], purpose: str) -> None:
-        self._keys = [
-            _Key(hmac.digest(secret.encode(), f"noventa {purpose}".encode(), "sha256"))
+        derived = (
+            hmac.digest(secret.encode(), f"noventa {purpose}".encode(), "sha256")
             for secret in secret_keys
-        ]
+        )
+        self._keys = [hmac.new(key, digestmod="sha256") for key in derived]
 
     def sign(self, payload: bytes) -> str:
         """`payload.signature` in base64url without padding (RFC 4648, 5)."""
@@ -2055,36 +2056,21 @@ class Signer:
                 " the output of `openssl rand -hex 32` there, or ${NOVENTA_SECRET_KEY}."
             )
         text = _base64(payload)
-        return b"".join((text, b".", self._keys[0].signature(text))).decode("ascii")
+        return b"".join((text, b".", _signature(self._keys[0], text))).decode("ascii")
 
     def verify(self, signed: str) -> bytes:
         """The payload. Raises BadTicket if a byte of it or of the signature was altered."""
         text, _, signature = signed.encode("utf-8", "replace").partition(b".")
         for key in self._keys:
-            if hmac.compare_digest(key.signature(text), signature):
+            if hmac.compare_digest(_signature(key, text), signature):
                 return binascii.a2b_base64(text.translate(_FROM_URL) + b"==")
         raise BadTicket("bad-signature" if _SIGNED.fullmatch(signed) else "malformed-ticket")
 
 
-class _Key:
-    """A key of HMAC-SHA256, whose two hashes have read it: a third of the time of `hmac.digest`,
-    which begins with it each time (RFC 2104, 4)."""
-
-    def __init__(self, key: bytes) -> None:
-        padded = key.ljust(64, b"\0")
-        self._inner, self._outer = (
-            hashlib.sha256(bytes(byte ^ pad for byte in padded)) for pad in (0x36, 0x5C)
-        )
-
-    def signature(self, text: bytes) -> bytes:
-        """In base64url, without padding."""
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(text)
-        outer.update(inner.digest())
-        return _base64(outer.digest())
-
-
-_TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
+def _signature(key: hmac.HMAC, text: bytes) -> bytes:
+    mac = key.copy()  # faster than hmac.digest(), which hashes the key each time
+    mac.update(text)
+    return _base64(mac.digest())
 
 
 def _base64(data: bytes) -> bytes:
@@ -2096,22 +2082,18 @@ FRAGMENT = "_fragment"  # the parameter of a URL that asks for one component
 
 
 class Ticket(NamedTuple):
-    """What a rendered form may call, for whom, and where.
+    """What a rendered form may call, for whom, and where."""
 
-    `guarded_ancestors` are the components with a guard that it is inside of, outermost first, each
-    with the props that its guard takes.
-    """
-
-    nonce: str
+    nonce: str  # of the session
     path: str
     component: str
     instance: str
     action: str
     props: dict[str, Any]
-    guarded_ancestors: Sequence[tuple[str, dict[str, Any]]]
-    guards: str  # which components have a guard, and what it takes, as a digest
+    guarded_ancestors: Sequence[tuple[str, dict[str, Any]]]  # outermost first, with guard's props
+    guards: str  # a digest of the components with a guard
     issued: int  # seconds since 1970
-    alone: bool  # whether the instance has no children, so that it may be shown without its page
+    alone: bool  # the instance has no children, so it can be shown without its page
 
 
 # Props that a ticket can hold: JSON's scalars, and the other values that a path can give, which it
@@ -2140,17 +2122,6 @@ _write_ticket = json.JSONEncoder(
 _read_ticket = json.JSONDecoder(object_hook=_convert_props).decode
 
 
-def _not_scalar(ticket: Ticket, ancestor: str | None, name: str, value: Any) -> str:
-    kind, owner, action = type(value).__name__, ticket.component, ticket.action
-    remedy = "give the id instead and load the row in the handler."
-    if ancestor is None:
-        what = f"component {owner!r} {'renders an action' if action else 'is shown alone'}, but"
-    else:
-        what = f"component {ancestor!r}: its guard runs again before {action!r} of {owner!r}, but"
-        remedy = "give the id instead, or have the guard declare the props that it needs."
-    return f"{what} its prop {name!r} is a {kind}; {remedy}"
-
-
 class Tickets:
     """Issues and reads the hidden field of a form, or the parameter of a fragment's URL."""
 
@@ -2159,11 +2130,18 @@ class Tickets:
         self._signer = Signer(secret_keys, field_name.strip("_"))
 
     def issue(self, ticket: Ticket) -> str:
-        """The ticket as text. Raises PropsError if its props are not JSON scalars, or too many."""
-        for component, props in ((None, ticket.props), *ticket.guarded_ancestors):
+        """The ticket as text. Raises PropsError if it does not fit."""
+        for name, value in ticket.props.items():
+            if not fits_ticket(value):
+                what = "renders an action" if ticket.action else "is shown alone"
+                remedy = "give the id instead and load the row in the handler."
+                raise PropsError(_unfit(ticket.component, what, name, value, remedy))
+        for ancestor, props in ticket.guarded_ancestors:
             for name, value in props.items():
                 if not fits_ticket(value):
-                    raise PropsError(_not_scalar(ticket, component, name, value))
+                    what = f"runs its guard again before {ticket.action!r} of {ticket.component!r}"
+                    remedy = "give the id instead, or declare the props that the guard needs."
+                    raise PropsError(_unfit(ancestor, what, name, value, remedy))
         text = self._signer.sign(_write_ticket(ticket).encode())
         if len(text) > _TICKET_LIMIT:
             raise PropsError(
@@ -2173,10 +2151,7 @@ class Tickets:
         return text
 
     def read(self, fields: Values[str]) -> Ticket:
-        """The ticket of a request; of several the last: the button that was pressed.
-
-        Raises BadTicket if there is none or if it was altered.
-        """
+        """The last ticket of a request, which is that of the button pressed. Raises BadTicket."""
         texts = fields.getlist(self.field_name)
         if not texts or not texts[-1]:
             raise BadTicket("no-ticket")
@@ -2185,18 +2160,23 @@ class Tickets:
         payload = self._signer.verify(texts[-1])
         try:
             return Ticket(*_read_ticket(payload.decode()))
-        except (TypeError, ValueError, LookupError):  # of another version of Noventa
+        except (TypeError, ValueError, LookupError):  # issued by another version of Noventa
             raise BadTicket("outdated-ticket") from None
+
+
+def _unfit(component: str, what: str, name: str, value: Any, remedy: str) -> str:
+    kind = type(value).__name__
+    return f"component {component!r} {what}, but its prop {name!r} is a {kind}; {remedy}"
 
 
 # ---- Session ---------------------------------------------------------------------------------
 # Uses Errors, Configuration, Request, Answers, Signing.
 
 _COOKIE_LIMIT = 4_000  # bytes of name and value; browsers drop a cookie of more than 4,096
-_REFRESH = 10  # a session's last-seen time is renewed after this fraction of max_age
-_STATE = ("data", "flashes", "nonce", "issued", "seen", "prefix")  # what a session's cookie holds
+_REFRESH = 10  # the last-seen time is renewed after this fraction of max_age
+_STATE = ("data", "flashes", "nonce", "issued", "seen", "prefix")  # what the cookie holds
 _TYPES = [[dict, list, nonce, int, int, str] for nonce in (str, NoneType)]  # of these
-_dumped, _DECODER = json.JSONEncoder().encode, json.JSONDecoder()
+_to_text, _from_text = json.JSONEncoder().encode, json.JSONDecoder().raw_decode
 
 
 class Flash(NamedTuple):
@@ -2207,40 +2187,40 @@ class Flash(NamedTuple):
 
 
 class Session(MutableMapping[str, Any]):
-    """A dict of JSON values kept in a signed cookie: read when touched, sent when changed."""
+    """A dict of JSON values kept in a signed cookie: loaded when touched, sent when changed."""
 
-    shown = 0  # how many flashes a page has taken
-    settled = 0  # how many there were before the handler under way
+    shown_flashes = 0  # how many a page has taken
+    old_flashes = 0  # how many there were before the current handler
     rotated = False
-    used = False  # more than the nonce was asked for, so that anything may have changed
+    may_have_changed = False
 
     def __init__(self, load: Callable[[], tuple[dict[str, Any], str]]) -> None:
         self._load = load  # gives the state, and the same as JSON
 
     @memoized_property
-    def kept(self) -> dict[str, Any]:
+    def loaded_state(self) -> dict[str, Any]:
         """What the cookie holds: data, flashes, nonce, and the times issued and seen."""
-        kept, self.loaded = self._load()
-        self.settled = len(kept["flashes"])
-        return kept
+        state, self.loaded_text = self._load()
+        self.old_flashes = len(state["flashes"])
+        return state
 
     @property
     def state(self) -> dict[str, Any]:
-        """The same, for who may change it."""
-        self.used = True
-        return self.kept
+        """The same dict, for callers that may change it."""
+        self.may_have_changed = True
+        return self.loaded_state
 
     @property
     def touched(self) -> bool:
         """Whether anything was read or written."""
-        return "kept" in self.__dict__
+        return "loaded_state" in self.__dict__
 
     @property
     def nonce(self) -> str:
         """A random word that binds tickets to this session; made when first asked for."""
-        if not self.kept["nonce"]:
+        if not self.loaded_state["nonce"]:
             self.state["nonce"] = secrets.token_urlsafe(12)
-        return cast(str, self.kept["nonce"])
+        return cast(str, self.loaded_state["nonce"])
 
     def __getitem__(self, key: str) -> Any:
         return self.state["data"][key]
@@ -2261,12 +2241,13 @@ class Session(MutableMapping[str, Any]):
         return f"<Session {sorted(self.state['data']) if self.touched else 'not touched'}>"
 
     def checkpoint(self) -> Callable[[], None]:
-        """A function that puts everything back as it is now."""
+        """A function that restores the session as it is now."""
         kept = copy.deepcopy({name: vars(self)[name] for name in vars(self) if name != "_load"})
 
         def restore() -> None:
-            vars(self).pop("kept", None)
-            vars(self).update(copy.deepcopy(kept))
+            load = self._load
+            vars(self).clear()
+            vars(self).update(copy.deepcopy(kept), _load=load)
 
         return restore
 
@@ -2274,26 +2255,31 @@ class Session(MutableMapping[str, Any]):
         """Keeps a message until a page that shows it was sent."""
         self.state["flashes"].append([str(text), kind])
 
+    def flashes(self) -> list[Flash]:
+        """The messages; they go when the page that asked was sent."""
+        self.shown_flashes = len(self.state["flashes"])
+        return [Flash(text, kind) for text, kind in self.state["flashes"]]
+
     def finish_handler(self, *, keep_flashes: bool) -> None:
         """Keeps or drops the flashes of the handler that has just run."""
         if self.touched:
-            flashes = self.kept["flashes"]
+            flashes = self.loaded_state["flashes"]
             if not keep_flashes:
-                del flashes[self.settled :]
-            self.settled = len(flashes)
-
-    def flashes(self) -> list[Flash]:
-        """The messages; they go when the page that asked was sent."""
-        self.shown = len(self.state["flashes"])
-        return [Flash(text, kind) for text, kind in self.state["flashes"]]
+                del flashes[self.old_flashes :]
+            self.old_flashes = len(flashes)
 
     def rotate(self) -> None:
-        """After a login or logout: tickets printed before are dead, the data stays."""
+        """After a login or logout: older tickets no longer count, the data stays."""
         now, self.rotated = int(time.time()), True
         self.state.update(nonce=secrets.token_urlsafe(12), issued=now, seen=now)
 
+    def clear(self) -> None:
+        """Forgets data and messages; older tickets no longer count."""
+        self.old_flashes = 0
+        self.state.update(data={}, flashes=[], nonce=None)
+
     def forbid(self) -> None:
-        """From now on, touching what was not touched is a SessionError."""
+        """Makes the first touch from now on a SessionError."""
 
         def load() -> NoReturn:
             raise SessionError(
@@ -2302,11 +2288,6 @@ class Session(MutableMapping[str, Any]):
             )
 
         self._load = load
-
-    def clear(self) -> None:
-        """Forgets data and messages, and makes tickets printed before dead."""
-        self.settled = 0
-        self.state.update(data={}, flashes=[], nonce=None)
 
 
 class SessionCookies:
@@ -2331,9 +2312,9 @@ class SessionCookies:
         return Session(lambda: self._read(request.cookies, request.prefix))
 
     def read(self, cookies: Mapping[str, str], prefix: str = "") -> Session:
-        """The session in a client's cookies, by name; an empty one where they hold none.
+        """The session in a client's cookies, by name; an empty one if they hold none.
 
-        `prefix` is where a host has put the application, like `/m`.
+        `prefix` is where a host has mounted the application, like `/m`.
         """
         return Session(lambda: self._read(cookies, prefix))
 
@@ -2341,56 +2322,52 @@ class SessionCookies:
         """The value of a cookie for a new session that holds `data`. Raises SessionError."""
         session = self.read({}, prefix)
         session.update(data)
-        return self.signer.sign(self._dumped(session.state).encode())
+        return self.signer.sign(self._to_text(session.state).encode())
 
     def save(self, session: Session, request: Request, answer: Answer) -> None:
-        """Sets the cookie if the session, which was touched, changed. Raises SessionError if it
-        cannot be kept."""
+        """Sets the cookie if a touched session changed. Raises SessionError if it does not fit."""
         make_private(answer)
-        state, now = session.kept, int(time.time())
-        if not session.used and now - state["seen"] < self._max_age / _REFRESH:
+        state, now = session.loaded_state, int(time.time())
+        is_fresh = now - state["seen"] < self._max_age / _REFRESH
+        if is_fresh and not session.may_have_changed:
             return
-        text = self._dumped(state)
+        text = self._to_text(state)
         if len(text) > self._room:
             text = self._without_old_flashes(state)
-        if text == session.loaded:
-            if now - state["seen"] < self._max_age / _REFRESH:
-                return
-            if not (state["data"] or state["nonce"]):
-                return
+        if text == session.loaded_text and (is_fresh or not (state["data"] or state["nonce"])):
+            return
         if not (state["data"] or state["flashes"] or state["nonce"]):
             if self.name in request.cookies:
                 answer.headerlist.append(("Set-Cookie", self._cookie(request, "", max_age=0)))
             return
-        if self._withheld(request) and not session.rotated:
+        if self._is_withheld(request) and not session.rotated:
             return
         if state["seen"] != now:
-            text = self._dumped({**state, "seen": now})
+            text = self._to_text({**state, "seen": now})
         if len(text) > self._room:
-            raise SessionError(_too_large(state))
+            raise SessionError(_too_large(state["data"]))
         value = self.signer.sign(text.encode())
         cookie = self._cookie(request, value, max_age=self._max_age)
         answer.headerlist.append(("Set-Cookie", cookie))
 
-    def _withheld(self, request: Request) -> bool:
+    def _is_withheld(self, request: Request) -> bool:
         """Whether the browser may have a session that it did not send, so that none is set.
 
-        From another site it keeps back a strict cookie always, a lax one unless it reads
+        Cross-site requests carry no strict cookie, and a lax one only if the method is safe
         (RFC 6265bis, 5.7.3).
         """
         if request.environ.get("HTTP_SEC_FETCH_SITE") != "cross-site":
             return False
         policy = self.config["session.same_site"]
-        safe = policy == "none" or (policy == "lax" and request.method in READ_METHODS)
-        return not safe and self.name not in request.cookies
+        is_sent = policy == "none" or (policy == "lax" and request.method in READ_METHODS)
+        return not is_sent and self.name not in request.cookies
 
     def _without_old_flashes(self, state: dict[str, Any]) -> str:
-        """The state as JSON, with the newest of its messages that fit."""
+        """The state as JSON, with the newest of its flashes that fit."""
         flashes, kept = state["flashes"], list[Any]()
-        state["flashes"] = kept
-        room = self._room - len(self._dumped(state))
+        room = self._room - len(self._to_text({**state, "flashes": []}))
         for flash in reversed(flashes):
-            size = len(json.dumps([flash]))
+            size = len(_to_text(flash)) + 2  # with a comma and a blank
             if size <= room:
                 kept.insert(0, flash)
                 room -= size
@@ -2398,35 +2375,36 @@ class SessionCookies:
                 break
         if dropped := len(flashes) - len(kept):
             log.warning("the session is full: unread messages were dropped (%d)", dropped)
-        return self._dumped(state)
+        state["flashes"] = kept
+        return self._to_text(state)
 
     def _read(self, cookies: Mapping[str, str], prefix: str) -> tuple[dict[str, Any], str]:
         now, cookie = int(time.time()), cookies.get(self.name)
         if cookie and (read := self._verified(cookie)):
             state, _ = read
             idle, age = now - state["seen"], now - state["issued"]
-            alive = idle <= self._max_age and age <= self._lifetime
-            if alive and state["prefix"] == prefix:  # else of an application above this one
+            is_alive = idle <= self._max_age and age <= self._lifetime
+            if is_alive and state["prefix"] == prefix:  # else of an application above this one
                 return read
         empty: dict[str, Any] = {"data": {}, "flashes": [], "nonce": None}
         empty |= {"issued": now, "seen": now, "prefix": prefix}
-        return empty, json.dumps(empty)
+        return empty, _to_text(empty)
 
     def _verified(self, cookie: str) -> tuple[dict[str, Any], str] | None:
         try:
             text = self.signer.verify(cookie).decode()
-            state, _ = _DECODER.raw_decode(text)
+            state, _ = _from_text(text)
         except (BadTicket, ValueError, RecursionError):
             return None
         if not isinstance(state, dict) or len(state) != len(_STATE):
             return None
         return (state, text) if [*map(type, map(state.get, _STATE))] in _TYPES else None
 
-    def _dumped(self, state: dict[str, Any]) -> str:
+    def _to_text(self, state: dict[str, Any]) -> str:
         try:
-            return _dumped(state)
+            return _to_text(state)
         except (TypeError, ValueError, RecursionError) as error:
-            path, problem = _not_json(state["data"], _dumped) or ("it", str(error))
+            path, problem = _not_json(state["data"], _to_text) or ("it", str(error))
             raise SessionError(
                 f"The session holds what JSON cannot: {path}: {problem}; keep the id of a row,"
                 " and other things as texts or numbers."
@@ -2445,14 +2423,13 @@ class SessionCookies:
         return cookie.partition(";")[2]
 
 
-def _too_large(state: dict[str, Any]) -> str:
-    sizes = {key: len(json.dumps(value)) for key, value in state["data"].items()}
-    sizes["(flashes)"] = len(json.dumps(state["flashes"]))
-    largest = sorted(sizes.items(), key=lambda item: -item[1])[:3]
-    shown = ", ".join(f"{key} ({size} bytes)" for key, size in largest)
+def _too_large(data: Mapping[str, Any]) -> str:
+    sizes = {key: len(_to_text(value)) for key, value in data.items()}
+    largest = max(sizes, key=sizes.__getitem__, default="")
     return (
-        f"The session does not fit into a cookie of {_COOKIE_LIMIT} bytes; the largest keys:"
-        f" {shown}. Keep large things in the database and their id in the session."
+        f"The session does not fit into a cookie of {_COOKIE_LIMIT} bytes; its largest key is"
+        f" {largest!r} ({sizes.get(largest, 0)} bytes). Keep large things in the database and"
+        " their id in the session."
     )
 
 
@@ -4870,8 +4847,8 @@ class Responder:
         if is_redirect and not context.mounted and _asks_for_fragment(request):
             self._redirect_page(request, answer)
         if session.touched:
-            if session.shown and request.method != "HEAD":
-                del session.state["flashes"][: session.shown]
+            if session.shown_flashes and request.method != "HEAD":
+                del session.state["flashes"][: session.shown_flashes]
             self.sessions.save(session, request, answer)
         elif answer.streams and not context.mounted:
             if "public" in _words((answer.headers.get("Cache-Control") or "").lower()):
@@ -4934,7 +4911,7 @@ class Pages:
             raise Rejection(409, "unknown-action")
         if ticket.guards != components.guards:
             raise Rejection(409, "changed-guards")
-        same = ticket.nonce == context.session.kept["nonce"]
+        same = ticket.nonce == context.session.loaded_state["nonce"]
         if not same or not -_CLOCKS_DIFFER <= time.time() - ticket.issued <= self._ticket_age:
             reason = "old-ticket" if same else "other-session"
             if context.reads:
@@ -4972,7 +4949,7 @@ class Pages:
         session.flash(text, "warning")
         typed = ActionResult(ticket.instance, {"values": request.form, "errors": {"form": text}})
         html = in_new_transaction(context, lambda: self.render(context, page, typed))
-        if not session.shown:  # the page shows no messages: say it all the same
+        if not session.shown_flashes:  # the page shows no messages: say it all the same
             session.state["flashes"].pop()
             html = insert_notice(html, f'<p role="status">{escape(text)}</p>')
         answer = self._whole_page(request, html, 403)
@@ -5289,7 +5266,7 @@ class App:
             response = error.with_traceback(None).wsgi_response  # itself: else a circle
             result = Result(response, response.status_int, response=response)
             finish_transaction(context, None, result.status)
-        context.session.shown = 0  # the page that showed them is not sent
+        context.session.shown_flashes = 0  # the page that showed them is not sent
         return self.responder.of_result(context, result)
 
     def _await_body(self, context: RequestContext, route: Route) -> None:

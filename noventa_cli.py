@@ -4871,7 +4871,7 @@ class Recorder:
             return
         hide, session = _hider(self._config, context.request), context.session
         sent = {" ".join(one.text.split())[:60]: hide(one.parameters) for one in record.statements}
-        flashes = session.state["flashes"][session.settled :] if session.touched else []
+        flashes = session.state["flashes"][session.old_flashes :] if session.touched else []
         forgotten = Forgotten(
             record.what,
             " › ".join([*context.trail[-1:], *([name_of(handler)] if handler else [])]),

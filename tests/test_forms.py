@@ -752,7 +752,7 @@ def test_the_guards_around_run_from_the_outside_in_each_with_its_own_props(tmp_p
 def test_a_prop_of_a_guard_around_that_no_ticket_can_hold_is_an_error(tmp_path, caplog):
     files = {**INSIDE["template"], "page.html": "{{ component('box', row=[1], id=1) }}"}
     assert ask(make_boxed(tmp_path, files, closed), query="word=please").status == 500
-    assert "component 'box': its guard runs again" in caplog.text
+    assert "component 'box' runs its guard again" in caplog.text
     assert "its prop 'row' is a list; give the id instead" in caplog.text
     assert ask(make_boxed(tmp_path, files, by_id)).status == 200
 

@@ -606,11 +606,11 @@ def test_a_value_that_json_cannot_hold_is_an_error(tmp_path, value):
         kept(cookies, session)
 
 
-def test_a_session_too_large_for_a_cookie_names_the_largest_keys(tmp_path):
+def test_a_session_too_large_for_a_cookie_names_its_largest_key(tmp_path):
     cookies = make_cookies(tmp_path)
     session = cookies.open(make_request())
     session.update(small=1, large="x" * 5_000)
-    with pytest.raises(SessionError, match=r"largest keys: large \(5002 bytes\)"):
+    with pytest.raises(SessionError, match=r"'large' \(5002 bytes\)"):
         kept(cookies, session)
 
 
