@@ -71,7 +71,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType, ModuleType, NoneType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Self, TypeVar, cast
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import jinja2
@@ -762,6 +762,11 @@ class Component(Entry):
     guard: Handler | None = None
     retries: int = 0
 
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"component {self.name!r}"
+
 
 _GET: Sequence[str] = ("GET",)
 
@@ -806,6 +811,13 @@ class Page(Route):
     retries: int = 0
     kind = "page"
     methods = ("GET", "HEAD", "POST")
+    name = ""  # which components have
+    guard: ClassVar[Handler | None] = None  # its `guards` run before its body is read
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"page {self.path!r}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -965,28 +977,27 @@ def _parameters(function: Any) -> list[inspect.Parameter]:
 
 
 class Props(NamedTuple):
-    """The props that a handler takes (None: any), those that it needs, and the defaults of the
-    others, which its template sees too."""
+    """Accepted, required and default props. `accepted` is None if any name is accepted."""
 
     accepted: frozenset[str] | None
-    needed: frozenset[str]
+    required: frozenset[str]
     defaults: Mapping[str, Any]
 
     def unknown(self, passed: Set[str]) -> list[str]:
-        """Those of `passed` that the handler does not take."""
+        """Those of `passed` that are not accepted."""
         return [] if self.accepted is None else sorted(passed - self.accepted)
 
 
 def props_of(handler: Handler | None) -> Props:
-    """What a handler takes after its first three arguments; where there is none, anything."""
+    """The parameters of a handler after the first three; without a handler any are accepted."""
     if handler is None:
         return Props(None, frozenset(), {})
     parameters = _parameters(handler)[3:]
     named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    needed = frozenset(p.name for p in named if p.default is p.empty)
+    required = frozenset(p.name for p in named if p.default is p.empty)
     defaults = {p.name: p.default for p in named if p.default is not p.empty}
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    return Props(None if takes_any else needed | defaults.keys(), needed, defaults)
+    accepts_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return Props(None if accepts_any else required | defaults.keys(), required, defaults)
 
 
 def members_of(model: Any) -> Iterator[tuple[Any, str]]:
@@ -1026,14 +1037,13 @@ def is_unbounded(kind: Any) -> bool:
 
 
 def with_length(kind: Any) -> Any:
-    """A `String` without a length as MySQL and MariaDB can have it; any other type as it is."""
-    names = [name for name in _NEED_LENGTH if name not in kind._variant_mapping]
-    if not names or not is_unbounded(kind):
-        return kind
-    return kind.with_variant(type(kind)(255, collation=kind.collation), *names)
-
-
-_NEED_LENGTH = ("mysql", "mariadb")  # dialects
+    """A `String` without a length, with the one that MySQL and MariaDB need; others unchanged."""
+    if is_unbounded(kind):
+        bounded = type(kind)(255, collation=kind.collation)
+        for dialect in ("mysql", "mariadb"):
+            with contextlib.suppress(sa.exc.ArgumentError):  # the model has a variant for it
+                kind = kind.with_variant(bounded, dialect)
+    return kind
 
 
 def _condition(constraint: Any, table: sa.Table) -> str:
@@ -3668,18 +3678,25 @@ _FUNCTIONS = {
     "action", "action_ticket", "component", "flashes", "fragment", "static", "url", "workbench"
 }  # fmt: skip
 RESERVED = frozenset({*_FUNCTIONS, "children", "instance", "key"})
-_SEEN_BY_MACROS: Any = {*_FUNCTIONS, "instance"}
 _NO_PROPS = RESERVED | {"request", "session", "db", "caller"}
 _OURS = "the name of a template function or an argument of every handler"
-_ERRORS = {*range(400, 600), "4xx", "5xx"}  # keys of a registry's `errors`
-_DEPTH = 50  # components inside each other; more is one that shows itself
+_MAX_DEPTH = 50  # of components inside each other; a deeper one probably shows itself
 
 
 class Fields(dict[str, Any]):
-    """The `errors` or `values` of a form; a missing one is an empty text, whatever Jinja's
+    """The `errors` or `values` of a form. A missing one is an empty text, whatever Jinja's
     `undefined` is."""
 
-    posted: Values[Any] | None = None  # the form, where a handler gave it as it is
+    posted: Values[Any] | None = None  # the form, if a handler gave it as it is
+
+    @classmethod
+    def of(cls, found: Any, owner: str) -> Fields:
+        """What a handler gave. Raises PropsError unless it is a dict."""
+        if found and not isinstance(found, Mapping):
+            raise PropsError(f"{owner} is a {type(found).__name__}; expected a dict.")
+        fields = cls(found or ())
+        fields.posted = found if isinstance(found, Values) else None
+        return fields
 
     def __missing__(self, key: str) -> str:
         return ""
@@ -3691,53 +3708,50 @@ class Fields(dict[str, Any]):
         value = self.get(name, [])
         return [*value] if isinstance(value, list | tuple | set) else [value]
 
-    @classmethod
-    def of(cls, found: Any, whose: str) -> Fields:
-        """Those of what a handler gave. Raises PropsError where that is no dict."""
-        if found and not isinstance(found, Mapping):
-            raise PropsError(f"{whose} is a {type(found).__name__}; expected a dict.")
-        fields = cls(found or ())
-        fields.posted = found if isinstance(found, Values) else None
-        return fields
-
 
 class ActionResult(NamedTuple):
-    """What an action returned, for the one instance whose form was posted."""
+    """What an action returned, for the instance whose form was posted."""
 
     instance: str
-    result: Mapping[str, Any]
+    values: Mapping[str, Any]
 
 
 class CompiledComponent:
-    """A component or page as it is shown: its handlers, and the props that they take.
+    """A component or page, ready to be shown: its handlers and the props that they take."""
 
-    `name` is empty for a page; `label` is either as messages call it.
-    """
-
-    def __init__(self, component: Component | Page) -> None:
-        self.template, self.where = component.template, component.where
-        self.retries = component.retries
-        if isinstance(component, Component):
-            self.name, self.guard = component.name, component.guard
-            self.label = f"component {self.name!r}"
-        else:
-            self.name, self.guard = "", None  # its guards run before its body is read
-            self.label = f"page {component.path!r}"
-        self.load = load_function(component)
-        self.actions = actions_of(component)
-        of_load = props_of(self.load)
-        self._props = {None: of_load} | {name: props_of(act) for name, act in self.actions.items()}
-        self.defaults = of_load.defaults
-        self.guard_taken = props_of(self.guard).accepted
-        self.may_contain_forms = True  # a form may be inside: its instances must be told apart
-        self.shows_id = True  # so may `instance`, which is made for those only
+    def __init__(self, entry: Component | Page) -> None:
+        self.name, self.label, self.guard = entry.name, entry.label, entry.guard
+        self.template, self.where, self.retries = entry.template, entry.where, entry.retries
+        self.load = load_function(entry)
+        self.actions = actions_of(entry)
+        handlers: dict[str | None, Handler | None] = {None: self.load, **self.actions}
+        self._props = {name: props_of(handler) for name, handler in handlers.items()}
+        self.defaults = self._props[None].defaults
+        self.guard_accepts = props_of(self.guard).accepted
+        # Without a form inside, instances need not be told apart. In debug nobody knows.
+        self.may_contain_forms = self.may_use_instance = True
 
     def check_props(self, props: Mapping[str, Any], action: str | None = None) -> None:
         """Raises PropsError for a missing, unknown or reserved prop, naming the template line."""
         takes, passed = self._props[action], props.keys()
         fits = takes.accepted is None or passed <= takes.accepted
-        if not (fits and takes.needed <= passed and _NO_PROPS.isdisjoint(passed)):
+        if not (fits and takes.required <= passed and _NO_PROPS.isdisjoint(passed)):
             raise PropsError(str(next(self.props_faults(_calling_line(), passed, action))))
+
+    def props_faults(
+        self, where: str, passed: Set[str], action: str | None = None
+    ) -> Iterator[Fault]:
+        """What is wrong with props of these names: reserved, missing or unknown ones."""
+        props = self._props[action]
+        owner = self.label + (f": its action {action!r}" if action else "")
+        for name in sorted(_NO_PROPS & passed):
+            yield Fault(where, f"{self.label}: the prop {name!r} has {_OURS}", "rename it")
+        for name in sorted(props.required - passed):
+            remedy = f"give it: component({self.name!r}, {name}=…)"
+            yield Fault(where, f"{owner} needs the prop {name!r}", remedy)
+        for name in props.unknown(passed - _NO_PROPS):
+            problem = f"{owner} takes no prop {name!r}"
+            yield Fault(where, problem, did_you_mean(name, props.accepted or ()))
 
     def find_action(self, name: str) -> Handler:
         """The function of an action. Raises PropsError, naming the template line."""
@@ -3746,28 +3760,13 @@ class CompiledComponent:
         problem = f"{_calling_line()}: {self.label} has no action {name!r}"
         raise PropsError(f"{problem}; {did_you_mean(name, self.actions)}")
 
-    def props_faults(
-        self, where: str, passed: Set[str], action: str | None = None
-    ) -> Iterator[Fault]:
-        """What is wrong with props of these names: reserved, missing or unknown ones."""
-        props = self._props[action]
-        whose = self.label + (f": its action {action!r}" if action else "")
-        for name in sorted(_NO_PROPS & passed):
-            yield Fault(where, f"{self.label}: the prop {name!r} has {_OURS}", "rename it")
-        for name in sorted(props.needed - passed):
-            remedy = f"give it: component({self.name!r}, {name}=…)"
-            yield Fault(where, f"{whose} needs the prop {name!r}", remedy)
-        for name in props.unknown(passed - _NO_PROPS):
-            problem = f"{whose} takes no prop {name!r}"
-            yield Fault(where, problem, did_you_mean(name, props.accepted or ()))
-
     def guard_props(self, props: Mapping[str, Any]) -> dict[str, Any]:
         """Those of `props` that the component's guard takes."""
-        accepted = self.guard_taken
+        accepted = self.guard_accepts
         return {name: props[name] for name in props if accepted is None or name in accepted}
 
     def check_guard(self, context: RequestContext, props: Mapping[str, Any]) -> None:
-        """Runs the component's guard with those props that it declares. Raises ShortCircuit."""
+        """Runs the component's guard with the props that it takes. Raises ShortCircuit."""
         if self.guard is not None:
             ask_guard(context, self.guard, self.guard_props(props))
 
@@ -3779,55 +3778,48 @@ class Components:
         self.faults: list[Fault] = []  # of templates that do not compile
         self.debug: bool = config["debug"]
         self._loader = _Loader(config.root)
-        self.jinja = _Environment(
-            loader=self._loader,
-            autoescape=True,
-            auto_reload=self.debug,
-            cache_size=-1,
+        self.jinja = jinja2.Environment(
+            loader=self._loader, autoescape=True, auto_reload=self.debug, cache_size=-1
         )
         self.jinja.filters.update(registry.filters)
         self.jinja.globals.update(registry.globals)
-        self.jinja.globals["workbench"] = str  # an empty text, where there is none
+        self.jinja.globals["workbench"] = str  # shows nothing outside debug
         self.static = StaticFiles(registry, config)
         self.tickets = Tickets(config["secret_keys"])
         self.fragments = Tickets(config["secret_keys"], FRAGMENT)
         self.by_name = {one.name: CompiledComponent(one) for one in registry.components}
         self.by_page = {page: CompiledComponent(page) for page in registry.pages}
-        self.guards = _digest_of_guards(registry.components)
-        self.uses: dict[str, Uses] = {}  # of each sound template
-        error_pages = {
-            status: Page(f"errors[{status!r}]", template, where=registry.where)
+        self.by_error = {
+            status: CompiledComponent(Page(f"errors[{status!r}]", template, where=registry.where))
             for status, template in registry.errors.items()
         }
-        self.by_error = {status: CompiledComponent(page) for status, page in error_pages.items()}
-        pages = *self.by_page.values(), *self.by_error.values()
-        self.compiled = (*self.by_name.values(), *pages)
+        self.compiled = *self.by_name.values(), *self.by_page.values(), *self.by_error.values()
+        self.guards = _digest_of_guards(registry.components)
+        self.uses: dict[str, TemplateUses] = {}  # of each valid template
         for compiled in self.compiled:
             self._analyse(compiled.template, compiled.where)
         for compiled in self.compiled if not self.debug else ():
             compiled.may_contain_forms = self._may_contain_forms(compiled)
-            compiled.shows_id = self.names(compiled.template, "instance")
+            compiled.may_use_instance = self.may_name(compiled.template, "instance")
 
     @property
     def templates(self) -> list[str]:
-        """Every template that a page or component needs, and that is sound."""
+        """Every valid template that a page or component needs."""
         return sorted(self.uses)
 
     def error_page(self, status: int) -> CompiledComponent | None:
-        """The application's own page for a status, by it alone or by its class."""
+        """The application's own page for a status or its class."""
         return self.by_error.get(status) or self.by_error.get(f"{status // 100}xx")
 
     def find(self, name: str) -> CompiledComponent:
         """The component of that name. Raises PropsError, naming the template line."""
         if found := self.by_name.get(name):
             return found
-        raise PropsError(
-            f"{_calling_line()}: component {name!r} is not in the registry;"
-            f" {did_you_mean(name, self.by_name)}"
-        )
+        problem = f"{_calling_line()}: component {name!r} is not in the registry"
+        raise PropsError(f"{problem}; {did_you_mean(name, self.by_name)}")
 
     def components_in(self, template: str) -> list[str]:
-        """The components that a template shows by name, also through others, in order of name."""
+        """The components that a template shows by name, also through others, sorted."""
         found = list(self.shown_in(template))
         for name in found:
             below = self.shown_in(self.by_name[name].template) if name in self.by_name else set()
@@ -3843,29 +3835,29 @@ class Components:
         parts = self.parts(template)
         return {c.first for part in parts for c in part.calls if c.function in functions}
 
-    def names(self, template: str, *names: str) -> bool:
-        """Whether a template, or one that it includes, names one of these, or may: `is_open`."""
-        return any(one.is_open or not one.names.isdisjoint(names) for one in self.parts(template))
+    def may_name(self, template: str, *names: str) -> bool:
+        """Whether a template, or one that it includes, names one of these, or might."""
+        parts = self.parts(template)
+        return any(part.is_dynamic or not part.names.isdisjoint(names) for part in parts)
 
-    def parts(self, template: str) -> list[Uses]:
-        """A template and those that it includes, as far as they are sound."""
+    def parts(self, template: str) -> list[TemplateUses]:
+        """A template and those that it includes, if they are valid."""
         parts = [template]
         for part in parts:
             parts += self.uses[part].included.difference(parts) if part in self.uses else ()
         return [self.uses[part] for part in parts if part in self.uses]
 
     def _analyse(self, name: str, where: str | None) -> None:
-        """Reads and compiles a template and those it includes.
+        """Compiles a template and those it includes, and notes what they use.
 
-        `where` is what needs it, None where it may be missing.
+        `where` is what needs it; None if it may be missing.
         """
         if name in self.uses:
             return
         try:
-            source, filename, is_current = self._loader.get_source(self.jinja, name)
-            tree = self.jinja.parse(source, name, filename)
-            uses = analyse_template(tree)
-            code = self.jinja.compile(tree, name, filename)
+            source, filename, _ = self._loader.get_source(self.jinja, name)
+            uses = analyse_template(self.jinja.parse(source, name, filename))
+            self.jinja.get_template(name)
         except jinja2.TemplateNotFound:
             known = filter(self._loader.has_suffix, files_beside(self._loader.root, name))
             problem, remedy = f"template {name!r} does not exist", did_you_mean(name, known)
@@ -3876,36 +3868,34 @@ class Components:
         except (jinja2.TemplateSyntaxError, UnicodeDecodeError) as error:
             line, problem = getattr(error, "lineno", 1), getattr(error, "message", str(error))
             problem = str(problem).rstrip(".")
-            self.faults.append(Fault(f"{name}:{line}", problem, "mend the template"))
-        except (SyntaxError, RecursionError):  # of Python's, that Jinja's code has no room in
-            problem, remedy = "it is nested too deeply", "take parts of it into other templates"
+            self.faults.append(Fault(f"{name}:{line}", problem, "correct the template"))
+        except (SyntaxError, RecursionError):  # Python's own limits, for the code Jinja makes
+            problem, remedy = "it is nested too deeply", "move parts of it to other templates"
             self.faults.append(Fault(name, problem, remedy))
         else:
             self.uses[name] = uses
-            if not self.debug:  # there it is compiled again when its file has changed
-                globals_ = self.jinja.globals
-                template = jinja2.Template.from_code(self.jinja, code, globals_, is_current)
-                self.jinja.compiled[name] = template
             for other in sorted(uses.included):
                 self._analyse(other, None if other in uses.optional else name)
 
     def _may_contain_forms(self, compiled: CompiledComponent) -> bool:
-        """Whether it has actions, or shows what has, or what only a request decides."""
+        """Whether it or a component inside has actions, or shows what only a request decides."""
         shown = map(self.by_name.get, self.components_in(compiled.template))
         return any(
-            one.actions or self.names(one.template, "children", "fragment", "instance")
+            one.actions or self.may_name(one.template, "children", "fragment", "instance")
             for one in (compiled, *filter(None, shown))
         )
 
 
 def _digest_of_guards(components: Iterable[Component]) -> str:
-    """Another one as soon as a guard comes, goes or takes other props: what an older ticket says
-    of the components around it is then worth nothing."""
-    guarded = [(c.name, props_of(c.guard)) for c in components if c.guard]
-    described = sorted(
-        (name, sorted(accepted) if accepted is not None else None, sorted(needed))
-        for name, (accepted, needed, _) in guarded
-    )
+    """Changes when a guard is added, removed or takes other props: older tickets then name the
+    wrong guarded ancestors."""
+    described = []
+    for component in components:
+        if component.guard:
+            accepted, required, _ = props_of(component.guard)
+            names = None if accepted is None else sorted(accepted)
+            described.append((component.name, names, sorted(required)))
+    described.sort()
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:12]
 
 
@@ -3919,7 +3909,7 @@ class Rendering:
     ) -> None:
         self.components, self.context, self.posted = components, context, posted
         self.duplicate_counts: dict[str, int] = {}
-        self.guarded: list[Node] = []  # those with a guard that are being shown, outermost first
+        self.guarded: list[Node] = []  # the guarded components being shown, outermost first
         self.functions: dict[str, Any] = {
             **components.jinja.globals,
             "url": context.url,
@@ -3930,25 +3920,10 @@ class Rendering:
         }
 
     def fragment(self, compiled: CompiledComponent, ticket: Ticket) -> str:
-        """The HTML of one instance, as it is within its page; also its tickets are the same."""
+        """Renders one instance exactly as its page would, tickets included."""
         for name, props in ticket.guarded_ancestors:
             self.guarded.append(Node(self, self.components.by_name[name], "", props))
         return Node(self, compiled, ticket.instance, ticket.props).show()
-
-    def instance_id(
-        self, parent: Node, name: str, key: Any, props: dict[str, Any], *, is_shown: bool = True
-    ) -> str:
-        """parent / name / key or hash of the props; equal ones that are shown are numbered."""
-        plain = f"{parent.id}/{name}"
-        if key is not None:
-            plain += f"={quote(str(key), safe='')}"
-        elif props:  # those that are no scalars tell nothing apart: a ticket cannot hold them
-            scalars = [(n, props[n]) for n in sorted(props) if fits_ticket(props[n])]
-            plain += f"~{_digest(repr(scalars))}"
-        if not is_shown:
-            return plain
-        number = self.duplicate_counts[plain] = self.duplicate_counts.get(plain, 0) + 1
-        return plain if number == 1 else f"{plain}#{number}"
 
 
 @functools.lru_cache(maxsize=1_000)
@@ -3957,7 +3932,7 @@ def _digest(text: str) -> str:
 
 
 class Node:
-    """A component that is shown; its methods are functions of the template there."""
+    """A component that is shown. Its methods are functions of its template."""
 
     __slots__ = ("caller", "compiled", "id", "props", "rendering")
 
@@ -3966,7 +3941,7 @@ class Node:
         caller: Callable[[], str] | None = None,
     ) -> None:  # fmt: skip
         self.rendering, self.compiled, self.id, self.props = rendering, compiled, id, props
-        self.caller = caller  # makes its children
+        self.caller = caller  # renders its children
 
     @property
     def instance(self) -> str:
@@ -3977,8 +3952,9 @@ class Node:
         """The HTML of a component, after its guard."""
         compiled, context, guarded = self.compiled, self.rendering.context, self.rendering.guarded
         trail = context.trail
-        if len(trail) > _DEPTH:
-            raise PropsError(f"components are nested over {_DEPTH} deep: {' > '.join(trail[-3:])}.")
+        if len(trail) > _MAX_DEPTH:
+            shown = " > ".join(trail[-3:])
+            raise PropsError(f"components are nested over {_MAX_DEPTH} deep: {shown}.")
         trail.append(compiled.name)
         if compiled.guard is None:
             html = self.html()
@@ -3991,25 +3967,26 @@ class Node:
         return html
 
     def html(self) -> str:
-        """What its template makes of its values."""
-        jinja, names = self.rendering.components.jinja, self.values()
-        names |= {
+        """Renders the template with its values."""
+        jinja, values = self.rendering.components.jinja, self.values()
+        values |= {
             "component": self.component, "action": self.action, "fragment": self.fragment,
             "action_ticket": self.action_ticket, "children": self.caller() if self.caller else "",
         }  # fmt: skip
-        if self.compiled.shows_id:
-            names["instance"] = self.instance
+        functions = _FUNCTIONS
+        if self.compiled.may_use_instance:
+            values["instance"] = self.instance
+            functions = {*_FUNCTIONS, "instance"}
         template = jinja.get_template(self.compiled.template)
-        seen = _Context(jinja, names, template.name, template.blocks)
-        # Named as globals, our functions are seen by macros of `{% from … import … %}` too.
-        seen.globals_keys = _SEEN_BY_MACROS if self.compiled.shows_id else _FUNCTIONS
-        try:  # `Template.render` without its copies of the names and of Jinja's globals
+        seen = jinja.context_class(jinja, values, template.name, template.blocks)
+        seen.globals_keys = functions  # so that imported macros see them too
+        try:  # as `Template.render` does, which copies all values twice
             return "".join(template.root_render_func(seen))
         except Exception:
-            jinja.handle_exception()  # gives the traceback the templates' lines
+            jinja.handle_exception()  # puts lines of templates into the traceback
 
     def values(self) -> dict[str, Any]:
-        """The page's functions, its props, what its handlers returned, `errors` and `values`."""
+        """Functions of the page, props, what its handlers returned, `errors` and `values`."""
         rendering, compiled, context = self.rendering, self.compiled, self.rendering.context
         values = {**rendering.functions, **compiled.defaults, **self.props}
         if (load := compiled.load) is not None:
@@ -4020,7 +3997,7 @@ class Node:
             context.status = max(context.status, result.status)
             self._add(values, result.values)
         if rendering.posted and rendering.posted.instance == self.id:
-            self._add(values, rendering.posted.result)
+            self._add(values, rendering.posted.values)
         for name in ("errors", "values"):
             if type(values[name]) is not Fields:
                 values[name] = Fields.of(values[name], f"{compiled.label}: {name}")
@@ -4028,7 +4005,7 @@ class Node:
 
     def _add(self, values: dict[str, Any], result: Mapping[str, Any]) -> None:
         if not RESERVED.isdisjoint(result):
-            name = sorted(RESERVED & result.keys())[0]
+            name = min(RESERVED & result.keys())
             raise PropsError(
                 f"{self.compiled.label}: {name!r} is a function of every template;"
                 " give the result another name."
@@ -4037,34 +4014,30 @@ class Node:
 
     def component(self, name: str, /, key: Any = None, caller: Any = None, **props: Any) -> Markup:
         """Shows a component here; `key` tells apart what has the same name and props."""
-        rendering = self.rendering
-        compiled = rendering.components.find(name)
+        compiled = self.rendering.components.find(name)
         compiled.check_props(props)
-        instance = (
-            rendering.instance_id(self, name, key, props) if compiled.may_contain_forms else ""
-        )
-        return Markup(Node(rendering, compiled, instance, props, caller).show())  # noqa: S704
+        instance = self._id_of(name, key, props, number=True) if compiled.may_contain_forms else ""
+        return Markup(Node(self.rendering, compiled, instance, props, caller).show())  # noqa: S704
 
     def fragment(self, name: str = "", /, key: Any = None, caller: Any = None, **props: Any) -> str:
-        """A URL of this page that gives the component alone, as `component()` shows it here;
-        without a name this one itself, the same instance, with these props beside its own."""
-        rendering = self.rendering
+        """A URL of this page that shows the component alone, as `component()` does here.
+
+        Without a name it shows this instance again, with these props added to its own.
+        """
+        rendering, node = self.rendering, self
         if name:
             compiled = rendering.components.find(name)
-            instance = rendering.instance_id(self, name, key, props, is_shown=False)
-            ticket = Node(rendering, compiled, instance, props).ticket("")
-        else:
-            compiled = self.compiled
-            ticket = self.ticket("")._replace(props={**self.props, **props})
+            node = Node(rendering, compiled, self._id_of(name, key, props, number=False), {})
+        ticket, compiled = node.ticket(""), node.compiled
+        ticket = ticket._replace(props={**node.props, **props})
         compiled.check_props(ticket.props)
         if caller is not None or not (compiled.name and ticket.alone):
-            whose = f"fragment({name!r})" if name else f"{compiled.label}: its own fragment()"
+            what = f"fragment({name!r})" if name else f"{compiled.label}: its own fragment()"
             remedy = "can have no children" if compiled.name else "needs the name of a component"
-            raise PropsError(f"{_calling_line()}: {whose} {remedy}.")
+            raise PropsError(f"{_calling_line()}: {what} {remedy}.")
         text = rendering.components.fragments.issue(ticket)
         request = rendering.context.request
-        path = quote(request.path_info, safe=_URL_SAFE)
-        return f"{request.prefix}{path}?{FRAGMENT}={text}"
+        return f"{request.prefix}{quote(request.path_info, safe=_URL_SAFE)}?{FRAGMENT}={text}"
 
     def action(self, name: str) -> Markup:
         """A hidden field for a `<form method="post">` that calls `action_<name>`."""
@@ -4091,40 +4064,20 @@ class Node:
             rendering.components.guards, int(time.time()), self.caller is None,
         )  # fmt: skip
 
-
-class _Context(jinja2.runtime.Context):
-    """Calls `component()` and its like directly; Jinja first looks how a callable wants to be
-    called, which costs half as much as a component."""
-
-    @jinja2.utils.internalcode
-    def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if type(getattr(function, "__self__", None)) is not Node:
-            return super().call(function, *args, **kwargs)
-        kwargs.pop("_loop_vars", None)
-        kwargs.pop("_block_vars", None)
-        return function(*args, **kwargs)
-
-
-class _Environment(jinja2.Environment):
-    """Looks first among the templates that were compiled at the start.
-
-    All have the same globals: Jinja's layer over them costs as much as a component.
-    """
-
-    context_class = _Context
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.compiled: dict[str, jinja2.Template] = {}
-
-    def get_template(
-        self, name: str | jinja2.Template, parent: str | None = None,
-        globals: MutableMapping[str, Any] | None = None,
-    ) -> jinja2.Template:  # fmt: skip
-        return self.compiled.get(cast(str, name)) or super().get_template(name, parent, globals)
-
-    def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:
-        return super().make_globals(d) if d else self.globals
+    def _id_of(self, name: str, key: Any, props: dict[str, Any], *, number: bool) -> str:
+        """The id of a component inside: this one's, its name, and its key or a digest of its
+        props. Equal ones are numbered."""
+        instance = f"{self.id}/{name}"
+        if key is not None:
+            instance += f"={quote(str(key), safe='')}"
+        elif props:
+            fitting = [(n, props[n]) for n in sorted(props) if fits_ticket(props[n])]
+            instance += f"~{_digest(repr(fitting))}"
+        if not number:
+            return instance
+        counts = self.rendering.duplicate_counts
+        count = counts[instance] = counts.get(instance, 0) + 1
+        return instance if count == 1 else f"{instance}#{count}"
 
 
 TEMPLATE_SUFFIXES: tuple[str, ...] = (
@@ -4135,7 +4088,7 @@ _NO_TEMPLATE = f"templates end in {', '.join(TEMPLATE_SUFFIXES)}"
 
 
 class _Loader(jinja2.FileSystemLoader):
-    """Templates below the project's folder only: no dot files, no link that leads out."""
+    """Loads templates below the project's folder only: no dot files, no link that leads out."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -4143,7 +4096,7 @@ class _Loader(jinja2.FileSystemLoader):
 
     @staticmethod
     def has_suffix(template: str) -> bool:
-        """Whether the name is one of a template: what a request names must not be config.yaml."""
+        """Whether the name can be a template's: a request must not make config.yaml one."""
         return template.lower().endswith(TEMPLATE_SUFFIXES)
 
     def get_source(
@@ -4167,25 +4120,25 @@ class Call(NamedTuple):
     props: tuple[str, ...] | None
 
 
-class Uses(NamedTuple):
-    """What a template calls and names, what it includes, and which of that may be missing;
-    `is_open`: what it shows or includes is decided by a request."""
+class TemplateUses(NamedTuple):
+    """What a template calls, names and includes."""
 
     calls: Sequence[Call]
     names: Set[str]
     included: set[str]
-    optional: set[str]
-    is_open: bool
+    optional: set[str]  # those included that may be missing
+    is_dynamic: bool  # a request decides what it shows or includes
 
 
-def analyse_template(tree: jinja2.nodes.Template) -> Uses:
+def analyse_template(tree: jinja2.nodes.Template) -> TemplateUses:
+    """Reads the syntax tree of a template."""
     nodes, calls = jinja2.nodes, list[Call]()
     for call in tree.find_all(nodes.Call):
         first = getattr(call.args[0], "value", None) if call.args else None
         if isinstance(call.node, nodes.Name) and isinstance(first, str):
             props = tuple(keyword.key for keyword in call.kwargs if keyword.key != "key")
-            written = call.dyn_args is None and call.dyn_kwargs is None
-            calls.append(Call(call.lineno, call.node.name, first, props if written else None))
+            is_complete = call.dyn_args is None and call.dyn_kwargs is None
+            calls.append(Call(call.lineno, call.node.name, first, props if is_complete else None))
     optional = {
         constant.value
         for include in tree.find_all(nodes.Include)  # `ignore missing`, or a list to choose from
@@ -4196,17 +4149,17 @@ def analyse_template(tree: jinja2.nodes.Template) -> Uses:
     names = [name.name for name in tree.find_all(nodes.Name)]
     referenced = [*jinja2.meta.find_referenced_templates(tree)]
     shown = sum(call.function == "component" for call in calls)
-    is_open = None in referenced or names.count("component") > shown
-    return Uses(calls, {*names}, {*filter(None, referenced)}, optional, is_open)
+    is_dynamic = None in referenced or names.count("component") > shown
+    return TemplateUses(calls, {*names}, {*filter(None, referenced)}, optional, is_dynamic)
 
 
 # ---- Checks ----------------------------------------------------------------------------------
-# Uses Errors, Configuration, Registry, Request, Router, Static, Components.
+# Uses Errors, Configuration, Registry, Router, Request, Static, Components.
 
 
 def compile_registry(registry: Registry, config: Config) -> tuple[Router, Components]:
     """The routes and templates of a registry. Raises RegistryError with every fault of it."""
-    if wrong := wrong_types(registry):  # nothing else can be judged by them
+    if wrong := wrong_types(registry):  # nothing else can be checked then
         raise RegistryError(wrong)
     components = Components(registry, config)
     faults = [*registry_faults(registry), *route_faults(registry.routes)]
@@ -4217,7 +4170,7 @@ def compile_registry(registry: Registry, config: Config) -> tuple[Router, Compon
 
 
 def wrong_types(registry: Registry) -> list[Fault]:
-    """The entries, and the fields of entries, that are of a wrong type."""
+    """Entries, and fields of entries, of a wrong type."""
     if faults := [*_field_faults(registry)]:
         return faults
     for name, kind, expected in (
@@ -4232,35 +4185,6 @@ def wrong_types(registry: Registry) -> list[Fault]:
                 problem = f"{_shown(entry)} is a {type(entry).__name__}"
                 faults.append(Fault(where, problem, f"expected {expected}"))
     return faults
-
-
-def registry_faults(registry: Registry) -> list[Fault]:
-    """What can be seen without templates and routes, where no type is wrong."""
-    return [
-        *_duplicates(registry),
-        *_handler_faults(registry),
-        *_model_faults(registry),
-        *_seed_faults(registry),
-    ]
-
-
-def template_faults(registry: Registry, components: Components) -> Iterator[Fault]:
-    """What templates say that is not there: components, props, actions, files."""
-    for name in sorted(RESERVED & registry.globals.keys()):
-        problem = f"globals has {name!r}, the name of a template function"
-        yield Fault(registry.where, problem, "rename it")
-    for status in registry.errors:
-        if status not in _ERRORS:
-            remedy = "expected a number from 400 to 599, '4xx' or '5xx'"
-            yield Fault(registry.where, f"errors has {_shown(status)}", remedy)
-    yield from _static_faults(components.static)
-    yield from components.faults
-    for compiled in components.compiled:
-        yield from _props_faults(compiled)
-        if compiled.template in components.uses:
-            yield from _call_faults(components, compiled)
-    for template in components.templates:
-        yield from _use_faults(components, template)
 
 
 _FIELDS: dict[str, tuple[Any, str]] = {
@@ -4279,10 +4203,9 @@ _FIELDS: dict[str, tuple[Any, str]] = {
 
 
 def _field_faults(entry: Entry) -> Iterator[Fault]:
-    for name, (kind, expected) in _FIELDS.items():
-        value = getattr(entry, name, None)
-        wrong = not isinstance(value, kind) or (kind is int and value < 0)
-        if wrong and name in entry.__dataclass_fields__:
+    for name in [one.name for one in dataclasses.fields(entry) if one.name in _FIELDS]:
+        value, (kind, expected) = getattr(entry, name), _FIELDS[name]
+        if not isinstance(value, kind) or (kind is int and value < 0):
             yield Fault(entry.where, f"{name} is {_shown(value)}", f"expected {expected}")
     limits = getattr(entry, "limits", None)
     for name, value in limits.items() if isinstance(limits, Mapping) else ():
@@ -4293,13 +4216,14 @@ def _field_faults(entry: Entry) -> Iterator[Fault]:
             yield Fault(entry.where, f"limits has {name!r}: {value!r}", f"expected {_NUMBER}")
 
 
-def _repeated(named: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
-    """Of names and their places those that were there before: name, place and first place."""
-    first: dict[str, str] = {}
-    for name, where in named:
-        if name in first:
-            yield name, where, first[name]
-        first.setdefault(name, where)
+def registry_faults(registry: Registry) -> list[Fault]:
+    """Faults that do not depend on templates and routes, once all types are right."""
+    return [
+        *_duplicates(registry),
+        *_handler_faults(registry),
+        *_model_faults(registry),
+        *_seed_faults(registry),
+    ]
 
 
 def _duplicates(registry: Registry) -> Iterator[Fault]:
@@ -4313,14 +4237,13 @@ def _duplicates(registry: Registry) -> Iterator[Fault]:
         yield Fault(owner, problem, "give one of them another __tablename__")
 
 
-def _handlers_of(entry: Entry) -> dict[str, Any]:
-    """The functions that answer for an entry, each as messages call it."""
-    if isinstance(entry, Endpoint):
-        return {"its handler": entry.handler}
-    if not isinstance(entry, Component | Page):
-        return {}
-    handlers = load_function(entry), *actions_of(entry).values()
-    return {name_of(handler): handler for handler in handlers if handler is not None}
+def _repeated(named: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Each name that stood there before, with its place and the first place."""
+    first: dict[str, str] = {}
+    for name, where in named:
+        if name in first:
+            yield name, where, first[name]
+        first.setdefault(name, where)
 
 
 def _handler_faults(registry: Registry) -> Iterator[Fault]:
@@ -4335,9 +4258,19 @@ def _handler_faults(registry: Registry) -> Iterator[Fault]:
     for where, guard in guards:
         faults = [*_signature_faults(guard, where)]
         yield from faults
-        for name in sorted(props_of(guard).needed) if not faults else ():
+        for name in sorted(props_of(guard).required) if not faults else ():
             problem = f"{name_of(guard)} needs {name!r}, which a guard is not given"
             yield Fault(place_of(guard), problem, "give it a default")
+
+
+def _handlers_of(entry: Entry) -> dict[str, Any]:
+    """The functions that answer for an entry, by what messages call them."""
+    if isinstance(entry, Endpoint):
+        return {"its handler": entry.handler}
+    if not isinstance(entry, Component | Page):
+        return {}
+    handlers = load_function(entry), *actions_of(entry).values()
+    return {name_of(handler): handler for handler in handlers if handler is not None}
 
 
 def _signature_faults(function: Any, where: str) -> Iterator[Fault]:
@@ -4349,89 +4282,20 @@ def _signature_faults(function: Any, where: str) -> Iterator[Fault]:
     if first != ["request", "session", "db"]:
         name = name_of(function)
         signature = f"{name}({', '.join(parameter.name for parameter in parameters)})"
+        problem = f"{signature}: the first three parameters are not request, session, db"
         yield Fault(
-            place_of(function),
-            f"{signature}: the first three parameters are not request, session, db",
-            f"write it as def {name}(request, session, db, **props)",
+            place_of(function), problem, f"write it as def {name}(request, session, db, **props)"
         )
 
 
-def _props_faults(compiled: CompiledComponent) -> Iterator[Fault]:
-    """Props with names of ours; and those that an action is given too, but does not take."""
-    props = props_of(compiled.load)
-    for name in sorted(_NO_PROPS & (props.needed | props.defaults.keys())):
-        problem = f"prop {name!r} of {compiled.label} is {_OURS}"
-        yield Fault(place_of(compiled.load), problem, "rename it")
-    for action in compiled.actions.values():
-        for name in props_of(action).unknown(props.accepted or frozenset())[:1]:
-            problem = f"{action.__name__} does not take the prop {name!r} of load_template_context"
-            yield Fault(place_of(action), problem, "add it, or **props")
-
-
-def route_faults(routes: Sequence[Route]) -> Iterator[Fault]:
-    """Paths that cannot be, and those that would answer the same request; and handlers that do
-    not take what their path gives, or need what it does not give."""
-    first: dict[Any, Route] = {}  # by key and method
-    for route in routes:
-        if not (found := [*_path_faults(route)]):
-            key, names = route_key(route)
-            methods = ["*"] if route.below else sorted(methods_of(route))
-            for method in [method for method in methods if (key, method) in first][:1]:
-                other = first[key, method]
-                problem = f"route {route.path!r} has the shape of {other.path!r} at {other.where}"
-                if route.is_data and other.is_data:
-                    problem += f", which answers {method} too"
-                found.append((problem, "remove one of them"))
-            for method in methods:
-                first.setdefault((key, method), route)
-            found += _view_args_faults(route, frozenset(names))
-        for problem, remedy in found:
-            yield Fault(route.where, problem, remedy)
-
-
-def _path_faults(route: Route) -> Iterator[tuple[str, str]]:
-    whose = f"route {route.path!r}:"
-    if not isinstance(route.path, str) or not route.path.startswith("/"):
-        yield f"{whose} it does not begin with a slash", "write it as '/…'"
-        return
-    names = list[str]()
-    for number, segment in enumerate(route.segments, start=1):
-        is_last = number == len(route.segments)
-        if parameter := parameter_of(segment):
-            name, kind = parameter
-            if kind not in CONVERTERS:
-                yield f"{whose} converter {kind!r}", did_you_mean(kind, CONVERTERS)
-            elif CONVERTERS[kind].takes_rest and (route.below or not is_last):
-                yield f"{whose} {segment} is not the last segment", "move it to the end"
-            if name in names:
-                yield f"{whose} two parameters {name!r}", "rename one"
-            names.append(name)
-        elif foreign := _FOREIGN_PARAMETER.fullmatch(segment):
-            kind = f":{foreign[1]}" if foreign[1] else ""
-            yield f"{whose} segment {segment!r}", f"write {{{foreign[2] or foreign[3]}{kind}}}"
-        elif "{" in segment or "}" in segment:
-            yield f"{whose} segment {segment!r}", "a segment is a text or one {name}"
-        elif not segment and not is_last:
-            yield f"{whose} two slashes in a row", "write one"
-    methods = route.methods if isinstance(route.methods, list | tuple | Set) else ()
-    sound = all(isinstance(name, str) and _HEADER_NAME.fullmatch(name) for name in methods)
-    if not sound or not (methods or route.below):
-        yield f"{whose} methods is {route.methods!r}", 'expected a list like ["GET", "POST"]'
-
-
-_FOREIGN_PARAMETER = re.compile(r"<(?:(\w+):)?(\w+)>|:(\w+)")  # as other frameworks write it
-
-
-def _view_args_faults(route: Route, passed: Set[str]) -> Iterator[tuple[str, str]]:
-    for name in sorted(passed & _NO_PROPS) if isinstance(route, Page) else ():
-        yield f"parameter {name!r} of {route.path!r} is {_OURS}", "rename it"
-    for whose, handler in _handlers_of(route).items():
-        props = props_of(handler)
-        problem = f"route {route.path!r}: {whose}"
-        for name in sorted(props.needed - passed):
-            yield f"{problem} needs {name!r}", f"add {{{name}}} to the path, or a default"
-        for name in props.unknown(passed):
-            yield f"{problem} does not take {name!r}", "add it as a parameter, or **view_args"
+def _seed_faults(registry: Registry) -> Iterator[Fault]:
+    for seed in registry.seeds:
+        if not callable(seed):
+            yield Fault(registry.where, f"seed {_shown(seed)} is no function", "list the function")
+        elif len(parameters := _parameters(seed)) != 1:
+            names = ", ".join(parameter.name for parameter in parameters)
+            problem = f"seed {seed_name(seed)} takes ({names})"
+            yield Fault(place_of(seed), problem, "write it as def NAME(db: Session)")
 
 
 def _model_faults(registry: Registry) -> Iterator[Fault]:
@@ -4443,48 +4307,35 @@ def _model_faults(registry: Registry) -> Iterator[Fault]:
             shown = model.__name__ if isinstance(model, ModuleType | type) else _shown(model)
             remedy = "list a models module, a class, a Table, a Base or a MetaData"
             yield Fault(where, f"models entry {shown} has no table", remedy)
-    listed: dict[orm.Mapper[Any], None] = dict.fromkeys(
-        orm.class_mapper(cls, configure=False) for cls in classes
-    )
-    mappers = listed | dict.fromkeys(m for mapper in listed for m in mapper.registry.mappers)
-    yield from _mapper_faults(mappers)
+    listed: list[orm.Mapper[Any]] = [orm.class_mapper(cls, configure=False) for cls in classes]
+    registries = {mapper.registry: None for mapper in listed}
+    mappers = dict.fromkeys((*listed, *(m for one in registries for m in one.mappers)))
+    yield from _mapper_faults(registries, mappers)
     for table, owner in registry.tables.items():
         yield from _foreign_key_faults(table, owner, registry.tables)
     yield from _unlisted_tables(registry, mappers)
 
 
-def _mapper_faults(mappers: Iterable[orm.Mapper[Any]]) -> Iterator[Fault]:
-    """Relationships that cannot be resolved: of each Base the first, for there it ends."""
-    told = set[str]()
-    for mapper in mappers:
+def _mapper_faults(
+    registries: Iterable[orm.registry], mappers: Iterable[orm.Mapper[Any]]
+) -> Iterator[Fault]:
+    """Relationships that cannot be resolved: SQLAlchemy stops at the first of each Base."""
+    seen = set[str]()
+    for registry in registries:
         try:
-            mapper.registry.configure(cascade=True)
+            registry.configure(cascade=True)
         except (sa.exc.SQLAlchemyError, NameError, AttributeError) as error:
-            first = getattr(error, "_configure_failed", error)  # told again at each look
-            message = str(first).partition("\n")[0].rstrip(".")
-            if message in told:
+            # A Base that depends on one that failed repeats its message at the end.
+            message = str(error).rpartition("Original exception was: ")[2]
+            message = message.partition("\n")[0].rstrip(".")
+            if message in seen:
                 continue
-            told.add(message)
-            failed = next((known for known in mappers if str(known) in message), mapper)
-            remedy = "mend the relationship that it names"
+            seen.add(message)
+            failed = next((m for m in mappers if str(m) in message), next(iter(registry.mappers)))
+            remedy = "correct the relationship that it names"
             if "failed to locate a name" in message:
                 remedy = "across Bases give the class, not its name: relationship(User)"
             yield Fault(_full_name(failed.class_), message, remedy)
-
-
-def _unlisted_tables(registry: Registry, mappers: Iterable[orm.Mapper[Any]]) -> Iterator[Fault]:
-    """Tables beside those that are listed: queries would find them, migrations would not."""
-    owners: dict[sa.MetaData, str] = {}
-    for table, owner in registry.tables.items():
-        owners.setdefault(table.metadata, owner)
-    names = {t: _full_name(mapper.class_) for mapper in mappers for t in mapper.tables}
-    for metadata, owner in owners.items():
-        for table in metadata.tables.values():
-            if table not in registry.tables:
-                problem = f"table {table.key!r} is in the MetaData of {owner}, but not listed"
-                remedy = "list its module, its class, the Table, or the Base with all it has"
-                where = names.get(table, f"table {table.key}")
-                yield Fault(where, problem, f"{remedy}, under models")
 
 
 def _foreign_key_faults(
@@ -4504,21 +4355,116 @@ def _foreign_key_faults(
             yield Fault(where, problem, "list the module that defines it under models")
 
 
-def _seed_faults(registry: Registry) -> Iterator[Fault]:
-    for seed in registry.seeds:
-        if not callable(seed):
-            yield Fault(registry.where, f"seed {_shown(seed)} is no function", "list the function")
-        elif len(parameters := _parameters(seed)) != 1:
-            names = ", ".join(parameter.name for parameter in parameters)
-            problem = f"seed {seed_name(seed)} takes ({names})"
-            yield Fault(place_of(seed), problem, "write it as def NAME(db: Session)")
+def _unlisted_tables(registry: Registry, mappers: Iterable[orm.Mapper[Any]]) -> Iterator[Fault]:
+    """Tables beside those listed: queries would find them, migrations would not."""
+    owners: dict[sa.MetaData, str] = {}
+    for table, owner in registry.tables.items():
+        owners.setdefault(table.metadata, owner)
+    names = {t: _full_name(mapper.class_) for mapper in mappers for t in mapper.tables}
+    for metadata, owner in owners.items():
+        for table in metadata.tables.values():
+            if table not in registry.tables:
+                problem = f"table {table.key!r} is in the MetaData of {owner}, but not listed"
+                remedy = "list its module, its class, the Table, or the Base with all it has"
+                where = names.get(table, f"table {table.key}")
+                yield Fault(where, problem, f"{remedy}, under models")
+
+
+def route_faults(routes: Sequence[Route]) -> Iterator[Fault]:
+    """Malformed and repeated paths, and handlers that do not take what their path gives."""
+    first: dict[Any, Route] = {}  # by key and method
+    for route in routes:
+        if not (found := [*_path_faults(route)]):
+            key, names = route_key(route)
+            methods = ["*"] if route.below else sorted(methods_of(route))
+            for method in [method for method in methods if (key, method) in first][:1]:
+                other = first[key, method]
+                problem = f"route {route.path!r} has the shape of {other.path!r} at {other.where}"
+                if route.is_data and other.is_data:
+                    problem += f", which answers {method} too"
+                found.append((problem, "remove one of them"))
+            for method in methods:
+                first.setdefault((key, method), route)
+            found += _view_args_faults(route, frozenset(names))
+        for problem, remedy in found:
+            yield Fault(route.where, problem, remedy)
+
+
+_FOREIGN_PARAMETER = re.compile(r"<(?:(\w+):)?(\w+)>|:(\w+)")  # as other frameworks write it
+
+
+def _path_faults(route: Route) -> Iterator[tuple[str, str]]:
+    subject = f"route {route.path!r}:"
+    if not isinstance(route.path, str) or not route.path.startswith("/"):
+        yield f"{subject} it does not begin with a slash", "write it as '/…'"
+        return
+    names = list[str]()
+    for number, segment in enumerate(route.segments, start=1):
+        is_last = number == len(route.segments)
+        if parameter := parameter_of(segment):
+            name, kind = parameter
+            if kind not in CONVERTERS:
+                yield f"{subject} converter {kind!r}", did_you_mean(kind, CONVERTERS)
+            elif CONVERTERS[kind].takes_rest and (route.below or not is_last):
+                yield f"{subject} {segment} is not the last segment", "move it to the end"
+            if name in names:
+                yield f"{subject} two parameters {name!r}", "rename one"
+            names.append(name)
+        elif foreign := _FOREIGN_PARAMETER.fullmatch(segment):
+            kind = f":{foreign[1]}" if foreign[1] else ""
+            yield f"{subject} segment {segment!r}", f"write {{{foreign[2] or foreign[3]}{kind}}}"
+        elif "{" in segment or "}" in segment:
+            yield f"{subject} segment {segment!r}", "a segment is a text or one {name}"
+        elif not segment and not is_last:
+            yield f"{subject} two slashes in a row", "write one"
+    methods = route.methods if isinstance(route.methods, list | tuple | Set) else ()
+    valid = all(isinstance(name, str) and _HEADER_NAME.fullmatch(name) for name in methods)
+    if not valid or not (methods or route.below):
+        yield f"{subject} methods is {route.methods!r}", 'expected a list like ["GET", "POST"]'
+
+
+def _view_args_faults(route: Route, passed: Set[str]) -> Iterator[tuple[str, str]]:
+    for name in sorted(passed & _NO_PROPS) if isinstance(route, Page) else ():
+        yield f"parameter {name!r} of {route.path!r} is {_OURS}", "rename it"
+    for name_of_handler, handler in _handlers_of(route).items():
+        props = props_of(handler)
+        subject = f"route {route.path!r}: {name_of_handler}"
+        for name in sorted(props.required - passed):
+            yield f"{subject} needs {name!r}", f"add {{{name}}} to the path, or a default"
+        for name in props.unknown(passed):
+            yield f"{subject} does not take {name!r}", "add it as a parameter, or **view_args"
+
+
+_ERROR_KEYS = {*range(400, 600), "4xx", "5xx"}
+
+
+def template_faults(registry: Registry, components: Components) -> Iterator[Fault]:
+    """Faults of templates, of the components and actions that they call, and of folders."""
+    for name in sorted(RESERVED & registry.globals.keys()):
+        problem = f"globals has {name!r}, the name of a template function"
+        yield Fault(registry.where, problem, "rename it")
+    for status in registry.errors:
+        if status not in _ERROR_KEYS:
+            remedy = "expected a number from 400 to 599, '4xx' or '5xx'"
+            yield Fault(registry.where, f"errors has {_shown(status)}", remedy)
+    yield from _folder_faults(components.static)
+    yield from components.faults
+    for compiled in components.compiled:
+        yield from _action_faults(compiled)
+        if compiled.template in components.uses:
+            yield from _call_faults(components, compiled)
+    for template, uses in sorted(components.uses.items()):
+        for line, function, name, props in sorted(uses.calls, key=lambda call: call.line):
+            shown = components.by_name.get(name) if function in ("component", "fragment") else None
+            if shown is not None and props is not None:
+                yield from shown.props_faults(f"{template}:{line}", frozenset(props))
 
 
 _PRIVATE = ("config.yaml", "registry.py", "wsgi.py", "secret.key")
 
 
-def _static_faults(static: StaticFiles) -> Iterator[Fault]:
-    """The routes whose folder does not exist, or holds what visitors must not see."""
+def _folder_faults(static: StaticFiles) -> Iterator[Fault]:
+    """Static folders that do not exist, or hold what visitors must not see."""
     config = static.config
     own = [config.root / name for name in _PRIVATE]
     if config.database_url.get_backend_name() == "sqlite" and not config.in_memory:
@@ -4536,6 +4482,18 @@ def _static_faults(static: StaticFiles) -> Iterator[Fault]:
                 break
 
 
+def _action_faults(compiled: CompiledComponent) -> Iterator[Fault]:
+    """Props with reserved names, and props of the component that an action does not take."""
+    props = props_of(compiled.load)
+    for name in sorted(_NO_PROPS & (props.required | props.defaults.keys())):
+        problem = f"prop {name!r} of {compiled.label} is {_OURS}"
+        yield Fault(place_of(compiled.load), problem, "rename it")
+    for action in compiled.actions.values():
+        for name in props_of(action).unknown(props.accepted or frozenset())[:1]:
+            problem = f"{action.__name__} does not take the prop {name!r} of load_template_context"
+            yield Fault(place_of(action), problem, "add it, or **props")
+
+
 def _call_faults(components: Components, owner: CompiledComponent) -> Iterator[Fault]:
     template, known = owner.template, components.by_name
     for name in sorted(components.shown_in(template) - known.keys()):
@@ -4549,16 +4507,6 @@ def _call_faults(components: Components, owner: CompiledComponent) -> Iterator[F
     for name in sorted(called - owner.actions.keys()):
         problem = f"{owner.label} has no action {name!r}"
         yield Fault(template, problem, did_you_mean(name, owner.actions))
-
-
-def _use_faults(components: Components, template: str) -> Iterator[Fault]:
-    """The props of components, as far as they are written there."""
-    calls = components.uses[template].calls
-    for line, function, first, props in sorted(calls, key=lambda call: call.line):
-        where = f"{template}:{line}"
-        shown = components.by_name.get(first) if function in ("component", "fragment") else None
-        if shown is not None and props is not None:
-            yield from shown.props_faults(where, frozenset(props))
 
 
 # ---- App -------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def test_all_faults_are_shown_together(tmp_path):
 def test_the_error_lists_every_fault_on_a_line():
     faults = [Fault("registry.py:3", "it is wrong", "mend it"), Fault("a.html:1", "no", "yes")]
     assert str(RegistryError(faults)) == (
-        "The registry has 2 faults:\n  registry.py:3: it is wrong; mend it.\n  a.html:1: no; yes."
+        "The registry has 2 faults:\n  registry.py:3: it is wrong; correct it.\n  a.html:1: no; yes."
     )
     assert str(RegistryError(faults[:1])).startswith("The registry has 1 fault:\n")
 
@@ -422,7 +422,7 @@ def test_a_relationship_to_a_class_may_have_faults_too(tmp_path, target, problem
         (fault,) = faults_of(tmp_path, models=[Post])
         assert fault.startswith("test_registry.Post: ")
         assert problem in fault
-        assert fault.endswith("; mend the relationship that it names.")
+        assert fault.endswith("; correct the relationship that it names.")
 
 
 @functools.cache
@@ -552,13 +552,16 @@ def test_no_file_outside_the_project_is_proposed_for_a_template(tmp_path):
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
-        ("<p>\n{% if %}", "a.html:2: Expected an expression, got 'end of statement block'; mend"),
-        ("{{ x | nosuchfilter }}", "a.html:1: No filter named 'nosuchfilter'; mend"),
+        (
+            "<p>\n{% if %}",
+            "a.html:2: Expected an expression, got 'end of statement block'; correct",
+        ),
+        ("{{ x | nosuchfilter }}", "a.html:1: No filter named 'nosuchfilter'; correct"),
         ("{% block a %}", "a.html:1: Unexpected end of template. Jinja was"),
         ("{% extends 'base.html' %}", "a.html: template 'base.html' does not exist"),
-        ("{% include 'b.html' %}", "b.html:3: Encountered unknown tag 'endif'; mend"),
-        ("{% extends 'b.html' %}", "b.html:3: Encountered unknown tag 'endif'; mend"),
-        ("{% import 'b.html' as b %}", "b.html:3: Encountered unknown tag 'endif'; mend"),
+        ("{% include 'b.html' %}", "b.html:3: Encountered unknown tag 'endif'; correct"),
+        ("{% extends 'b.html' %}", "b.html:3: Encountered unknown tag 'endif'; correct"),
+        ("{% import 'b.html' as b %}", "b.html:3: Encountered unknown tag 'endif'; correct"),
     ],
 )
 def test_a_broken_template_names_file_and_line(tmp_path, source, problem):
