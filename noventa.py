@@ -3724,8 +3724,8 @@ class CompiledComponent:
         self.template, self.where, self.retries = entry.template, entry.where, entry.retries
         self.load = load_function(entry)
         self.actions = actions_of(entry)
-        handlers: dict[str | None, Handler | None] = {None: self.load, **self.actions}
-        self._props = {name: props_of(handler) for name, handler in handlers.items()}
+        self._props: dict[str | None, Props] = {None: props_of(self.load)}
+        self._props |= {name: props_of(action) for name, action in self.actions.items()}
         self.defaults = self._props[None].defaults
         self.guard_accepts = props_of(self.guard).accepted
         # Without a form inside, instances need not be told apart. In debug nobody knows.

@@ -83,7 +83,7 @@ def test_all_faults_are_shown_together(tmp_path):
 def test_the_error_lists_every_fault_on_a_line():
     faults = [Fault("registry.py:3", "it is wrong", "mend it"), Fault("a.html:1", "no", "yes")]
     assert str(RegistryError(faults)) == (
-        "The registry has 2 faults:\n  registry.py:3: it is wrong; correct it.\n  a.html:1: no; yes."
+        "The registry has 2 faults:\n  registry.py:3: it is wrong; mend it.\n  a.html:1: no; yes."
     )
     assert str(RegistryError(faults[:1])).startswith("The registry has 1 fault:\n")
 
