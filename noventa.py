@@ -2011,6 +2011,58 @@ def _kind_of(body: bytes) -> str:
     return "application/json" if is_json else "text/html; charset=UTF-8"
 
 
+class AnswerMaker:
+    """Makes answers with the default headers."""
+
+    def __init__(self, config: Config) -> None:
+        headers = {**_DEFAULT_HEADERS, **{n.title(): v for n, v in config["headers"].items()}}
+        of_each_body = ("Content-Type", "Content-Length")
+        self._headers = [
+            (name, str(value))
+            for name, value in headers.items()
+            if value is not None and name not in of_each_body
+        ]
+
+    def page(self, html: str, status: int = 200) -> Answer:
+        """A page of HTML."""
+        return self.make("text/html; charset=UTF-8", html.encode("utf-8"), status)
+
+    def framework_page(self, html: str, status: int) -> Answer:
+        """A page of Noventa's own, which may load nothing."""
+        answer = self.page(html, status)
+        answer.headers["Content-Security-Policy"] = strict_policy(html)
+        return answer
+
+    def make(self, content_type: str, body: bytes, status: int = 200) -> Answer:
+        """An answer whose headers need no check: they are ours, or were checked as settings."""
+        if status in (204, 304):  # they have no body (RFC 9110, 15.3.5 and 15.4.5)
+            return Answer(_status_line(status), [*self._headers], [])
+        body = b"" if status == 205 else body
+        headers = [
+            ("Content-Type", content_type),
+            ("Content-Length", str(len(body))),
+            *self._headers,
+        ]
+        return Answer(_status_line(status), headers, [body])
+
+    def complete(self, answer: Answer) -> set[str]:
+        """Adds the default headers, and the length of a whole body. Returns the names given."""
+        names = {name.title() for name, _ in answer.headerlist}
+        if "Content-Type" not in names and isinstance(answer.app_iter, _WHOLE):
+            answer.headerlist.append(("Content-Type", _kind_of(b"".join(answer.app_iter))))
+        answer.headerlist += [pair for pair in self._headers if pair[0] not in names]
+        if answer.status[:3] in ("204", "304"):
+            for name in ("Content-Type", "Content-Length"):
+                answer.headers.pop(name, None)
+            if hasattr(answer.app_iter, "close"):
+                answer.app_iter.close()
+            answer.app_iter = []
+        elif "Content-Length" not in names and isinstance(answer.app_iter, _WHOLE):
+            length = sum(map(len, answer.app_iter))
+            answer.headerlist.append(("Content-Length", str(length)))
+        return names
+
+
 def as_answer(request: Request, response: webob.Response) -> Answer:
     """A copy of a response, which may be shared; WebOb makes a conditional one 304, 206 for a
     single range, or 416."""
@@ -4510,7 +4562,7 @@ def _call_faults(components: Components, owner: CompiledComponent) -> Iterator[F
 
 
 # ---- App -------------------------------------------------------------------------------------
-# Uses all above but Router, Static.
+# Uses all above but Static.
 
 _MESSAGES = {
     400: "The request could not be understood.",
@@ -4525,24 +4577,17 @@ _MESSAGES = {
     500: "It is our fault, not yours, and it has been noted.",
     503: "The service is not available right now. Please try again in a moment.",
 }
-_ASKED_AGAIN = {
-    "other-session": "Your session has changed: please send the form again.",
-    "old-ticket": "This form is out of date: please send it again.",
-}
 _PROBLEM = "application/problem+json"
-_CLOCKS_DIFFER = 300  # seconds, between two machines that serve one site
+_RETRY_AFTER = 5  # seconds
 _FORWARDED = re.compile(
     r"HTTP_(?:X_FORWARDED.*|FORWARDED|VIA|(?:X_REAL|(?:X|X_CLUSTER|TRUE)_CLIENT|CF_CONNECTING)_IP)"
 )
-_SET_DEBUG = "Open http://localhost with the port of the server, or set debug: false."
-_WITHOUT_ORIGIN = re.compile(r"^https?://[^/]*|#.*")
-_RETRY_AFTER = 5  # seconds
-_CHUNKED = "HTTP_TRANSFER_ENCODING"  # of a body whose length nobody knows
+_LEAVE_DEBUG = "Open http://localhost with the port of the server, or set debug: false."
 
 
 class RequestPolicy:
-    """Who may ask: those who know the site's name, in debug this machine only; and for what
-    changes something, a page of the site itself."""
+    """Which requests are answered: only those for the site's own names, in debug only those from
+    this machine, and unsafe ones only from pages of the site."""
 
     def __init__(self, config: Config) -> None:
         self._debug: bool = config["debug"]
@@ -4550,36 +4595,35 @@ class RequestPolicy:
         self._trusted_origins = frozenset(map(origin_of, config["trusted_origins"]))
         self.is_open = not (self._debug or config["server.hosts"])
 
-    def check_visitor(self, request: Request) -> None:
-        """Refuses a Host that is not ours, and in debug everybody but this machine."""
+    def check_visitor(self, environ: Mapping[str, Any]) -> None:
+        """Refuses an unknown Host, and in debug everybody but this machine."""
         if self._debug:
-            refuse_strangers(request.environ)
+            refuse_strangers(environ)
             return
-        environ = request.environ
         host = str(environ.get("HTTP_HOST", environ.get("SERVER_NAME", "")))  # as WebOb
         if not self._answers_to(host):
             detail = f"Host is {host[:80]!a}; if it is yours, write it into server.hosts."
             raise Rejection(400, "unknown-host", detail=detail)
 
-    def check_origin(self, request: Request, route: Route) -> None:
+    def check_origin(self, environ: Mapping[str, Any], route: Route) -> None:
+        """Refuses an unsafe method from another site."""
         if route.cross_origin:
             return
-        evidence = self.is_same_origin(request)
-        if evidence is None and route.is_data:  # there is no ticket, which decides for a page
+        evidence = self.is_same_origin(environ)
+        if evidence is None and route.is_data:  # for a page the ticket decides
             raise Rejection(403, "no-origin")
         if evidence is False:
-            origin, own = request.environ.get("HTTP_ORIGIN", ""), self._own_origin(request)
+            origin, own = environ.get("HTTP_ORIGIN", ""), _own_origin(environ)
             detail = f"Origin {origin[:80]!a} is neither {own[:80]!a} nor in trusted_origins;"
             detail += " a proxy that speaks TLS must tell the server that the scheme is https."
             raise Rejection(403, "other-origin", detail=detail)
 
-    def is_same_origin(self, request: Request) -> bool | None:
-        """Whether a page of this site sent the request; None where the browser does not say.
+    def is_same_origin(self, environ: Mapping[str, Any]) -> bool | None:
+        """Whether a page of this site sent the request; None if the browser does not say.
 
-        Fetch Metadata (W3C) decides, and without it the Origin (RFC 6454); but first who is
-        trusted, which to Fetch Metadata is another site.
+        A trusted origin comes first, as Fetch Metadata (W3C) calls it another site. Fetch
+        Metadata decides, and without it the Origin (RFC 6454).
         """
-        environ = request.environ
         origin, site = environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE")
         if origin and self._trusted_origins and origin_of(origin) in self._trusted_origins:
             return True
@@ -4588,91 +4632,58 @@ class RequestPolicy:
         if origin is None:
             return None
         sent = origin_of(origin)
-        return sent is not None and sent == origin_of(self._own_origin(request))
+        return sent is not None and sent == origin_of(_own_origin(environ))
 
-    def _own_origin(self, request: Request) -> str:
-        scheme = request.environ.get("wsgi.url_scheme", "http")
-        return f"{scheme}://{request.environ.get('HTTP_HOST', '')}"
+
+def _own_origin(environ: Mapping[str, Any]) -> str:
+    return f"{environ.get('wsgi.url_scheme', 'http')}://{environ.get('HTTP_HOST', '')}"
 
 
 def refuse_strangers(environ: Mapping[str, Any]) -> None:
-    """Raises Rejection for who may not see source code.
+    """Raises Rejection unless the visitor may see source code.
 
-    Debug pages are for a browser on this machine that was sent here, not to a name of somebody
-    else's that leads here (DNS rebinding), nor by a proxy.
+    Debug pages are for a browser on this machine that asks for localhost: not for another name
+    that leads here (DNS rebinding), nor for a proxy.
     """
     if (address := environ.get("REMOTE_ADDR")) and not is_loopback(address):
         detail = f"{address[:80]!a} is not this machine, and no other gets an answer in debug."
-        raise Rejection(403, "debug-from-afar", detail=f"{detail} {_SET_DEBUG}")
+        raise Rejection(403, "debug-from-afar", detail=f"{detail} {_LEAVE_DEBUG}")
     if forwarded := [name for name in environ if _FORWARDED.fullmatch(name)]:
         header = forwarded[0].removeprefix("HTTP_").replace("_", "-").title()
-        detail = f"{header} was sent: no proxy gets an answer in debug. {_SET_DEBUG}"
+        detail = f"{header} was sent: no proxy gets an answer in debug. {_LEAVE_DEBUG}"
         raise Rejection(403, "debug-by-proxy", detail=detail)
     host = str(environ.get("HTTP_HOST", "localhost"))  # every browser sends one
     if not is_loopback(host_name(host)):
         detail = f"Host is {host[:80]!a}, but only localhost and 127.0.0.1 answer in debug."
-        raise Rejection(403, "debug-host", detail=f"{detail} {_SET_DEBUG}")
+        raise Rejection(403, "debug-host", detail=f"{detail} {_LEAVE_DEBUG}")
 
 
 class Responder:
-    """Makes what is sent: pages, redirects, errors, refusals, and what a handler answered itself,
-    each with the default headers and the session's cookie."""
+    """Makes answers of results, responses and errors, and sets the session's cookie."""
 
     def __init__(
         self, config: Config, components: Components, sessions: SessionCookies, database: Database
     ) -> None:
         self.config, self.components = config, components
         self.sessions, self.database = sessions, database
+        self.answers = AnswerMaker(config)
         self.workbench: Workbench | None = None
         self._debug: bool = config["debug"]
-        headers = {**_DEFAULT_HEADERS, **{n.title(): v for n, v in config["headers"].items()}}
-        own = ("Content-Type", "Content-Length")  # of each body
-        self._headers = [
-            (name, str(value))
-            for name, value in headers.items()
-            if value is not None and name not in own
-        ]
         source = (data_folder("templates") / "error.html").read_text("utf-8")
         self._error_page = jinja2.Environment(autoescape=True).from_string(source)
 
-    def page(self, html: str, status: int = 200) -> Answer:
-        """A page of HTML as an answer, with the headers of every page."""
-        return self.make("text/html; charset=UTF-8", html.encode("utf-8"), status)
-
-    def framework_page(self, html: str, status: int) -> Answer:
-        """A page of Noventa's own, which may load nothing."""
-        answer = self.page(html, status)
-        answer.headers["Content-Security-Policy"] = strict_policy(html)
-        return answer
-
-    def make(self, content_type: str, body: bytes, status: int = 200) -> Answer:
-        """An answer of ours: every header of it was made here, or checked with the settings."""
-        if status in (204, 304):  # they have no body (RFC 9110, 15.3.5 and 15.4.5)
-            return Answer(_status_line(status), [*self._headers], [])
-        body = b"" if status == 205 else body
-        headers = [
-            ("Content-Type", content_type),
-            ("Content-Length", str(len(body))),
-            *self._headers,
-        ]
-        return Answer(_status_line(status), headers, [body])
-
-    def redirect(self, context: RequestContext, target: str) -> Answer:
-        answer = self.make("text/html; charset=UTF-8", b"", 303)
-        answer.headerlist.append(("Location", context.request.prefix + target))
-        return answer
-
     def of_result(self, context: RequestContext, result: Result) -> Answer:
-        """What a handler answers by itself, or for the whole request in place of a page."""
+        """What a handler answers in place of a page or of JSON."""
         if result.response is not None:
             return self.of_response(context, result.response)
         if result.redirect is not None:
-            return self.redirect(context, result.redirect)
+            answer = self.answers.page("", 303)
+            answer.headerlist.append(("Location", context.request.prefix + result.redirect))
+            return answer
         return self.error(context, result.status, result.values.get("message"))
 
     def of_response(self, context: RequestContext, response: webob.Response) -> Answer:
-        """A copy, checked and complete; an error page for an exception of WebOb's, but where that
-        has a body of its own."""
+        """A checked and completed copy; an error page for a WebOb exception without a body."""
         is_error = isinstance(response, webob.exc.WSGIHTTPException) and response.status_int >= 400
         if is_error and not response.has_body and not context.mounted:
             answer = self.error(context, response.status_int, getattr(response, "detail", None))
@@ -4680,78 +4691,34 @@ class Responder:
             answer.headerlist += [h for h in headers if not h[0].lower().startswith("content-")]
             return answer
         answer = as_answer(context.request, response)
-        if not context.mounted and "Location" in self.complete(answer):
-            location = response.headers["Location"]  # WebOb's own is made absolute from Host
+        if not context.mounted and "Location" in self.answers.complete(answer):
+            location = response.headers["Location"]  # WebOb made the answer's absolute from Host
             if isinstance(response, Redirect) and location.startswith("/"):
-                location = context.request.prefix + location  # of ours: below the mount's prefix
+                location = context.request.prefix + location
             answer.headers["Location"] = safe_target(location, external=True, relative=True)
         _check_headers(answer)
         return answer
 
-    def error(self, context: RequestContext, status: int, message: str | None = None) -> Answer:
-        """An error as the client prefers it: problem+json (RFC 9457), the application's page, or
-        ours where that fails."""
-        title = _status_line(status)[4:]
-        shown = {
-            "status": status, "title": title, "message": message or _MESSAGES.get(status, title),
-            "reference": context.reference,
-        }  # fmt: skip
-        if _prefers_json(context.request, default=context.is_data):
-            problem = {"title": title, "status": status, "detail": shown["message"]}
-            if context.reference:
-                problem["reference"] = context.reference
-            answer = self.make(_PROBLEM, _to_json(problem).encode(), status)
-        else:
-            answer = self._page_of_error(context, shown)
-            if context.session.touched:
-                make_private(answer)
-        answer.headerlist.append(("Vary", "Accept"))
-        return answer
-
-    def _page_of_error(self, context: RequestContext, shown: dict[str, Any]) -> Answer:
-        """In debug one that says why, where nothing of the application failed; else its own, else
-        ours."""
-        status, bench = shown["status"], self.workbench
-        why = bench and bench.explains(context, status)
-        if not why and (html := self._own_error_page(context, shown)) is not None:
-            return self.page(html, status)
-        if bench:
-            return bench.status_page(context, shown)
-        home, name = context.url("/"), self.config.name
-        return self.framework_page(self._error_page.render(shown, home=home, name=name), status)
-
-    def _own_error_page(self, context: RequestContext, shown: dict[str, Any]) -> str | None:
-        """The application's error page, with a look at the database of its own; None if it has
-        none or that fails, or the database is away."""
-        what, page = described(context.request.environ), self.components.error_page(shown["status"])
-        if page is None:
-            return None
-        if not context.reference:  # nothing was logged yet
-            shown["reference"] = context.refer()
-            log.info("answered %s: %d, reference %s", what, shown["status"], context.reference)
-        if context.unavailable:
-            return None
-        try:
-            context.trail[:] = [page.template]
-
-            def show() -> str:
-                rendering = Rendering(self.components, context, ActionResult("", shown))
-                return Node(rendering, page, "", {}).html()
-
-            return in_new_transaction(context, show)
-        except Exception as error:
-            log.error("the error page %s failed: %s", page.template, error, exc_info=error)
-            return None
+    def of_short_circuit(
+        self, context: RequestContext, error: ShortCircuit | webob.exc.HTTPException
+    ) -> Answer:
+        """What was raised to answer the whole request."""
+        context.session.shown_flashes = 0  # the page that showed them is not sent
+        if isinstance(error, ShortCircuit):
+            return self.of_result(context, error.result)
+        response = error.with_traceback(None).wsgi_response  # itself, so it must not hold frames
+        finish_transaction(context, None, response.status_int)
+        return self.of_response(context, response)
 
     def of_failure(self, context: RequestContext, error: BaseException) -> Answer:
+        """The answer to an error of any other kind."""
         what, trail = described(context.request.environ), " > ".join(context.trail)
         if isinstance(error, Rejection):
-            return self._refused(context, error)
-        large = isinstance(error, OverflowError) and "SQLite" in str(error)  # no error of DB-API
-        if large or is_bad_value(error):
+            return self._refuse(context, error)
+        too_large = isinstance(error, OverflowError) and "SQLite" in str(error)
+        if too_large or is_bad_value(error):
             message = _CONTROLS.sub(" ", str(getattr(error, "orig", error)))[:200]
-            rejection = Rejection(400, "bad-value", detail=message)
-            return self._refused(context, rejection, error)
+            return self._refuse(context, Rejection(400, "bad-value", detail=message), error)
         if is_unavailable(error):
             self.database.report_outage(error)
             context.unavailable = True
@@ -4762,38 +4729,93 @@ class Responder:
         where, reference = trail or "?", context.refer()
         name = type(error).__name__
         log.error("500 %s in %s: %s, reference %s", what, where, name, reference, exc_info=error)
-        return self._debug_page(context, error, 500) or self.error(context, 500)
+        return self.error(context, 500, fault=error)
 
-    def _refused(
+    def _refuse(
         self, context: RequestContext, rejection: Rejection, fault: BaseException | None = None
     ) -> Answer:
-        """`fault` is what was raised; it may be one of ours, so it is shown as a 500 would be."""
+        """Logs and answers a rejection, which may stand for another error, the `fault`."""
         what, trail = described(context.request.environ), " > ".join(context.trail)
         reason, status, detail = rejection.reason, rejection.status, rejection.detail
         message = f"in {trail}: {detail}" if trail and detail else detail
         end = f", {message}" if message else ""
         log.warning("refused %s: %s (%d)%s", what, reason, status, end, exc_info=fault)
-        shown = self._debug_page(context, fault, status) if fault is not None else None
         if self.workbench is not None:
             self.workbench.recorder.note_refusal(reason)
-        answer = shown or self.error(context, status, message if self._debug else None)
+        answer = self.error(context, status, message if self._debug else None, fault)
         for name, value in {**rejection.headers, "X-Noventa-Refused": reason}.items():
             answer.headers[name] = value
         return answer
 
-    def _debug_page(
-        self, context: RequestContext, error: BaseException, status: int
-    ) -> Answer | None:
-        if self.workbench is None or _prefers_json(context.request, default=False):
+    def error(
+        self, context: RequestContext, status: int, message: str | None = None,
+        fault: BaseException | None = None,
+    ) -> Answer:  # fmt: skip
+        """An error as the client prefers it: problem+json (RFC 9457) or a page.
+
+        In debug the page of a `fault` shows source code.
+        """
+        title = _status_line(status)[4:]
+        shown = {
+            "status": status, "title": title, "message": message or _MESSAGES.get(status, title),
+            "reference": context.reference,
+        }  # fmt: skip
+        workbench = self.workbench if fault is not None else None
+        if _prefers_json(context.request, default=context.is_data and workbench is None):
+            problem = {"title": title, "status": status, "detail": shown["message"]}
+            if context.reference:
+                problem["reference"] = context.reference
+            answer = self.answers.make(_PROBLEM, _to_json(problem).encode(), status)
+        elif workbench is not None and fault is not None:
+            return workbench.error_page(context, fault, status)
+        else:
+            answer = self._error_answer(context, shown)
+            if context.session.touched:
+                make_private(answer)
+        answer.headerlist.append(("Vary", "Accept"))
+        return answer
+
+    def _error_answer(self, context: RequestContext, shown: dict[str, Any]) -> Answer:
+        """The application's error page; in debug the workbench's if that explains more; ours if
+        there is no other."""
+        status, workbench = shown["status"], self.workbench
+        page = self.components.error_page(status)
+        if page is not None and not (workbench and workbench.explains(context, status)):
+            html = self._rendered_error(context, page, shown)
+            if html is not None:
+                return self.answers.page(html, status)
+        if workbench is not None:
+            return workbench.status_page(context, shown)
+        html = self._error_page.render(shown, home=context.url("/"), name=self.config.name)
+        return self.answers.framework_page(html, status)
+
+    def _rendered_error(
+        self, context: RequestContext, page: CompiledComponent, shown: dict[str, Any]
+    ) -> str | None:
+        """The application's error page; None if it fails or the database is down."""
+        if not context.reference:  # nothing was logged yet
+            what, shown["reference"] = described(context.request.environ), context.refer()
+            log.info("answered %s: %d, reference %s", what, shown["status"], context.reference)
+        if context.unavailable:
             return None
-        return self.workbench.error_page(context, error, status)
+        context.trail[:] = [page.template]
+
+        def show() -> str:
+            rendering = Rendering(self.components, context, ActionResult("", shown))
+            return Node(rendering, page, "", {}).html()
+
+        try:
+            return in_new_transaction(context, show)
+        except Exception as error:
+            log.error("the error page %s failed: %s", page.template, error, exc_info=error)
+            return None
 
     def finish(self, context: RequestContext, answer: Answer) -> Answer:
-        """With the session's cookie, and where a script asked, fit for it."""
+        """Sets the session's cookie, and turns a redirect into what a script can follow."""
         session, request = context.session, context.request
         is_redirect = answer.status[0] == "3" and "Location" in answer.headers
         if is_redirect and not context.mounted and _asks_for_fragment(request):
-            self._redirect_page(request, answer)
+            self._redirect_script(request, answer)
         if session.touched:
             if session.shown_flashes and request.method != "HEAD":
                 del session.state["flashes"][: session.shown_flashes]
@@ -4802,52 +4824,64 @@ class Responder:
             if "public" in _words((answer.headers.get("Cache-Control") or "").lower()):
                 session.forbid()
             else:
-                make_private(answer)  # it may read the session when nothing can be said any more
+                make_private(answer)  # the stream may still read the session
         return answer
 
-    def _redirect_page(self, request: Request, answer: Answer) -> None:
-        """A script would follow a redirect itself, and put a page where a fragment was."""
+    def _redirect_script(self, request: Request, answer: Answer) -> None:
+        """Makes a redirect a header: a script would follow it, and show a page as a fragment."""
         header = "HX-Redirect" if "HTTP_HX_REQUEST" in request.environ else "Noventa-Redirect"
         answer.headers[header] = target = answer.headers.pop("Location")
-        shown = _WITHOUT_ORIGIN.sub("", request.environ.get("HTTP_HX_CURRENT_URL", ""))
-        if "#" in target and target.partition("#")[0] == shown:  # else it would only scroll
+        current = re.sub(r"^https?://[^/]*|#.*", "", request.environ.get("HTTP_HX_CURRENT_URL", ""))
+        if "#" in target and target.partition("#")[0] == current:  # else it would only scroll
             answer.headers["HX-Refresh"] = "true"
         answer.headers["Cache-Control"] = "no-store"  # a 204 may be kept (RFC 9110, 15.3.5)
         answer.status = _status_line(204)
-        self.complete(answer)
+        self.answers.complete(answer)
 
-    def complete(self, answer: Answer) -> set[str]:
-        """Adds the default headers, and the length of a body that is whole; the names given."""
-        names = {name.title() for name, _ in answer.headerlist}
-        if "Content-Type" not in names and isinstance(answer.app_iter, _WHOLE):
-            answer.headerlist.append(("Content-Type", _kind_of(b"".join(answer.app_iter))))
-        answer.headerlist += [pair for pair in self._headers if pair[0] not in names]
-        if answer.status[:3] in ("204", "304"):
-            for name in ("Content-Type", "Content-Length"):
-                answer.headers.pop(name, None)
-            if hasattr(answer.app_iter, "close"):
-                answer.app_iter.close()
-            answer.app_iter = []
-        elif "Content-Length" not in names and isinstance(answer.app_iter, _WHOLE):
-            length = sum(map(len, answer.app_iter))
-            answer.headerlist.append(("Content-Length", str(length)))
-        return names
+
+def _prefers_json(request: Request, *, default: bool) -> bool:
+    """Whether the client asks for JSON (RFC 9110, 12.5.1); `default` if it does not say."""
+    offered = ["text/html", "application/json", _PROBLEM]
+    best = request.accept.acceptable_offers(offered[::-1] if default else offered)
+    return best[0][0] != "text/html" if best else default
+
+
+def _asks_for_fragment(request: Request) -> bool:
+    """Whether a script wants one component only: by a fragment's URL, or by posting a form.
+
+    htmx says so by HX-Request, and by two more headers if it wants a page after all.
+    """
+    environ = request.environ
+    reads = environ["REQUEST_METHOD"] in READ_METHODS
+    if reads and FRAGMENT not in environ.get("QUERY_STRING", ""):
+        return False
+    whole = "HTTP_HX_BOOSTED" in environ or "HTTP_HX_HISTORY_RESTORE_REQUEST" in environ
+    by_htmx = environ.get("HTTP_HX_REQUEST") == "true" and not whole
+    return by_htmx or environ.get("HTTP_NOVENTA_FRAGMENT") == "1"
+
+
+_CLOCK_TOLERANCE = 300  # seconds, between two machines that serve one site
+_ASKED_AGAIN = {
+    "other-session": "Your session has changed: please send the form again.",
+    "old-ticket": "This form is out of date: please send it again.",
+}
 
 
 class Pages:
-    """Responder for a page: shows it, or one component of it, or runs the action of a form."""
+    """Answers requests for pages: the whole page, one component of it, or a form's action."""
 
     def __init__(
         self, config: Config, components: Components, responder: Responder, policy: RequestPolicy
     ) -> None:
         self.components, self.responder, self.policy = components, responder, policy
+        self.answers = responder.answers
         self._ticket_age: int = config["session.ticket_age"]
 
-    def respond(self, context: RequestContext, page: Page, _: str) -> Answer:
+    def respond(self, context: RequestContext, page: Page) -> Answer:
         request, components = context.request, self.components
-        asked = FRAGMENT in request.environ["QUERY_STRING"] and FRAGMENT in request.args
-        if context.reads and not asked:
-            return self.responder.page(self.render(context, page), context.status)
+        wants_fragment = FRAGMENT in request.environ["QUERY_STRING"] and FRAGMENT in request.args
+        if context.reads and not wants_fragment:
+            return self.answers.page(self.render(context, page), context.status)
         if context.reads:
             ticket = self._ticket(request, components.fragments, request.args)
         else:
@@ -4859,19 +4893,19 @@ class Pages:
             raise Rejection(409, "unknown-action")
         if ticket.guards != components.guards:
             raise Rejection(409, "changed-guards")
-        same = ticket.nonce == context.session.loaded_state["nonce"]
-        if not same or not -_CLOCKS_DIFFER <= time.time() - ticket.issued <= self._ticket_age:
-            reason = "old-ticket" if same else "other-session"
-            if context.reads:
+        is_ours = ticket.nonce == context.session.loaded_state["nonce"]
+        age = time.time() - ticket.issued
+        if not is_ours or not -_CLOCK_TOLERANCE <= age <= self._ticket_age:
+            reason = "old-ticket" if is_ours else "other-session"
+            if context.reads or not self.policy.is_same_origin(request.environ):
                 raise Rejection(403, reason)
             return self._ask_again(context, page, ticket, reason)
-        inside = [(compiled.name, ticket.props)] if compiled.name and not context.reads else []
-        for name, props in (*ticket.guarded_ancestors, *inside):
+        for name, props in ticket.guarded_ancestors:
             context.trail.append(name)
             components.by_name[name].check_guard(context, props)
         if context.reads:
             html = Rendering(components, context).fragment(compiled, ticket)
-            return self.responder.page(html, context.status)
+            return self.answers.page(html, context.status)
         return self._act(context, page, ticket, compiled)
 
     def _ticket(self, request: Request, tickets: Tickets, fields: Values[str]) -> Ticket:
@@ -4887,17 +4921,14 @@ class Pages:
     def _ask_again(
         self, context: RequestContext, page: Page, ticket: Ticket, reason: str
     ) -> Answer:
-        """The session changed since the form was shown, say by a login in another tab, or much
-        time has gone by: who may have been given it then is to see it again now."""
-        request, session = context.request, context.session
-        if not self.policy.is_same_origin(request):
-            raise Rejection(403, reason)
+        """Shows the form again with what was typed: the session changed since it was shown, say
+        by a login in another tab, or it is too old."""
+        request, session, text = context.request, context.session, _ASKED_AGAIN[reason]
         log.warning("refused %s: %s (403), asked again", described(request.environ), reason)
-        text = _ASKED_AGAIN[reason]
         session.flash(text, "warning")
         typed = ActionResult(ticket.instance, {"values": request.form, "errors": {"form": text}})
         html = in_new_transaction(context, lambda: self.render(context, page, typed))
-        if not session.shown_flashes:  # the page shows no messages: say it all the same
+        if not session.shown_flashes:  # the page shows none
             session.state["flashes"].pop()
             html = insert_notice(html, f'<p role="status">{escape(text)}</p>')
         answer = self._whole_page(request, html, 403)
@@ -4907,11 +4938,15 @@ class Pages:
     def _act(
         self, context: RequestContext, page: Page, ticket: Ticket, compiled: CompiledComponent
     ) -> Answer:
+        """Runs the action, then shows the page or the component with its result."""
+        if compiled.name:
+            context.trail.append(compiled.name)
+            compiled.check_guard(context, ticket.props)
         action = compiled.actions[ticket.action]
         result = run_handler(context, action, ticket.props, retries=compiled.retries)
         if result.is_whole:
             return self.responder.of_result(context, result)
-        del context.trail[1:]  # the page is shown now
+        del context.trail[1:]
         context.status = result.status
         posted = ActionResult(ticket.instance, result.values)
         if _asks_for_fragment(context.request) and compiled.name and ticket.alone:
@@ -4919,15 +4954,15 @@ class Pages:
                 context,
                 lambda: Rendering(self.components, context, posted).fragment(compiled, ticket),
             )
-            return self.responder.page(html, context.status)
+            return self.answers.page(html, context.status)
         html = in_new_transaction(context, lambda: self.render(context, page, posted))
         return self._whole_page(context.request, html, context.status)
 
     def _whole_page(self, request: Request, html: str, status: int) -> Answer:
-        """The answer to a form. htmx would put it where it wanted a component, and shows no 403."""
+        """The answer to a form. htmx would put it in place of a component, and shows no 403."""
         if "HTTP_HX_REQUEST" not in request.environ or not _asks_for_fragment(request):
-            return self.responder.page(html, status)
-        answer = self.responder.page(html, 422 if status == 403 else status)
+            return self.answers.page(html, status)
+        answer = self.answers.page(html, 422 if status == 403 else status)
         answer.headerlist += [("HX-Retarget", "body"), ("HX-Reswap", "innerHTML")]
         return answer
 
@@ -4935,32 +4970,114 @@ class Pages:
         self, context: RequestContext, page: Page, posted: ActionResult | None = None
     ) -> str:
         """The page's HTML. Raises ShortCircuit if a handler inside answers instead."""
-        rendering, bench = Rendering(self.components, context, posted), self.responder.workbench
+        rendering, workbench = Rendering(self.components, context, posted), self.responder.workbench
         view_args = {**context.request.view_args}
         html = Node(rendering, self.components.by_page[page], "", view_args).html()
-        return html if bench is None else bench.with_notices(context, html)
+        return html if workbench is None else workbench.with_notices(context, html)
 
 
-def _prefers_json(request: Request, *, default: bool) -> bool:
-    """Whether the client asks for JSON (RFC 9110, 12.5.1); `default` where it says nothing."""
-    offered = ["text/html", "application/json", _PROBLEM]
-    best = request.accept.acceptable_offers(offered[::-1] if default else offered)
-    return best[0][0] != "text/html" if best else default
+class Dispatcher:
+    """Finds the route of a request, asks its guards and calls what answers."""
 
+    def __init__(self, registry: Registry, config: Config, router: Router, pages: Pages) -> None:
+        self.registry, self.router, self.pages = registry, router, pages
+        self.components, self.responder = pages.components, pages.responder
+        self.policy, self.answers = pages.policy, pages.answers
+        self.limits = {name: config[f"limits.{name}"] for name in _DEFAULT_LIMITS}
 
-def _asks_for_fragment(request: Request) -> bool:
-    """Whether a script wants one component only: by a fragment's URL, or by a form that it posts.
+    def dispatch(self, context: RequestContext) -> Answer:
+        """Answers a request. Raises what refuses it or answers instead."""
+        request, environ = context.request, context.request.environ
+        if not self.policy.is_open:
+            self.policy.check_visitor(environ)
+        path, method, workbench = request.check(), request.method, self.responder.workbench
+        if workbench is not None and path.startswith(workbench.path):
+            return workbench.page(context, path)
+        match = self.router.match(path, method)
+        if match is None:
+            return self._redirect_slash(context, path)
+        context.route = route = match.route
+        request.view_args = {
+            name: request.text_type(value) if isinstance(value, str) else value
+            for name, value in match.view_args.items()
+        }
+        context.is_data = route.is_data
+        context.trail.append(getattr(route, "template", route.path))
+        if method not in match.methods and match.methods:
+            return self._other_method(method, match.methods)
+        if not context.reads:
+            self.policy.check_origin(environ, route)
+        elif not context.scope.writes:
+            context.scope.writes = context.begins_as_writer
+        for guard in (*self.registry.guards, *route.guards):
+            ask_guard(context, guard)
+        sends = environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ
+        if sends or not context.reads:
+            self._await_body(context, route)
+        return self._call(context, route, match.tail)
 
-    htmx says so by HX-Request, and by two more headers where it wants a page after all.
-    """
-    environ = request.environ
-    if environ["REQUEST_METHOD"] in READ_METHODS and FRAGMENT not in environ.get(
-        "QUERY_STRING", ""
-    ):
-        return False
-    whole = "HTTP_HX_BOOSTED" in environ or "HTTP_HX_HISTORY_RESTORE_REQUEST" in environ
-    by_htmx = environ.get("HTTP_HX_REQUEST") == "true" and not whole
-    return by_htmx or environ.get("HTTP_NOVENTA_FRAGMENT") == "1"
+    def _call(self, context: RequestContext, route: Route, tail: str) -> Answer:
+        if isinstance(route, Page):
+            return self.pages.respond(context, route)
+        if isinstance(route, Endpoint):
+            return self._endpoint(context, route)
+        if isinstance(route, Mount):
+            return self._mount(context, route, tail)
+        answer = self.components.static.respond(context.request, cast(Static, route), tail)
+        self.answers.complete(answer)
+        return answer
+
+    def _redirect_slash(self, context: RequestContext, path: str) -> Answer:
+        """Redirects to the path with or without its last slash, if only that has a route."""
+        other = self.router.slash_variant(path)
+        if other is None:
+            raise webob.exc.HTTPNotFound
+        query = quote(context.request.query_string.encode("latin-1"), safe=_URL_SAFE)
+        target = quote(other, safe=f"{_UNQUOTED};")
+        moved = Redirect(f"{target}?{query}" if query else target, status=308)
+        return self.responder.of_response(context, moved)
+
+    def _other_method(self, method: str, methods: Iterable[str]) -> Answer:
+        """Answers OPTIONS, and refuses a method that the path does not have."""
+        allow = ", ".join(sorted({*methods, "OPTIONS"}))
+        if method != "OPTIONS":
+            raise Rejection(405, "method", {"Allow": allow})
+        answer = self.answers.page("", 204)
+        answer.headers["Allow"] = allow
+        return answer
+
+    def _await_body(self, context: RequestContext, route: Route) -> None:
+        """Checks a body by the limits of the route before it is read."""
+        request = context.request
+        if route.below:  # another application has its own limits, and a file reads nothing
+            return
+        request.limits = {**self.limits, **route.limits}
+        if not context.reads and request.media_type and not route.is_data:
+            _ = request.form_type
+        request.guard_body()
+        context.scope.end_transaction()  # a slow client keeps nothing that its guards used
+        if route.is_data:
+            request.receive()
+
+    def _endpoint(self, context: RequestContext, route: Endpoint) -> Answer:
+        handler, view_args = route.handler, context.request.view_args
+        result = run_handler(context, handler, view_args, retries=route.retries, is_data=True)
+        if result.is_whole:
+            return self.responder.of_result(context, result)
+        body = encode_json(result.values, handler)
+        return self.answers.make("application/json", body, result.status)
+
+    def _mount(self, context: RequestContext, route: Mount, tail: str) -> Answer:
+        context.mounted = True
+        context.scope.end_transaction(expire=False)
+        environ = context.request.environ.copy()
+        path, tail = environ["PATH_INFO"], tail.encode("utf-8").decode("latin-1")
+        environ["SCRIPT_NAME"] += path[: len(path) - len(tail)]
+        environ["PATH_INFO"] = tail
+        # PEP 3333 lets it replace an answer of which nothing was sent; WebOb would raise instead.
+        inner = webob.request.BaseRequest(environ)
+        response = inner.send(route.application, catch_exc_info=True)
+        return self.responder.of_response(context, response)
 
 
 _SAVEPOINT = re.compile("(?:RELEASE |ROLLBACK TO )?SAVEPOINT ")
@@ -4998,14 +5115,9 @@ class App:
         self.database = Database(config)
         self._compare_revisions()
         self.sessions = SessionCookies(config)
-        self.policy = RequestPolicy(config)
         self.responder = Responder(config, self.components, self.sessions, self.database)
-        self.pages = Pages(config, self.components, self.responder, self.policy)
-        self._steps: dict[str, Callable[..., Answer]] = {
-            "page": self.pages.respond, "endpoint": self._endpoint, "mount": self._mount,
-            "static": self._static,
-        }  # fmt: skip
-        self._limits = {name: config[f"limits.{name}"] for name in _DEFAULT_LIMITS}
+        pages = Pages(config, self.components, self.responder, RequestPolicy(config))
+        self.dispatcher = Dispatcher(registry, config, self.router, pages)
         self.workbench: Workbench | None = None
         if config["debug"]:
             from noventa_cli import Workbench  # noqa: PLC0415 - in production nothing of it is loaded
@@ -5039,7 +5151,7 @@ class App:
         return answer
 
     def _respond(self, environ: dict[str, Any], scope: Scope) -> tuple[RequestContext, Answer]:
-        request = Request(environ, self._limits)
+        request = Request(environ, self.dispatcher.limits)
         request.app, request.cleanup_callbacks = self, scope.cleanup_callbacks
         request.text_type = self.database.text_type
         reads = environ["REQUEST_METHOD"] in READ_METHODS
@@ -5047,6 +5159,23 @@ class App:
         if self.workbench is not None:
             return context, self.workbench.recorder.respond(context, self._answer)
         return context, self._answer(context)
+
+    def _answer(self, context: RequestContext) -> Answer:
+        try:
+            try:
+                answer = self.dispatcher.dispatch(context)
+            except (ShortCircuit, webob.exc.HTTPException) as error:
+                answer = self.responder.of_short_circuit(context, error)
+            return self.responder.finish(context, answer)
+        except (Exception, SystemExit) as error:
+            if context.scope.is_refused(error):
+                return Answer(_status_line(500), [], [])  # never sent: respond() asks once more
+            # In a server's worker thread SystemExit would leave the client hanging; in the main
+            # thread it may be the server's own way to stop.
+            in_main = threading.current_thread() is threading.main_thread()
+            if isinstance(error, SystemExit) and in_main:
+                raise
+            return self.responder.of_failure(context, error)
 
     @contextmanager
     def count_queries(self) -> Iterator[Queries]:
@@ -5112,7 +5241,7 @@ class App:
         if not isinstance(session, Session):
             data, session = session or {}, self.sessions.read({})
             session.update(data)
-        request.app, request.limits = self, self._limits
+        request.app, request.limits = self, self.dispatcher.limits
         request.text_type = self.database.text_type
         with self.database.scope(writes=writes) as scope:
             request.cleanup_callbacks = scope.cleanup_callbacks
@@ -5129,125 +5258,6 @@ class App:
         if mismatch:
             log.warning("%s", mismatch)
 
-    # The steps, in the order in which a request takes them.
-
-    def _answer(self, context: RequestContext) -> Answer:
-        try:
-            try:
-                answer = self._publish(context)
-            except (ShortCircuit, webob.exc.HTTPException) as error:
-                answer = self._instead(context, error)
-            return self.responder.finish(context, answer)
-        except (Exception, SystemExit) as error:
-            if context.scope.is_refused(error):
-                return Answer(_status_line(500), [], [])  # never sent: respond() asks once more
-            # In a server's worker thread SystemExit would leave the client hanging; in the main
-            # thread it may be the server's own way to stop.
-            in_main = threading.current_thread() is threading.main_thread()
-            if isinstance(error, SystemExit) and in_main:
-                raise
-            return self.responder.of_failure(context, error)
-
-    def _publish(self, context: RequestContext) -> Answer:
-        request, environ = context.request, context.request.environ
-        if not self.policy.is_open:
-            self.policy.check_visitor(request)
-        path, method = request.check(), environ["REQUEST_METHOD"]
-        if self.workbench is not None and path.startswith(self.workbench.path):
-            return self.workbench.page(context, path)
-        match = self.router.match(path, method)
-        if match is None:
-            return self._redirect_slash(context, path)
-        route, methods, view_args = match.route, match.methods, match.view_args
-        context.route = route
-        request.view_args = {
-            name: request.text_type(value) if isinstance(value, str) else value
-            for name, value in view_args.items()
-        }
-        context.trail.append(getattr(route, "template", route.path))
-        context.is_data = route.is_data
-        if method not in methods and methods:
-            return self._other_method(method, methods)
-        if not context.reads:
-            self.policy.check_origin(request, route)
-        elif not context.scope.writes:
-            context.scope.writes = context.begins_as_writer
-        for guard in (*self.registry.guards, *route.guards):
-            ask_guard(context, guard)
-        if not context.reads or environ.get("CONTENT_LENGTH") or _CHUNKED in environ:
-            self._await_body(context, route)
-        return self._steps[route.kind](context, route, match.tail)
-
-    def _endpoint(self, context: RequestContext, route: Endpoint, _: str) -> Answer:
-        result = run_handler(
-            context, route.handler, context.request.view_args, retries=route.retries, is_data=True
-        )
-        if result.is_whole:
-            return self.responder.of_result(context, result)
-        body = encode_json(result.values, route.handler)
-        return self.responder.make("application/json", body, result.status)
-
-    def _mount(self, context: RequestContext, route: Mount, tail: str) -> Answer:
-        context.mounted = True
-        context.scope.end_transaction(expire=False)
-        environ = context.request.environ.copy()
-        path, tail = environ["PATH_INFO"], tail.encode("utf-8").decode("latin-1")
-        environ["SCRIPT_NAME"] += path[: len(path) - len(tail)]
-        environ["PATH_INFO"] = tail
-        # PEP 3333 lets it replace an answer of which nothing was sent; WebOb would raise instead.
-        inner = webob.request.BaseRequest(environ)
-        response = inner.send(route.application, catch_exc_info=True)
-        return self.responder.of_response(context, response)
-
-    def _static(self, context: RequestContext, route: Static, tail: str) -> Answer:
-        answer = self.components.static.respond(context.request, route, tail)
-        self.responder.complete(answer)
-        return answer
-
-    def _instead(
-        self, context: RequestContext, error: ShortCircuit | webob.exc.HTTPException
-    ) -> Answer:
-        """What was raised to answer the whole request."""
-        if isinstance(error, ShortCircuit):
-            result = error.result
-        else:
-            response = error.with_traceback(None).wsgi_response  # itself: else a circle
-            result = Result(response, response.status_int, response=response)
-            finish_transaction(context, None, result.status)
-        context.session.shown_flashes = 0  # the page that showed them is not sent
-        return self.responder.of_result(context, result)
-
-    def _await_body(self, context: RequestContext, route: Route) -> None:
-        """Judges a body, by the limits of the route, before it is read."""
-        request = context.request
-        if route.below:  # another application limits what it reads, and a file reads nothing
-            return
-        request.limits = {**self._limits, **route.limits}
-        if not context.reads and request.media_type and not route.is_data:
-            _ = request.form_type
-        request.guard_body()
-        context.scope.end_transaction()  # a slow client keeps nothing that its guards used
-        if route.is_data:
-            request.receive()
-
-    def _redirect_slash(self, context: RequestContext, path: str) -> Answer:
-        """A redirect to the path with or without its last slash, where only that has a route."""
-        other = self.router.slash_variant(path)
-        if other is None:
-            raise webob.exc.HTTPNotFound
-        query = quote(context.request.query_string.encode("latin-1"), safe=_URL_SAFE)
-        target = quote(other, safe="/~!$&'()*+,=:@;")
-        moved = Redirect(f"{target}?{query}" if query else target, status=308)
-        return self.responder.of_response(context, moved)
-
-    def _other_method(self, method: str, methods: Mapping[str, Any]) -> Answer:
-        """Refuses a method that the path does not have; answers OPTIONS for it."""
-        allow = ", ".join(sorted({*methods, "OPTIONS"}))
-        if method != "OPTIONS":
-            raise Rejection(405, "method", {"Allow": allow})
-        answer = self.responder.page("", 204)
-        answer.headers["Allow"] = allow
-        return answer
 
 
 class Stream:

@@ -5085,7 +5085,7 @@ class Workbench:
             here=name, status=status, kept=_KEPT,
         )  # fmt: skip
         html = html.encode("utf-8", "replace").decode()  # a lone surrogate of a client's
-        answer = self.app.responder.framework_page(html, status)
+        answer = self.app.responder.answers.framework_page(html, status)
         answer.headers["Cache-Control"] = "no-store"
         return answer
 
