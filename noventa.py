@@ -1219,8 +1219,10 @@ _COOKIE_HEADER_LIMIT = 16_384  # bytes
 _CONTENT_TYPE_LIMIT = 1_024
 _AUTHORIZATION_LIMIT = 1_024
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_BLANK = " \t"  # of a header: `str.strip()` also takes \x85 and \xa0, which are part of a name
-_DROPPED_IF_ODD = (  # what is none is to be ignored (RFC 9110, 13.1.3, 14.2); WebOb chokes on it
+_BLANK = " \t"  # of a header: `str.strip()` also strips \x85 and \xa0, which are part of a name
+_UNQUOTED = "/~!$&'()*+,=:@"  # in a path (RFC 3986, 3.3)
+# Invalid values of these are to be ignored (RFC 9110, 13.1.3, 14.2), but make WebOb raise.
+_DROPPED_IF_INVALID = (
     "HTTP_DATE", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE",
     "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_MAX_FORWARDS", "HTTP_RANGE",
 )  # fmt: skip
@@ -1242,7 +1244,7 @@ class FieldText(str):
 
 
 class Values(Mapping[str, T]):
-    """Values of which several may have one name: the first wins, `getlist` gives all.
+    """Values by name; of several with one name the first wins, and `getlist` gives all.
 
     A missing one is a KeyError, and if nobody catches it an answer of 400.
     """
@@ -1287,18 +1289,13 @@ class Values(Mapping[str, T]):
         return ((name, value) for name, values in self._lists.items() for value in values)
 
     def get(self, name: str, default: Any = None, type: Callable[[T], Any] | None = None) -> Any:
-        """The first value, converted by `type`; `default` where it is missing or converts not."""
+        """The first value, converted by `type`; `default` if it is missing or does not convert."""
         if name not in self._lists:
             return default
-        if type is None:
-            return self[name]
         try:
-            return type(self[name])
+            return type(self[name]) if type else self[name]
         except (ValueError, TypeError, ArithmeticError):
             return default
-
-
-_UNQUOTED = "/~!$&'()*+,=:@"  # in a path (RFC 3986, 3.3)
 
 
 @dataclass(frozen=True)
@@ -1313,12 +1310,12 @@ class Upload:
 class Request(webob.request.BaseRequest):
     """A WebOb request that reads path, query, cookies and body strictly.
 
-    `args`, `form` (text) and `files` are `Values`; `view_args` are the URL's parameters; `app` is
-    the App, whose `config` and `database` a handler reaches by it.
-    Anything malformed is refused with a 4xx when it is read, the path and query at once.
+    `args`, `form` (text) and `files` are `Values`; `view_args` are the URL's parameters; through
+    `app` a handler reaches the App's `config` and `database`. Malformed input is refused with a
+    4xx when it is read; path and query are read at once.
     """
 
-    app: Any = None  # the App that answers it
+    app: Any = None
     text_type: type[str] = str  # FieldText if the database needs it
     view_args: Mapping[str, Any] = MappingProxyType({})
     cleanup_callbacks: list[Callable[[], Any]] | None = None  # called at the end of the request
@@ -1330,27 +1327,26 @@ class Request(webob.request.BaseRequest):
         super().__init__(environ, **attributes)
         self.limits = limits or _DEFAULT_LIMITS
 
-
     def __repr__(self) -> str:
         return f"<Request {described(self.environ)}>"
 
-    __str__ = __repr__  # WebOb's gives the whole request, body and cookies too
+    __str__ = __repr__  # WebOb's shows body and cookies
 
     def check(self) -> str:
-        """The path, decoded; so is the query, so that nothing raises later. Raises Rejection."""
+        """The decoded path; reads the query too, so that neither raises later. Raises Rejection."""
         environ = self.environ
         # Hosts differ in where the slash between the two goes; "//" would name another host.
         if prefix := environ.setdefault("SCRIPT_NAME", ""):
             environ["SCRIPT_NAME"] = f"/{stripped}" if (stripped := prefix.strip("/")) else ""
             _decoded(prefix)
-        path = _decoded(environ.get("PATH_INFO") or "/")
-        environ["PATH_INFO"] = environ.get("PATH_INFO") or "/"
-        if path[0] != "/":  # routes are matched from the slash on
+        environ["PATH_INFO"] = raw = environ.get("PATH_INFO") or "/"
+        path = _decoded(raw)
+        if path[0] != "/":
             raise Rejection(400, "relative-path")
         if environ.setdefault("QUERY_STRING", ""):
             _ = self.args
-        for name in _DROPPED_IF_ODD:
-            if name in environ and not _is_sound(name, environ[name]):
+        for name in _DROPPED_IF_INVALID:
+            if name in environ and not _is_valid(name, environ[name]):
                 del environ[name]
                 if name == "HTTP_IF_RANGE":  # its condition is not met (RFC 9110, 13.1.5)
                     environ.pop("HTTP_RANGE", None)
@@ -1358,9 +1354,9 @@ class Request(webob.request.BaseRequest):
 
     @memoized_property
     def prefix(self) -> str:
-        """Where the host has put this application, as browsers write it: "" or `/m`."""
+        """Where the host has mounted this application, percent-encoded: "" or `/m`."""
         prefix = self.environ.get("SCRIPT_NAME", "").strip("/")
-        raw = prefix.encode("latin-1", "replace")  # of a request that was refused it may be bad
+        raw = prefix.encode("latin-1", "replace")  # that of a refused request may be invalid
         return f"/{quote(raw, safe=_UNQUOTED)}" if prefix else ""
 
     @memoized_property
@@ -1375,9 +1371,9 @@ class Request(webob.request.BaseRequest):
             query = self.environ.get("QUERY_STRING", "").encode("latin-1")
         except UnicodeEncodeError:
             raise Rejection(400, "undecodable-query") from None
-        return self._texts(_parse_fields(query, self.limits["fields"], "query"), "args")
+        return self.texts(_parse_fields(query, self.limits["fields"], "query"), "args")
 
-    def _texts(self, pairs: Iterable[tuple[str, str]], source: str) -> Values[str]:
+    def texts(self, pairs: Iterable[tuple[str, str]], source: str) -> Values[str]:
         return Values(((name, self.text_type(value)) for name, value in pairs), source)
 
     @property
@@ -1391,89 +1387,20 @@ class Request(webob.request.BaseRequest):
         return self._posted[1]
 
     @memoized_property
+    def _posted(self) -> tuple[Values[str], Values[Upload]]:
+        return _parse_form(self)
+
+    @memoized_property
     def cookies(self) -> Values[str]:  # type: ignore[override]
         """The cookies; of equal names the first, without those that are not UTF-8."""
-        header = self.environ.get("HTTP_COOKIE", "")
-        if len(header) > _COOKIE_HEADER_LIMIT:
-            raise Rejection(431, "cookies-too-large")
-        found, is_plain = list[tuple[str, str]](), header.isascii() and header.isprintable()
-        for pair in header.split(";"):
-            name, equals, text = pair.strip(_BLANK).partition("=")
-            text = text.strip('"')
-            if not is_plain:
-                try:
-                    text = text.encode("latin-1").decode("utf-8")
-                except UnicodeError:
-                    continue
-            if equals and name and (is_plain or not _CONTROLS.search(text)):
-                found.append((name, text))
-        return Values(found, "cookies")
+        return Values(_parse_cookies(self.environ.get("HTTP_COOKIE", "")), "cookies")
 
     @memoized_property
     def json(self) -> Any:
         """The body as JSON. Raises Rejection: 415 for another type, 400 for what is not JSON."""
         if self.media_type != "application/json" and not self.media_type.endswith("+json"):
             raise Rejection(415, "content-type")
-        return _parse_json(self._read_body())
-
-    @property
-    def charset(self) -> str:
-        """UTF-8. Raises Rejection for another one: decoding some takes quadratic time."""
-        charset = str(super().charset)
-        if charset.lower() not in ("utf-8", "us-ascii", "ascii"):
-            raise Rejection(415, "charset")
-        return "UTF-8"
-
-    @property
-    def text(self) -> str:  # type: ignore[override]
-        """The body as text. Raises Rejection where it is not UTF-8."""
-        try:
-            return self.body.decode(self.charset)
-        except UnicodeDecodeError:
-            raise Rejection(400, "undecodable-body") from None
-
-    def as_text(self) -> str:
-        """The whole request, for people to read."""
-        return self.as_bytes().decode("utf-8", "backslashreplace")
-
-    @property
-    def body_file_raw(self) -> Any:
-        """WebOb's name for `wsgi.input`, which `body` and `body_file` read: within the limit."""
-        if not self.is_body_seekable:  # else a copy of WebOb's
-            self.guard_body()
-        return self.environ["wsgi.input"]
-
-    @body_file_raw.setter
-    def body_file_raw(self, file: Any) -> None:
-        self.environ["wsgi.input"] = file
-
-    @property
-    def json_body(self) -> Any:
-        """WebOb's name for `json`."""
-        return self.json
-
-    @property
-    def client_addr(self) -> str | None:
-        """The peer's address; WebOb's own believes what a client says in X-Forwarded-For."""
-        return cast("str | None", self.environ.get("REMOTE_ADDR"))
-
-    @property
-    def authorization(self) -> Any:  # type: ignore[override]
-        """WebOb's, whose time for a Digest or Basic header grows with the square of its length."""
-        header = self.environ.get("HTTP_AUTHORIZATION", "")
-        if len(header) > _AUTHORIZATION_LIMIT and not header.startswith("Bearer "):
-            raise Rejection(431, "authorization-too-large")
-        return super().authorization
-
-    @property
-    def GET(self) -> Any:  # noqa: N802 - WebOb's name
-        """WebOb's name for `args`."""
-        return webob.multidict.MultiDict(self.args.pairs())
-
-    @property
-    def POST(self) -> Any:  # noqa: N802 - WebOb's name
-        """WebOb's name for `form`; its own parser is lenient and gone with Python 3.13."""
-        return webob.multidict.MultiDict(self.form.pairs())
+        return _parse_json(self.read_body())
 
     @property
     def media_type(self) -> str:
@@ -1485,32 +1412,113 @@ class Request(webob.request.BaseRequest):
     def form_type(self) -> tuple[str, dict[str, str]]:
         """The type of a form with its options. Raises Rejection if the body is of another type."""
         header = str(self.environ.get("CONTENT_TYPE") or "")
-        if len(header) > _CONTENT_TYPE_LIMIT:
+        if len(header) > _CONTENT_TYPE_LIMIT or self.media_type not in _FORM_TYPES:
             raise Rejection(415, "content-type")
-        media_type = self.media_type
         options = multipart.parse_options_header(header)[1] if ";" in header else {}
-        if media_type not in _FORM_TYPES:
-            raise Rejection(415, "content-type")
         if options.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
             raise Rejection(415, "charset")
-        return media_type, options
+        return self.media_type, options
+
+    # WebOb's own names, made strict.
+
+    @property
+    def charset(self) -> str:
+        """UTF-8. Raises Rejection for another one: decoding some takes quadratic time."""
+        charset = str(super().charset)
+        if charset.lower() not in ("utf-8", "us-ascii", "ascii"):
+            raise Rejection(415, "charset")
+        return "UTF-8"
+
+    @property
+    def text(self) -> str:  # type: ignore[override]
+        """The body as text. Raises Rejection if it is not UTF-8."""
+        try:
+            return self.body.decode(self.charset)
+        except UnicodeDecodeError:
+            raise Rejection(400, "undecodable-body") from None
+
+    def as_text(self) -> str:
+        """The whole request, for people to read."""
+        return self.as_bytes().decode("utf-8", "backslashreplace")
+
+    @property
+    def body_file_raw(self) -> Any:
+        """`wsgi.input`, which `body` and `body_file` read: within the limit."""
+        if not self.is_body_seekable:  # else it is a copy that WebOb made
+            self.guard_body()
+        return self.environ["wsgi.input"]
+
+    @body_file_raw.setter
+    def body_file_raw(self, file: Any) -> None:
+        self.environ["wsgi.input"] = file
+
+    @property
+    def json_body(self) -> Any:
+        """The same as `json`."""
+        return self.json
+
+    @property
+    def client_addr(self) -> str | None:
+        """The peer's address; WebOb's own trusts X-Forwarded-For."""
+        return cast("str | None", self.environ.get("REMOTE_ADDR"))
+
+    @property
+    def authorization(self) -> Any:  # type: ignore[override]
+        """WebOb's, whose time for a Digest or Basic header is quadratic in its length."""
+        header = self.environ.get("HTTP_AUTHORIZATION", "")
+        if len(header) > _AUTHORIZATION_LIMIT and not header.startswith("Bearer "):
+            raise Rejection(431, "authorization-too-large")
+        return super().authorization
+
+    @property
+    def GET(self) -> Any:  # noqa: N802 - WebOb's name
+        """`args` as WebOb has them."""
+        return webob.multidict.MultiDict(self.args.pairs())
+
+    @property
+    def POST(self) -> Any:  # noqa: N802 - WebOb's name
+        """`form` as WebOb has it; its own parser is lenient and gone with Python 3.13."""
+        return webob.multidict.MultiDict(self.form.pairs())
+
+    # The body.
+
+    @property
+    def length(self) -> int | None:
+        """The declared length of the body, if any. Raises Rejection if it is invalid or too
+        large."""
+        text = str(self.environ.get("CONTENT_LENGTH") or "")
+        if not text:
+            return None
+        if not (text.isascii() and text.isdigit()):
+            raise Rejection(400, "bad-length")
+        if len(text) > 18 or int(text) > self.limits["body"]:
+            raise Rejection(413, "body-too-large")
+        return int(text)
 
     def guard_body(self) -> None:
-        """Refuses a bad or too large length, and bounds what anybody reads of the body."""
-        length = self._length()
+        """Checks the length, and limits what anybody can read of the body."""
+        length = self.length
         if "_body" not in self.__dict__:
             self._body = _Body(self.environ, length, self.limits["body"])
             self.environ["wsgi.input"] = io.BufferedReader(self._body)
             self.environ["webob.is_body_seekable"] = False
 
+    def read_body(self, size: int = -1) -> bytes:
+        """Bytes of the body. Raises Rejection if its end is unknown."""
+        if self.length is None and not self.environ.get("wsgi.input_terminated"):
+            raise Rejection(411, "no-length")
+        if "_body" not in self.__dict__:
+            self.guard_body()
+        return cast(bytes, self.environ["wsgi.input"].read(size))
+
     def receive(self) -> None:
-        """Takes in a body that was guarded, so that whoever reads it later waits for nobody."""
+        """Reads a guarded body into a file, so that later readers do not wait for the client."""
         body = self.__dict__.get("_body")
         if body and body.left == body.total and self.is_body_readable:
             self.make_body_seekable()
 
     def make_tempfile(self) -> tempfile.SpooledTemporaryFile[bytes]:  # type: ignore[override]
-        """A file that goes to disk over `limits.memory`; for uploads, and for WebOb's `body`."""
+        """A file that goes to disk above `limits.memory`; for uploads, and for WebOb's `body`."""
         file = tempfile.SpooledTemporaryFile[bytes](self.limits["memory"])
         if self.cleanup_callbacks is not None and not self._open_files:
             self.cleanup_callbacks.append(self.close_files)
@@ -1518,7 +1526,7 @@ class Request(webob.request.BaseRequest):
         return file
 
     def close_files(self) -> None:
-        """Closes every uploaded file; those on disk are then gone."""
+        """Closes every uploaded file, which deletes it."""
         for file in self._open_files:
             file.close()
 
@@ -1530,48 +1538,14 @@ class Request(webob.request.BaseRequest):
             if not file.closed:
                 file.seek(0)
 
-    def _length(self) -> int | None:
-        text = str(self.environ.get("CONTENT_LENGTH") or "")
-        if not text:
-            return None
-        if not (text.isascii() and text.isdigit()):
-            raise Rejection(400, "bad-length")
-        if len(text) > 18 or int(text) > self.limits["body"]:
-            raise Rejection(413, "body-too-large")
-        return int(text)
-
-    def _require_length(self) -> None:
-        if self._length() is None and not self.environ.get("wsgi.input_terminated"):
-            raise Rejection(411, "no-length")
-        if "_body" not in self.__dict__:
-            self.guard_body()
-
-    def _read_body(self, size: int = -1) -> bytes:
-        self._require_length()
-        return cast(bytes, self.environ["wsgi.input"].read(size))
-
-    @memoized_property
-    def _posted(self) -> tuple[Values[str], Values[Upload]]:
-        no_files = Values[Upload]((), "files")
-        if self.method in READ_METHODS or (not self.media_type and not self._length()):
-            return Values(), no_files
-        media_type, options = self.form_type
-        if media_type == "multipart/form-data":
-            self._require_length()
-            return _parse_multipart(self, options.get("boundary", ""))
-        limit = self.limits["form"]
-        if (self._length() or 0) > limit or len(body := self._read_body(limit + 1)) > limit:
-            raise Rejection(413, "form-too-large")
-        return self._texts(_parse_fields(body, self.limits["fields"], "form"), "form"), no_files
-
 
 class _Body(io.RawIOBase):
-    """`wsgi.input` up to its length, or to the limit where none is given."""
+    """`wsgi.input` up to its length, or to the limit if none is given."""
 
     def __init__(self, environ: Mapping[str, Any], length: int | None, limit: int) -> None:
         self.stream, self.known = environ["wsgi.input"], length is not None
         if length is None and not environ.get("wsgi.input_terminated"):
-            length, self.known = 0, True  # a server that does not end the stream: read nothing
+            length, self.known = 0, True  # the server does not end the stream: read nothing
         self.total = self.left = limit + 1 if length is None else length
 
     def readable(self) -> bool:
@@ -1582,7 +1556,7 @@ class _Body(io.RawIOBase):
             return 0
         try:
             data = self.stream.read(min(len(buffer), self.left))
-        except Exception as error:  # each server has classes of its own for a broken body
+        except Exception as error:  # each server has its own classes for a broken body
             raise Rejection(400, "body-unreadable") from error
         if not data and self.known:
             raise Rejection(400, "body-too-short")
@@ -1601,7 +1575,7 @@ def described(environ: Mapping[str, Any]) -> str:
 
 
 def _decoded(path: str) -> str:
-    """A path as WSGI gives it (PEP 3333: bytes as latin-1) in UTF-8. Raises Rejection."""
+    """A path of WSGI (bytes as latin-1, PEP 3333) as UTF-8. Raises Rejection."""
     try:
         text = path if path.isascii() else path.encode("latin-1").decode("utf-8")
     except UnicodeError:
@@ -1609,6 +1583,38 @@ def _decoded(path: str) -> str:
     if "\0" in text:
         raise Rejection(400, "nul-in-path")
     return text
+
+
+def _is_valid(name: str, value: str) -> bool:
+    """Whether WebOb can read the value of one of _DROPPED_IF_INVALID."""
+    if len(value) > 1_000 or not value.isascii():
+        return False
+    if name == "HTTP_MAX_FORWARDS":
+        return value.isdigit() and len(value) < 10
+    is_date = name != "HTTP_IF_RANGE" or value.endswith(" GMT")
+    if name.endswith("MATCH") or name == "HTTP_RANGE" or not is_date:
+        return True
+    try:
+        return parse_date(value) is not None
+    except (ValueError, OverflowError, TypeError):
+        return False
+
+
+def _parse_cookies(header: str) -> Iterator[tuple[str, str]]:
+    """The pairs of a Cookie header; an invalid one is skipped."""
+    if len(header) > _COOKIE_HEADER_LIMIT:
+        raise Rejection(431, "cookies-too-large")
+    is_plain = header.isascii() and header.isprintable()
+    for pair in header.split(";"):
+        name, equals, text = pair.strip(_BLANK).partition("=")
+        text = text.strip('"')
+        if not is_plain:
+            try:
+                text = text.encode("latin-1").decode("utf-8")
+            except UnicodeError:
+                continue
+        if equals and name and (is_plain or not _CONTROLS.search(text)):
+            yield name, text
 
 
 def _parse_fields(data: bytes, limit: int, what: str) -> list[tuple[str, str]]:
@@ -1636,8 +1642,30 @@ def _parse_json(body: bytes) -> Any:
     return value
 
 
+def _finite(text: str) -> float:
+    """Refuses 1e999 and Infinity, which Python reads but JSON cannot express."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is not JSON")
+    return number
+
+
+def _parse_form(request: Request) -> tuple[Values[str], Values[Upload]]:
+    """The fields and files of a body."""
+    if request.method in READ_METHODS or (not request.media_type and not request.length):
+        return Values(), Values((), "files")
+    media_type, options = request.form_type
+    if media_type == "multipart/form-data":
+        return _parse_multipart(request, options.get("boundary", ""))
+    limit = request.limits["form"]
+    if (request.length or 0) > limit or len(body := request.read_body(limit + 1)) > limit:
+        raise Rejection(413, "form-too-large")
+    fields = _parse_fields(body, request.limits["fields"], "form")
+    return request.texts(fields, "form"), Values((), "files")
+
+
 def _parse_multipart(request: Request, boundary: str) -> tuple[Values[str], Values[Upload]]:
-    """The fields and files of a form (RFC 7578), read strictly."""
+    """The fields and files of a multipart body (RFC 7578), read strictly."""
+    request.read_body(0)  # refuses one without an end
     limits = request.limits
     fields: list[tuple[str, str]] = []
     files: list[tuple[str, Upload]] = []
@@ -1668,12 +1696,10 @@ def _parse_multipart(request: Request, boundary: str) -> tuple[Values[str], Valu
 def _segments(
     request: Request, boundary: str
 ) -> Iterator[tuple[multipart.MultipartSegment, tempfile.SpooledTemporaryFile[bytes]]]:
-    """Each part of a multipart body with its content, which is on disk where it is large."""
+    """Each part of a multipart body with a file of its content."""
     parts = request.limits["fields"] + request.limits["files"]
-    length = request._length()
-    with multipart.PushMultipartParser(
-        boundary, -1 if length is None else length, max_segment_count=parts
-    ) as parser:
+    length = -1 if request.length is None else request.length
+    with multipart.PushMultipartParser(boundary, length, max_segment_count=parts) as parser:
         for parsed in parser.parse_blocking(request.environ["wsgi.input"].read):
             if isinstance(parsed, multipart.MultipartSegment):
                 segment = parsed
@@ -1683,28 +1709,6 @@ def _segments(
             else:
                 file.seek(0)
                 yield segment, file
-
-
-def _is_sound(name: str, value: str) -> bool:
-    """Whether WebOb can read the value of one of _DROPPED_IF_ODD."""
-    if len(value) > 1_000 or not value.isascii():
-        return False
-    if name == "HTTP_MAX_FORWARDS":
-        return value.isdigit() and len(value) < 10
-    date_expected = name != "HTTP_IF_RANGE" or value.endswith(" GMT")
-    if name.endswith("MATCH") or name == "HTTP_RANGE" or not date_expected:
-        return True
-    try:
-        return parse_date(value) is not None
-    except (ValueError, OverflowError, TypeError):
-        return False
-
-
-def _finite(text: str) -> float:
-    """Python reads 1e999 and Infinity, which JSON cannot say again."""
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text} is not JSON")
-    return number
 
 
 # ---- Answers ---------------------------------------------------------------------------------
@@ -5257,7 +5261,6 @@ class App:
             raise NoventaError(mismatch)
         if mismatch:
             log.warning("%s", mismatch)
-
 
 
 class Stream:
