@@ -1933,9 +1933,10 @@ def _json_default(value: Any) -> Any:
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
-_to_json = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_json_default
-).encode
+_to_json = json.JSONEncoder(  # what holds itself is a RecursionError
+    ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"),
+    default=_json_default,
+).encode  # fmt: skip
 
 
 def _not_json(root: Any, encode: Callable[[Any], str]) -> tuple[str, str] | None:
@@ -2242,7 +2243,8 @@ _COOKIE_LIMIT = 4_000  # bytes of name and value; browsers drop a cookie of more
 _REFRESH = 10  # the last-seen time is renewed after this fraction of max_age
 _STATE = ("data", "flashes", "nonce", "issued", "seen", "prefix")  # what the cookie holds
 _TYPES = [[dict, list, nonce, int, int, str] for nonce in (str, NoneType)]  # of these
-_to_text, _from_text = json.JSONEncoder().encode, json.JSONDecoder().raw_decode
+_to_text = json.JSONEncoder(check_circular=False).encode
+_from_text = json.JSONDecoder().raw_decode
 
 
 class Flash(NamedTuple):
@@ -4994,7 +4996,8 @@ class Dispatcher:
         request, environ = context.request, context.request.environ
         if not self.policy.is_open:
             self.policy.check_visitor(environ)
-        path, method, workbench = request.check(), request.method, self.responder.workbench
+        path, method = request.check(), environ["REQUEST_METHOD"]
+        workbench = self.responder.workbench
         if workbench is not None and path.startswith(workbench.path):
             return workbench.page(context, path)
         match = self.router.match(path, method)
