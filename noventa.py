@@ -133,33 +133,33 @@ _UNPRINTABLE = re.compile(
 
 
 def one_line(text: str) -> str:
-    """`text` as it can neither begin a line of its own nor steer a terminal: `\\n`, `\\x1b`."""
+    """`text` with controls escaped, so that it cannot begin a line or steer a terminal."""
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def shown_traceback(exc_info: Any) -> str:
-    """The traceback, indented: what an exception says cannot pass for another entry of the log."""
+    """The traceback, indented: what an exception says cannot pass for another log entry."""
     lines = "".join(traceback.format_exception(*exc_info)).rstrip("\n").split("\n")
     return "\n".join(f"  {one_line(line)}" for line in lines)
 
 
-class _Sound(logging.Filter):
-    """What we log is sound before any handler gets it, whoever has set that up."""
+class _EscapeControls(logging.Filter):
+    """Escapes control characters before any log handler sees the record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        if (sound := one_line(message)) != message:
-            record.msg, record.args = sound, None
+        if (escaped := one_line(message)) != message:
+            record.msg, record.args = escaped, None
         if record.exc_info:
-            record.exc_text = shown_traceback(record.exc_info)  # formatters take it as it is
+            record.exc_text = shown_traceback(record.exc_info)  # formatters use it as it is
         return True
 
 
-log.addFilter(_Sound())
+log.addFilter(_EscapeControls())
 
 
 class NoventaError(Exception):
-    """Something that the user can mend; the command line prints it without a traceback."""
+    """Something that the user can fix; the command line prints it without a traceback."""
 
 
 class ConfigError(NoventaError):
@@ -167,7 +167,7 @@ class ConfigError(NoventaError):
 
 
 class RegistryError(NoventaError):
-    """The registry has faults: all of them, in `faults`."""
+    """The registry has faults; `faults` has all of them."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
@@ -177,7 +177,7 @@ class RegistryError(NoventaError):
 
 
 class PropsError(NoventaError):
-    """A component was shown with props that it does not take, or without one that it needs."""
+    """A component was shown with a prop that it does not accept, or without one it requires."""
 
 
 class SessionError(NoventaError):
@@ -185,7 +185,7 @@ class SessionError(NoventaError):
 
 
 class BadTicket(NoventaError):  # noqa: N818
-    """A ticket was altered, or is none. `reason` is one word for the log."""
+    """A ticket was altered or is malformed. `reason` is one word for the log."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -193,20 +193,21 @@ class BadTicket(NoventaError):  # noqa: N818
 
 
 class Rejection(Exception):  # noqa: N818
-    """A request is answered with `status` and nothing is run; `reason` is one word for the log."""
+    """A request is refused with `status`, and nothing runs. `reason` is one word for the log,
+    `detail` is for the log and, in debug, for the page."""
 
     def __init__(
         self, status: int, reason: str, headers: Mapping[str, str] | None = None, detail: str = ""
     ) -> None:
         self.status, self.reason, self.headers = status, reason, dict(headers or {})
-        self.detail = detail  # for the log and, in debug, the page
+        self.detail = detail
         super().__init__(f"{status} {reason}")
 
 
 class MissingField(Rejection, KeyError):  # noqa: N818
-    """A handler asked for a field that was not sent: 400, and a KeyError for who expects one.
+    """A handler asked for a field that was not sent: 400, or a KeyError for code that catches it.
 
-    `source` is the attribute of the request, like `form`; `name` may be the visitor's own.
+    `source` is the attribute of the request, like `form`; `name` may come from the visitor.
     """
 
     def __init__(self, source: str, name: object) -> None:
@@ -228,7 +229,7 @@ class Fault:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The remedy for a misspelt name: the nearest known one, or all that are known."""
+    """The remedy for a misspelt name: the nearest known one, or all of them."""
     names = sorted(known)
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if nearest:
@@ -323,7 +324,8 @@ _VARIABLE = re.compile(
     r"\$(?P<escape>\$)?\{(?:file:(?P<file>[^}]+?)|(?P<name>\w+))(?::-(?P<default>[^}]*))?\}"
 )
 _SECRET_LENGTH, _SECRET_VARIETY = 32, 8  # characters, and different ones
-STARTER_KEY = "starter-"  # how a secret key begins that `new` wrote: good for debug only
+_KEY_REMEDY = "write the output of `openssl rand -hex 32`."
+STARTER_KEY = "starter-"  # the secret keys of `new` begin so, and are good for debug only
 _SECRET = (
     "secret_keys", "database.url", "database.password", "database.options", "migrations.url",
 )  # fmt: skip
@@ -364,17 +366,15 @@ class Config:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], **instead: Any) -> Config:
-        """Reads `config.yaml` of `folder`, with `instead` of its entries of these names.
+        """Reads `config.yaml` of `folder`; `instead` replaces its entries of these names.
 
-        Raises ConfigError with every fault of it.
+        Raises ConfigError with every fault.
         """
         path = Path(folder).resolve() / "config.yaml"
-        config = cls.from_mapping({**_read_yaml(path), **instead}, path.parent)
-        if text := os.environ.get("NOVENTA_DEBUG"):
-            setting = _BY_NAME["debug"]._replace(name="NOVENTA_DEBUG")
-            debug = _typed(setting, text, from_text=True)
-            return dataclasses.replace(config, values={**config.values, "debug": debug})
-        return config
+        document = {**_read_yaml(path), **instead}
+        if os.environ.get("NOVENTA_DEBUG"):
+            document["debug"] = "${NOVENTA_DEBUG}"
+        return cls.from_mapping(document, path.parent)
 
     @classmethod
     def from_mapping(cls, document: Mapping[str, Any], root: str | os.PathLike[str]) -> Config:
@@ -382,15 +382,9 @@ class Config:
         values = {setting.name: setting.default for setting in SETTINGS}
         folder = Path(root).resolve()
         problems: list[str] = []
-        for name, raw in _flatten(document, problems):
-            try:
-                value = _expand(name, raw, folder)
-                from_text = isinstance(raw, str) and value != raw
-                values[name] = _typed(_BY_NAME[name], value, from_text=from_text)
-            except ConfigError as error:
-                problems.append(str(error))
+        values |= _read_settings(document, folder, problems)
         config = cls(values, folder)
-        problems += config._inconsistencies()
+        problems += config._faults()
         if problems:
             raise ConfigError("\n".join(f"config.yaml: {problem}" for problem in problems))
         return config
@@ -403,7 +397,7 @@ class Config:
 
     @functools.cached_property
     def database_url(self) -> sa.URL:
-        """The URL of the database; SQLite's path is absolute, from the project's folder."""
+        """The URL of the database. SQLite's path is made absolute from the project's folder."""
         parts = {theirs: self[f"database.{ours}"] for ours, theirs in _URL_PARTS.items()}
         parts["query"] = {n: value for n, value in parts["query"].items() if isinstance(value, str)}
         driver = self["database.driver"]
@@ -433,12 +427,12 @@ class Config:
 
     @property
     def app(self) -> Mapping[str, Any]:
-        """The application's own section of config.yaml, as it is written there."""
+        """The application's own section of config.yaml."""
         return cast(Mapping[str, Any], self["app"])
 
     @property
     def in_memory(self) -> bool:
-        """Whether the database is SQLite's `:memory:`, gone with its one connection."""
+        """Whether the database is SQLite's `:memory:`, which ends with its connection."""
         url = self.database_url
         return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
 
@@ -452,7 +446,7 @@ class Config:
         return False
 
     def starter_keys(self) -> list[str]:
-        """A fault for each secret key that `new` wrote, which only `debug: true` accepts."""
+        """A fault for each secret key that `new` wrote: only `debug: true` accepts them."""
         return [
             f"config.yaml: secret_keys[{number}] is the starter's; write one of your own,"
             " as `openssl rand -hex 32 > secret.key` does."
@@ -460,7 +454,7 @@ class Config:
             if key.startswith(STARTER_KEY)
         ]
 
-    def _inconsistencies(self) -> Iterator[str]:
+    def _faults(self) -> Iterator[str]:
         for name, (fits, expected) in _RULES.items():
             value = self[name]
             entries = {name: value}
@@ -477,18 +471,14 @@ class Config:
 
     def _session_faults(self) -> Iterator[str]:
         for number, key in enumerate(self["secret_keys"]):
-            if "${" in key:  # else a misspelt variable would be a key that anybody can guess
+            if "${" in key:  # a misspelt variable would be a key that anybody can guess
                 yield f"secret_keys[{number}] holds ${{…}} that is no variable; write ${{NAME}}."
             elif len(key) < _SECRET_LENGTH:
-                yield (
-                    f"secret_keys[{number}] has {len(key)} characters; expected at least"
-                    f" {_SECRET_LENGTH}: write the output of `openssl rand -hex 32`."
-                )
+                problem = f"has {len(key)} characters; expected at least {_SECRET_LENGTH}"
+                yield f"secret_keys[{number}] {problem}: {_KEY_REMEDY}"
             elif len(set(key)) < _SECRET_VARIETY:
-                yield (
-                    f"secret_keys[{number}] has {len(set(key))} different characters, so it can be"
-                    f" guessed; write the output of `openssl rand -hex 32`."
-                )
+                problem = f"has {len(set(key))} different characters, so it can be guessed"
+                yield f"secret_keys[{number}] {problem}; {_KEY_REMEDY}"
         if self["session.cookie_name"].startswith("__Host-") and (
             self["session.domain"] or not self["session.secure"]
         ):
@@ -535,20 +525,20 @@ class Config:
 
 
 def host_name(host: str) -> str:
-    """`Example.com.:80` as it is compared: no port, last dot or brackets; empty for no host."""
+    """`Example.com.:80` as `example.com`: no port, last dot or brackets; empty if invalid."""
     found = _HOST_AND_PORT.fullmatch(host.lower())
     return found[1].strip("[]").removesuffix(".") if found else ""
 
 
 def sqlite_file(url: sa.URL) -> str | None:
-    """The path of SQLite's file; None in memory, for a URI of its own, and for other databases."""
+    """The path of SQLite's file; None in memory, for a `file:` URI, and for other databases."""
     file = url.database or ""
-    elsewhere = url.get_backend_name() != "sqlite" or file.startswith((":memory:", "file:"))
-    return None if elsewhere else file or None
+    is_other = url.get_backend_name() != "sqlite" or file.startswith((":memory:", "file:"))
+    return None if is_other else file or None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address leads to this machine alone (RFC 6761, 6.3)."""
+    """Whether a name or an address always leads to this machine (RFC 6761, 6.3)."""
     try:
         return f".{host}".endswith(".localhost") or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -556,7 +546,7 @@ def is_loopback(host: str) -> bool:
 
 
 def origin_of(text: str) -> tuple[str, str, int | None] | None:
-    """Scheme, host and port of an origin (RFC 6454, 4), a default port too; None if it is none."""
+    """Scheme, host and port of an origin (RFC 6454, 4), with the default port; None if invalid."""
     if not (found := _ORIGIN.fullmatch(text.lower())):
         return None
     scheme, host, port = found.groups()
@@ -564,17 +554,16 @@ def origin_of(text: str) -> tuple[str, str, int | None] | None:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML's last of two equal keys wins in silence, and a list may hold itself; here both are
-    errors."""
+    """Refuses equal keys, of which YAML takes the last one in silence, and a list inside itself."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        return super().construct_object(node, deep=True)  # which refuses what holds itself
+        return super().construct_object(node, deep=True)  # which refuses a list inside itself
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = key_node.value
-            if key_node.tag != "tag:yaml.org,2002:str":  # `<<`, or what is no name of a setting
+            if key_node.tag != "tag:yaml.org,2002:str":  # `<<`, or not the name of a setting
                 continue
             if key in seen:
                 line = key_node.start_mark.line + 1
@@ -606,26 +595,60 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     return document
 
 
-def _flatten(
-    document: Mapping[str, Any], problems: list[str], prefix: str = ""
+def _read_settings(
+    document: Mapping[str, Any], root: Path, problems: list[str], prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """Yields (path, raw value) of every known setting; appends what is unknown to `problems`."""
-    if not prefix and isinstance(document.get("database"), str):
-        document = {**document, "database": {"url": document["database"]}}
-    for key, value in document.items():
+    """Yields (name, value) of every setting in a document; appends what is wrong to `problems`."""
+    for key, raw in document.items():
         name = f"{prefix}{key}"
-        if name in _BY_NAME:
-            yield name, value
+        if name == "database" and isinstance(raw, str):
+            name = "database.url"
+        if setting := _BY_NAME.get(name):
+            try:
+                yield name, _value_of(setting, raw, root)
+            except ConfigError as error:
+                problems.append(str(error))
         elif not any(known.startswith(f"{name}.") for known in _BY_NAME):
             below = (n.removeprefix(prefix) for n in _BY_NAME if n.startswith(prefix))
             known_here = {name.split(".")[0] for name in below}
             problems.append(f"{name} is no setting; {did_you_mean(str(key), known_here)}")
-        elif isinstance(value, Mapping):
-            yield from _flatten(value, problems, f"{name}.")
+        elif isinstance(raw, Mapping):
+            yield from _read_settings(raw, root, problems, f"{name}.")
         elif name == "database":  # not shown: it may hold a password
             problems.append("database is of another type; expected a URL or a mapping.")
-        elif value is not None:
-            problems.append(f"{name} is {_shown(value)}; expected {_MAPPING}.")
+        elif raw is not None:
+            problems.append(f"{name} is {_shown(raw)}; expected {_MAPPING}.")
+
+
+_FLAGS = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+
+
+def _value_of(setting: Setting, raw: Any, root: Path) -> Any:
+    """The value of a setting, of its kind. Raises ConfigError naming the setting."""
+    value = _expand(setting.name, raw, root)
+    if value is None:
+        return setting.default
+    is_expanded = isinstance(raw, str) and value != raw  # from a variable or file: always text
+    if is_expanded:
+        if setting.kind == _FLAG:
+            value = _FLAGS.get(value.strip().lower(), value)
+        elif setting.kind == _NUMBER and re.fullmatch(r"\s*[0-9]{1,18}\s*", value):
+            value = int(value)
+    fits = {
+        _TEXT: isinstance(value, str),
+        _NUMBER: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+        _FLAG: isinstance(value, bool),
+        _TEXTS: isinstance(value, list) and all(isinstance(item, str) for item in value),
+        _MAPPING: isinstance(value, dict) and all(isinstance(key, str) for key in value),
+    }
+    if not fits[setting.kind]:
+        shown = _shown(value) + (f", from {raw}" if is_expanded else "")
+        shown = "of another type" if setting.name in _SECRET else shown
+        raise ConfigError(f"{setting.name} is {shown}; expected {setting.kind}.")
+    return tuple(value) if setting.kind == _TEXTS else value
 
 
 def _expand(name: str, raw: Any, root: Path) -> Any:
@@ -638,7 +661,7 @@ def _expand(name: str, raw: Any, root: Path) -> Any:
     if isinstance(raw, dict):
         return {key: _expand(f"{name}.{key}", item, root) for key, item in raw.items()}
 
-    def value_of(match: re.Match[str]) -> str:
+    def found(match: re.Match[str]) -> str:
         variable, file, default = match["name"], match["file"], match["default"]
         if match["escape"]:
             return match[0][1:]
@@ -647,52 +670,27 @@ def _expand(name: str, raw: Any, root: Path) -> Any:
         except (KeyError, OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in it
             if default is not None and isinstance(error, KeyError | FileNotFoundError):
                 return default
-            problem, remedy = _why_missing(name, variable or root / file, error)
+            if isinstance(error, KeyError):
+                problem = f"the environment variable {variable}, which is not set"
+                remedy = f"set it, or write a default: ${{{variable}:-…}}"
+            else:
+                problem, remedy = _unreadable(name, root / file, error)
             raise ConfigError(f"{name} needs {problem}; {remedy}.") from None
         return value or default or ""
 
-    return _VARIABLE.sub(value_of, raw) if isinstance(raw, str) else raw
+    return _VARIABLE.sub(found, raw) if isinstance(raw, str) else raw
 
 
-def _why_missing(name: str, source: str | Path, error: Exception) -> tuple[str, str]:
-    """What is wrong with a variable or a file that a setting needs, and what to do."""
-    if isinstance(source, str):
-        remedy = f"set it, or write a default: ${{{source}:-…}}"
-        return f"the environment variable {source}, which is not set", remedy
+def _unreadable(setting: str, file: Path, error: Exception) -> tuple[str, str]:
     reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
     if isinstance(error, FileNotFoundError):
         reason = "does not exist"
-    remedy = f"write it, or a default: ${{file:{source.name}:-…}}"
-    if name == "secret_keys":
-        remedy = f"`openssl rand -hex 32 > {source.name}` makes one"
-    return f"the file {source}, which {reason}", remedy
+    remedy = f"write it, or a default: ${{file:{file.name}:-…}}"
+    if setting == "secret_keys":
+        remedy = f"`openssl rand -hex 32 > {file.name}` makes one"
+    return f"the file {file}, which {reason}", remedy
 
 
-def _typed(setting: Setting, value: Any, *, from_text: bool) -> Any:
-    """`value` if it has the setting's kind. Raises ConfigError naming the setting otherwise."""
-    if value is None:
-        return setting.default
-    if from_text and setting.kind == _FLAG:  # a variable or a file is always text
-        value = _FLAGS.get(value.strip().lower(), value)
-    elif from_text and setting.kind == _NUMBER and re.fullmatch(r"\s*[0-9]{1,18}\s*", value):
-        value = int(value)
-    fits = {
-        _TEXT: isinstance(value, str),
-        _NUMBER: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
-        _FLAG: isinstance(value, bool),
-        _TEXTS: isinstance(value, list) and all(isinstance(item, str) for item in value),
-        _MAPPING: isinstance(value, dict) and all(isinstance(key, str) for key in value),
-    }
-    if not fits[setting.kind]:
-        shown = "of another type" if setting.name in _SECRET else _shown(value)
-        raise ConfigError(f"{setting.name} is {shown}; expected {setting.kind}.")
-    return tuple(value) if setting.kind == _TEXTS else value
-
-
-_FLAGS = {
-    **dict.fromkeys(("1", "true", "yes", "on"), True),
-    **dict.fromkeys(("0", "false", "no", "off"), False),
-}
 # What a value, or each of a list, must be beside its kind, and how messages say it.
 _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "server.port": (range(65_536).__contains__, "0 to 65535"),
@@ -732,14 +730,14 @@ def data_folder(name: str) -> Path:
 
 
 def _call_site() -> str:
-    """`registry.py:12`: the line that made the dataclass whose default factory this is."""
+    """`registry.py:12`: the line that called our caller."""
     frame = sys._getframe(2)
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """What an application lists. `where` is the line that made it."""
+    """An entry of the registry. `where` is the line that made it."""
 
     _: KW_ONLY
     where: str = field(default_factory=_call_site, repr=False)
@@ -749,9 +747,8 @@ class Entry:
 class Component(Entry):
     """A template, its logic module and its models, shown by `component("name")`.
 
-    `guard` runs before it is shown, and before its actions and those of what is inside it.
-    `retries` is how often an action is replayed when the database reports a conflict between
-    transactions.
+    `guard` runs before it is shown, and before the actions of it and of components inside it.
+    `retries` is how often an action runs again after a conflict between transactions.
     """
 
     name: str
@@ -775,24 +772,24 @@ _GET: Sequence[str] = ("GET",)
 class Route(Entry):
     """A URL, and how a request for it is answered.
 
-    `limits` raises those of the config: `{"body": 50_000_000}`. What stands without a type is not
-    given by the application, unless a kind of route says so.
+    `limits` raises those of the config: `{"body": 50_000_000}`. An attribute without a type is no
+    parameter, unless a kind of route makes it one.
     """
 
     path: str
     _: KW_ONLY
     guards: Sequence[Handler] = ()
     limits: Mapping[str, int] = field(default_factory=dict)
-    kind = ""  # the step of App that answers
-    below = False  # also what lies below the path
+    kind = ""
+    below = False  # also answers paths below its own
     methods = _GET
-    is_data = False  # answers programs: who does not say otherwise gets JSON
+    is_data = False  # answers programs: errors are JSON unless the client prefers HTML
     cross_origin = False  # an unsafe method needs no evidence of the same origin
-    writes = False  # a GET begins as an action does
+    writes = False  # a GET begins as a writer, like an action
 
     @property
     def segments(self) -> list[str]:
-        """Those of the path, without its last slash where what lies below belongs to it."""
+        """Those of the path; a route that answers paths below has no last slash."""
         return (self.path.rstrip("/") if self.below else self.path).split("/")[1:]
 
 
@@ -800,7 +797,7 @@ class Route(Entry):
 class Page(Route):
     """A component at a URL, whose parameters are its props.
 
-    `writes` says that showing it writes: its GETs then begin as an action does.
+    `writes` says that showing it writes: its GETs then begin as writers, like an action.
     """
 
     template: str
@@ -825,7 +822,7 @@ class Endpoint(Route):
     """A function at a URL, which returns a WebOb response, or a dict or list sent as JSON.
 
     An unsafe method needs evidence of the same origin unless `cross_origin`. With `writes` a GET
-    begins as an action does.
+    begins as a writer, like an action.
     """
 
     handler: Handler
@@ -840,15 +837,15 @@ class Endpoint(Route):
 
 @dataclass(frozen=True, eq=False)
 class Mount(Route):
-    """Another WSGI application below a URL, which limits what it reads.
+    """Another WSGI application below a URL, which has its own limits.
 
-    `limits` says how large a body `serve` takes in for it: `{"body": 50_000_000}`.
+    `limits` is for `serve`, which receives the body first: `{"body": 50_000_000}`.
     """
 
     application: WSGIApp
     kind = "mount"
     below = True
-    methods = ()  # it decides, and about origins too
+    methods = ()  # the application decides, about origins too
     cross_origin = True
 
 
@@ -864,12 +861,12 @@ class Static(Route):
 
 @dataclass(frozen=True, eq=False)
 class Registry(Entry):
-    """Everything that an application consists of. What is not listed here does not exist.
+    """Everything that an application consists of; what is not listed does not exist.
 
     `models` and `Component(models=)` take modules, mapped classes and tables, and a declarative
     Base or a MetaData for all its tables; `seeds` are functions of one argument, the session;
-    `guards` run before every route; `filters` and `globals` are added to Jinja's; `errors` are the
-    templates that answer for a status, `"4xx"` or `"5xx"`.
+    `guards` run before every route; `filters` and `globals` are added to Jinja's; `errors` maps a
+    status, `"4xx"` or `"5xx"` to a template.
     """
 
     _: KW_ONLY
@@ -916,10 +913,11 @@ class Registry(Entry):
 
     @property
     def pages(self) -> list[Page]:
-        """Those of the routes that are pages."""
+        """The routes that are pages."""
         return [route for route in self.routes if isinstance(route, Page)]
 
     def listed_models(self) -> Iterator[tuple[Any, str]]:
+        """Each entry of a `models` list, with the line that lists it."""
         shown: list[Component | Page] = [*self.components, *self.pages]
         for component in shown:
             yield from ((model, component.where) for model in component.models)
@@ -950,7 +948,7 @@ def actions_of(component: Component | Page) -> dict[str, Handler]:
 
 
 def name_of(function: Any) -> str:
-    """A function's name; a partial or a callable object has none, but a repr."""
+    """A function's name; the repr of a partial or callable object, which has none."""
     return getattr(function, "__name__", None) or repr(function)
 
 
@@ -964,12 +962,12 @@ def place_of(function: Any) -> str:
 
 
 def full_place(function: Any) -> str:
-    """`components/user/user_logic.py:12: action_rename`, as errors begin."""
+    """`components/user/user_logic.py:12: action_rename`: how errors begin."""
     return f"{place_of(function)}: {name_of(function)}"
 
 
 def _parameters(function: Any) -> list[inspect.Parameter]:
-    """None for what is no function, or is a built-in one without a signature."""
+    """Empty for a built-in function without a signature, and for what is no function."""
     try:
         return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
@@ -1001,8 +999,8 @@ def props_of(handler: Handler | None) -> Props:
 
 
 def members_of(model: Any) -> Iterator[tuple[Any, str]]:
-    """The tables and mapped classes that an entry of `models` stands for, each with its name: a
-    module for those that it defines itself, a declarative Base or a MetaData for all."""
+    """The tables and mapped classes that an entry of `models` means, with their names: those that
+    a module itself defines, or all of a declarative Base or a MetaData."""
     members: Iterable[Any] = [model]
     registry = getattr(model, "registry", None) if isinstance(model, type) else None
     if isinstance(model, ModuleType):
@@ -1047,7 +1045,7 @@ def with_length(kind: Any) -> Any:
 
 
 def _condition(constraint: Any, table: sa.Table) -> str:
-    """A stable word for a check constraint without a name: what it checks, hashed."""
+    """The name of a check constraint, or a hash of its condition."""
     if isinstance(constraint.name, str):
         return str(constraint.name)
     text = " ".join(str(constraint.sqltext).split())
@@ -1714,7 +1712,7 @@ def _segments(
 # ---- Answers ---------------------------------------------------------------------------------
 # Uses Errors, Configuration, Registry, Request.
 
-_WHOLE = (list, tuple)  # a body that is there at once, not made as it is sent
+_WHOLE = (list, tuple)  # a complete body, not one that is made while it is sent
 _URL_SAFE = "/?#[]@!$&'()*+,;=:%~"  # reserved characters of RFC 3986, and what is encoded already
 _SINGLE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 _DEFAULT_HEADERS = {
@@ -1725,7 +1723,7 @@ _DEFAULT_HEADERS = {
 
 
 class Answer:
-    """What is sent, by WebOb's names: made for one request, while a handler's may be shared."""
+    """What is sent, with WebOb's names. Unlike a handler's response it is never shared."""
 
     __slots__ = ("app_iter", "headerlist", "status", "streams")
 
@@ -1734,11 +1732,11 @@ class Answer:
         *, streams: bool = False,
     ) -> None:  # fmt: skip
         self.status, self.headerlist, self.app_iter = status, headerlist, app_iter
-        self.streams = streams  # a handler's code runs while it is sent, or would for a 200
+        self.streams = streams  # handler code runs while it is sent
 
     @property
     def headers(self) -> ResponseHeaders:
-        """The headers by their names, in upper or lower case."""
+        """The headers by name, in upper or lower case."""
         return ResponseHeaders.view_list(self.headerlist)
 
 
@@ -1764,11 +1762,11 @@ def reply(
     content: Any, status: int = 200, *, content_type: str | None = None,
     headers: Mapping[str, str] | None = None, filename: str | None = None,
 ) -> webob.Response:  # fmt: skip
-    """A response of what `content` is: a dict or list as JSON, a text, bytes, a file (`Path`, with
-    ranges and conditional answers) or an iterable of texts or bytes, sent as it is made.
+    """A response of a dict or list (as JSON), a text, bytes, a file (`Path`, with ranges and
+    conditional answers) or an iterable of texts or bytes, which is streamed.
 
-    `content_type` is the media type, by default that of the content; `filename` makes it a
-    download. Raises HTTPNotFound where the file is not there, NoventaError for what is no answer.
+    `content_type` is by default that of the content; `filename` makes a download. Raises
+    HTTPNotFound if there is no such file, NoventaError for any other content.
     """
     if not isinstance(status, int) or not 200 <= status <= 599:
         raise NoventaError(
@@ -1802,7 +1800,7 @@ def reply(
 
 
 def _as_download(filename: str) -> str:
-    """The Content-Disposition of a file: a name that is not ASCII by RFC 8187."""
+    """The Content-Disposition of a download (RFC 6266; a name beyond ASCII by RFC 8187)."""
     name = _CONTROLS.sub("", filename.replace("\\", "/").rpartition("/")[2])
     shown = name if name.isascii() else ("utf-8", "", name)
     message = email.message.Message()
@@ -1832,7 +1830,7 @@ def _opened(path: Path) -> io.FileIO:
 
 
 def _file_response(file: io.FileIO, name: str) -> webob.Response:
-    """An open file with its type by `name`, Last-Modified and ETag; WebOb answers conditions."""
+    """A conditional response of an open file, whose type follows from `name`."""
     status = os.fstat(file.fileno())
     headers = [*_file_headers(status, name), ("Content-Length", str(status.st_size))]
     body = _OpenFile(file, status.st_size)
@@ -1849,7 +1847,7 @@ def _file_headers(status: os.stat_result, name: str) -> list[tuple[str, str]]:
 
 
 class _OpenFile:
-    """A static file as a body, or a range of it; closed also where nothing of it is read."""
+    """A file as a body, or a range of it; closed even if nothing is read."""
 
     def __init__(self, file: io.FileIO, size: int) -> None:
         self.file, self.left = file, size
@@ -1885,7 +1883,7 @@ _http_date = functools.lru_cache(maxsize=1_000)(serialize_date)
 @functools.lru_cache(maxsize=1_000)
 def _media_type(path: str) -> str:
     kind, encoding = mimetypes.guess_type(path)
-    if encoding:  # the file is what it is: nothing says to the browser that it is to be unpacked
+    if encoding:  # sent as it is: no Content-Encoding tells the browser to unpack it
         kind = _COMPRESSED.get(encoding)
     kind = kind or "application/octet-stream"
     text = kind.startswith("text/") or kind.endswith("xml")
@@ -1914,7 +1912,7 @@ def safe_target(
 
 
 def encode_json(value: Any, handler: Handler) -> bytes:
-    """What `handler` returned, as JSON. Raises NoventaError naming the key that cannot be it."""
+    """What `handler` returned, as JSON. Raises NoventaError naming the first key that cannot be."""
     try:
         return _to_json(value).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
@@ -1940,7 +1938,7 @@ _to_json = json.JSONEncoder(  # what holds itself is a RecursionError
 
 
 def _not_json(root: Any, encode: Callable[[Any], str]) -> tuple[str, str] | None:
-    """Where (`users[3].photo`) the first value is that `encode` refuses, and why."""
+    """The path (`users[3].photo`) of the first value that `encode` refuses, and why."""
     waiting, seen = [("", root)], set[int]()  # no recursion: it may be nested too deeply
     for path, value in waiting:
         if not isinstance(value, dict | list | tuple):
@@ -1964,7 +1962,7 @@ def _not_json(root: Any, encode: Callable[[Any], str]) -> tuple[str, str] | None
 
 
 def make_private(answer: Answer) -> None:
-    """Caches must not show one visitor's page to another (RFC 9111, 5.2.2.7)."""
+    """Keeps shared caches from showing it to other visitors (RFC 9111, 5.2.2.7)."""
     if not [name for name, _ in answer.headerlist if name.lower() in ("cache-control", "vary")]:
         answer.headerlist += [("Cache-Control", "private"), ("Vary", "Cookie")]
         return
@@ -1983,7 +1981,7 @@ def _words(header: str | None) -> list[str]:
 
 
 def strict_policy(html: str) -> str:
-    """The Content-Security-Policy of a page that needs nothing but the styles in it (CSP 3)."""
+    """The Content-Security-Policy (CSP 3) of a page that loads nothing beside its own styles."""
     styles = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
     digests = [base64.b64encode(hashlib.sha256(style.encode()).digest()) for style in styles]
     sources = " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
@@ -1994,7 +1992,7 @@ def strict_policy(html: str) -> str:
 
 
 def insert_notice(page: str, notice: str) -> str:
-    """A page with a notice at its end."""
+    """The page with a notice at its end."""
     before, end, after = page.rpartition("</body>")
     return before + notice + end + after if end else page + notice
 
@@ -2069,20 +2067,20 @@ class AnswerMaker:
 
 
 def as_answer(request: Request, response: webob.Response) -> Answer:
-    """A copy of a response, which may be shared; WebOb makes a conditional one 304, 206 for a
-    single range, or 416."""
+    """A copy of a response, which may be shared. WebOb answers a conditional one with 304, 206
+    (for a single range) or 416."""
     streams, sent = not isinstance(response.app_iter, (*_WHOLE, _OpenFile)), response
     if response.conditional_response:
         environ = dict(request.environ)
         if request.method != "GET" or not _SINGLE_RANGE.fullmatch(environ.get("HTTP_RANGE", "")):
             environ.pop("HTTP_RANGE", None)  # it has no meaning for HEAD (RFC 9110, 14.2)
-        # Not itself: an exception of WebOb's would write an absolute Location into it.
+        # Not called itself: a WebOb exception would write an absolute Location into itself.
         sent = webob.request.BaseRequest(environ).send(response.conditional_response_app)
     return Answer(sent.status, [*sent.headerlist], sent.app_iter, streams=streams)
 
 
 def _check_headers(answer: Answer) -> None:
-    """Raises for a header that a server would split, drop or choke on."""
+    """Raises for a header that would be split or dropped, or crash the server."""
     if not _HEADER_VALUE.fullmatch(answer.status):
         raise NoventaError("The status holds characters that HTTP does not allow.")
     for name, value in answer.headerlist:
@@ -2090,7 +2088,7 @@ def _check_headers(answer: Answer) -> None:
             raise NoventaError(f"The header {name!r} has a name that HTTP does not allow.")
         if not isinstance(value, str):
             raise NoventaError(f"The header {name!r} is {_shown(value)}; expected a text.")
-        if not _HEADER_VALUE.fullmatch(value):  # most likely the visitor's own
+        if not _HEADER_VALUE.fullmatch(value):  # which most likely came from the visitor
             raise Rejection(400, f"value-of-{name}")
 
 
@@ -3621,7 +3619,7 @@ class StaticFiles:
         return f"{path}?v={fingerprint}"
 
     def find(self, name: str) -> tuple[Static, io.FileIO] | None:
-        """The first folder that has the file `name`, and that, open."""
+        """The first folder that has the file `name`, and the open file."""
         for route, folder in self.routes.items():
             if file := _open_file(folder, "/" + name.lstrip("/")):
                 return route, file
@@ -3648,7 +3646,7 @@ class StaticFiles:
         status = os.fstat(file.fileno())
         headers = _file_headers(status, tail)
         fingerprint = request.args.get("v") if request.environ["QUERY_STRING"] else None
-        if self._guarded or route.guards:  # who may see it is asked each time
+        if self._guarded or route.guards:  # a cache must ask each time
             headers.append(("Cache-Control", "private, no-cache"))
         elif fingerprint and fingerprint == self._fingerprint(file, status):
             headers.append(("Cache-Control", "public, max-age=31536000, immutable"))
@@ -3671,7 +3669,7 @@ class StaticFiles:
 
 
 def files_beside(root: str | Path, name: str) -> list[str]:
-    """The files of a folder beside one that is missing, or one level below, as it is named."""
+    """Names like that of a missing file: beside it and one level below."""
     folder = Path(os.path.normpath(Path(root, name.strip("/")))).parent
     folder = folder if folder.is_dir() else folder.parent
     found = [*folder.glob("*.*"), *folder.glob("*/*.*")]
@@ -3680,8 +3678,6 @@ def files_beside(root: str | Path, name: str) -> list[str]:
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not wait
 _MAX_LINKS = 40  # as in Linux
-
-
 _CONDITIONAL = {
     "HTTP_IF_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_IF_RANGE",
     "HTTP_IF_UNMODIFIED_SINCE", "HTTP_RANGE",
@@ -3708,10 +3704,10 @@ def _open_file(folder: str, tail: str) -> io.FileIO | None:
 
 
 def _open_below(folder: str, segments: Sequence[str], links: int = 0) -> int:
-    """A descriptor of what is inside `folder`. Raises OSError, or ValueError for what is not.
+    """A descriptor of a file inside `folder`. Raises OSError, or ValueError if it is outside.
 
-    Each segment is opened from the one before and no link is followed, so that nobody can change
-    what was judged before it is read. A link is replaced by where it leads: also inside.
+    Each segment is opened from the one before without following links, so nobody can replace
+    what was checked before it is read. A link is replaced by its target, which must be inside.
     """
     opened = os.open(folder, _READ)
     for number, segment in enumerate(segments):

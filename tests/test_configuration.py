@@ -192,7 +192,7 @@ def test_a_variable_becomes_a_number_where_one_is_expected(monkeypatch, text, va
 def test_a_variable_that_is_no_number_is_an_error(monkeypatch, value):
     monkeypatch.setenv("X", value)
     text = problems_of({"server": {"port": "${X}"}})
-    assert text == f"config.yaml: server.port is {value!r}; expected a whole number."
+    assert text == f"config.yaml: server.port is {value!r}, from ${{X}}; expected a whole number."
 
 
 @pytest.mark.parametrize(
@@ -481,7 +481,7 @@ def test_the_variable_noventa_debug_overrides_the_file(tmp_path, monkeypatch, va
 
 def test_a_wrong_noventa_debug_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("NOVENTA_DEBUG", "maybe")
-    with pytest.raises(ConfigError, match="NOVENTA_DEBUG is 'maybe'; expected true or false"):
+    with pytest.raises(ConfigError, match=r"debug is 'maybe', from \${NOVENTA_DEBUG};"):
         load(tmp_path, "")
 
 
