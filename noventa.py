@@ -275,6 +275,8 @@ SETTINGS = (
         "PostgreSQL: a GET reads statement by statement; false: in one transaction",
     ),
     Setting("database.pooler", _FLAG, False, "PostgreSQL behind PgBouncer in transaction mode"),
+    Setting("database.replicas", _TEXTS, (), "URLs of PostgreSQL's, for entries with replica=True"),
+    Setting("database.max_lag", _NUMBER, 10, "seconds by which a replica may be behind"),
     Setting("name", _TEXT, None, "of the site, on the plain error page; that of its folder"),
     Setting("app", _MAPPING, {}, "the application's own: `request.app.config.app[\"…\"]`"),
     Setting("debug", _FLAG, False, "error pages with source; the variable NOVENTA_DEBUG overrides"),
@@ -408,11 +410,21 @@ class Config:
                 "database is no URL; expected driver://user:password@host:port/name, with every"
                 " special character of user and password percent-encoded, or a mapping."
             ) from None
-        if drivers := _DRIVERS.get(url.drivername):
-            installed = (name for name, module in drivers.items() if find_spec(module))
-            url = url.set(drivername=f"{url.drivername}+{next(installed, next(iter(drivers)))}")
+        url = _with_driver(url)
         file = sqlite_file(url)
         return url.set(database=str((self.root / file).resolve())) if file else url
+
+    @functools.cached_property
+    def replica_urls(self) -> list[sa.URL]:
+        """The URLs of the database's replicas, to which `server.threads` never wait long."""
+        urls = [_with_driver(sa.make_url(text)) for text in self["database.replicas"]]
+        libpq = ("psycopg", "psycopg2")
+        return [
+            url.update_query_dict({"connect_timeout": "2", **url.query})
+            if url.get_driver_name() in libpq
+            else url
+            for url in urls
+        ]
 
     @property
     def driver_options(self) -> dict[str, Any]:
@@ -501,6 +513,7 @@ class Config:
         backend, driver = url.get_backend_name(), url.drivername.partition("+")[2]
         if self["database.pooler"] and backend != "postgresql":
             yield "database.pooler is true, but a pooler like PgBouncer is for PostgreSQL only."
+        yield from self._replica_faults()
         if backend == "sqlite" and driver not in ("", *_SQLITE_DRIVERS):
             yield f"database: {url.drivername!r} is not SQLite itself; expected sqlite:///FILE."
             return
@@ -522,6 +535,23 @@ class Config:
                     f"database: the driver {driver} is asynchronous, and handlers are plain"
                     f" functions; use {known}."
                 )
+
+    def _replica_faults(self) -> Iterator[str]:
+        try:
+            drivers = {url.drivername for url in self.replica_urls}
+        except (sa.exc.ArgumentError, ValueError):  # its message would print the password
+            yield "database.replicas holds what is no URL; expected postgresql://user:password@host"
+            return
+        if drivers - {f"postgresql+{driver}" for driver in _POSTGRESQL_DRIVERS}:
+            yield "database.replicas are for PostgreSQL, by psycopg, psycopg2 or pg8000."
+
+
+def _with_driver(url: sa.URL) -> sa.URL:
+    """The URL with a driver: the first one of the database that is installed."""
+    if not (drivers := _DRIVERS.get(url.drivername)):
+        return url
+    installed = (name for name, module in drivers.items() if find_spec(module))
+    return url.set(drivername=f"{url.drivername}+{next(installed, next(iter(drivers)))}")
 
 
 def host_name(host: str) -> str:
@@ -786,6 +816,7 @@ class Route(Entry):
     is_data = False  # answers programs: errors are JSON unless the client prefers HTML
     cross_origin = False  # an unsafe method needs no evidence of the same origin
     writes = False  # a GET begins as a writer, like an action
+    replica = False  # a GET reads from a replica
 
     @property
     def segments(self) -> list[str]:
@@ -797,7 +828,8 @@ class Route(Entry):
 class Page(Route):
     """A component at a URL, whose parameters are its props.
 
-    `writes` says that showing it writes: its GETs then begin as writers, like an action.
+    `writes` says that showing it writes: its GETs then begin as writers, like an action. With
+    `replica` they read from one of `database.replicas`, whose rows may be some seconds old.
     """
 
     template: str
@@ -805,6 +837,7 @@ class Page(Route):
     logic: ModuleType | None = None
     models: Sequence[Any] = ()
     writes: bool = False
+    replica: bool = False
     retries: int = 0
     kind = "page"
     methods = ("GET", "HEAD", "POST")
@@ -822,7 +855,7 @@ class Endpoint(Route):
     """A function at a URL, which returns a WebOb response, or a dict or list sent as JSON.
 
     An unsafe method needs evidence of the same origin unless `cross_origin`. With `writes` a GET
-    begins as a writer, like an action.
+    begins as a writer, like an action; with `replica` it reads from one of `database.replicas`.
     """
 
     handler: Handler
@@ -830,6 +863,7 @@ class Endpoint(Route):
     methods: Sequence[str] = _GET
     cross_origin: bool = False
     writes: bool = False
+    replica: bool = False
     retries: int = 0
     kind = "endpoint"
     is_data = True
@@ -2514,16 +2548,17 @@ _KNOWN_TO_WRITE = 60  # seconds for which a GET that wrote begins as a writer
 
 
 def make_engine(
-    config: Config, *, reads: bool = False,
+    config: Config, *, url: sa.URL | None = None, reads: bool = False,
     begin: Callable[[sa.Connection], None] | None = None, **options: Any,
 ) -> sa.Engine:  # fmt: skip
-    """An engine for the project's database, which connects at its first use.
+    """An engine for the project's database, or for its replica at `url`, which connects at its
+    first use.
 
     With `reads`, each statement is its own transaction and the database refuses every write.
     SQLite gets WAL, foreign keys, a busy timeout, and transactions that `begin` begins.
     `options` go to `sqlalchemy.create_engine`.
     """
-    url = config.database_url
+    url = url or config.database_url
     backend, driver = url.get_backend_name(), url.get_driver_name()
     arguments: dict[str, Any] = {}
     defaults: dict[str, Any] = {"hide_parameters": True, "connect_args": arguments}
@@ -2715,6 +2750,8 @@ class Scope:
         self.streams = False  # the answer's body is being made while it is sent
         self.refused = False  # the reader has refused a statement, swallowed or not
         self.wrote = False  # in a sandbox, while it was to read
+        self.replica: sa.Engine | None = None  # read from, unless it writes
+        self.lost_replica = False  # it did not answer; the primary does
         self.session: RequestSession | None = None  # made when `db` is first used
         self.cleanup_callbacks: list[Callable[[], Any]] = []
         self.owned_by_stream = False  # which closes it
@@ -2736,6 +2773,8 @@ class Scope:
         database = self.database
         if database.sandboxed is not None:
             return database.sandboxed
+        if self.replica is not None and not self.writes:
+            return self.replica
         if self.streams:
             return database.streaming
         return database.engine if self.writes else database.reader
@@ -2791,6 +2830,39 @@ class Scope:
             self.refused = True  # a raw cursor raised it
         return self.refused
 
+    def read_from_replica(self) -> None:
+        """Read from the replica whose turn it is, if one can be read from."""
+        if not (self.writes or self.lost_replica or self.database.sandboxed):
+            self.replica = self.database.replicas.next()
+
+    def is_of_replica(self, error: BaseException) -> bool:
+        """Whether `error` says that the replica did not answer."""
+        if self.replica is None or not is_unavailable(error):
+            return False
+        self.lost_replica = True
+        if not (isinstance(error, sa.exc.DBAPIError) and is_conflict(error)):
+            self.database.replicas.leave_out(self.replica, "it does not answer")
+        return True
+
+    @property
+    def is_to_repeat(self) -> bool:
+        """Whether the request is to be answered once more: by a writer, or from the primary."""
+        return self.refused or (self.lost_replica and self.replica is not None)
+
+    def repeat(self) -> None:
+        """Begin again, without what was in the way."""
+        self.end_session()
+        self.writes, self.refused, self.replica = self.refused, False, None
+
+    @contextmanager
+    def on_primary(self) -> Iterator[None]:
+        """Read from the primary meanwhile, where a revoked right counts at once."""
+        replica, self.replica = self.replica, None
+        try:
+            yield
+        finally:
+            self.replica = replica
+
     def replay(self, attempt: Callable[[], T], retries: int) -> T:
         """Call `attempt`, again after a conflict between transactions if nothing was committed.
 
@@ -2828,6 +2900,63 @@ class Scope:
             self.database.current_scope.reset(outer)
 
 
+_LAG = """
+    SELECT pg_is_in_recovery(), CASE
+        WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()
+            AND EXISTS (SELECT FROM pg_stat_wal_receiver) THEN 0
+        ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 1e9)
+    END
+"""  # the age of the last transaction grows without end on an idle primary
+_ASK_AGAIN = 1.0  # seconds until a replica is asked for its lag again
+
+
+class Replicas:
+    """PostgreSQL's replicas, read from in turn.
+
+    One that does not answer, is more than `database.max_lag` behind or was promoted is left out
+    until that has passed; the log says so, once each way.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._max_lag: int = config["database.max_lag"]
+        self.engines = [make_engine(config, url=url, reads=True) for url in config.replica_urls]
+        self._asked = dict.fromkeys(self.engines, -math.inf)  # when, by the monotonic clock
+        self._problems: dict[sa.Engine, str] = {}  # of those that are left out
+        self._turns = itertools.cycle(self.engines)
+
+    def next(self) -> sa.Engine | None:
+        """The replica whose turn it is; None if all are left out, or there is none."""
+        for _ in self.engines:
+            engine = next(self._turns)
+            if time.monotonic() - self._asked[engine] > _ASK_AGAIN:
+                self._asked[engine] = time.monotonic()
+                self.leave_out(engine, self._problem(engine))
+            if engine not in self._problems:
+                return engine
+        return None
+
+    def leave_out(self, engine: sa.Engine, problem: str | None) -> None:
+        """Leave the replica out because of `problem`; take it in again if that is None."""
+        known = self._problems.pop(engine, None)
+        if problem is not None:
+            self._problems[engine] = problem
+        if (known is None) != (problem is None):
+            what = f"left out: {problem}" if problem else "read from again"
+            log.warning("the replica %s is %s", shown_url(engine.url), what)
+
+    def _problem(self, engine: sa.Engine) -> str | None:
+        try:
+            with engine.connect() as connection:
+                in_recovery, lag = connection.exec_driver_sql(
+                    _LAG, execution_options={INTERNAL_STATEMENT: True}
+                ).one()
+        except sa.exc.SQLAlchemyError as error:
+            return str(getattr(error, "orig", error)).partition("\n")[0]
+        if not in_recovery:
+            return "it was promoted"
+        return f"it is {lag:.0f} seconds behind" if lag > self._max_lag else None
+
+
 class Database:
     """The engines of one application and its sessions.
 
@@ -2848,9 +2977,10 @@ class Database:
         self.engine = make_engine(config)
         self.streaming = self.engine.execution_options(**{READS: True})
         self.reader = make_engine(config, reads=True) if _has_reader(config) else self.streaming
-        self.engines = (
-            [self.engine] if self.reader is self.streaming else [self.engine, self.reader]
-        )
+        self.replicas = Replicas(config)
+        own_readers = [] if self.reader is self.streaming else [self.reader]
+        self._readers = [*own_readers, *self.replicas.engines]  # on which writes are refused
+        self.engines = [self.engine, *self._readers]
         self.sandboxed: sa.Connection | None = None
         self._sandbox: orm.Session | None = None
         self._make = orm.sessionmaker(class_=RequestSession)
@@ -2870,11 +3000,11 @@ class Database:
         event.listen(self.engine, "rollback_savepoint", _take_back)
         for ending in ("commit", "rollback"):  # called before it: a driver may need the cursor
             event.listen(self.engine, ending, _end_streams)
-        if self.reader is not self.streaming:
-            event.listen(self.reader, "handle_error", self._note_refusal)
-            event.listen(self.reader, "checkin", self._end_reading)
-        if self.reader is not self.streaming and self.reader.dialect.name == "postgresql":
-            _listen_to_statements(self.reader, _check_reader)
+        for reader in self._readers:
+            event.listen(reader, "handle_error", self._note_refusal)
+            event.listen(reader, "checkin", self._end_reading)
+            if reader.dialect.name == "postgresql":
+                _listen_to_statements(reader, _check_reader)
         for engine in self.engines:
             _listen_to_statements(engine, _note_stream)
             _survive_fork(engine)
@@ -2998,7 +3128,7 @@ class Database:
         if streams := record.info.pop("streams", None):
             for cursor in streams:
                 cursor.close()
-            if connection is not None and self.reader.dialect.name == "postgresql":
+            if connection is not None and self.engine.dialect.name == "postgresql":
                 connection.autocommit = True
 
 
@@ -3570,7 +3700,8 @@ def ask_guard(
     context: RequestContext, guard: Handler, props: Mapping[str, Any] | None = None
 ) -> None:
     """Runs a guard. Raises ShortCircuit if it answers."""
-    result = run_handler(context, guard, props or {})
+    with context.scope.on_primary():
+        result = run_handler(context, guard, props or {})
     if result.returned is None:
         return
     if not result.is_whole and "_status" not in result.returned:
@@ -5014,6 +5145,8 @@ class Dispatcher:
             context.scope.writes = context.begins_as_writer
         for guard in (*self.registry.guards, *route.guards):
             ask_guard(context, guard)
+        if context.reads and route.replica:
+            context.scope.read_from_replica()
         sends = environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ
         if sends or not context.reads:
             self._await_body(context, route)
@@ -5138,18 +5271,19 @@ class App:
     def respond(self, environ: dict[str, Any], scope: Scope) -> Answer:
         """The answer to a request, whatever happens on the way.
 
-        A GET of which the reader refused a statement is answered once more, as one that writes.
+        A GET of which the reader refused a statement is answered once more, as one that writes;
+        one whose replica did not answer, from the primary.
         """
         context, answer = self._respond(environ, scope)
-        if scope.refused:
+        while scope.is_to_repeat:
             if hasattr(answer.app_iter, "close"):  # the handler swallowed the refusal
                 answer.app_iter.close()
-            context.remember_writer()
+            if scope.refused:
+                context.remember_writer()
             context.request.rewind()
-            scope.end_session()
-            scope.writes, scope.refused = True, False
-            _, answer = self._respond(environ, scope)
-        elif scope.wrote:
+            scope.repeat()
+            context, answer = self._respond(environ, scope)
+        if scope.wrote:
             context.remember_writer()  # in a sandbox, which has no reader that refuses
         return answer
 
@@ -5171,7 +5305,7 @@ class App:
                 answer = self.responder.of_short_circuit(context, error)
             return self.responder.finish(context, answer)
         except (Exception, SystemExit) as error:
-            if context.scope.is_refused(error):
+            if context.scope.is_refused(error) or context.scope.is_of_replica(error):
                 return Answer(_status_line(500), [], [])  # never sent: respond() asks once more
             # In a server's worker thread SystemExit would leave the client hanging; in the main
             # thread it may be the server's own way to stop.
