@@ -135,6 +135,7 @@ from noventa import (
     one_line,
     parameter_of,
     place_of,
+    pooler_fault,
     reading,
     refuse_strangers,
     registry_faults,
@@ -4211,6 +4212,8 @@ def check(root: Path, *, deploy: bool = False, as_json: bool = False) -> int:
     _check_registry(report, root, config, sound=sound)
     if sound and deploy:  # of defaults that stand in for the settings it would say nothing
         report.faults += _deploy_faults(config)
+        if fault := pooler_fault(config, make_engine(config, poolclass=sa.NullPool)):
+            report.faults.append(f"config.yaml: {fault}")
         report.advice += _deploy_advice(config)
     elif not config["debug"]:
         report.faults += config.starter_keys()  # no application starts with one
