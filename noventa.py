@@ -2560,7 +2560,9 @@ def make_engine(
     """
     url = url or config.database_url
     backend, driver = url.get_backend_name(), url.get_driver_name()
-    arguments: dict[str, Any] = {}
+    if driver in ("pymysql", "mysqldb") and "charset" not in url.query:
+        url = url.update_query_dict({"charset": "utf8mb4"})
+    arguments = _connect_arguments(config, url)
     defaults: dict[str, Any] = {"hide_parameters": True, "connect_args": arguments}
     if reads and backend != "sqlite":
         defaults["isolation_level"] = "AUTOCOMMIT"
@@ -2568,18 +2570,6 @@ def make_engine(
         defaults["isolation_level"] = config["database.isolation_level"]
     if "poolclass" not in options:
         defaults |= _pool_options(config)
-    if backend == "sqlite":
-        arguments |= {"timeout": _BUSY_TIMEOUT, "check_same_thread": False}
-        arguments["factory"] = _sqlite_connection(cast(Any, url.get_dialect().import_dbapi()))
-    elif driver in ("psycopg", "psycopg2", *_MYSQL_DRIVERS) and "connect_timeout" not in url.query:
-        arguments["connect_timeout"] = _CONNECT_TIMEOUT
-    if driver in ("pymysql", "mysqldb") and "charset" not in url.query:
-        url = url.update_query_dict({"charset": "utf8mb4"})
-    if driver == "pymysql" and url.password:  # it would encode it as latin-1
-        arguments["password"] = url.password.encode()
-    if config["database.pooler"] and driver == "psycopg":
-        arguments["prepare_threshold"] = None  # prepared statements of all clients would collide
-    arguments |= config.driver_options
     engine = sa.create_engine(url, **(defaults | options))
     _check_isolation_level(config, engine.dialect)
     if backend == "sqlite":
@@ -2590,6 +2580,22 @@ def make_engine(
         event.listen(engine, "checkin", _note_use)
         event.listen(engine, "checkout", functools.partial(_ping_if_idle, engine.dialect))
     return engine
+
+
+def _connect_arguments(config: Config, url: sa.URL) -> dict[str, Any]:
+    """What the driver's `connect()` gets beside the URL."""
+    backend, driver = url.get_backend_name(), url.get_driver_name()
+    arguments: dict[str, Any] = {}
+    if backend == "sqlite":
+        arguments |= {"timeout": _BUSY_TIMEOUT, "check_same_thread": False}
+        arguments["factory"] = _sqlite_connection(cast(Any, url.get_dialect().import_dbapi()))
+    elif driver in ("psycopg", "psycopg2", *_MYSQL_DRIVERS) and "connect_timeout" not in url.query:
+        arguments["connect_timeout"] = _CONNECT_TIMEOUT
+    if driver == "pymysql" and url.password:  # it would encode it as latin-1
+        arguments["password"] = url.password.encode()
+    if config["database.pooler"] and driver == "psycopg":
+        arguments["prepare_threshold"] = None  # prepared statements of all clients would collide
+    return arguments | config.driver_options
 
 
 def _set_up_sqlite(
