@@ -111,8 +111,8 @@ FOR_THE_COMMAND_LINE = {  # what it takes beside these, and nobody else: it may 
     "current_revisions", "data_folder", "described", "did_you_mean", "insert_notice", "is_loopback",
     "is_query", "is_unbounded", "lacks_file", "make_engine", "members_of", "name_of", "one_line",
     "parameter_of", "place_of", "pooler_fault", "reading", "refuse_strangers",
-    "registry_faults", "revision_mismatch", "revision_script", "route_faults", "seed_name", "shown_traceback",
-    "shown_url", "strict_policy", "template_faults", "version_table", "with_length", "wrong_types",
+    "registry_faults", "revision_mismatch", "revision_script", "route_faults", "seed_name",
+    "shown_traceback", "shown_url", "strict_policy", "template_faults", "version_table", "with_length", "wrong_types",
 }  # fmt: skip
 __version__ = "0.2.0"
 
@@ -296,6 +296,7 @@ SETTINGS = (
     Setting("server.port", _NUMBER, 8000, "its port"),
     Setting("server.threads", _NUMBER, 8, "requests that are worked on at once"),
     Setting("server.hosts", _TEXTS, (), "names in `Host` that are answered; none: any"),
+    Setting("server.health", _TEXT, None, "path for probes: 200, or 503 without the database"),
     Setting("limits.body", _NUMBER, 10_485_760, "bytes of a request's body"),
     Setting("limits.form", _NUMBER, 500_000, "bytes of a form without files (urlencoded text)"),
     Setting("limits.memory", _NUMBER, 1_048_576, "bytes of an upload before it goes to disk"),
@@ -729,6 +730,7 @@ _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
         _OWN_HOST.fullmatch,
         "a name without scheme and port, like example.com, or .example.com with all below it",
     ),
+    "server.health": (re.compile("/[!-~]*").fullmatch, "a path, like /health"),
     "trusted_origins": (
         origin_of,
         "a scheme, a host and where it is an odd one a port, like https://example.com:8443",
@@ -5123,10 +5125,13 @@ class Dispatcher:
         self.components, self.responder = pages.components, pages.responder
         self.policy, self.answers = pages.policy, pages.answers
         self.limits = {name: config[f"limits.{name}"] for name in _DEFAULT_LIMITS}
+        self._health: str | None = config["server.health"]
 
     def dispatch(self, context: RequestContext) -> Answer:
         """Answers a request. Raises what refuses it or answers instead."""
         request, environ = context.request, context.request.environ
+        if self._health is not None and environ.get("PATH_INFO") == self._health:
+            return self._answer_probe(context)
         if not self.policy.is_open:
             self.policy.check_visitor(environ)
         path, method = request.check(), environ["REQUEST_METHOD"]
@@ -5157,6 +5162,12 @@ class Dispatcher:
         if sends or not context.reads:
             self._await_body(context, route)
         return self._call(context, route, match.tail)
+
+    def _answer_probe(self, context: RequestContext) -> Answer:
+        """Tells a probe, which may know no name of the site, whether the database answers."""
+        ours = {INTERNAL_STATEMENT: True}
+        context.scope.database.scoped.execute(sa.select(1), execution_options=ours)
+        return self.answers.make("text/plain; charset=UTF-8", b"ok\n")
 
     def _call(self, context: RequestContext, route: Route, tail: str) -> Answer:
         if isinstance(route, Page):

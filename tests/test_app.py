@@ -78,6 +78,23 @@ def lines_of(caplog):
 # Pages and methods
 
 
+@pytest.mark.parametrize("host", ["localhost", "10.0.0.7:8000", "no host at all"])
+def test_a_probe_is_answered_whatever_its_host(tmp_path, host):
+    config = {"server": {"hosts": ["example.com"], "health": "/up"}}
+    app = app_of(tmp_path, config=config)
+    for method in ("GET", "HEAD"):
+        assert ask(app, method, "/up", HTTP_HOST=host).status == 200
+    assert ask(app, "GET", "/", HTTP_HOST=host).status == 400
+
+
+def test_a_probe_is_told_that_the_database_is_away(tmp_path):
+    database = "postgresql+psycopg://postgres@127.0.0.1:1/none"
+    settings = {"database": database, "secret_keys": [SECRET], "server": {"health": "/up"}}
+    app = App(Registry(), Config.from_mapping(settings, tmp_path))
+    answer = ask(app, "GET", "/up")
+    assert (answer.status, answer.header("Retry-After")) == (503, "5")
+
+
 def test_a_page_is_html_of_a_known_length(tmp_path):
     answer = ask(app_of(tmp_path, Page("/", "page.html")))
     assert (answer.status, answer.text) == (200, "page")
@@ -886,7 +903,7 @@ def test_its_repr_tells_two_apart_and_hides_the_password(tmp_path):
     )
     shown = repr(App(Registry(), config))
     assert "hunter2" not in shown
-    assert shown == f"<App {tmp_path.name}, <Database postgresql://u:***@h/n>>"
+    assert shown == f"<App {tmp_path.name}, <Database postgresql+psycopg://u:***@h/n>>"
 
 
 def test_two_applications_in_one_process_share_nothing(tmp_path):
