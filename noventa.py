@@ -112,7 +112,8 @@ FOR_THE_COMMAND_LINE = {  # what it takes beside these, and nobody else: it may 
     "is_query", "is_unbounded", "lacks_file", "make_engine", "members_of", "name_of", "one_line",
     "parameter_of", "place_of", "pooler_fault", "reading", "refuse_strangers",
     "registry_faults", "revision_mismatch", "revision_script", "route_faults", "seed_name",
-    "shown_traceback", "shown_url", "strict_policy", "template_faults", "version_table", "with_length", "wrong_types",
+    "shown_traceback", "shown_url", "strict_policy", "template_faults", "version_table",
+    "with_length", "wrong_types",
 }  # fmt: skip
 __version__ = "0.2.0"
 
