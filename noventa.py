@@ -100,21 +100,11 @@ if TYPE_CHECKING:
 
     from noventa_cli import Workbench
 
-__all__ = [
+__all__ = [  # noventa_cli imports more names, which may change at any time
     "App", "BadTicket", "Component", "Config", "ConfigError", "Database", "Endpoint",
     "Mount", "NoventaError", "Page", "Redirect", "Registry", "RegistryError", "Request", "Session",
     "ShortCircuit", "Signer", "Static", "Upload", "redirect", "reply",
 ]  # fmt: skip
-FOR_THE_COMMAND_LINE = {  # what it takes beside these, and nobody else: it may change at any time
-    "Answer", "CONVERTERS", "Call", "Components", "EXTRAS", "Fault", "Rejection", "RequestContext",
-    "Router", "SETTINGS", "STARTER_KEY", "TEMPLATE_SUFFIXES", "actions_of", "compile_registry",
-    "current_revisions", "data_folder", "described", "did_you_mean", "insert_notice", "is_loopback",
-    "is_query", "is_unbounded", "lacks_file", "make_engine", "members_of", "name_of", "one_line",
-    "parameter_of", "place_of", "pooler_fault", "reading", "refuse_strangers",
-    "registry_faults", "revision_mismatch", "revision_script", "route_faults", "seed_name",
-    "shown_traceback", "shown_url", "strict_policy", "template_faults", "version_table",
-    "with_length", "wrong_types",
-}  # fmt: skip
 __version__ = "0.2.0"
 
 log = logging.getLogger("noventa")
@@ -1953,9 +1943,8 @@ def encode_json(value: Any, handler: Handler) -> bytes:
     try:
         return _to_json(value).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
-        path, problem = _not_json(value, _to_json) or ("it", str(error))
-        where = full_place(handler)
-        raise NoventaError(f"{where} returned what JSON cannot hold: {path}: {problem}.") from None
+        problem = f"returned what JSON cannot hold: {_not_json(value, _to_json, error)}"
+        raise NoventaError(f"{full_place(handler)} {problem}.") from None
 
 
 def _json_default(value: Any) -> Any:
@@ -1974,28 +1963,28 @@ _to_json = json.JSONEncoder(  # what holds itself is a RecursionError
 ).encode  # fmt: skip
 
 
-def _not_json(root: Any, encode: Callable[[Any], str]) -> tuple[str, str] | None:
-    """The path (`users[3].photo`) of the first value that `encode` refuses, and why."""
-    waiting, seen = [("", root)], set[int]()  # no recursion: it may be nested too deeply
-    for path, value in waiting:
-        if not isinstance(value, dict | list | tuple):
+def _not_json(value: Any, encode: Callable[[Any], str], error: Exception) -> str:
+    """The path of the value that `encode` refuses, and why: `users[3].photo: Object of type …`."""
+    if isinstance(error, RecursionError):
+        return "it: nested too deeply, or inside itself"
+    path, items = "", _items_of(value)
+    while items:
+        for step, item in items:
             try:
-                encode(value).encode("utf-8")
-            except (TypeError, ValueError) as error:
-                return path, str(error)
-        elif id(value) not in seen:
-            seen.add(id(value))
-            for key, item in value.items() if isinstance(value, dict) else ():
-                if not isinstance(key, str | int | float | None):
-                    return path or "it", f"its key {_shown(key)} is a {type(key).__name__}"
-                waiting.append((f"{path}.{key}".lstrip("."), item))
-            if not isinstance(value, dict):
-                waiting += [(f"{path}[{number}]", item) for number, item in enumerate(value)]
-    try:
-        json.dumps(root, default=str)
-    except (ValueError, RecursionError) as error:  # it holds itself, or is nested too deeply
-        return "it", str(error)
-    return None
+                encode(item).encode("utf-8")
+            except (TypeError, ValueError) as inner:
+                path, items, error = path + step, _items_of(item), inner
+                break
+        else:
+            break
+    return f"{path.lstrip('.') or 'it'}: {error}"
+
+
+def _items_of(value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [(f".{key}", item) for key, item in value.items()]
+    is_list = isinstance(value, list | tuple)
+    return [(f"[{number}]", item) for number, item in enumerate(value)] if is_list else []
 
 
 def make_private(answer: Answer) -> None:
@@ -2507,10 +2496,10 @@ class SessionCookies:
         try:
             return _to_text(state)
         except (TypeError, ValueError, RecursionError) as error:
-            path, problem = _not_json(state["data"], _to_text) or ("it", str(error))
+            problem = _not_json(state["data"], _to_text, error)
             raise SessionError(
-                f"The session holds what JSON cannot: {path}: {problem}; keep the id of a row,"
-                " and other things as texts or numbers."
+                f"The session holds what JSON cannot: {problem}; keep the id of a row, and other"
+                " things as texts or numbers."
             ) from None
 
     def _cookie(self, request: Request, value: str, *, max_age: int) -> str:
@@ -4721,27 +4710,19 @@ _MESSAGES = {
 }
 _PROBLEM = "application/problem+json"
 _RETRY_AFTER = 5  # seconds
-_FORWARDED = re.compile(
-    r"HTTP_(?:X_FORWARDED.*|FORWARDED|VIA|(?:X_REAL|(?:X|X_CLUSTER|TRUE)_CLIENT|CF_CONNECTING)_IP)"
-)
-_LEAVE_DEBUG = "Open http://localhost with the port of the server, or set debug: false."
 
 
 class RequestPolicy:
-    """Which requests are answered: only those for the site's own names, in debug only those from
-    this machine, and unsafe ones only from pages of the site."""
+    """Which requests are answered: those for the site's own names, and unsafe ones only from
+    pages of the site."""
 
     def __init__(self, config: Config) -> None:
-        self._debug: bool = config["debug"]
         self._answers_to = functools.lru_cache(maxsize=100)(config.answers_to)
         self._trusted_origins = frozenset(map(origin_of, config["trusted_origins"]))
-        self.is_open = not (self._debug or config["server.hosts"])
+        self.answers_any_host = not config["server.hosts"]
 
-    def check_visitor(self, environ: Mapping[str, Any]) -> None:
-        """Refuses an unknown Host, and in debug everybody but this machine."""
-        if self._debug:
-            refuse_strangers(environ)
-            return
+    def check_host(self, environ: Mapping[str, Any]) -> None:
+        """Refuses a Host that is not the site's."""
         host = str(environ.get("HTTP_HOST", environ.get("SERVER_NAME", "")))  # as WebOb
         if not self._answers_to(host):
             detail = f"Host is {host[:80]!a}; if it is yours, write it into server.hosts."
@@ -4779,25 +4760,6 @@ class RequestPolicy:
 
 def _own_origin(environ: Mapping[str, Any]) -> str:
     return f"{environ.get('wsgi.url_scheme', 'http')}://{environ.get('HTTP_HOST', '')}"
-
-
-def refuse_strangers(environ: Mapping[str, Any]) -> None:
-    """Raises Rejection unless the visitor may see source code.
-
-    Debug pages are for a browser on this machine that asks for localhost: not for another name
-    that leads here (DNS rebinding), nor for a proxy.
-    """
-    if (address := environ.get("REMOTE_ADDR")) and not is_loopback(address):
-        detail = f"{address[:80]!a} is not this machine, and no other gets an answer in debug."
-        raise Rejection(403, "debug-from-afar", detail=f"{detail} {_LEAVE_DEBUG}")
-    if forwarded := [name for name in environ if _FORWARDED.fullmatch(name)]:
-        header = forwarded[0].removeprefix("HTTP_").replace("_", "-").title()
-        detail = f"{header} was sent: no proxy gets an answer in debug. {_LEAVE_DEBUG}"
-        raise Rejection(403, "debug-by-proxy", detail=detail)
-    host = str(environ.get("HTTP_HOST", "localhost"))  # every browser sends one
-    if not is_loopback(host_name(host)):
-        detail = f"Host is {host[:80]!a}, but only localhost and 127.0.0.1 answer in debug."
-        raise Rejection(403, "debug-host", detail=f"{detail} {_LEAVE_DEBUG}")
 
 
 class Responder:
@@ -5133,10 +5095,12 @@ class Dispatcher:
         request, environ = context.request, context.request.environ
         if self._health is not None and environ.get("PATH_INFO") == self._health:
             return self._answer_probe(context)
-        if not self.policy.is_open:
-            self.policy.check_visitor(environ)
-        path, method = request.check(), environ["REQUEST_METHOD"]
         workbench = self.responder.workbench
+        if workbench is not None:
+            workbench.refuse_strangers(environ)
+        elif not self.policy.answers_any_host:
+            self.policy.check_host(environ)
+        path, method = request.check(), environ["REQUEST_METHOD"]
         if workbench is not None and path.startswith(workbench.path):
             return workbench.page(context, path)
         match = self.router.match(path, method)

@@ -124,6 +124,7 @@ from noventa import (
     data_folder,
     described,
     did_you_mean,
+    host_name,
     insert_notice,
     is_loopback,
     is_query,
@@ -137,7 +138,6 @@ from noventa import (
     place_of,
     pooler_fault,
     reading,
-    refuse_strangers,
     registry_faults,
     reply,
     revision_mismatch,
@@ -884,6 +884,31 @@ def _loaded(root: Path, host: str | None) -> tuple[Config, Any, int, dict[str, i
     if isinstance(app := getattr(module, "app", None), App):
         _say_if_away(app.database.engine)
     return config, application, limit, None
+
+
+_FORWARDED = re.compile(
+    r"HTTP_(?:X_FORWARDED.*|FORWARDED|VIA|(?:X_REAL|(?:X|X_CLUSTER|TRUE)_CLIENT|CF_CONNECTING)_IP)"
+)
+_LEAVE_DEBUG = "Open http://localhost with the port of the server, or set debug: false."
+
+
+def refuse_strangers(environ: Mapping[str, Any]) -> None:
+    """Raises Rejection unless the visitor may see source code.
+
+    Debug pages are for a browser on this machine that asks for localhost: not for another name
+    that leads here (DNS rebinding), nor for a proxy.
+    """
+    if (address := environ.get("REMOTE_ADDR")) and not is_loopback(address):
+        detail = f"{address[:80]!a} is not this machine, and no other gets an answer in debug."
+        raise Rejection(403, "debug-from-afar", detail=f"{detail} {_LEAVE_DEBUG}")
+    if forwarded := [name for name in environ if _FORWARDED.fullmatch(name)]:
+        header = forwarded[0].removeprefix("HTTP_").replace("_", "-").title()
+        detail = f"{header} was sent: no proxy gets an answer in debug. {_LEAVE_DEBUG}"
+        raise Rejection(403, "debug-by-proxy", detail=detail)
+    host = str(environ.get("HTTP_HOST", "localhost"))  # every browser sends one
+    if not is_loopback(host_name(host)):
+        detail = f"Host is {host[:80]!a}, but only localhost and 127.0.0.1 answer in debug."
+        raise Rejection(403, "debug-host", detail=f"{detail} {_LEAVE_DEBUG}")
 
 
 def _fault_application(root: Path, fault: str) -> Any:
@@ -4966,6 +4991,7 @@ class Workbench:
     """The pages at /_noventa/, and what debug adds to those of the application."""
 
     path = "/_noventa"
+    refuse_strangers = staticmethod(refuse_strangers)
 
     def __init__(self, app: App) -> None:
         self.app, self.recorder = app, Recorder(app)

@@ -6,8 +6,6 @@ import re
 import pytest
 from processes import ROOT
 
-import noventa
-
 FILES = ("noventa.py", "noventa_cli.py")
 BANNER = re.compile(r"^# ---- (.+?) -+$", re.MULTILINE)
 
@@ -53,13 +51,6 @@ def test_each_section_of_the_core_uses_what_its_banner_says_and_only_what_stands
         listed = set(said.removeprefix("all above but ").split(", ")) - {"nothing above"}
         assert used[banner] == (above - listed if said.startswith("all") else listed), banner
         assert used[banner] <= above
-
-
-def test_the_command_line_takes_of_the_core_what_is_listed_for_it():
-    _, tree, _ = read("noventa_cli.py")
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    names = {name.name for node in imports if node.module == "noventa" for name in node.names}
-    assert names - {*noventa.__all__, "__version__"} == noventa.FOR_THE_COMMAND_LINE
 
 
 @pytest.mark.parametrize("file", FILES)
