@@ -2,20 +2,20 @@
 
 The file reads downwards; each section uses only sections above it, those that its banner names:
 
-    Errors         what the user can mend, what refuses a request, and the log
+    Errors         what the user can fix, what refuses a request, and the log
     Configuration  config.yaml: one table of settings, checked and typed
     Registry       what an application consists of
     Router         from a path to a route, at a cost that does not grow with the routes
     Request        a WebOb request, read strictly
-    Answers        a status, headers and a body; what handlers make them of
+    Answers        a status, headers and a body; how they are made and checked
     Signing        keys for one purpose each, and the tickets of forms
     Session        a dict in a signed cookie
     Database       engine, pool, scoped session, transactions, sandbox; the revision it is at
-    Handlers       what they are called with, what they may return, what they forgot to commit
+    Handlers       how they are called, what they may return, what they forgot to commit
     Static         files of a folder, and no way out of it
     Components     templates, components and pages, compiled and rendered
-    Checks         every rule for registry and templates that makes a Fault
-    App            gate, responder and pages; the WSGI application, which composes all of it
+    Checks         the rules for registry and templates; each breach is a Fault
+    App            policy, responder, pages, dispatcher; the WSGI application composes all of it
 
 Start reading at `App.__call__`, near the end.
 """
@@ -1332,17 +1332,9 @@ class Upload:
     file: tempfile.SpooledTemporaryFile[bytes]
 
 
-class Request(webob.request.BaseRequest):
-    """A WebOb request that reads path, query, cookies and body strictly.
+class BoundedRequest(webob.request.BaseRequest):
+    """A WebOb request whose body is limited and whose own names read strictly."""
 
-    `args`, `form` (text) and `files` are `Values`; `view_args` are the URL's parameters; through
-    `app` a handler reaches the App's `config` and `database`. Malformed input is refused with a
-    4xx when it is read; path and query are read at once.
-    """
-
-    app: Any = None
-    text_type: type[str] = str  # FieldText if the database needs it
-    view_args: Mapping[str, Any] = MappingProxyType({})
     cleanup_callbacks: list[Callable[[], Any]] | None = None  # called at the end of the request
     _open_files: tuple[tempfile.SpooledTemporaryFile[bytes], ...] = ()
 
@@ -1356,6 +1348,118 @@ class Request(webob.request.BaseRequest):
         return f"<Request {described(self.environ)}>"
 
     __str__ = __repr__  # WebOb's shows body and cookies
+
+    @property
+    def length(self) -> int | None:
+        """The declared length, if any. Raises Rejection if it is invalid or too large."""
+        text = str(self.environ.get("CONTENT_LENGTH") or "")
+        if not text:
+            return None
+        if not (text.isascii() and text.isdigit()):
+            raise Rejection(400, "bad-length")
+        if len(text) > 18 or int(text) > self.limits["body"]:
+            raise Rejection(413, "body-too-large")
+        return int(text)
+
+    def guard_body(self) -> None:
+        """Checks the length, and limits what anybody can read of the body."""
+        length = self.length
+        if "_body" not in self.__dict__:
+            self._body = _Body(self.environ, length, self.limits["body"])
+            self.environ["wsgi.input"] = io.BufferedReader(self._body)
+            self.environ["webob.is_body_seekable"] = False
+
+    def read_body(self, size: int = -1) -> bytes:
+        """Bytes of the body. Raises Rejection if its end is unknown."""
+        if self.length is None and not self.environ.get("wsgi.input_terminated"):
+            raise Rejection(411, "no-length")
+        if "_body" not in self.__dict__:
+            self.guard_body()
+        return cast(bytes, self.environ["wsgi.input"].read(size))
+
+    def receive(self) -> None:
+        """Reads a guarded body into a file, so that later readers do not wait for the client."""
+        body = self.__dict__.get("_body")
+        if body and body.left == body.total and self.is_body_readable:
+            self.make_body_seekable()
+
+    def make_tempfile(self) -> tempfile.SpooledTemporaryFile[bytes]:  # type: ignore[override]
+        """A file that goes to disk above `limits.memory`; for uploads, and for WebOb's `body`."""
+        file = tempfile.SpooledTemporaryFile[bytes](self.limits["memory"])
+        if self.cleanup_callbacks is not None and not self._open_files:
+            self.cleanup_callbacks.append(self.close_files)
+        self._open_files = (*self._open_files, file)
+        return file
+
+    def close_files(self) -> None:
+        """Closes every uploaded file, which deletes it."""
+        for file in self._open_files:
+            file.close()
+
+    def rewind(self) -> None:
+        """Makes the body and uploaded files readable from their start again."""
+        if self.is_body_seekable:
+            self.environ["wsgi.input"].seek(0)
+        for file in self._open_files:
+            if not file.closed:
+                file.seek(0)
+
+    @property
+    def charset(self) -> str:
+        """UTF-8. Raises Rejection for another one: decoding some takes quadratic time."""
+        charset = str(super().charset)
+        if charset.lower() not in ("utf-8", "us-ascii", "ascii"):
+            raise Rejection(415, "charset")
+        return "UTF-8"
+
+    @property
+    def text(self) -> str:  # type: ignore[override]
+        """The body as text. Raises Rejection if it is not UTF-8."""
+        try:
+            return self.body.decode(self.charset)
+        except UnicodeDecodeError:
+            raise Rejection(400, "undecodable-body") from None
+
+    def as_text(self) -> str:
+        """The whole request, for people to read."""
+        return self.as_bytes().decode("utf-8", "backslashreplace")
+
+    @property
+    def body_file_raw(self) -> Any:
+        """`wsgi.input`, which `body` and `body_file` read: within the limit."""
+        if not self.is_body_seekable:  # else it is a copy that WebOb made
+            self.guard_body()
+        return self.environ["wsgi.input"]
+
+    @body_file_raw.setter
+    def body_file_raw(self, file: Any) -> None:
+        self.environ["wsgi.input"] = file
+
+    @property
+    def client_addr(self) -> str | None:
+        """The peer's address; WebOb's own trusts X-Forwarded-For."""
+        return cast("str | None", self.environ.get("REMOTE_ADDR"))
+
+    @property
+    def authorization(self) -> Any:  # type: ignore[override]
+        """WebOb's, whose time for a Digest or Basic header is quadratic in its length."""
+        header = self.environ.get("HTTP_AUTHORIZATION", "")
+        if len(header) > _AUTHORIZATION_LIMIT and not header.startswith("Bearer "):
+            raise Rejection(431, "authorization-too-large")
+        return super().authorization
+
+
+class Request(BoundedRequest):
+    """A WebOb request that reads path, query, cookies and body strictly.
+
+    `args`, `form` (text) and `files` are `Values`; `view_args` are the URL's parameters; through
+    `app` a handler reaches the App's `config` and `database`. Malformed input is refused with a
+    4xx when it is read; path and query are read at once.
+    """
+
+    app: Any = None
+    text_type: type[str] = str  # FieldText if the database needs it
+    view_args: Mapping[str, Any] = MappingProxyType({})
 
     def check(self) -> str:
         """The decoded path; reads the query too, so that neither raises later. Raises Rejection."""
@@ -1444,56 +1548,10 @@ class Request(webob.request.BaseRequest):
             raise Rejection(415, "charset")
         return self.media_type, options
 
-    # WebOb's own names, made strict.
-
-    @property
-    def charset(self) -> str:
-        """UTF-8. Raises Rejection for another one: decoding some takes quadratic time."""
-        charset = str(super().charset)
-        if charset.lower() not in ("utf-8", "us-ascii", "ascii"):
-            raise Rejection(415, "charset")
-        return "UTF-8"
-
-    @property
-    def text(self) -> str:  # type: ignore[override]
-        """The body as text. Raises Rejection if it is not UTF-8."""
-        try:
-            return self.body.decode(self.charset)
-        except UnicodeDecodeError:
-            raise Rejection(400, "undecodable-body") from None
-
-    def as_text(self) -> str:
-        """The whole request, for people to read."""
-        return self.as_bytes().decode("utf-8", "backslashreplace")
-
-    @property
-    def body_file_raw(self) -> Any:
-        """`wsgi.input`, which `body` and `body_file` read: within the limit."""
-        if not self.is_body_seekable:  # else it is a copy that WebOb made
-            self.guard_body()
-        return self.environ["wsgi.input"]
-
-    @body_file_raw.setter
-    def body_file_raw(self, file: Any) -> None:
-        self.environ["wsgi.input"] = file
-
     @property
     def json_body(self) -> Any:
         """The same as `json`."""
         return self.json
-
-    @property
-    def client_addr(self) -> str | None:
-        """The peer's address; WebOb's own trusts X-Forwarded-For."""
-        return cast("str | None", self.environ.get("REMOTE_ADDR"))
-
-    @property
-    def authorization(self) -> Any:  # type: ignore[override]
-        """WebOb's, whose time for a Digest or Basic header is quadratic in its length."""
-        header = self.environ.get("HTTP_AUTHORIZATION", "")
-        if len(header) > _AUTHORIZATION_LIMIT and not header.startswith("Bearer "):
-            raise Rejection(431, "authorization-too-large")
-        return super().authorization
 
     @property
     def GET(self) -> Any:  # noqa: N802 - WebOb's name
@@ -1504,64 +1562,6 @@ class Request(webob.request.BaseRequest):
     def POST(self) -> Any:  # noqa: N802 - WebOb's name
         """`form` as WebOb has it; its own parser is lenient and gone with Python 3.13."""
         return webob.multidict.MultiDict(self.form.pairs())
-
-    # The body.
-
-    @property
-    def length(self) -> int | None:
-        """The declared length of the body, if any. Raises Rejection if it is invalid or too
-        large."""
-        text = str(self.environ.get("CONTENT_LENGTH") or "")
-        if not text:
-            return None
-        if not (text.isascii() and text.isdigit()):
-            raise Rejection(400, "bad-length")
-        if len(text) > 18 or int(text) > self.limits["body"]:
-            raise Rejection(413, "body-too-large")
-        return int(text)
-
-    def guard_body(self) -> None:
-        """Checks the length, and limits what anybody can read of the body."""
-        length = self.length
-        if "_body" not in self.__dict__:
-            self._body = _Body(self.environ, length, self.limits["body"])
-            self.environ["wsgi.input"] = io.BufferedReader(self._body)
-            self.environ["webob.is_body_seekable"] = False
-
-    def read_body(self, size: int = -1) -> bytes:
-        """Bytes of the body. Raises Rejection if its end is unknown."""
-        if self.length is None and not self.environ.get("wsgi.input_terminated"):
-            raise Rejection(411, "no-length")
-        if "_body" not in self.__dict__:
-            self.guard_body()
-        return cast(bytes, self.environ["wsgi.input"].read(size))
-
-    def receive(self) -> None:
-        """Reads a guarded body into a file, so that later readers do not wait for the client."""
-        body = self.__dict__.get("_body")
-        if body and body.left == body.total and self.is_body_readable:
-            self.make_body_seekable()
-
-    def make_tempfile(self) -> tempfile.SpooledTemporaryFile[bytes]:  # type: ignore[override]
-        """A file that goes to disk above `limits.memory`; for uploads, and for WebOb's `body`."""
-        file = tempfile.SpooledTemporaryFile[bytes](self.limits["memory"])
-        if self.cleanup_callbacks is not None and not self._open_files:
-            self.cleanup_callbacks.append(self.close_files)
-        self._open_files = (*self._open_files, file)
-        return file
-
-    def close_files(self) -> None:
-        """Closes every uploaded file, which deletes it."""
-        for file in self._open_files:
-            file.close()
-
-    def rewind(self) -> None:
-        """Makes the body and uploaded files readable from their start again."""
-        if self.is_body_seekable:
-            self.environ["wsgi.input"].seek(0)
-        for file in self._open_files:
-            if not file.closed:
-                file.seek(0)
 
 
 class _Body(io.RawIOBase):
