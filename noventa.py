@@ -91,7 +91,6 @@ with warnings.catch_warnings():  # WebOb imports `cgi`, deprecated from Python 3
     import webob.exc
     import webob.multidict
     import webob.request
-    from webob.cookies import make_cookie
     from webob.datetime_utils import parse_date, serialize_date
     from webob.headers import ResponseHeaders
 
@@ -2397,7 +2396,10 @@ class SessionCookies:
         self.signer = Signer(config["secret_keys"], "session")
         # Base64 makes four bytes of three; a name as long as the limit leaves no room at all.
         self._room = (_COOKIE_LIMIT - len(self.name) - _SIGNATURE_LENGTH) * 3 // 4
-        self._attributes = functools.lru_cache(maxsize=100)(self._cookie_attributes)
+        domain, is_secure = config["session.domain"], config["session.secure"]
+        self._attributes = f"; HttpOnly; SameSite={config['session.same_site'].title()}"
+        self._attributes += "; Secure" if is_secure else ""
+        self._attributes += f"; Domain={domain}" if domain else ""
 
     def open(self, request: Request) -> Session:
         """The visitor's session; nothing is read before it is touched."""
@@ -2504,15 +2506,7 @@ class SessionCookies:
 
     def _cookie(self, request: Request, value: str, *, max_age: int) -> str:
         path = "/" if self.name.startswith("__Host-") else request.prefix or "/"
-        # WebOb's own Max-Age brings an `expires`, which says the same again.
-        return f"{self.name}={value};{self._attributes(path)}; Max-Age={max_age}"
-
-    def _cookie_attributes(self, path: str) -> str:
-        cookie = make_cookie(
-            self.name, "", path=path, domain=self.config["session.domain"], httponly=True,
-            secure=self.config["session.secure"], samesite=self.config["session.same_site"],
-        )  # fmt: skip
-        return cookie.partition(";")[2]
+        return f"{self.name}={value}; Path={path}; Max-Age={max_age}{self._attributes}"
 
 
 def _too_large(data: Mapping[str, Any]) -> str:
