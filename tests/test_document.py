@@ -1,4 +1,7 @@
-"""The document in tests/data runs as it stands: its files, its commands, its page."""
+"""The document in tests/data runs as it stands: its files, its commands, its page.
+
+On PostgreSQL and MariaDB the entry `database` alone is another.
+"""
 
 import re
 import shlex
@@ -13,6 +16,8 @@ from urllib.request import HTTPCookieProcessor, build_opener
 import pytest
 import sqlalchemy as sa
 from processes import KEY, PROJECT, environment, noventa, serving, write_files
+
+from noventa import Config, make_engine
 
 pytestmark = pytest.mark.slow
 
@@ -76,10 +81,13 @@ def document_files():
 
 
 @pytest.fixture
-def project(tmp_path):
+def project(tmp_path, database):
+    (settings,) = blocks("YAML")
+    if not database.startswith("sqlite"):
+        settings = f'database: "{database}"\n'
     files = {
         **document_files(),
-        "config.yaml": f'{blocks("YAML")[0]}secret_keys: ["{KEY}"]\n',
+        "config.yaml": f'{settings}secret_keys: ["{KEY}"]\n',
         "registry.py": REGISTRY,
         "wsgi.py": PROJECT["wsgi.py"],
         "pages/user.html": '{{ component("user") }}',
@@ -114,7 +122,7 @@ def run(command, project):
 
 
 def tables(project):
-    engine = sa.create_engine(f"sqlite:///{project}/noventa.db", poolclass=sa.NullPool)
+    engine = make_engine(Config.load(project), poolclass=sa.NullPool)
     return set(sa.inspect(engine).get_table_names())
 
 
