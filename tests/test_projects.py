@@ -293,6 +293,15 @@ def test_the_url_of_a_server_is_kept_out_of_git_and_tried_in_ci(database, quick_
     assert job["services"]["database"]["image"].startswith(tried[:5])
 
 
+def test_a_url_of_variables_is_written_as_it_was_given(quick_new, monkeypatch):
+    monkeypatch.delenv("HELLO_DATABASE", raising=False)
+    given = "${HELLO_DATABASE:-sqlite:///./hello.db}"
+    assert main(["new", "hello", "--empty", "--database", given]) == 0
+    assert f'database: "{given}"' in (quick_new / "config.yaml").read_text()
+    monkeypatch.setenv("HELLO_DATABASE", "sqlite:///./other.db")
+    assert Config.load(quick_new).database_url.database == str(quick_new / "other.db")
+
+
 def test_a_folder_of_sqlites_own_is_there_in_a_clone_too(quick_new):
     assert main(["new", "hello", "--empty", "--database", "sqlite:///./data/a.db"]) == 0
     assert [path.name for path in (quick_new / "data").iterdir()] == [".gitkeep"]

@@ -95,11 +95,12 @@ def test_what_a_seed_rolled_back_itself_is_not_kept(seeded):
     assert seeded.ledger() == ["some"]
 
 
-def test_a_seed_that_ends_the_transaction_of_its_connection_is_refused(seeded, capsys):
+def test_a_seed_that_ends_the_transaction_of_its_connection_is_not_taken_for_done(seeded, capsys):
     seeded.seeds(some=f"{ADD.format('one')}\ndb.flush()\ndb.connection().commit()")
-    assert seeded.run("seed") == 1
-    assert "db.commit()" in capsys.readouterr().err
-    assert seeded.ledger() == []
+    for _ in range(2):
+        assert seeded.run("seed") == 1
+        assert "seed --again migrations.seed.first.some" in capsys.readouterr().err
+    assert seeded.names() == ["one"]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,6 @@ def test_what_a_seed_committed_itself_is_told_and_is_not_added_twice(seeded, end
     assert seeded.run("seed") == 1
     message = capsys.readouterr().err
     assert "left nothing" not in message
-    assert "so this stays:\n  INSERT INTO users" in message
     seeded.seeds(some=ADD.format("one"), more=ADD.format("more"))
     assert seeded.run("seed") == 1
     assert "seed --again migrations.seed.first.some" in capsys.readouterr().err
@@ -135,8 +135,6 @@ def test_truncate_in_a_seed_keeps_what_was_added_before_it(seeded, capsys):
     )
     assert seeded.run("seed") == 1
     message = capsys.readouterr().err
-    assert "INSERT INTO users" in message
-    assert "TRUNCATE" in message
     assert "left nothing" not in message
     assert seeded.names() == ["one"]
 
@@ -189,12 +187,9 @@ def test_a_seed_that_has_rows_in_a_table_that_stays_is_told_and_not_run_again(se
     seeded.seeds(both=role + ADD.format("one"), users=ADD.format("two"))
     assert seeded.run("seed") == 0
     assert seeded.migrate("downgrade", "-1") == 0
+    assert "the rows of migrations.seed.first.both in roles are gone" in capsys.readouterr().out
     assert seeded.migrate() == 0
-    capsys.readouterr()
     assert seeded.run("seed") == 0
-    assert "both has run, but a downgrade dropped its rows in roles" in capsys.readouterr().out
-    assert seeded.run("seed", "--list") == 0
-    assert "a downgrade dropped its rows in roles" in capsys.readouterr().out
     assert seeded.names() == ["one", "two"]
     seeded.execute("DELETE FROM users")
     assert seeded.run("seed", "--again", "both") == 0
