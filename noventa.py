@@ -205,6 +205,13 @@ class MissingField(Rejection, KeyError):  # noqa: N818
         super().__init__(400, "missing-field", detail=f"there is no request.{source}[{shown!a}].")
 
 
+def raised_at(error: BaseException) -> str:
+    """`components/user/user_logic.py:12`: the line that raised an exception."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    depth = frame.f_globals.get("__name__", "").count(".") + 1
+    return f"{'/'.join(Path(frame.f_code.co_filename).parts[-depth:])}:{line}"
+
+
 @dataclass(frozen=True)
 class Fault:
     """One fault of an application: where it is, what is wrong, what to do."""
@@ -270,6 +277,7 @@ SETTINGS = (
     Setting("name", _TEXT, None, "of the site, on the plain error page; that of its folder"),
     Setting("app", _MAPPING, {}, "the application's own: `request.app.config.app[\"…\"]`"),
     Setting("debug", _FLAG, False, "error pages with source; the variable NOVENTA_DEBUG overrides"),
+    Setting("editor", _TEXT, None, "debug: link of `file:line`: `vscode://file/{file}:{line}`"),
     Setting("secret_keys", _TEXTS, (), "first signs, all verify; 32 characters at least"),
     Setting("session.cookie_name", _TEXT, "noventa_session", "may begin with `__Host-`"),
     Setting("session.max_age", _NUMBER, 1_209_600, "seconds without a visit that end a session"),
@@ -328,6 +336,9 @@ _URL_PARTS = {  # as SQLAlchemy calls them
 }  # fmt: skip
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_EDITOR = re.compile(  # no scheme by which a link runs a script
+    r"(?!javascript:|vbscript:|data:)[a-z][a-z0-9+.-]*:.*\{file\}", re.IGNORECASE
+)
 _DOMAIN = re.compile(r"[\w.-]*", re.ASCII)
 _HOST = r"\w[\w.-]*|\[[0-9a-f:.]+\]"
 _HOST_AND_PORT = re.compile(rf"({_HOST})(?::[0-9]*)?", re.ASCII)
@@ -727,6 +738,10 @@ _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "session.cookie_name": (_HEADER_NAME.fullmatch, "letters, digits, - and _"),
     "session.domain": (_DOMAIN.fullmatch, "a name like example.com"),
+    "editor": (
+        _EDITOR.match,
+        "the address of an editor with {file} in it, like vscode://file/{file}:{line}",
+    ),
 }
 _RULES |= {
     setting.name: (setting.choices.__contains__, f"one of {', '.join(setting.choices)}")
@@ -892,7 +907,8 @@ class Registry(Entry):
     `models` and `Component(models=)` take modules, mapped classes and tables, and a declarative
     Base or a MetaData for all its tables; `seeds` are functions of one argument, the session;
     `guards` run before every route; `filters` and `globals` are added to Jinja's; `errors` maps a
-    status, `"4xx"` or `"5xx"` to a template.
+    status, `"4xx"` or `"5xx"` to a template; `dismissed` are hints that the map leaves out, as it
+    words them: `"unused audit_log"`.
     """
 
     _: KW_ONLY
@@ -904,6 +920,7 @@ class Registry(Entry):
     filters: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     globals: Mapping[str, Any] = field(default_factory=dict)
     errors: Mapping[int | str, str] = field(default_factory=dict)
+    dismissed: Sequence[str] = ()
 
     @functools.cached_property
     def metadata(self) -> sa.MetaData:
@@ -1514,6 +1531,11 @@ class Request(BoundedRequest):
         """The posted files."""
         return self._posted[1]
 
+    @property
+    def form_so_far(self) -> Any:
+        """Fields and files of a form that was read already, for debug; twice None if it was not."""
+        return self.__dict__.get("_posted", (None, None))
+
     @memoized_property
     def _posted(self) -> tuple[Values[str], Values[Upload]]:
         return _parse_form(self)
@@ -2006,13 +2028,15 @@ def _words(header: str | None) -> list[str]:
 
 
 def strict_policy(html: str) -> str:
-    """The Content-Security-Policy (CSP 3) of a page that loads nothing beside its own styles."""
+    """The Content-Security-Policy (CSP 3) of a page that needs nothing but the styles and forms
+    in it."""
     styles = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
     digests = [base64.b64encode(hashlib.sha256(style.encode()).digest()) for style in styles]
     sources = " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
+    forms = "'self'" if "<form" in html else "'none'"
     return (
         f"default-src 'none'; img-src data:; style-src {sources}; base-uri 'none';"
-        " form-action 'none'; frame-ancestors 'self'"
+        f" form-action {forms}; frame-ancestors 'self'"
     )
 
 
@@ -2691,7 +2715,7 @@ def shown_url(url: sa.URL) -> str:
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
     """A connection for reading, for which SQLite takes no lock that others wait for."""
     with engine.connect() as connection:
-        yield connection.execution_options(**{READS: True})
+        yield connection.execution_options(**{READS: True, INTERNAL_STATEMENT: True})
 
 
 def pooler_fault(config: Config, engine: sa.Engine) -> str | None:
@@ -3510,6 +3534,24 @@ def version_table(config: Config) -> dict[str, Any]:
 # Uses Errors, Configuration, Registry, Request, Answers, Session, Database.
 
 
+class Trail:
+    """Where a request has come to: its page, then components and handlers, outermost first."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def enter(self, name: str) -> None:
+        """A part begins, inside those that have not ended."""
+        self.names.append(name)
+
+    def leave(self, depth: int = -1) -> None:
+        """The innermost part has ended, or all that are deeper than `depth`."""
+        del self.names[depth:]
+
+    def __str__(self) -> str:
+        return " > ".join(self.names)
+
+
 class RequestContext:
     """One request on its way to its answer."""
 
@@ -3524,7 +3566,7 @@ class RequestContext:
         self.request, self.session, self.scope = request, session, scope
         self.arguments = request, session, scope.database.scoped  # the first three of a handler
         self.reads = reads  # a safe method (RFC 9110, 9.2.1)
-        self.trail: list[str] = []  # for the log: page, components, handler
+        self.trail = Trail()
 
     def refer(self) -> str:
         """A word that leads from an error page to the line in the log."""
@@ -3540,7 +3582,7 @@ class RequestContext:
     def remember_writer(self) -> None:
         """Let the next GETs of the route begin as writers, and say in the log how to say so."""
         if self.route is not None:
-            what, inside = described(self.request.environ), " > ".join(self.trail[1:])
+            what, inside = described(self.request.environ), " > ".join(self.trail.names[1:])
             self.scope.database.remember_writer(self.route, what, inside)
 
     def url(self, path: str) -> str:
@@ -3584,7 +3626,7 @@ def run_handler(
     With `retries` a conflict between transactions calls it again, with body and session as they
     were. With `is_data` its result becomes JSON.
     """
-    context.trail.append(name_of(handler))
+    context.trail.enter(name_of(handler))
     if retries:
         restore = context.session.checkpoint()
 
@@ -3596,7 +3638,7 @@ def run_handler(
         returned = context.scope.replay(attempt, retries)
     else:
         returned = handler(*context.arguments, **arguments)
-    context.trail.pop()
+    context.trail.leave()
     return process_result(context, handler, returned, is_data=is_data)
 
 
@@ -3657,7 +3699,7 @@ def finish_transaction(context: RequestContext, handler: Handler | None, status:
     if rows:
         context.scope.end_transaction()
         names = [] if handler is None else [name_of(handler)]
-        name = " > ".join((*context.trail, *names))
+        name = " > ".join((*context.trail.names, *names))
         log.warning("%s changed rows without db.commit(), rolled back: %s", name, ", ".join(rows))
 
 
@@ -3667,7 +3709,7 @@ def in_new_transaction(context: RequestContext, work: Callable[[], T]) -> T:
     If the reader refuses a statement, it is done once more by a writer, with the session as it
     was: what was flashed is shown once.
     """
-    scope, trail = context.scope, [*context.trail]
+    scope, depth = context.scope, len(context.trail.names)
     scope.new_transaction(writes=context.begins_as_writer)
     if scope.writes:
         return work()
@@ -3682,7 +3724,7 @@ def in_new_transaction(context: RequestContext, work: Callable[[], T]) -> T:
             return result
     context.remember_writer()
     restore()
-    context.trail[:] = trail
+    context.trail.leave(depth)
     scope.refused = False
     scope.new_transaction(writes=True)
     return work()
@@ -4129,10 +4171,10 @@ class Node:
         """The HTML of a component, after its guard."""
         compiled, context, guarded = self.compiled, self.rendering.context, self.rendering.guarded
         trail = context.trail
-        if len(trail) > _MAX_DEPTH:
-            shown = " > ".join(trail[-3:])
+        if len(trail.names) > _MAX_DEPTH:
+            shown = " > ".join(trail.names[-3:])
             raise PropsError(f"components are nested over {_MAX_DEPTH} deep: {shown}.")
-        trail.append(compiled.name)
+        trail.enter(compiled.name)
         if compiled.guard is None:
             html = self.html()
         else:
@@ -4140,7 +4182,7 @@ class Node:
             guarded.append(self)
             html = self.html()
             guarded.pop()
-        trail.pop()
+        trail.leave()
         return html
 
     def html(self) -> str:
@@ -4366,7 +4408,8 @@ def wrong_types(registry: Registry) -> list[Fault]:
 
 _FIELDS: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(
-        ("components", "models", "routes", "seeds", "guards"), ((list, tuple), "a list")
+        ("components", "models", "routes", "seeds", "guards", "dismissed"),
+        ((list, tuple), "a list"),
     ),
     **dict.fromkeys(("name", "template", "folder"), (str, _TEXT)),
     "errors": (Mapping, "a mapping of statuses to templates"),
@@ -4804,13 +4847,24 @@ class Responder:
         context.session.shown_flashes = 0  # the page that showed them is not sent
         if isinstance(error, ShortCircuit):
             return self.of_result(context, error.result)
+        self._note_raised(context, error)
         response = error.with_traceback(None).wsgi_response  # itself, so it must not hold frames
         finish_transaction(context, None, response.status_int)
         return self.of_response(context, response)
 
+    def _note_raised(self, context: RequestContext, error: webob.exc.HTTPException) -> None:
+        """Logs an error that a handler raised as an answer, and where."""
+        status, route = error.wsgi_response.status_int, context.route
+        if status >= 400 and route is not None and route.kind in ("page", "endpoint"):
+            text = f"{type(error).__name__}: {error}"
+            what, place = described(context.request.environ), raised_at(error)
+            log.info("answered %s: %d in %s, %s, %s", what, status, context.trail, text, place)
+            if self.workbench is not None:
+                self.workbench.recorder.note_error(context, error)
+
     def of_failure(self, context: RequestContext, error: BaseException) -> Answer:
         """The answer to an error of any other kind."""
-        what, trail = described(context.request.environ), " > ".join(context.trail)
+        what, trail = described(context.request.environ), str(context.trail)
         if isinstance(error, Rejection):
             return self._refuse(context, error)
         too_large = isinstance(error, OverflowError) and "SQLite" in str(error)
@@ -4826,6 +4880,8 @@ class Responder:
             return answer
         where, reference = trail or "?", context.refer()
         name = type(error).__name__
+        if self.workbench is not None:
+            reference += f", {self.workbench.address(context)}"
         log.error("500 %s in %s: %s, reference %s", what, where, name, reference, exc_info=error)
         return self.error(context, 500, fault=error)
 
@@ -4833,7 +4889,7 @@ class Responder:
         self, context: RequestContext, rejection: Rejection, fault: BaseException | None = None
     ) -> Answer:
         """Logs and answers a rejection, which may stand for another error, the `fault`."""
-        what, trail = described(context.request.environ), " > ".join(context.trail)
+        what, trail = described(context.request.environ), str(context.trail)
         reason, status, detail = rejection.reason, rejection.status, rejection.detail
         message = f"in {trail}: {detail}" if trail and detail else detail
         end = f", {message}" if message else ""
@@ -4851,21 +4907,25 @@ class Responder:
     ) -> Answer:  # fmt: skip
         """An error as the client prefers it: problem+json (RFC 9457) or a page.
 
-        In debug the page of a `fault` shows source code.
+        In debug a `fault` has a page that shows source code, and a document that names its line.
         """
         title = _status_line(status)[4:]
         shown = {
             "status": status, "title": title, "message": message or _MESSAGES.get(status, title),
             "reference": context.reference,
         }  # fmt: skip
-        workbench = self.workbench if fault is not None else None
-        if _prefers_json(context.request, default=context.is_data and workbench is None):
+        workbench, page = self.workbench, None
+        if workbench is not None and fault is not None:
+            page = workbench.error_page(context, fault, status)  # kept for its request's page
+        if _prefers_json(context.request, default=context.is_data):
             problem = {"title": title, "status": status, "detail": shown["message"]}
             if context.reference:
                 problem["reference"] = context.reference
+            if workbench is not None:
+                problem |= workbench.problem_of(context)
             answer = self.answers.make(_PROBLEM, _to_json(problem).encode(), status)
-        elif workbench is not None and fault is not None:
-            return workbench.error_page(context, fault, status)
+        elif page is not None:
+            return page
         else:
             answer = self._error_answer(context, shown)
             if context.session.touched:
@@ -4896,7 +4956,8 @@ class Responder:
             log.info("answered %s: %d, reference %s", what, shown["status"], context.reference)
         if context.unavailable:
             return None
-        context.trail[:] = [page.template]
+        context.trail.leave(0)
+        context.trail.enter(page.template)
 
         def show() -> str:
             rendering = Rendering(self.components, context, ActionResult("", shown))
@@ -4999,7 +5060,7 @@ class Pages:
                 raise Rejection(403, reason)
             return self._ask_again(context, page, ticket, reason)
         for name, props in ticket.guarded_ancestors:
-            context.trail.append(name)
+            context.trail.enter(name)
             components.by_name[name].check_guard(context, props)
         if context.reads:
             html = Rendering(components, context).fragment(compiled, ticket)
@@ -5038,13 +5099,13 @@ class Pages:
     ) -> Answer:
         """Runs the action, then shows the page or the component with its result."""
         if compiled.name:
-            context.trail.append(compiled.name)
+            context.trail.enter(compiled.name)
             compiled.check_guard(context, ticket.props)
         action = compiled.actions[ticket.action]
         result = run_handler(context, action, ticket.props, retries=compiled.retries)
         if result.is_whole:
             return self.responder.of_result(context, result)
-        del context.trail[1:]
+        context.trail.leave(1)
         context.status = result.status
         posted = ActionResult(ticket.instance, result.values)
         if _asks_for_fragment(context.request) and compiled.name and ticket.alone:
@@ -5106,7 +5167,7 @@ class Dispatcher:
             for name, value in match.view_args.items()
         }
         context.is_data = route.is_data
-        context.trail.append(getattr(route, "template", route.path))
+        context.trail.enter(getattr(route, "template", route.path))
         if method not in match.methods and match.methods:
             return self._other_method(method, match.methods)
         if not context.reads:
