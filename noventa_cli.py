@@ -18,7 +18,6 @@ import code
 import configparser
 import copy
 import datetime
-import difflib
 import errno
 import functools
 import hashlib
@@ -32,7 +31,6 @@ import json
 import keyword
 import linecache
 import logging
-import math
 import os
 import platform
 import pydoc
@@ -51,7 +49,7 @@ import time
 import traceback
 import warnings
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import (
     AbstractContextManager,
     ExitStack,
@@ -63,8 +61,10 @@ from contextlib import (
 )
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from string import Template
 from types import FrameType, ModuleType
 from typing import Any, NamedTuple, TextIO, cast
 from urllib.parse import quote, unquote
@@ -94,16 +94,19 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.dialects.mysql.mariadb import MariaDBDialect
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.schema import CreateIndex, sort_tables_and_constraints
-from sqlalchemy.sql.util import find_tables
+from sqlalchemy.sql import visitors as sa_visitors
 from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import constructor_copy, generic_repr
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
 from waitress.server import create_server
+from waitress.utilities import BadRequest
 
 from noventa import (
     CONVERTERS,
     EXTRAS,
+    READ_METHODS,
     SETTINGS,
     STARTER_KEY,
     TEMPLATE_SUFFIXES,
@@ -122,8 +125,10 @@ from noventa import (
     Rejection,
     Request,
     RequestContext,
+    Route,
     Router,
     Static,
+    Trail,
     __version__,
     actions_of,
     compile_registry,
@@ -144,6 +149,7 @@ from noventa import (
     parameter_of,
     place_of,
     pooler_fault,
+    raised_at,
     reading,
     registry_faults,
     reply,
@@ -200,10 +206,16 @@ COMMANDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "shell": {},
     "run": {
         "file": {"metavar": "FILE", "help": "the Python file to run"},
-        "arguments": {"nargs": argparse.REMAINDER, "metavar": "ARGS", "help": "for its sys.argv"},
+        "arguments": {"nargs": "*", "default": [], "metavar": "ARGS", "help": "for its sys.argv"},
     },
     "help": {"topic": {"nargs": "?", "metavar": "TOPIC", "help": "a chapter, like first_steps"}},
 }  # fmt: skip
+GROUPS = {
+    "Make": ("new", "new component"),
+    "Run": ("serve", "shell", "run"),
+    "Database": ("migrate", "seed"),
+    "Look": ("check", "routes", "help"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -258,23 +270,36 @@ def _split_at_script(argv: list[str]) -> tuple[list[str], list[str]]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="noventa",
+        prog="noventa", usage="noventa [-h] [--project DIR] [--version] COMMAND …",
         description="Noventa: server-rendered pages made of components, on a real database.",
-        epilog="`noventa COMMAND --help` says more. Exit: 0 done, 1 a fault, 2 wrong usage.",
-    )
+        epilog=_listed_commands(), formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("--project", metavar="DIR", help="the project's folder (default: here)")
     version = f"noventa {__version__}"
     parser.add_argument("--version", action="version", version=version, help="print it and leave")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, help=argparse.SUPPRESS
+    )
     for name, arguments in COMMANDS.items():
-        text = inspect.getdoc(_function(name)) or ""
         sub = commands.add_parser(
-            name, help=text.partition("\n")[0], description=text,
+            name, description=inspect.getdoc(_function(name)),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         for flag, settings in arguments.items():
             sub.add_argument(flag, **settings)
     return parser
+
+
+def _listed_commands() -> str:
+    """The commands in groups, each with the first line of its help."""
+    lines = []
+    for title, names in GROUPS.items():
+        firsts = [(inspect.getdoc(_function(name)) or "").partition("\n")[0] for name in names]
+        rows = [f"  {name:<15}{first}" for name, first in zip(names, firsts, strict=True)]
+        lines += [f"{title}:", *(wrapped(row, sys.stdout, 15) for row in rows), ""]
+    return "\n".join(
+        [*lines, "`noventa COMMAND --help` says more. Exit: 0 done, 1 a fault, 2 wrong usage."]
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -303,6 +328,7 @@ def _function(command: str) -> Callable[..., int]:
 
 
 _PATIENCE = 1  # seconds before what is going on is said
+_REPEATED = 3  # times that one statement is worth a word
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36}  # of the terminal's own palette
 
 
@@ -450,7 +476,7 @@ class Step:
     where: str
     own: bool  # of the project, not of a library
     in_template: bool
-    frame: FrameType
+    frame: FrameType | None  # None where nothing ran: the line is one of a fault
     summary: traceback.FrameSummary
 
     @property
@@ -462,6 +488,15 @@ class Step:
         text = linecache.getline(lines.filename, lines.lineno).encode()
         whole = len(text.strip()) <= end - begin
         return None if whole else (len(text[:begin].decode()), len(text[:end].decode()))
+
+    @property
+    def source(self) -> list[tuple[int, str]]:
+        """The lines around it with their numbers, without blank ones at the ends."""
+        line = self.summary.lineno or 0
+        texts = [text.rstrip() for text in linecache.getlines(self.summary.filename)]
+        around = [*enumerate(texts, 1)][max(0, line - 5) : line + 3]
+        filled = [line, *(number for number, text in around if text)]
+        return [(number, text) for number, text in around if min(filled) <= number <= max(filled)]
 
 
 def _frames(error: BaseException, root: Path) -> list[Step]:
@@ -479,6 +514,339 @@ def _frames(error: BaseException, root: Path) -> list[Step]:
         place = where or f"{'/'.join(Path(found.filename).parts[-2:])}:{line}"
         steps.append(Step(place, bool(where), bool(template or rewritten), frame, summary))
     return steps
+
+
+def _folded(steps: Iterable[Step]) -> list[tuple[str, list[Step]]]:
+    """The project's own steps one by one, those of libraries between them together, and together
+    those whose line was there before, as in a recursion."""
+    seen, kind = set[str](), ""
+
+    def kind_of(step: Step) -> str:
+        nonlocal kind
+        if step.own:
+            kind = "again" if step.where in seen else step.where
+            seen.add(step.where)
+        elif kind != "again":
+            kind = "library"
+        return kind
+
+    groups = itertools.groupby(steps, key=kind_of)
+    kinds = {"again", "library"}
+    return [(name if name in kinds else "own", [*found]) for name, found in groups]
+
+
+def _misspelt(error: BaseException) -> tuple[str, Collection[str]]:
+    """The name that an error did not find, and those that there are."""
+    if isinstance(error, AttributeError) and error.name:
+        return error.name, [name for name in dir(error.obj) if not name.startswith("_")]
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if isinstance(error, jinja2.UndefinedError):
+        found = re.match(r"'(\w+)' is undefined", str(error))
+        in_templates = [one for one in frames if "__jinja_exception__" in one.f_globals]
+        return (found[1], in_templates[-1].f_locals) if found and in_templates else ("", ())
+    if isinstance(error, NameError) and error.name and frames:
+        names = {*frames[-1].f_locals, *frames[-1].f_globals, *dir(builtins)}
+        return error.name, {name for name in names if not name.startswith("__")}
+    called = re.match(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword .* '(\w+)'", str(error))
+    if called and (function := frames[-1].f_globals.get(called[1])):
+        return called[2], [*inspect.signature(function).parameters]
+    if isinstance(error, KeyError) and error.args and frames:
+        tables = [one for one in frames[-1].f_locals.values() if isinstance(one, dict)]
+        if len(tables) == 1:
+            return str(error.args[0]), [str(key) for key in tables[0]]
+    return "", ()
+
+
+def _origin(error: BaseException, root: Path) -> str | None:
+    """`components/user/user_logic.py:3`: the project's line that raised, or cannot be parsed."""
+    if isinstance(error, SyntaxError) and (file := _file_of_project(error.filename or "", root)):
+        return f"{file}:{error.lineno}"
+    return next((step.where for step in _frames(error, root)[::-1] if step.own), None)
+
+
+def _fault_steps(fault: NoventaError, root: Path) -> list[tuple[str, Step | None]]:
+    """The faults of an application, each with the line of the project that it is about."""
+    cause = fault.__cause__
+    if isinstance(cause, SyntaxError) and cause.filename:
+        begin, end = (cause.offset or 1) - 1, (cause.end_offset or 0) - 1
+        summary = traceback.FrameSummary(
+            cause.filename, cause.lineno, "", end_lineno=cause.lineno,
+            colno=begin, end_colno=end if end > begin else begin + 1,
+        )  # fmt: skip
+        return [(str(fault), Step(_origin(cause, root) or "", True, False, None, summary))]
+    if cause is not None and (own := [step for step in _frames(cause, root) if step.own]):
+        return [(str(fault), own[-1])]
+    steps = list[tuple[str, Step | None]]()
+    for one in getattr(fault, "faults", str(fault).split("\n")):
+        found, step = re.match(r"([^:\s]+):(?: line )?(\d+)", str(one)), None
+        if found and (root / found[1]).is_file():
+            summary = traceback.FrameSummary(str(root / found[1]), int(found[2]), "")
+            step = Step(f"{found[1]}:{found[2]}", True, False, None, summary)
+        steps.append((str(one), step))
+    return steps
+
+
+_SECRET = re.compile(r"passw|secret|token|api_?key|authorization|cookie|_ticket", re.IGNORECASE)
+_MOST_VALUES = 20  # of a frame
+
+
+class _Brief(reprlib.Repr):
+    """Short representations that load nothing; values with the name of a secret are hidden."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxtuple = self.maxlist = self.maxdict = 20
+        self.maxstring = self.maxother = 200
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        """Values whose keys name a secret are hidden."""
+        secret = {key for key in x if isinstance(key, str) and _SECRET.search(key)}
+        return super().repr_dict({k: "hidden" if k in secret else v for k, v in x.items()}, level)
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        """A mapped object by its class, key and loaded columns."""
+        if isinstance(x, Request):
+            return described(x.environ)
+        if not isinstance(sa.inspect(type(x), raiseerr=False), orm.Mapper):
+            return super().repr_instance(x, level)
+        state = sa.inspect(x)
+        key = ", ".join(map(str, state.identity or ("new",)))
+        loaded = {
+            name: state.dict[name] for name in state.mapper.columns.keys() & state.dict.keys()
+        }
+        return f"<{type(x).__name__} {key} {self.repr1(loaded, level - 1)}>"
+
+
+_BRIEF = _Brief()
+
+
+def _values(hide: Callable[[str], str], step: Step) -> tuple[dict[str, str], list[str]]:
+    """The local names of a frame, those in its failing line first; and the names left out.
+
+    Of a template's, functions are left out without a word: every template has them.
+    """
+    named, found = (
+        {*re.findall(r"\w+", step.summary.line or "")},
+        step.frame.f_locals if step.frame else {},
+    )
+    names = [
+        name for name in found
+        if not name.startswith(("__", "."))
+        and (name in named or not (step.in_template and callable(found[name])))
+    ]  # fmt: skip
+    names.sort(key=lambda name: name not in named)
+    shown = {
+        name: "hidden" if _SECRET.search(name) else hide(_BRIEF.repr(found[name]))
+        for name in names[:_MOST_VALUES]
+    }
+    return shown, names[_MOST_VALUES:]
+
+
+# -- what mends an error
+
+
+_LACKING = re.compile(  # SQLite, PostgreSQL, MySQL and MariaDB: a table or column is not there
+    r"no such (?:table|column)|has no column|(?:relation|column) .* does not exist"
+    r"|Unknown column|Table .* doesn't exist"
+)
+
+
+def _cure(kind: str, name: str = "", known: str = "") -> dict[str, str]:
+    """The remedy of a kind, from cures.yaml: its heading, text and code; empty where there is none.
+
+    `name` is what it is about, `known` what may be meant instead.
+    """
+    text = (data_folder("templates") / "workbench" / "cures.yaml").read_text("utf-8")
+    entry = yaml.safe_load(text).get(kind)
+    return {
+        part: Template(entry.get(part, "")).safe_substitute(name=name, known=known)
+        for part in ("heading", "text", "code") if entry
+    }  # fmt: skip
+
+
+def _cure_of(error: BaseException, app: App, sent: Collection[str]) -> dict[str, str]:
+    """The remedy of an exception; `sent` are the fields of the form."""
+    if isinstance(error, sa.exc.DBAPIError):
+        return _cure_of_refusal(error, app, sent)
+    name, known = _misspelt(error)
+    unseen = isinstance(error, jinja2.UndefinedError) and _cure(f"no-{name}")
+    nearest = did_you_mean(name, known)
+    return unseen or (_cure("misspelt", name, nearest[0].upper() + nearest[1:]) if known else {})
+
+
+def _cure_of_refusal(error: sa.exc.DBAPIError, app: App, sent: Collection[str]) -> dict[str, str]:
+    """The remedy of what the database refused."""
+    message = str(error.orig)
+    if _LACKING.search(message):
+        mismatch = revision_mismatch(app.config, app.database.engine)
+        return _cure("behind", known=mismatch) if mismatch else _cure("lacking")
+    if not isinstance(error, sa.exc.IntegrityError):
+        return {}
+    if "foreign key" in message.lower():
+        return _cure("reference")
+    column = _broken_column(app.registry.metadata, message)
+    wanted = column.rpartition(".")[2]
+    field = next(iter(get_close_matches(wanted, sent, n=1)), wanted)
+    return _cure("rule-of", column, field) if column else _cure("rule")
+
+
+def _broken_column(metadata: sa.MetaData, message: str) -> str:
+    """`users.email`: the column whose rule a row broke, as far as the database names it or the
+    constraint; else nothing."""
+    words = {*re.findall(r"\w+", message)}
+    for table in metadata.tables.values():
+        keys: list[Any] = [key for key in table.constraints if hasattr(key, "columns")]
+        for key in (*keys, *table.indexes):
+            if key.name in words:
+                return ".".join(map(str, (table.name, *(column.name for column in key.columns))))
+        for column in table.columns:
+            if {table.name, column.name} <= words:
+                return str(column)
+    return ""
+
+
+# -- pages of our own
+
+
+def _templates_in(folder: Path) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+
+
+def _workbench_templates(config: Config) -> jinja2.Environment:
+    environment = _templates_in(data_folder("templates") / "workbench")
+    environment.filters |= {
+        "counted": _counted, "ms": _milliseconds, "place": _placing(config), "slug": _slug,
+    }  # fmt: skip
+    return environment
+
+
+def _placing(config: Config) -> Callable[[str], Markup]:
+    """A filter that shows `file:line`, as a link to it where `editor` is set."""
+
+    def place(where: str) -> Markup:
+        shown = Markup("<code>{}</code>").format(where)
+        file, _, line = where.rpartition(":")
+        if not config["editor"] or not line.isdecimal() or not (config.root / file).is_file():
+            return shown
+        path = quote(str(config.root / file))
+        address = config["editor"].replace("/{file}", path).replace("{file}", path)
+        return Markup('<a href="{}">{}</a>').format(address.replace("{line}", line), shown)
+
+    return place
+
+
+def _milliseconds(seconds: float) -> str:
+    value = 1000 * seconds
+    return f"{value:.0f} ms" if value >= 10 else f"{value:.2g} ms"
+
+
+def _slug(heading: str) -> str:
+    """The id of a heading, as code hosts make it: `what-a-page-is`."""
+    return re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-"))
+
+
+_FORWARDED = re.compile(
+    r"HTTP_(?:X_FORWARDED.*|FORWARDED|VIA|(?:X_REAL|(?:X|X_CLUSTER|TRUE)_CLIENT|CF_CONNECTING)_IP)"
+)
+_LEAVE_DEBUG = "Open http://localhost with the port of the server, or set debug: false."
+
+
+def refuse_strangers(environ: Mapping[str, Any]) -> None:
+    """Raises Rejection unless the visitor may see source code.
+
+    Debug pages are for a browser on this machine that asks for localhost: not for another name
+    that leads here (DNS rebinding), nor for a proxy.
+    """
+    if (address := environ.get("REMOTE_ADDR")) and not is_loopback(address):
+        detail = f"{address[:80]!a} is not this machine, and no other gets an answer in debug."
+        raise Rejection(403, "debug-from-afar", detail=f"{detail} {_LEAVE_DEBUG}")
+    if forwarded := [name for name in environ if _FORWARDED.fullmatch(name)]:
+        header = forwarded[0].removeprefix("HTTP_").replace("_", "-").title()
+        detail = f"{header} was sent: no proxy gets an answer in debug. {_LEAVE_DEBUG}"
+        raise Rejection(403, "debug-by-proxy", detail=detail)
+    host = str(environ.get("HTTP_HOST", "localhost"))  # every browser sends one
+    if not is_loopback(host_name(host)):
+        detail = f"Host is {host[:80]!a}, but only localhost and 127.0.0.1 answer in debug."
+        raise Rejection(403, "debug-host", detail=f"{detail} {_LEAVE_DEBUG}")
+
+
+# -- the log
+
+
+_ANSWERED = re.compile(r"(\d{3}) (\S+) (\S+) (?:in )?(.*)")  # status, method, path, what else
+_TONES = {"2": "green", "3": "cyan", "4": "yellow", "5": "red", "W": "yellow", "E": "red"}
+_LOG_INDENT = 10  # the time, and two blanks
+
+
+class _LogFormatter(logging.Formatter):
+    """A line for each entry, which a request's path or header cannot break, nor steer a terminal.
+
+    An error is followed by those lines of its traceback that are the project's in `root`; by all
+    of them where that is None.
+    """
+
+    def __init__(self, stream: TextIO, root: Path | None) -> None:
+        super().__init__("%(message)s", "%H:%M:%S")
+        self._stream, self._root = stream, root
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The entry with its time, its traceback below."""
+        if record.exc_info:
+            record = copy.copy(record)
+            record.exc_text = None  # that of the core, which is whole
+        return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        label, text = record.levelname, one_line(record.message)
+        if found := _ANSWERED.fullmatch(text):
+            label, method, path, rest = found.groups()
+            text = f"{method:<4} {path:<16} {rest}"
+        line = f"{self.formatTime(record, self.datefmt)}  {label}  {text}"
+        lines = wrapped(line, self._stream, _LOG_INDENT)
+        if not (colour := _TONES.get(label[0])):
+            return lines
+        return lines.replace(label, coloured(label, colour, self._stream), 1)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        lines = _own_lines(ei[1], self._root) if self._root else []
+        if not lines:
+            return shown_traceback(ei)
+        shown = []
+        for line in lines:
+            text = " " * _LOG_INDENT + one_line(line)
+            is_source = line.startswith("    ")  # whose columns are marked
+            shown.append(text if is_source else wrapped(text, self._stream))
+        return "\n".join(shown)
+
+
+def _own_lines(error: BaseException, root: Path) -> list[str]:
+    """An exception, the project's line that raised it, the same of those it came from, and who
+    called the first; empty where no line is the project's and it is no error of ours, which says
+    itself where it comes from."""
+    lines, callers, others = list[str](), list[str](), 0
+    tells = isinstance(error, NoventaError)
+    for number, link in enumerate(_chain(error)):
+        steps = _frames(link, root)
+        own = [step for step in steps if step.own]
+        others += len(steps) - len(own)
+        text = "".join(traceback.format_exception_only(link)).rstrip()
+        lines += ("from " * (number > 0) + text).split("\n")
+        if own:
+            last, tells = own.pop(), True
+            shown = traceback.StackSummary.from_list([last.summary]).format()[0]
+            lines += [last.where, *shown.rstrip().split("\n")[1:]]
+            if number == 0:
+                places = [step.where for step in own[::-1] if step.where != last.where]
+                callers = [*dict.fromkeys(places)]
+    called = f"called by {', '.join(callers[:3])}; " if callers else ""
+    return [*lines, f"{called}{others + len(callers[3:])} more, --verbose"] if tells else []
 
 
 # ---- Projects -------------------------------------------------------------------------------
@@ -550,8 +918,10 @@ def import_from_project(name: str, root: Path) -> ModuleType:
         raise
     except (Exception, SystemExit) as error:  # whatever the user's code may raise
         place, text = _origin(error, root) or f"{name}.py", getattr(error, "msg", error)
+        nearest = get_close_matches(*_misspelt(error), n=1)
+        remedy = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise NoventaError(
-            f"{name}.py cannot be imported: {place}: {type(error).__name__}: {text}"
+            f"{name}.py cannot be imported: {place}: {type(error).__name__}: {text}{remedy}"
         ) from error
 
 
@@ -719,17 +1089,6 @@ def _write_templates(origin: Path, target: Path, values: Mapping[str, Any]) -> l
     return written
 
 
-def _templates_in(folder: Path) -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-
-
 _STARTER_NAMES = {"gitignore.jinja": ".gitignore"}  # ours would hide what it names from the wheel
 
 
@@ -751,12 +1110,13 @@ def _next_commands(config: Config, password: str | None) -> str:
     shown = os.path.relpath(config.root)
     folder = config.root if shown.startswith("..") else shown
     address = f"http://{config['server.host']}:{config['server.port']}"
-    rows = [("  python -m noventa serve --reload", f"   {address}")]
+    rows = [("  Open", address)]
     if password is not None:
         of_ours = f"{password}   (shown only now)"
         secret = f"that of {_PASSWORD}" if os.environ.get(_PASSWORD) else of_ours
-        rows += [("  sign in as", "   admin@example.com"), ("  with the password", f"   {secret}")]
-    return f"\n{config.root.name} is ready.\n\n  cd {folder}\n{columns(rows)}"
+        rows += [("  sign in as", "admin@example.com"), ("  with the password", secret)]
+    commands = f"  cd {folder}\n  python -m noventa serve --reload"
+    return f"\n{config.root.name} is ready.\n\n{commands}\n\n{columns(rows)}"
 
 
 def new_component(root: Path, *, name: str) -> int:
@@ -798,27 +1158,21 @@ Show it with {{{{ component("{name}") }}}} in a template, and make its table:
     return 0
 
 
-def _origin(error: BaseException, root: Path) -> str | None:
-    """`components/user/user_logic.py:3`: the project's line that raised, or cannot be parsed."""
-    if isinstance(error, SyntaxError) and (file := _file_of_project(error.filename or "", root)):
-        return f"{file}:{error.lineno}"
-    return next((step.where for step in _frames(error, root)[::-1] if step.own), None)
-
-
 # ---- Server ---------------------------------------------------------------------------------
 
 _PARENT = "NOVENTA_RELOADER"  # in the environment of a server that --reload started: who did
 _LAST = "NOVENTA_SERVER"  # there too: host and port of the settings that were sound last
-_MENDED = 119  # exit code of a server that showed a fault until a file was changed
+_CHANGED = 119  # exit code of a server that is to be started again
 _RELOADING = (".py", "config.yaml")  # ends of the names of files whose change is one of the code
 _MENDING = (*_RELOADING, *TEMPLATE_SUFFIXES, ".key")  # and of those that may have a fault
 _DRAIN_SECONDS = 30  # for requests under way when the server is told to stop
 _WATCH_SECONDS = 0.5
-# As Apache's mod_reqtimeout, but in both directions: so long may a client take, or stand still,
-# and for every so many bytes that it has sent or read, a second more.
-_GRACE_SECONDS, _LEAST_RATE = 30, 1000
-_CONNECTIONS = 500  # beyond, those that have the least time left must go
-_OUTPUT_BYTES = 2**20  # that wait for a client to read them before the handler waits too
+_SILENCE_SECONDS = 30  # that end a connection on which no request is worked on
+_LONGEST_LINE = 8_192  # bytes of a chunk's size with its extensions, and of a trailer
+_LIMITS: Mapping[str, Any] = {
+    "channel_timeout": _SILENCE_SECONDS, "cleanup_interval": 5, "connection_limit": 600,
+    "max_request_header_size": 2**16, "recv_bytes": 2**16, "outbuf_high_watermark": 2**20,
+}  # fmt: skip
 
 
 def serve(  # noqa: PLR0913 - one for each option
@@ -834,14 +1188,16 @@ def serve(  # noqa: PLR0913 - one for each option
     """Serves `wsgi:application` with waitress until SIGINT or SIGTERM.
 
     Requests under way are answered before it stops. --reload restarts it after a change of a
-    Python file or config.yaml; a fault that keeps it from starting is shown in the browser. The
-    log shows the project's own lines of an error; --verbose and `log_level: debug` all.
+    Python file or config.yaml, and loads pages with `workbench()` anew; a fault that keeps it from
+    starting is shown in the browser. The log shows the project's own lines of an error; --verbose
+    and `log_level: debug` all.
     """
     if reload and _PARENT not in os.environ and (root / "config.yaml").is_file():
         return _supervise(root)
     if debug:
         os.environ["NOVENTA_DEBUG"] = "1"
-    config, application, limit, seen = _loaded(root, host)
+    changed = _watch(root, _RELOADING, []) if _PARENT in os.environ else []
+    config, application, limit, fault = _loaded(root, host, changed)
     host = config["server.host"] if host is None else host
     port = config["server.port"] if port is None else port
     _configure_logging(config, verbose=verbose)
@@ -849,27 +1205,24 @@ def serve(  # noqa: PLR0913 - one for each option
     with ExitStack() as at_end, _stop_signals() as stopping:
         at_end.callback(wasyncore.close_all, sockets, ignore_all=True)
         server = _listen(
-            _with_access_log(application), host, port, map=sockets,
-            threads=threads or config["server.threads"],
+            application, host, port, map=sockets, threads=threads or config["server.threads"],
             max_request_body_size=limit + 1,  # waitress means: less than
-            clear_untrusted_proxy_headers=seen is None and not config["debug"],  # else refused
+            clear_untrusted_proxy_headers=not (fault or config["debug"]),  # else refused
         )  # fmt: skip
-        doing = f"Serving {config.root.name}" if seen is None else "Showing this fault"
-        say(f"{doing} at {_url(host, server)} (Ctrl+C stops)")
-        if seen is not None:
-            _stop_at_change(root, seen, stopping)
-        _Loop(sockets, server).run(stopping)
+        say(_welcome(config, _url(host, server), fault))
+        _run_loop(sockets, stopping, changed)
         server.task_dispatcher.shutdown(timeout=1)
-    return 0 if seen is None else _MENDED
+    return _CHANGED if changed else 0
 
 
-def _loaded(root: Path, host: str | None) -> tuple[Config, Any, int, dict[str, int] | None]:
+def _loaded(
+    root: Path, host: str | None, changed: list[int]
+) -> tuple[Config, Any, int, NoventaError | None]:
     """Settings, application, and the bytes that a body may have. Raises NoventaError.
 
-    Under --reload, where a fault is in the way, the application is a page that shows it, and the
-    last are the times of the files that may mend it.
+    Under --reload, where a fault is in the way, the application is a page that shows it, and any
+    file that may mend it is watched.
     """
-    seen = _source_times(root, _MENDING) if _PARENT in os.environ else None
     config = Config.from_mapping({"server": json.loads(os.environ.get(_LAST, "{}"))}, root)
     try:
         config = Config.load(root)
@@ -885,52 +1238,44 @@ def _loaded(root: Path, host: str | None) -> tuple[Config, Any, int, dict[str, i
         routes = load_registry(root).routes
         limit = max([config["limits.body"], *(route.limits.get("body", 0) for route in routes)])
     except NoventaError as fault:
-        if seen is None:
+        if _PARENT not in os.environ:
             raise
         complain(str(fault))
-        return config, _fault_application(root, str(fault)), config["limits.body"], seen
+        _watch(root, _MENDING, changed)
+        return config, _fault_application(config, fault), config["limits.body"], fault
+    engines = list[sa.Engine]()
     if isinstance(app := getattr(module, "app", None), App):
+        engines = [*app.database.engines]
         _say_if_away(app.database.engine)
-    return config, application, limit, None
+    return config, _with_access_log(application, engines), limit, None
 
 
-_FORWARDED = re.compile(
-    r"HTTP_(?:X_FORWARDED.*|FORWARDED|VIA|(?:X_REAL|(?:X|X_CLUSTER|TRUE)_CLIENT|CF_CONNECTING)_IP)"
-)
-_LEAVE_DEBUG = "Open http://localhost with the port of the server, or set debug: false."
+def _welcome(config: Config, url: str, fault: NoventaError | None) -> str:
+    doing = "Showing this fault" if fault else f"Serving {config.root.name}"
+    text = f"{doing} at {url} (Ctrl+C stops)"
+    return text if fault or not config["debug"] else f"Its map: {url}_noventa/\n{text}"
 
 
-def refuse_strangers(environ: Mapping[str, Any]) -> None:
-    """Raises Rejection unless the visitor may see source code.
-
-    Debug pages are for a browser on this machine that asks for localhost: not for another name
-    that leads here (DNS rebinding), nor for a proxy.
-    """
-    if (address := environ.get("REMOTE_ADDR")) and not is_loopback(address):
-        detail = f"{address[:80]!a} is not this machine, and no other gets an answer in debug."
-        raise Rejection(403, "debug-from-afar", detail=f"{detail} {_LEAVE_DEBUG}")
-    if forwarded := [name for name in environ if _FORWARDED.fullmatch(name)]:
-        header = forwarded[0].removeprefix("HTTP_").replace("_", "-").title()
-        detail = f"{header} was sent: no proxy gets an answer in debug. {_LEAVE_DEBUG}"
-        raise Rejection(403, "debug-by-proxy", detail=detail)
-    host = str(environ.get("HTTP_HOST", "localhost"))  # every browser sends one
-    if not is_loopback(host_name(host)):
-        detail = f"Host is {host[:80]!a}, but only localhost and 127.0.0.1 answer in debug."
-        raise Rejection(403, "debug-host", detail=f"{detail} {_LEAVE_DEBUG}")
-
-
-def _fault_application(root: Path, fault: str) -> Any:
+def _fault_application(config: Config, fault: NoventaError) -> Any:
     """Shows what keeps the application from starting, to nobody but this machine."""
-    html = _workbench_templates().get_template("fault.html").render(app=root.name, fault=fault)
+    template = _workbench_templates(config).get_template("fault.html")
+    html = template.render(hide=str, app=config.root.name, faults=_fault_steps(fault, config.root))
+    policy = f"{strict_policy(html)}; script-src 'self'; connect-src 'self'"
     headers = [
         ("Content-Type", "text/html; charset=UTF-8"), ("Cache-Control", "no-store"),
-        ("Content-Security-Policy", strict_policy(html)), ("X-Content-Type-Options", "nosniff"),
+        ("Content-Security-Policy", policy), ("X-Content-Type-Options", "nosniff"),
     ]  # fmt: skip
+    script = (data_folder("templates") / "workbench" / "reload.js").read_text("utf-8")
+    others = {
+        _POLLED: webob.Response(str(os.getpid()), content_type="text/plain"),
+        "/_noventa/reload.js": webob.Response(script, content_type="text/javascript"),
+    }
 
     def application(environ: dict[str, Any], start_response: Any) -> Any:
         try:
             refuse_strangers(environ)
-            answer = webob.Response(html.encode("utf-8", "replace"), 503, headers)
+            page = webob.Response(html.encode("utf-8", "replace"), 503, headers)
+            answer = others.get(environ["PATH_INFO"], page)
         except Rejection as rejection:
             answer = webob.Response(rejection.detail, rejection.status, content_type="text/plain")
         return answer(environ, start_response)
@@ -959,83 +1304,20 @@ def _configure_logging(config: Config, *, verbose: bool) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it compares revisions at the start
 
 
-_ANSWERED = re.compile(r"(\d{3}) (\S+) (\S+) (?:in )?(.*)")  # status, method, path, what else
-_TONES = {"2": "green", "3": "cyan", "4": "yellow", "5": "red", "W": "yellow", "E": "red"}
-_LOG_INDENT = 10  # the time, and two blanks
-
-
-class _LogFormatter(logging.Formatter):
-    """A line for each entry, which a request's path or header cannot break, nor steer a terminal.
-
-    An error is followed by those lines of its traceback that are the project's in `root`; by all
-    of them where that is None.
-    """
-
-    def __init__(self, stream: TextIO, root: Path | None) -> None:
-        super().__init__("%(message)s", "%H:%M:%S")
-        self._stream, self._root = stream, root
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The entry with its time, its traceback below."""
-        if record.exc_info:
-            record = copy.copy(record)
-            record.exc_text = None  # that of the core, which is whole
-        return super().format(record)
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        label, text = record.levelname, one_line(record.message)
-        if found := _ANSWERED.fullmatch(text):
-            label, method, path, rest = found.groups()
-            text = f"{method:<4} {path:<16} {rest}"
-        line = f"{self.formatTime(record, self.datefmt)}  {label}  {text}"
-        lines = wrapped(line, self._stream, _LOG_INDENT)
-        if not (colour := _TONES.get(label[0])):
-            return lines
-        return lines.replace(label, coloured(label, colour, self._stream), 1)
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802
-        lines = _own_lines(ei[1], self._root) if self._root else []
-        if not lines:
-            return shown_traceback(ei)
-        shown = []
-        for line in lines:
-            text = " " * _LOG_INDENT + one_line(line)
-            is_source = line.startswith("    ")  # whose columns are marked
-            shown.append(text if is_source else wrapped(text, self._stream))
-        return "\n".join(shown)
-
-
-def _own_lines(error: BaseException, root: Path) -> list[str]:
-    """An exception, the project's line that raised it, the same of those it came from, and who
-    called the first; empty where no line is the project's and it is no error of ours, which says
-    itself where it comes from."""
-    lines, callers, others = list[str](), list[str](), 0
-    tells = isinstance(error, NoventaError)
-    for number, link in enumerate(_chain(error)):
-        steps = _frames(link, root)
-        own = [step for step in steps if step.own]
-        others += len(steps) - len(own)
-        text = "".join(traceback.format_exception_only(link)).rstrip()
-        lines += ("from " * (number > 0) + text).split("\n")
-        if own:
-            last, tells = own.pop(), True
-            shown = traceback.StackSummary.from_list([last.summary]).format()[0]
-            lines += [last.where, *shown.rstrip().split("\n")[1:]]
-            if number == 0:
-                places = [step.where for step in own[::-1] if step.where != last.where]
-                callers = [*dict.fromkeys(places)]
-    called = f"called by {', '.join(callers[:3])}; " if callers else ""
-    return [*lines, f"{called}{others + len(callers[3:])} more, --verbose"] if tells else []
-
-
 _SENT: ContextVar[list[str] | None] = ContextVar("noventa_sent", default=None)
 
 
-def _with_access_log(application: Any) -> Any:
+def _with_access_log(application: Any, engines: Iterable[sa.Engine]) -> Any:
     """`200 GET /users/7 3 ms  2 queries`: no query of the URL, which may hold what nobody should
-    read. A body that is made while it is sent is not in it."""
+    read. A body that is made while it is sent is not in it.
+
+    Refuses a request of HTTP/1.1 that names no host, and any that names two (RFC 9112, 3.2), which
+    waitress joins by a comma.
+    """
     access = logging.getLogger("noventa.access")
-    _count_queries()
+    for engine in engines:  # an event of the dialect costs less than one of the engine
+        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+            event.listen(engine, name, _note_query, insert=True)
 
     def logged(environ: dict[str, Any], start_response: Any) -> Any:
         began, status, sent = time.perf_counter(), "-", list[str]()
@@ -1045,40 +1327,35 @@ def _with_access_log(application: Any) -> Any:
             status = line[:3]
             return start_response(line, headers, *more)
 
-        token = _SENT.set(sent)
+        host, token = environ.get("HTTP_HOST"), _SENT.set(sent)
+        bad = "," in host if host else environ["SERVER_PROTOCOL"] == "HTTP/1.1"
         try:
-            return application(environ, start)
+            return (_BAD_HOST if bad else application)(environ, start)
         finally:
             _SENT.reset(token)
-            spent = (time.perf_counter() - began) * 1000
-            what = described(environ)
-            access.info("%s %s %4.0f ms%s", status, what, spent, _told_queries(sent))
+            what, spent = described(environ), (time.perf_counter() - began) * 1000
+            if environ["PATH_INFO"] != _POLLED:
+                access.info("%s %s %4.0f ms%s", status, what, spent, _told_queries(sent))
 
     return logged
+
+
+_BAD_HOST = webob.Response("A request names its host once.", 400, content_type="text/plain")
+_POLLED = "/_noventa/changed"  # by each page that is open, again and again
+
+
+def _note_query(_: Any, statement: str, *arguments: Any) -> None:
+    sent = _SENT.get()
+    if sent is not None and is_query(statement, arguments[-1]):
+        sent.append(statement)
 
 
 def _told_queries(sent: Sequence[str]) -> str:
     if not sent:
         return ""
     (_, same), *_ = Counter(sent).most_common(1)
-    again = f"  {same} the same" if same >= _REPEATED else ""
+    again = f"  {same} repeated" if same >= _REPEATED else ""
     return f"  {len(sent):2} {'query' if len(sent) == 1 else 'queries'}{again}"
-
-
-@functools.cache
-def _count_queries() -> None:
-    """Has those that a request sends, to whatever database, noted for its line of the log.
-
-    By events of the dialect: one of the engine costs each statement 15 µs.
-    """
-
-    def note(_: Any, statement: str, *arguments: Any) -> None:
-        sent = _SENT.get()
-        if sent is not None and is_query(statement, arguments[-1]):
-            sent.append(statement)
-
-    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-        event.listen(sa.Engine, name, note)  # of all: they come before an engine's own
 
 
 def _listen(application: Any, host: str, port: int, **more: Any) -> Any:
@@ -1087,9 +1364,8 @@ def _listen(application: Any, host: str, port: int, **more: Any) -> Any:
         if port not in range(2**16):  # the resolver would take it modulo that
             raise OverflowError
         server = create_server(
-            application, host=host, port=port, ident=None, asyncore_use_poll=True,
-            connection_limit=_CONNECTIONS + 100, outbuf_high_watermark=_OUTPUT_BYTES, **more,
-        )  # fmt: skip
+            application, host=host, port=port, ident=None, asyncore_use_poll=True, **_LIMITS, **more
+        )
     except OSError as error:
         reason, remedy = error.strerror or str(error), "choose another with --host or --port"
         if error.errno == errno.EADDRINUSE:
@@ -1102,84 +1378,51 @@ def _listen(application: Any, host: str, port: int, **more: Any) -> Any:
     return server
 
 
-class _Channel(HTTPChannel):
-    """Waitress' connection, which knows when its client's time is over."""
+class _Parser(HTTPRequestParser):
+    """Refuses what waitress would take quadratic time to read: an endless line between chunks."""
 
-    sent = 0  # bytes
-    turn: Any = None  # what the client is to do since `began`: read, or finish this request
-    began, before = 0.0, 0
-
-    def send(self, data: bytes, do_close: bool = True) -> int:
-        number: int = super().send(data, do_close)
-        self.sent += number
+    def received(self, data: bytes) -> int:
+        number: int = super().received(data)
+        parts = (getattr(self.body_rcv, name, b"") for name in ("control_line", "trailer"))
+        if not self.completed and max(map(len, parts)) > _LONGEST_LINE:
+            self.error, self.completed = BadRequest("A chunk's line is too long."), True
         return number
 
-    def deadline(self, now: float) -> float:
-        """By when the client must move on; infinity while the application works."""
-        request: Any = self.request
-        turn, moved = "read", self.sent
-        if not self.total_outbufs_len:
-            if self.requests or request is None:
-                self.turn = None
-                return math.inf if self.requests else self.last_activity + _GRACE_SECONDS
-            turn, moved = request, request.header_bytes_received + request.body_bytes_received
-        if turn != self.turn:
-            self.turn, self.began, self.before = turn, now, moved
-        rate_kept = self.began + (moved - self.before) / _LEAST_RATE
-        return min(rate_kept, max(self.began, self.last_activity)) + _GRACE_SECONDS
+
+class _Channel(HTTPChannel):
+    """Waitress' connection, on which blank lines between requests count as silence."""
+
+    parser_class = _Parser
+    heard = 0.0  # when more than that was sent last
+
+    def received(self, data: bytes) -> Any:
+        if self.request is None and not data.strip(b"\r\n"):
+            self.last_activity = self.heard or self.creation_time
+            return False
+        self.heard = self.last_activity
+        return super().received(data)
 
 
-class _Loop:
-    """Waitress' loop, with what it leaves to others: slow clients end, and keep nobody out until
-    then."""
+def _run_loop(sockets: dict[int, Any], stopping: list[int], changed: list[int]) -> None:
+    """Answers requests until it is told to stop, then those that are under way."""
+    parent, turn = int(os.environ.get(_PARENT, "0")), partial(wasyncore.loop, map=sockets, count=1)
+    while not (stopping or changed) and parent in (0, os.getppid()):  # no orphan of a killed one
+        turn(0.25, use_poll=True)
+    deadline = time.monotonic() + (3 if parent else _DRAIN_SECONDS)
+    turn(0, use_poll=True)  # takes in who has connected already
+    for listener in [entry for entry in sockets.values() if entry.accepting]:
+        wasyncore.dispatcher.close(listener)
+    while time.monotonic() < deadline and _is_busy(sockets):
+        turn(0.05, use_poll=True)
 
-    def __init__(self, sockets: dict[int, Any], server: Any) -> None:
-        self._sockets, self._server = sockets, server
-        self._next = 0.0  # when to look for slow clients
 
-    def run(self, stopping: list[int]) -> None:
-        """Answers requests; once `stopping`, those that are under way."""
-        parent = int(os.environ.get(_PARENT, "0"))
-        while not stopping and parent in (0, os.getppid()):  # no orphan where the parent was killed
-            self._turn(0.25)
-        deadline = time.monotonic() + (3 if parent else _DRAIN_SECONDS)
-        self._turn(0)  # takes in who has connected already
-        for listener in [entry for entry in self._sockets.values() if entry.accepting]:
-            wasyncore.dispatcher.close(listener)
-        while time.monotonic() < deadline and self._is_busy():
-            self._turn(0.05)
-
-    def _channels(self) -> list[Any]:
-        return [entry for entry in self._sockets.values() if isinstance(entry, _Channel)]
-
-    def _is_busy(self) -> bool:
-        """Whether a connection waits for an answer; the others are told to close."""
-        channels = self._channels()
-        idle = [c for c in channels if not (c.requests or c.request or c.total_outbufs_len)]
-        for channel in idle:
-            channel.will_close = True
-        return len(idle) < len(channels)
-
-    def _turn(self, seconds: float) -> None:
-        wasyncore.loop(timeout=seconds, map=self._sockets, use_poll=True, count=1)
-        channels = self._channels()
-        blocked = sum(c.total_outbufs_len > _OUTPUT_BYTES for c in channels if c.requests)
-        # A handler whose client does not read waits in a thread that the others shall not miss.
-        self._server.task_dispatcher.set_thread_count(self._server.adj.threads + blocked)
-        now = time.time()  # waitress' clock too
-        if now >= self._next or len(channels) > _CONNECTIONS:
-            self._next = now + 1
-            self._end_slow(channels, now)
-
-    def _end_slow(self, channels: Sequence[Any], now: float) -> None:
-        for channel in channels:
-            if channel.total_outbufs_len:  # poll() is silent until a third of a buffer is free
-                channel.handle_write()
-        crowd = len(channels) - _CONNECTIONS
-        for number, channel in enumerate(sorted(channels, key=lambda c: c.deadline(now))):
-            deadline = channel.deadline(now)
-            if deadline < now or (number < crowd and deadline < math.inf):
-                channel.handle_close()  # also frees a handler that waits for it
+def _is_busy(sockets: dict[int, Any]) -> bool:
+    """Whether a connection waits for an answer; closes those that do not."""
+    channels = [entry for entry in sockets.values() if isinstance(entry, _Channel)]
+    idle = [one for one in channels if not (one.requests or one.request or one.writable())]
+    for channel in idle:
+        channel.handle_close()
+    return len(idle) < len(channels)
 
 
 def _url(host: str, server: Any) -> str:
@@ -1208,7 +1451,7 @@ def _stop_signals() -> Iterator[list[int]]:
 
 
 def _supervise(root: Path) -> int:
-    """Runs this same command as a child, anew after each change, until it is told to stop."""
+    """Runs this same command as a child, again after each change, until it is told to stop."""
     environment = {**os.environ, _PARENT: str(os.getpid())}
     with _stop_signals() as stopping:
         while not stopping:
@@ -1220,40 +1463,36 @@ def _supervise(root: Path) -> int:
             child = subprocess.Popen(  # noqa: S603
                 [sys.executable, *sys.orig_argv[1:]], env=environment
             )
-            try:
-                _wait_for_change(root, seen, child, stopping)
-            finally:
-                child.terminate()
-                try:
-                    child.wait(_DRAIN_SECONDS)
-                except subprocess.TimeoutExpired:
-                    child.kill()
-                    child.wait()
+            while child.poll() is None and not stopping:
+                time.sleep(_WATCH_SECONDS / 10)
+            if child.returncode not in (None, _CHANGED):
+                say("The server has ended; waiting for a change.")
+                while _source_times(root) == seen and not stopping:
+                    time.sleep(_WATCH_SECONDS)
+            if not stopping:
+                say("Changed: starting again.")
+        child.terminate()
+        try:
+            child.wait(_DRAIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
     return 0
 
 
-def _wait_for_change(
-    root: Path, seen: object, child: subprocess.Popen[bytes], stopping: list[int]
-) -> None:
-    ended = False
-    while not stopping and _source_times(root) == seen:
-        if not ended and child.poll() is not None:
-            if child.returncode == _MENDED:
-                break
-            ended = True
-            say("The server has ended; waiting for a change.")
-        time.sleep(_WATCH_SECONDS)
-    if not stopping:
-        say("Changed: starting again.")
+def _watch(root: Path, suffixes: tuple[str, ...], changed: list[int]) -> list[int]:
+    """Fills `changed` once a file is; ends the process if that does not stop it."""
+    seen = _source_times(root, suffixes)
 
-
-def _stop_at_change(root: Path, seen: object, stopping: list[int]) -> None:
     def watch() -> None:
-        while _source_times(root, _MENDING) == seen:
+        while _source_times(root, suffixes) == seen:
             time.sleep(_WATCH_SECONDS)
-        stopping.append(_MENDED)
+        changed.append(_CHANGED)
+        time.sleep(_DRAIN_SECONDS)
+        os._exit(_CHANGED)
 
     threading.Thread(target=watch, daemon=True).start()
+    return changed
 
 
 def _source_times(root: Path, suffixes: tuple[str, ...] = _RELOADING) -> dict[str, int]:
@@ -3618,14 +3857,27 @@ class Chapter(NamedTuple):
     title: str
     text: str
 
+    @property
+    def sections(self) -> list[str]:
+        """The headings of its sections; a line of code is none."""
+        prose = "".join(self.text.split("\n```")[::2])
+        return re.findall(r"^## (.+)$", prose, re.MULTILINE)
+
 
 def chapters() -> dict[str, Chapter]:
     """The guide by the names of its chapters, in the order in which it is read."""
     found = {}
-    for path in (data_folder("templates") / "guide").glob("*.md"):
-        _, title, text = path.read_text("utf-8").split("\n", 2)  # the first is for its test
-        found[path.stem] = Chapter(title.removeprefix("# "), text)
-    return {name: found[name] for name in sorted(found, key=_CHAPTERS.index)}
+    for name in _CHAPTERS:
+        text = (data_folder("templates") / "guide" / f"{name}.md").read_text("utf-8")
+        _, title, text = text.split("\n", 2)  # the first is for its test
+        found[name] = Chapter(title.removeprefix("# "), text)
+    return found
+
+
+def chapters_with(word: str) -> dict[str, int]:
+    """The chapters that have a word, with how often, those that have it most often first."""
+    times = {name: one.text.lower().count(word.lower()) for name, one in chapters().items()}
+    return {name: times[name] for name in sorted(filter(times.get, times), key=lambda n: -times[n])}
 
 
 def guide(topic: str | None = None) -> int:
@@ -3638,11 +3890,10 @@ def guide(topic: str | None = None) -> int:
         say("The guide. `python -m noventa help TOPIC` shows a chapter:\n")
         say(columns([(f"  {name}", chapter.title) for name, chapter in known.items()]))
     elif topic in known:
-        title, text = known[topic]
-        pydoc.pager(wrapped(f"# {title}\n{text}", sys.stdout, 0))
+        text = re.sub(r"\[\w+\]\((\w+)\.md\)", r"`help \1`", known[topic].text)  # its links
+        pydoc.pager(wrapped(f"# {known[topic].title}\n{text}", sys.stdout, 0))
     else:
-        times = {name: one.text.lower().count(topic.lower()) for name, one in known.items()}
-        most = sorted(filter(times.get, times), key=lambda name: -times[name])[:5]
+        most = [*chapters_with(topic)][:5]
         remedy = f"it is spoken of in: {', '.join(most)}" if most else did_you_mean(topic, known)
         complain(f"help: {topic!r} is no chapter; {remedy}")
         return 2
@@ -3655,30 +3906,30 @@ def guide(topic: str | None = None) -> int:
 
 _KEPT = 50  # requests
 _MOST_STATEMENTS = 1_000  # of one request
-_LONGEST = 2_000  # characters of a statement, of its parameters
+_LONGEST = 2_000  # characters of a statement
 _MOST_NOTICES = 5  # on one page
-_REPEATED = 3  # times that the same statement from one line is worth a word
+_RECORD = "noventa.record"  # in the environ of a request that is answered once more
 
 
 @dataclass(eq=False)
 class Statement:
-    """One that was sent to the database; `where` is the line of the project that asked."""
+    """A statement that was sent to the database; `where` is the line of the project that asked."""
 
     text: str
     parameters: str
     where: str
-    tables: list[str]
-    started: float
+    verb: str  # its first word
+    tables: set[str]
+    sent: tuple[str, Any] | None  # as the driver got it, where it can be explained
+    started: float = field(default_factory=time.perf_counter)
     seconds: float = 0.0
+    failed: bool = True  # until it has come to its end
     rows: int | None = None  # given or changed, where the driver says it
 
     @property
     def writes(self) -> bool:
-        """Whether it changed rows, by its first word; WITH … is judged as reading."""
-        return self.text.lstrip("( ").partition(" ")[0].upper() in _WRITING
-
-
-_WRITING = {"INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE"}
+        """Whether it changed rows, by its first word; WITH … counts as reading."""
+        return self.verb in {"INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE"}
 
 
 def _alike(statements: Iterable[Statement]) -> list[list[Statement]]:
@@ -3697,61 +3948,47 @@ def _repeated(statements: Iterable[Statement]) -> list[list[Statement]]:
 
 @dataclass(eq=False)
 class Part:
-    """A page, guard, component or action while it ran, with what ran inside."""
+    """A page, guard, component or action while it ran, with what ran and was sent inside."""
 
     name: str
     started: float = field(default_factory=time.perf_counter)
     ended: float = 0.0
-    inside: list[Part] = field(default_factory=list)
-    statements: list[Statement] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)  # its own
 
     @property
     def seconds(self) -> float:
-        """With what ran inside."""
+        """The time that it took, with what ran inside."""
         return self.ended - self.started
 
-    def walk(self) -> Iterator[Part]:
-        """This part and all inside it, in order."""
-        yield self
-        for part in self.inside:
-            yield from part.walk()
+    @property
+    def inside(self) -> list[Part | Statement]:
+        """What ran and what was sent, in order."""
+        return sorted((*self.parts, *self.statements), key=lambda one: one.started)
 
 
-class Trail(list[str]):
-    """The trail of a request that notes when each part of it began and ended."""
+class TimedTrail(Trail):
+    """A trail that notes when each part of a request began and ended."""
 
     def __init__(self) -> None:
         super().__init__()
         self.root = Part("")
         self.open = [self.root]
 
-    def append(self, name: str) -> None:
-        """A part begins."""
-        super().append(name)
+    def enter(self, name: str) -> None:
+        super().enter(name)
         part = Part(name)
-        self.open[-1].inside.append(part)
+        self.open[-1].parts.append(part)
         self.open.append(part)
 
-    def pop(self, index: Any = -1) -> str:
-        """The innermost part has ended."""
-        name = super().pop(index)
-        self.end(len(self) + 1)
-        return name
+    def leave(self, depth: int = -1) -> None:
+        super().leave(depth)
+        self.end(len(self.names) + 1)
 
-    def __delitem__(self, index: Any) -> None:
-        super().__delitem__(index)
-        self.end(len(self) + 1)
-
-    def __setitem__(self, index: Any, names: Any) -> None:
-        del self[:]
-        for name in names:
-            self.append(name)
-
-    def end(self, depth: int) -> None:
-        """Ends what is open from that depth on."""
-        now = time.perf_counter()
+    def end(self, depth: int = 0) -> None:
+        """Ends all parts that are open from that depth on."""
         for part in self.open[depth:]:
-            part.ended = now
+            part.ended = time.perf_counter()
         del self.open[depth:]
 
 
@@ -3761,21 +3998,33 @@ class Record:
 
     number: int
     what: str
+    again: bool = False  # it read first, wrote then, and was answered once more
     at: datetime.datetime = field(default_factory=datetime.datetime.now)
-    trail: Trail = field(default_factory=Trail)
-    statements: list[Statement] = field(default_factory=list)  # all that was sent, in order
+    trail: TimedTrail = field(default_factory=TimedTrail)
+    statements: list[Statement] = field(default_factory=list)  # in the order of sending
+    dropped: int = 0  # statements beyond the most that are kept
+    running: Statement | None = None
+    route: Route | None = None
     status: int = 0
     headers: list[tuple[str, str]] = field(default_factory=list)
     asked: dict[str, str] = field(default_factory=dict)
-    session: list[str] = field(default_factory=list)
     refused: str = ""  # why, in one word
+    error: tuple[str, str] = ("", "")  # the exception, and the line that raised it
+    page: bytes = b""  # the error page that was shown, or would be to a browser
     endings: list[str] = field(default_factory=list)  # commits and rollbacks of transactions
     forgotten: list[Forgotten] = field(default_factory=list)
+    told: list[Forgotten] = field(default_factory=list)  # in its page
+    hide: Callable[[str], str] = str
 
     @property
-    def parts(self) -> list[Part]:
-        """What ran, in order."""
-        return [*self.trail.root.walk()][1:]
+    def count(self) -> int:
+        """How many statements were sent."""
+        return len(self.statements) + self.dropped
+
+    def matches(self, words: Sequence[str]) -> bool:
+        """Whether each word is the beginning of its status, method or path: `5 POST /users`."""
+        parts = str(self.status), *self.what.split()
+        return all(any(part.startswith(word) for part in parts) for word in words)
 
     @property
     def tone(self) -> str:
@@ -3805,6 +4054,7 @@ class Recorder:
         self._numbers = itertools.count(1)
         self._now: ContextVar[Record | None] = ContextVar("noventa_record", default=None)
         self._files = {route.path for route in app.registry.routes if isinstance(route, Static)}
+        self._tables = {table.name for table in app.registry.tables}
         for engine in app.database.engines:
             event.listen(engine, "before_cursor_execute", self._before_statement)
             event.listen(engine, "after_cursor_execute", self._after_statement)
@@ -3813,65 +4063,71 @@ class Recorder:
 
     @property
     def now(self) -> Record | None:
-        """That of the request that is being answered."""
+        """The record of the request that is being answered."""
         return self._now.get()
 
     def respond(
         self, context: RequestContext, answer: Callable[[RequestContext], Answer]
     ) -> Answer:
         """The answer to a request, which is kept to be looked at."""
-        record = Record(next(self._numbers), described(context.request.environ))
-        context.trail = record.trail
+        environ = context.request.environ
+        if environ.get("PATH_INFO", "").startswith(Workbench.path):
+            return answer(context)
+        before: Record | None = environ.get(_RECORD)
+        number = before.number if before else next(self._numbers)
+        record = Record(number, described(environ), again=before is not None)
+        environ[_RECORD], context.trail = record, record.trail
+        if before and before in self.records:
+            self.records.remove(before)
+            waiting = [one for one in self.notices if one not in before.forgotten]
+            self.notices = deque([*before.told, *waiting], maxlen=_MOST_NOTICES)
         token = self._now.set(record)
         try:
             answered = answer(context)
         finally:
             self._now.reset(token)
-            record.trail.end(0)
-        of_ours = context.request.environ.get("PATH_INFO", "").startswith(Workbench.path)
-        if not of_ours and not self._files.intersection(record.trail[:1]):
+            record.trail.end()
+        if not self._files.intersection(record.trail.names[:1]):
             self._keep(record, context, answered)
         return answered
 
     def _keep(self, record: Record, context: RequestContext, answered: Answer) -> None:
-        request, session = context.request, context.session
-        hide, environ = _hider(self._config, request), request.environ
-        record.status = int(answered.status[:3])
+        record.hide = hide = _hider(self._config, context.request)
+        record.status, record.route = int(answered.status[:3]), context.route
         record.headers = [
             (name, "hidden" if name == "Set-Cookie" else hide(value))
             for name, value in answered.headerlist
         ]
-        cookies = [f"{name}, hidden" for name, _ in _cookies(request) if name]
-        record.asked = {
-            "Query": hide(environ.get("QUERY_STRING", "")) or "none",
-            "Accept": environ.get("HTTP_ACCEPT", "none"),
-            "Cookies": ", ".join(cookies) or "none",
-        }
-        record.session = sorted(session) if session.touched else []
+        record.asked = _asked(context, hide)
         for one in record.statements:
             one.parameters = hide(one.parameters)
         self.records.append(record)
 
     def _before_statement(self, *sent: Any) -> None:
-        _, _, text, parameters, context, _ = sent
+        _, _, text, parameters, context, many = sent
         record = self.now
-        if record is None or len(record.statements) >= _MOST_STATEMENTS:
+        if record is None or not is_query(text, context):
             return
-        where, tables = _asking_line(self._config.root), _tables_of(context)
-        shown = _BRIEF.repr(parameters)
-        one = Statement(text[:_LONGEST], shown, where, tables, time.perf_counter())
+        if len(record.statements) >= _MOST_STATEMENTS:
+            record.dropped += 1
+            return
+        rest, verb = len(text) - _LONGEST, text.lstrip("( \n").partition(" ")[0].upper()
+        shown = text[:_LONGEST] + (f" … and {rest} characters more" if rest > 0 else "")
+        explained = not many and verb in ("SELECT", "WITH")
+        one = Statement(
+            shown, _BRIEF.repr(parameters), _asking_line(self._config.root), verb,
+            self._tables & _tables_of(text, context), (text, parameters) if explained else None,
+        )  # fmt: skip
+        record.running = one
         record.statements.append(one)
         record.trail.open[-1].statements.append(one)
-        context.noventa_statement = one
 
     def _after_statement(self, *sent: Any) -> None:
-        _, cursor, _, _, context, _ = sent
-        one: Statement | None = getattr(context, "noventa_statement", None)
-        if one is not None:
-            one.seconds = time.perf_counter() - one.started
-            fetched = getattr(context.cursor_fetch_strategy, "_rowbuffer", None)  # on SQLite all
-            rows = cursor.rowcount if fetched is None else len(fetched)
-            one.rows = rows if rows >= 0 else None
+        record, asked = self.now, is_query(sent[2], sent[4])
+        if record and asked and (one := record.running):
+            one.seconds, one.failed = time.perf_counter() - one.started, False
+            one.rows = sent[1].rowcount if sent[1].rowcount >= 0 else None
+            record.running = None
 
     def _note_ending(self, ending: str, _: sa.Connection) -> None:
         if record := self.now:
@@ -3888,7 +4144,7 @@ class Recorder:
         flashes = session.state["flashes"][session.old_flashes :] if session.touched else []
         forgotten = Forgotten(
             record.what,
-            " › ".join([*context.trail[-1:], *([name_of(handler)] if handler else [])]),
+            " › ".join([*context.trail.names[-1:], *([name_of(handler)] if handler else [])]),
             place_of(handler) if handler else "",
             [*_lost(context.arguments[2](), hide)],
             [(row, sent[row]) for row in rows if row in sent],
@@ -3902,23 +4158,26 @@ class Recorder:
         if record := self.now:
             record.refused = reason
 
+    def note_error(self, context: RequestContext, error: BaseException) -> None:
+        """Keeps what was raised, and where, for the request's page."""
+        if record := self.now:
+            hide = _hider(self._config, context.request)
+            where = _origin(error, self._config.root) or raised_at(error)
+            record.error = hide(_exception_line(error)), where
+
 
 def _asking_line(root: Path) -> str:
     """`pages/index.html:7`: the line of the project that is running now."""
-    stack = traceback.walk_stack(sys._getframe(1))
+    stack = traceback.walk_stack(None)
     return next(filter(None, (_line_of(frame, line, root) for frame, line in stack)), "")
 
 
-def _tables_of(context: Any) -> list[str]:
-    """The tables that a statement of SQLAlchemy's names; none for one that is text."""
-    compiled = getattr(context, "compiled", None)
-    if compiled is None or not isinstance(compiled.statement, sa.ClauseElement):
-        return []
-    found = find_tables(
-        compiled.statement, check_columns=True, include_joins=True, include_selects=True,
-        include_crud=True,
-    )  # fmt: skip
-    return sorted({table.name for table in found if isinstance(table, sa.Table)})
+def _tables_of(text: str, context: Any) -> set[str]:
+    """The tables of a statement; of one that was written as text, every word of it."""
+    statement = context.compiled and context.compiled.statement
+    if statement is None or isinstance(statement, sa.TextClause):
+        return {*re.findall(r"\w+", text)}
+    return {one.name for one in sa_visitors.iterate(statement) if isinstance(one, sa.Table)}
 
 
 def _lost(
@@ -3948,9 +4207,9 @@ def _hider(config: Config, request: Request) -> Callable[[str], str]:
     if password := config.database_url.password:
         known += [password, quote(password, safe="")]
     cookies = [value for _, value in _cookies(request)]
-    cookies += request.__dict__.get("cookies", {}).values()  # the same without their quotes
+    cookies += [value.strip('"') for value in cookies]
     known += [value for value in cookies if len(value) > 5]  # `theme=dark` is no secret
-    known += [value for name, value in _posted_fields(request) if "password" in name.lower()]
+    known += [value for name, value in _posted(request)[0] if _SECRET.search(name)]
     ordered = sorted({*known} - {""}, key=len, reverse=True)
 
     def hide(text: str) -> str:
@@ -3967,10 +4226,30 @@ def _cookies(request: Request) -> list[tuple[str, str]]:
     return [(name.strip(), value.strip(" \t")) for name, _, value in pairs]
 
 
-def _posted_fields(request: Request) -> list[tuple[str, str]]:
-    """The fields of a form that was read already; none of one that was not."""
-    fields = request.__dict__.get("_posted", ((), ()))[0]
-    return [*fields.pairs()] if fields else []
+def _posted(request: Request) -> tuple[list[tuple[str, str]], list[str]]:
+    """The fields and files of a form that was read already; none of one that was not."""
+    fields, files = request.form_so_far
+    names = [f"{name}: {upload.filename}" for name, upload in files.pairs()] if files else []
+    return [*fields.pairs()] if fields else [], names
+
+
+def _asked(context: RequestContext, hide: Callable[[str], str]) -> dict[str, str]:
+    """What a handler could see of the request, secrets hidden."""
+    request, session = context.request, context.session
+    fields, files = _posted(request)
+    parts = {
+        "View args": request.view_args,
+        "Query": request.environ.get("QUERY_STRING") or {},
+        "Form": dict(fields),
+        "Files": files,
+        "Session": dict(session) if session.touched else {},
+        "Accept": request.environ.get("HTTP_ACCEPT"),
+        "Cookies": ", ".join(f"{name}, hidden" for name, _ in _cookies(request) if name),
+    }
+    return {
+        name: hide(part if isinstance(part, str) else _BRIEF.repr(part)) if part else "none"
+        for name, part in parts.items()
+    }
 
 
 class Workbench:
@@ -3981,23 +4260,23 @@ class Workbench:
 
     def __init__(self, app: App) -> None:
         self.app, self.recorder = app, Recorder(app)
-        self._templates = _workbench_templates()
+        self._templates = _workbench_templates(app.config)
+        self._templates.filters |= {"alike": _alike, "repeated": _repeated}
+        policy = app.responder.answers.page("").headers.get("Content-Security-Policy", "")
+        self._reloads = _PARENT in os.environ and _allows_script(policy)
         app.jinja.globals["workbench"] = self.link
 
-    # What it adds to the pages of the application.
+    # What it adds to the answers of the application.
 
     @jinja2.pass_context
     def link(self, context: jinja2.runtime.Context) -> Markup:
-        """A small link from a page to its request, for the foot of a layout."""
-        record = self.recorder.now
-        if record is None:
+        """A link from a page to its request; under `--reload` also the script that reloads it."""
+        if (record := self.recorder.now) is None:
             return Markup()
-        url = context["url"](f"{self.path}/requests/{record.number}")
-        spent = _milliseconds(time.perf_counter() - record.trail.root.started)
-        count = _counted(len(record.statements), "statement")
-        return Markup(
-            '<aside aria-label="Noventa, in debug"><a class="noventa" href="{}">{} · {}</a></aside>'
-        ).format(url, spent, count)
+        spent, at = time.perf_counter() - record.trail.root.started, context["url"](self.path)
+        template = self._templates.get_template("link.html")
+        html = template.render(record=record, spent=spent, at=at, reloads=self._reloads)
+        return Markup(html)  # noqa: S704 - it has escaped what it shows
 
     def with_notices(self, context: RequestContext, html: str) -> str:
         """A page with what was not committed before it, in this request or before a redirect."""
@@ -4005,31 +4284,44 @@ class Workbench:
         if not waiting:
             return html
         notices = [waiting.popleft() for _ in range(len(waiting))]
+        if record := self.recorder.now:
+            record.told = notices
         template = self._templates.get_template("notice.html")
         return insert_notice(html, template.render(notices=notices, at=context.url(self.path)))
 
+    def address(self, context: RequestContext) -> str:
+        """The whole URL of the request's own page, for the log."""
+        record, request = self.recorder.now, context.request
+        number = record.number if record else ""
+        return f"{request.host_url}{context.url(f'{self.path}/requests/{number}')}"
+
+    def problem_of(self, context: RequestContext) -> dict[str, str]:
+        """What a problem document says in debug beside what it says in production."""
+        record = self.recorder.now
+        if record is None or not record.error[0]:
+            return {}
+        exception, where = record.error
+        return {"exception": exception, "where": where, "page": self.address(context)}
+
     def error_page(self, context: RequestContext, error: BaseException, status: int) -> Answer:
         """What went wrong: its cure, the project's own lines with their values, the rest folded."""
+        self.recorder.note_error(context, error)
         context.scope.end_session()  # its objects load nothing more: a repr() sends no SQL
         config, dialect = self.app.config, self.app.database.engine.dialect
         hide, record = _hider(config, context.request), self.recorder.now
         frames = [(one, _frames(one, config.root)[::-1]) for one in _chain(error)]
-        chain = [(hide(_exception_line(one)), steps) for one, steps in frames]
-        statement = getattr(error, "statement", None)
         server = ".".join(map(str, getattr(dialect, "server_version_info", None) or ("?",)))
-        return self._page(
+        answer = self._page(
             context, "error.html", status,
             title=http.HTTPStatus(status).phrase,
             what=described(context.request.environ),
-            trail=[*context.trail],
-            exception=chain[0][0],
-            cure=_cure(error, self.app),
-            chain=chain,
+            trail=context.trail.names,
+            cure=_cure_of(error, self.app, dict(_posted(context.request)[0])),
+            chain=[(hide(_exception_line(one)), steps) for one, steps in frames],
             folded=_folded,
-            source=partial(_source, hide),
             values=partial(_values, hide),
             hide=hide,
-            statement=hide(statement[:_LONGEST]) if statement else None,
+            statement=hide(getattr(error, "statement", None) or ""),
             parameters=hide(_BRIEF.repr(getattr(error, "params", None))),
             asked=_asked(context, hide),
             versions=[
@@ -4038,27 +4330,30 @@ class Workbench:
             ],
             number=record.number if record else 0,
         )  # fmt: skip
+        if record:
+            record.page = b"".join(answer.app_iter)
+        return answer
 
     def explains(self, context: RequestContext, status: int) -> bool:
-        """Whether we know more of an error than the application's page for it: why a request was
-        refused, or which routes there are."""
+        """Whether we know more than the application's error page: a reason, or all routes."""
         record = self.recorder.now
-        return bool(record and record.refused) or (status == 404 and not context.trail)
+        return bool(record and record.refused) or (status == 404 and not context.trail.names)
 
     def status_page(self, context: RequestContext, shown: Mapping[str, Any]) -> Answer:
         """An error that is no exception: what was refused and why, or which routes there are."""
         record, routes = self.recorder.now, self.app.registry.routes
-        reason = record.refused if record else ""
         nearest: list[str] = []
         if shown["status"] == 404:
             asked = context.request.path_info
             paths = [_filled(str(route.path), asked) for route in routes]
-            nearest = difflib.get_close_matches(asked, paths, n=1)
+            nearest = get_close_matches(asked, paths, n=1)
         hide = _hider(self.app.config, context.request)
         return self._page(
             context, "status.html", shown["status"],
             title=shown["title"], message=hide(shown["message"]),
-            what=described(context.request.environ), trail=[*context.trail], reason=reason,
+            what=described(context.request.environ), trail=context.trail.names,
+            reason=record.refused if record else "", cure=_cure(record.refused if record else ""),
+            error=record.error if record else ("", ""),
             nearest=[(path, context.url(path)) for path in nearest],
             routes=[(route.path, _target_of(route)) for route in routes],
         )  # fmt: skip
@@ -4068,31 +4363,68 @@ class Workbench:
     def page(self, context: RequestContext, path: str) -> Answer:
         """The answer at a path of ours. Raises HTTPNotFound."""
         name, _, rest = path.removeprefix(self.path).strip("/").partition("/")
-        records = [*self.recorder.records]
         if context.request.method not in ("GET", "HEAD"):
             raise webob.exc.HTTPMethodNotAllowed(headers={"Allow": "GET, HEAD"})
-        if not name:
-            seen, deploy = Map(self.app, records), [*_deploy_faults(self.app.config)]
-            return self._page(context, "map.html", map=seen, deploy=deploy)
-        if name == "notice.css":
-            style = reply(data_folder("templates") / "workbench" / name)
-            return self.app.responder.of_response(context, style)
+        if name == "requests":
+            return self._requests(context, rest)
         if name == "guide" and rest in ("", *chapters()):
-            return self._page(context, "guide.html", chapters=chapters(), chapter=rest)
-        if name == "requests" and not rest:
-            return self._page(context, "requests.html", records=records[::-1], gone="")
-        numbers = [str(one.number) for one in records]
-        if name == "requests" and rest.isdecimal() and rest not in numbers:
-            page = {"records": records[::-1], "gone": rest}
-            return self._page(context, "requests.html", 404, **page)
-        if name != "requests" or rest not in numbers:
+            word = context.request.args.get("q", "")
+            found = chapters_with(word) if word else None
+            values = {"chapters": chapters(), "chapter": rest, "q": word, "found": found}
+            return self._page(context, "guide.html", **values)
+        if rest:
             raise webob.exc.HTTPNotFound
-        here = numbers.index(rest)
+        if name == "changed":
+            times = json.dumps(_source_times(self.app.config.root, ("",)))
+            token = f"{os.getpid()} {hashlib.sha256(times.encode()).hexdigest()}"
+            return self.app.responder.answers.make("text/plain", token.encode())
+        if name in ("notice.css", "reload.js"):
+            file = reply(data_folder("templates") / "workbench" / name)
+            return self.app.responder.of_response(context, file)
+        if name:
+            raise webob.exc.HTTPNotFound
+        about, q = (context.request.args.get(name, "") for name in ("about", "q"))
+        seen = Map(self.app, [*self.recorder.records], about, q)
+        return self._page(context, "map.html", map=seen, deploy=[*_deploy_faults(self.app.config)])
+
+    def _requests(self, context: RequestContext, rest: str) -> Answer:
+        """The list of requests, or one of them, or the error page that was its answer."""
+        number, _, page = rest.partition("/")
+        records = [*self.recorder.records]
+        numbers = [str(one.number) for one in records]
+        if (number and not number.isdecimal()) or page not in ("", "page"):
+            raise webob.exc.HTTPNotFound
+        if number not in numbers:
+            q = context.request.args.get("q", "")
+            found = [one for one in records[::-1] if one.matches(q.split())]
+            values = {"gone": number, "q": q, "records": found}
+            return self._page(context, "requests.html", 404 if number else 200, **values)
+        here = numbers.index(number)
         record, before, after = records[here], ["", *numbers][here], [*numbers, ""][here + 1]
-        groups = [*_grouped(record.trail.root.inside)]
+        if page and not record.page:
+            raise webob.exc.HTTPNotFound
+        if page:
+            return self.app.responder.answers.framework_page(record.page.decode(), 200)
         return self._page(
-            context, "request.html", record=record, groups=groups, before=before, after=after
-        )
+            context, "request.html", record=record, before=before, after=after,
+            lines=[*_lines(record.trail.root.parts)],
+            plan=self._plan(record, context.request.args.get("explain", "")),
+        )  # fmt: skip
+
+    def _plan(self, record: Record, number: str) -> tuple[int, str] | None:
+        """How the database would answer a recorded query: it is asked to explain, not to run it."""
+        wanted = int(number) if number.isascii() and number.isdecimal() else 0
+        if not 0 < wanted <= len(record.statements) or not record.statements[wanted - 1].sent:
+            return None
+        text, parameters = record.statements[wanted - 1].sent or ("", ())
+        engine = self.app.database.reader
+        words = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
+        try:
+            with reading(engine) as connection:
+                rows = connection.exec_driver_sql(f"{words} {text}", parameters).all()
+        except sa.exc.SQLAlchemyError as error:
+            return wanted, record.hide(_reason(error))
+        return wanted, record.hide("\n".join("  ".join(map(str, row)) for row in rows))
 
     def _page(self, context: RequestContext, name: str, status: int = 200, **values: Any) -> Answer:
         html = self._templates.get_template(name).render(
@@ -4105,35 +4437,39 @@ class Workbench:
         return answer
 
 
-def _workbench_templates() -> jinja2.Environment:
-    environment = _templates_in(data_folder("templates") / "workbench")
-    environment.filters |= {
-        "alike": _alike, "counted": _counted, "ms": _milliseconds, "repeated": _repeated,
-        "type": _type_name,
-    }  # fmt: skip
-    return environment
+def _allows_script(policy: str) -> bool:
+    """Whether a page of this Content-Security-Policy may load our script, which asks us again."""
+    directives = [directive.strip().partition(" ") for directive in policy.lower().split(";")]
+    known = {name: sources for name, _, sources in directives}
+    default = known.get("default-src", "'self'")
+    return all("'self'" in known.get(name, default) for name in ("script-src", "connect-src"))
 
 
-def _milliseconds(seconds: float) -> str:
-    value = 1000 * seconds
-    return f"{value:.0f} ms" if value >= 10 else f"{value:.2g} ms"
+class Line(NamedTuple):
+    """A line of a request's tree: parts of one name that ran one after another, as twenty rows do,
+    and what they sent before anything ran inside; or, `later`, what they sent after that."""
+
+    depth: int
+    parts: list[Part]
+    statements: list[Statement]
+    later: bool = False
 
 
-def _type_name(kind: TypeEngine[Any]) -> str:
-    """A column's type as Python knows it, else as SQL does."""
-    try:
-        return kind.python_type.__name__
-    except NotImplementedError:
-        return str(kind).lower()
-
-
-def _grouped(parts: Sequence[Part], depth: int = 0) -> Iterator[tuple[int, list[Part]]]:
-    """The lines of a request's tree with their depths: parts of one name that ran one after
-    another are one line, as twenty rows are."""
+def _lines(parts: Sequence[Part], depth: int = 0) -> Iterator[Line]:
     for _, found in itertools.groupby(parts, key=lambda part: part.name):
         same = [*found]
-        yield depth, same
-        yield from _grouped([inner for part in same for inner in part.inside], depth + 1)
+        if not any(part.parts for part in same):
+            yield Line(depth, same, [one for part in same for one in part.statements])
+            continue
+        runs = itertools.groupby((one for part in same for one in part.inside), key=type)
+        groups: list[list[Any]] = [[*run] for _, run in runs]
+        first = groups.pop(0) if isinstance(groups[0][0], Statement) else []
+        yield Line(depth, same, first)
+        for group in groups:
+            if isinstance(group[0], Part):
+                yield from _lines(group, depth + 1)
+            else:
+                yield Line(depth, same, group, later=True)
 
 
 def _filled(path: str, asked: str) -> str:
@@ -4148,113 +4484,156 @@ def _filled(path: str, asked: str) -> str:
     return "/".join(parts)
 
 
-def _asked(context: RequestContext, hide: Callable[[str], str]) -> dict[str, str]:
-    """What a handler could see of the request, secrets hidden."""
-    request, session = context.request, context.session
-    parts = {
-        "View args": request.view_args,
-        "Query": request.environ.get("QUERY_STRING") or {},
-        "Form": dict(_posted_fields(request)),
-        "Session": dict(session) if session.touched else {},
-    }
-    return {name: hide(_BRIEF.repr(part)) if part else "none" for name, part in parts.items()}
+class Hint(NamedTuple):
+    """Something on the map that is worth a look; `Registry(dismissed=[…])` leaves it out."""
+
+    word: str
+    about: str
+    tone: str
+    text: str
+    record: Record | None = None
 
 
-class Seen:
-    """What the kept requests tell of a route or component, that the registry cannot know."""
+@dataclass(eq=False)
+class Item:
+    """A route, component or table of the map, with what only requests tell of it."""
 
-    def __init__(self) -> None:
-        self.reads, self.writes = set[str](), set[str]()
-        self.worst: Record | None = None  # with the most statements
-        self.writing: set[str] = set()  # its actions that wrote
+    kind: str
+    name: str
+    where: str = ""
+    tags: Sequence[str] = ()
+    actions: Sequence[str] = ()  # what may be posted to it
+    guarded: bool = False
+    below: set[str] = field(default_factory=set)  # names of all that it shows, lists or uses
+    lists: Sequence[str] = ()  # components of a page, tables of a component's models
+    reads: set[str] = field(default_factory=set)  # tables
+    writes: set[str] = field(default_factory=set)
+    wrote: set[str] = field(default_factory=set)  # its actions that did
+    record: Record | None = None  # the request with the most statements
+    table: sa.Table | None = None
 
 
 class Map:
-    """The registry as it runs, the database's state, and what the kept requests tell of both."""
+    """The registry as it runs, the database's state, and what the kept requests tell of both.
 
-    def __init__(self, app: App, records: Sequence[Record]) -> None:
-        self.app, registry = app, app.registry
-        self.seen: defaultdict[str, Seen] = defaultdict(Seen)
+    `about` is a name of which it shows what hangs together; `q` a part of names.
+    """
+
+    def __init__(self, app: App, records: Sequence[Record], about: str = "", q: str = "") -> None:
+        self.app, self.about, self.q, self.state = app, about, q, _database_state(app)
+        self._routes = {route: self._route(route) for route in app.registry.routes}
+        self._components = {one.name: self._component(one) for one in app.registry.components}
+        tables = sorted(app.registry.tables, key=lambda table: table.name)
+        self._tables = [self._table(table) for table in tables]
+        self.items = [*self._routes.values(), *self._components.values(), *self._tables]
         for record in records:
-            for part in record.trail.root.inside:
-                seen = self.seen[part.name]
-                if not seen.worst or len(record.statements) >= len(seen.worst.statements):
-                    seen.worst = record
-                self._note(part, part.name)
-        self.routes = [_route_row(route, registry, app.components) for route in registry.routes]
-        pages = [row for row in self.routes if row["kind"] == "page"]
-        self.components = [self._component(one, pages) for one in registry.components]
-        self.state = _database_state(app)
-        counts = self.state["rows"]
-        absent = "not there" if counts else "not asked"
-        tables = sorted(registry.tables, key=lambda table: table.name)
-        self.tables = [(table, counts.get(table.name, absent)) for table in tables]
-        self.component_ids = {one["name"]: f"c{n}" for n, one in enumerate(self.components, 1)}
-        self.table_ids = {table.name: f"t{n}" for n, table in enumerate(tables, 1)}
-        used = {name for one in self.components for name in one["models"]}
-        used |= {name for row in self.routes for name in row["tables"]}
-        used |= {name for seen in self.seen.values() for name in seen.reads | seen.writes}
-        self.unused = [name for name in self.table_ids if name not in used]
+            if record.route:
+                self._note(record, record.trail.root, (self._routes[record.route],))
+        dismissed = app.registry.dismissed
+        self.hints = [one for one in self._hints() if f"{one.word} {one.about}" not in dismissed]
+        self.shown = [one for one in self.items if self._shows(one)]
 
-    def _note(self, part: Part, owner: str) -> None:
-        """Notes what a part asked for at its nearest component, page or endpoint."""
-        owner = part.name if part.name in self.app.components.by_name else owner
-        seen = self.seen[owner]
+    def _route(self, route: Route) -> Item:
+        row = _route_row(route, self.app.registry, self.app.components)
+        is_page, methods = row["kind"] == "page", row["methods"]
+        tags = [", ".join(methods) if row["kind"] == "endpoint" else row["kind"]] * (not is_page)
+        tags += [f"guard {name.rpartition('.')[2]}" for name in row["guards"]]
+        unsafe = [] if is_page else [name for name in methods if name not in READ_METHODS]
+        posts = [name for name in row["actions"] if "." not in name] if is_page else unsafe
+        shows, below = row["components"], {*row["components"], *row["tables"]}
+        guarded = bool(row["guards"])
+        return Item("route", row["url"], row["target"], tags, posts, guarded, below, shows)
+
+    def _component(self, one: Component) -> Item:
+        components, registry = self.app.components, self.app.registry
+        showing = [p for p in registry.pages if one.name in components.components_in(p.template)]
+        guarded = one.guard or registry.guards or all(page.guards for page in showing)
+        actions = [*components.by_name[one.name].actions]
+        lists = sorted(table.name for table in Registry(models=one.models).tables)
+        below = {*components.shown_in(one.template), *lists}
+        return Item("component", one.name, one.where, (), actions, bool(guarded), below, lists)
+
+    def _table(self, table: sa.Table) -> Item:
+        count = self.state["rows"].get(table.name, "not there" if self.state["rows"] else "?")
+        below = {key.target_fullname.split(".")[-2] for key in table.foreign_keys}
+        return Item("table", table.name, tags=[count], below=below, table=table)
+
+    def _note(self, record: Record, part: Part, around: tuple[Item, ...]) -> None:
+        """Notes what a part asked for at its component or route, and the tables around it."""
+        if part.name in self._components:
+            around = self._components[part.name], *around
+        owner = around[0]
+        if not owner.record or record.count >= owner.record.count:
+            owner.record = record
         for one in part.statements:
-            (seen.writes if one.writes else seen.reads).update(one.tables)
-            if one.writes and part.name.startswith("action_"):
-                seen.writing.add(part.name.removeprefix("action_"))
-        for inner in part.inside:
-            self._note(inner, owner)
+            (owner.writes if one.writes else owner.reads).update(one.tables)
+            for item in around:
+                item.below |= one.tables
+            if one.writes:
+                owner.wrote |= {part.name.removeprefix("action_"), record.what.partition(" ")[0]}
+        for inner in part.parts:
+            self._note(record, inner, around)
 
-    def _component(self, one: Component, pages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        components, seen = self.app.components, self.seen[one.name]
-        shown = [row for row in pages if one.name in row["components"]]
-        guarded = one.guard or all(row["guards"] for row in shown)
-        return {
-            "name": one.name,
-            "where": one.where,
-            "actions": [*components.by_name[one.name].actions],
-            "open": [] if guarded else sorted(seen.writing),
-            "inside": [
-                other.name
-                for other in self.app.registry.components
-                if other is not one and one.name in components.components_in(other.template)
-            ],
-            "everywhere": len(shown) == len(pages) > 1,
-            "models": {table.name for table in Registry(models=one.models).tables},
-            "seen": seen,
-        }
+    def _hints(self) -> Iterator[Hint]:
+        for one in self.items:
+            if one.kind == "route" and one.record and (often := _repeated(one.record.statements)):
+                same, where = len(often[0]), often[0][0].where or "a library"
+                sent = _counted(one.record.count, "statement")
+                text = f"was seen to send {sent}, one of them {same} times from {where}."
+                yield Hint("repeated", one.name, "bad", text, one.record)
+            for action in one.actions if not one.guarded else ():
+                if action in one.wrote:
+                    text = "was seen to change rows, and no guard stands before it."
+                    yield Hint("open", f"{one.name}.{action}", "warn", text)
+        if self.state["mismatch"]:
+            yield Hint("behind", "database", "warn", self.state["mismatch"])
+        used = {name for one in self.items if one.kind != "table" for name in one.below}
+        kinds = {"page", "endpoint"}
+        if all(one.record for route, one in self._routes.items() if route.kind in kinds):
+            for name in [one.name for one in self._tables if one.name not in used]:
+                text = "is listed by no component or page, and no request has used it."
+                yield Hint("unused", name, "", text)
 
-    def route_seen(self, row: Mapping[str, Any]) -> Record | None:
-        """The request of a route with the most statements."""
-        return self.seen[row["target"] if row["kind"] == "page" else row["url"]].worst
+    def holders(self, item: Item) -> list[str]:
+        """The components that show another one."""
+        return [one.name for one in self._components.values() if item.name in one.below]
 
-    @property
-    def related(self) -> list[tuple[str, list[str]]]:
-        """The entries of the page by their ids, each with those that hang on it."""
-        known, related = self.table_ids, defaultdict[str, set[str]](set)
-        hanging = [
-            (f"r{n}", [self.component_ids[name] for name in row["components"]], row["tables"])
-            for n, row in enumerate(self.routes, 1)
-        ]
-        for one in self.components:
-            tables = one["models"] | one["seen"].reads | one["seen"].writes
-            hanging.append((self.component_ids[one["name"]], [], tables))
-        for upper, components, tables in hanging:
-            for lower in [*components, *(known[name] for name in tables if name in known)]:
-                related[upper].add(lower)
-                related[lower].add(upper)
-        return [(one, sorted(others)) for one, others in sorted(related.items())]
+    def _shows(self, one: Item) -> bool:
+        """Whether it is to be shown: by a part of its name, or as it hangs together with another
+        of the name, on either side."""
+        about = self.about
+        if not about:
+            return self.q.lower() in one.name.lower()
+        return about in (one.name, one.where, *one.below) or any(
+            one.name in other.below for other in self.items if about in (other.name, other.where)
+        )
+
+    def of(self, kind: str) -> list[tuple[str, list[Item]]]:
+        """What is shown of a kind; where that is much, what has the same beginning together."""
+        items = [one for one in self.shown if one.kind == kind]
+        beginnings = Counter(_beginning(one.name) for one in items)
+        groups: defaultdict[str, list[Item]] = defaultdict(list)
+        for one in items:
+            name = _beginning(one.name)
+            groups[name if len(items) > _MANY and beginnings[name] > 2 else ""].append(one)
+        return [*groups.items()]
+
+
+_MANY = 30  # items of one kind, beyond which those of one beginning are folded
+
+
+def _beginning(name: str) -> str:
+    """`/admin` of `/admin/users`, `user` of `user_list`."""
+    return "/".join(name.split("/")[:2]) if name.startswith("/") else name.partition("_")[0]
 
 
 def _database_state(app: App) -> dict[str, Any]:
-    """Revisions, seeds and rows as they are now; little, and why, where no database answers."""
-    config, engine = app.config, app.database.engine
-    names, rows = [seed_name(function) for function in app.registry.seeds], dict[str, str]()
+    """Migrations, seeds and rows as they are now; little, and why, where no database answers."""
+    config, engine, rows = app.config, app.database.engine, dict[str, str]()
+    names = [seed_name(function) for function in app.registry.seeds]
     state: dict[str, Any] = {
-        "url": shown_url(engine.url), "error": "", "mismatch": None, "rows": rows, "seeds": None,
-        "revisions": [],
+        "url": shown_url(engine.url).replace(f"{config.root}/", ""), "error": "", "rows": rows,
+        "mismatch": None, "seeds": None,
     }  # fmt: skip
     try:
         if lacks_file(engine):
@@ -4262,7 +4641,6 @@ def _database_state(app: App) -> dict[str, Any]:
         state["mismatch"] = revision_mismatch(config, engine)
         ran = _applied_seeds(engine)
         state["seeds"] = f"{sum(_has_run(ran, name) for name in names)} of {len(names)} ran"
-        applied = current_revisions(config, engine)
         with reading(engine) as connection:
             there = {*sa.inspect(connection).get_table_names()}
             for table in app.registry.tables:
@@ -4271,104 +4649,4 @@ def _database_state(app: App) -> dict[str, Any]:
                     rows[table.name] = _counted(count or 0, "row")
     except sa.exc.DBAPIError as error:
         return state | {"error": f"it does not answer: {_reason(error)}"}
-    if (script := revision_script(config)) is not None:
-        files = {one.revision: Path(one.path).name for one in script.walk_revisions()}
-        known = tuple(applied & files.keys())
-        pending = {
-            one.revision for one in script.iterate_revisions("heads", known, implicit_base=True)
-        }
-        state["revisions"] = [(name, file, name not in pending) for name, file in files.items()]
     return state
-
-
-_LACKING = re.compile(  # SQLite, PostgreSQL, MySQL and MariaDB: a table or column is not there
-    r"no such (?:table|column)|has no column|(?:relation|column) .* does not exist"
-    r"|Unknown column|Table .* doesn't exist"
-)
-_SECRET = re.compile(r"passw|secret|token|api_?key|authorization|cookie", re.IGNORECASE)
-_MOST_VALUES = 20  # of a frame
-
-
-class _Brief(reprlib.Repr):
-    """Short representations that load nothing; values with the name of a secret are hidden."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxtuple = self.maxlist = self.maxdict = 20
-        self.maxstring = self.maxother = 200
-
-    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
-        """Values whose keys name a secret are hidden."""
-        secret = {key for key in x if isinstance(key, str) and _SECRET.search(key)}
-        return super().repr_dict({k: "hidden" if k in secret else v for k, v in x.items()}, level)
-
-    def repr_instance(self, x: Any, level: int) -> str:
-        """A mapped object by its class, key and loaded columns."""
-        if isinstance(x, Request):
-            return described(x.environ)
-        if not isinstance(sa.inspect(type(x), raiseerr=False), orm.Mapper):
-            return super().repr_instance(x, level)
-        state = sa.inspect(x)
-        key = ", ".join(map(str, state.identity or ("new",)))
-        loaded = {
-            name: state.dict[name] for name in state.mapper.columns.keys() & state.dict.keys()
-        }
-        return f"<{type(x).__name__} {key} {self.repr1(loaded, level - 1)}>"
-
-
-_BRIEF = _Brief()
-
-
-def _source(hide: Callable[[str], str], step: Step) -> list[tuple[int, str]]:
-    """The lines around one with their numbers, without blank ones at the ends."""
-    line = step.summary.lineno or 0
-    texts = [hide(text.rstrip()) for text in linecache.getlines(step.summary.filename)]
-    around = [*enumerate(texts, 1)][max(0, line - 5) : line + 3]
-    filled = [line, *(number for number, text in around if text)]
-    return [(number, text) for number, text in around if min(filled) <= number <= max(filled)]
-
-
-def _values(hide: Callable[[str], str], step: Step) -> dict[str, str]:
-    """The local names of a frame, those in its failing line first."""
-    named, found = {*re.findall(r"\w+", step.summary.line or "")}, step.frame.f_locals
-    names = [name for name in found if not name.startswith(("__", "."))]
-    shown = sorted(names, key=lambda name: name not in named)[:_MOST_VALUES]
-    return {
-        name: "hidden" if _SECRET.search(name) else hide(_BRIEF.repr(found[name])) for name in shown
-    }
-
-
-def _folded(steps: Iterable[Step]) -> list[list[Step]]:
-    """The project's own steps one by one, those of libraries between them together."""
-    groups = itertools.groupby(steps, key=lambda step: step if step.own else None)
-    return [[*found] for _, found in groups]
-
-
-def _cure(error: BaseException, app: App) -> tuple[str, str, str]:
-    """Which remedy the page shows: its kind, the name that it is about, and what is known of it."""
-    if isinstance(error, sa.exc.IntegrityError):
-        return "reference" if "foreign key" in str(error.orig).lower() else "rule", "", ""
-    if isinstance(error, sa.exc.DBAPIError) and _LACKING.search(str(error.orig)):
-        return "lacking", "", revision_mismatch(app.config, app.database.engine) or ""
-    name, known = _misspelt(error)
-    kind = "undefined" if isinstance(error, jinja2.UndefinedError) else "name"
-    return kind, name, did_you_mean(name, known) if known else ""
-
-
-def _misspelt(error: BaseException) -> tuple[str, Iterable[str]]:
-    """The name that an error did not find, and those that there are."""
-    if isinstance(error, AttributeError) and error.name:
-        return error.name, [name for name in dir(error.obj) if not name.startswith("_")]
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if isinstance(error, jinja2.UndefinedError):
-        found = re.match(r"'(\w+)' is undefined", str(error))
-        in_templates = [one for one in frames if "__jinja_exception__" in one.f_globals]
-        return (found[1], in_templates[-1].f_locals) if found and in_templates else ("", ())
-    if isinstance(error, NameError) and error.name and frames:
-        names = {*frames[-1].f_locals, *frames[-1].f_globals, *dir(builtins)}
-        return error.name, {name for name in names if not name.startswith("__")}
-    if isinstance(error, KeyError) and error.args and frames:
-        tables = [one for one in frames[-1].f_locals.values() if isinstance(one, dict)]
-        if len(tables) == 1:
-            return str(error.args[0]), [str(key) for key in tables[0]]
-    return "", ()

@@ -61,11 +61,11 @@ def environment(**more):
 def noventa(*arguments, **options):
     """Runs `python -m noventa …` to its end."""
     command = [sys.executable, "-m", "noventa", *map(str, arguments)]
-    options = {"env": environment(), "timeout": 60} | options
+    options = {"env": environment(), "timeout": 180} | options
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=60):
     """Waits until `condition()` is true, and returns it."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):

@@ -25,7 +25,18 @@ def test_the_help_of_a_command_is_its_docstring(command, capsys):
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
 def test_without_a_command_the_help_is_shown(argv, capsys):
     assert main(argv) == 0
-    assert "COMMAND" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "COMMAND" in out
+    assert re.search(r"Database:\n  migrate +\w.+\n  seed +\w.+\n\nLook:\n  check +\w", out)
+
+
+def test_each_command_is_in_one_group():
+    assert sorted(sum(noventa_cli.GROUPS.values(), ())) == sorted(noventa_cli.COMMANDS)
+
+
+def test_only_the_file_of_run_is_required(capsys):
+    assert main(["run"]) == 2
+    assert "required: FILE\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

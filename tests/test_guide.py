@@ -238,6 +238,13 @@ def test_a_chapter_that_is_pointed_to_is_there():
     assert named <= known.keys()
 
 
+def test_the_index_for_a_code_host_links_each_chapter_by_its_title():
+    index = (GUIDE / "README.md").read_text("utf-8")
+    links = re.findall(r"^- \[(.+)\]\((\w+)\.md\)$", index, re.MULTILINE)
+    known = noventa_cli.chapters()
+    assert sorted(links) == sorted((one.title, name) for name, one in known.items())
+
+
 # ---- how it is shown ------------------------------------------------------------------------
 
 

@@ -7,12 +7,14 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.error import HTTPError
@@ -35,7 +37,7 @@ from processes import (
 
 import noventa_cli
 from noventa import read_result
-from noventa_cli import main
+from noventa_cli import chapters, main
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +104,9 @@ def serve(root, talk, *arguments):
 
 def test_it_serves_what_wsgi_py_calls_application(tmp_path, capsys):
     assert "<h1>Hello</h1>" in serve(write_project(tmp_path), get)
-    assert f"Serving {tmp_path.name} at http://127.0.0.1:" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"Serving {tmp_path.name} at http://127.0.0.1:" in out
+    assert "map" not in out
 
 
 def test_each_request_is_one_log_line_that_a_path_cannot_split(tmp_path, caplog):
@@ -124,7 +128,7 @@ def test_control_characters_of_any_log_line_are_escaped():
     assert shown.endswith("  serving /a\\nb\\x1b[2J\\u2028é")
 
 
-def test_debug_is_switched_on_by_an_option(tmp_path):
+def test_debug_is_switched_on_by_an_option(tmp_path, capsys):
     def talk(url):
         with pytest.raises(HTTPError, match="500") as caught:
             get(url)
@@ -132,6 +136,7 @@ def test_debug_is_switched_on_by_an_option(tmp_path):
 
     root = write_project(tmp_path, {"pages/index.html": "{{ 1 / 0 }}"})
     assert "ZeroDivisionError" in serve(root, talk, "--debug")
+    assert re.search(r"Its map: http://127.0.0.1:\d+/_noventa/\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("header", ["Host: evil.example", "X-Forwarded-For: 192.0.2.1"])
@@ -146,127 +151,129 @@ def test_debug_is_served_to_no_foreign_host_and_no_proxy(tmp_path, header):
     assert "Open http://localhost" in serve(root, talk, "--debug")
 
 
-def open_connections(url, number, *pieces):
-    """So many sockets with a small buffer, each of which has sent `pieces`."""
-    port, opened = int(url.rpartition(":")[2]), []
-    for _ in range(number):
-        connection = socket.socket()
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
-        connection.settimeout(20)
-        connection.connect(("127.0.0.1", port))
-        connection.sendall(b"".join(pieces))
-        opened.append(connection)
-    return opened
+def sent_to(url, *pieces, pause=0.0):
+    """What a server answers to these bytes, until it closes the connection."""
+    with closing(socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))) as client:
+        client.settimeout(20)
+        with suppress(ConnectionError):  # it has closed before all was sent
+            for piece in pieces:
+                client.sendall(piece)
+                time.sleep(pause)
+        received = b""
+        with suppress(ConnectionError):
+            while data := client.recv(65_536):
+                received += data
+    return received
 
 
-def received(connection):
-    """How many bytes come until the server closes the connection."""
-    total = 0
-    with closing(connection), suppress(ConnectionResetError):
-        while data := connection.recv(65_536):
-            total += len(data)
-    return total
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-LARGE = b"GET /files/large HTTP/1.0\r\nHost: x\r\n\r\n"
-SIZE = 40_000_000
-POST = LARGE.replace(b"GET /files/large", b"POST /length").replace(
-    b"\r\n\r\n", b"\r\nContent-Length: 60000\r\nSec-Fetch-Site: none\r\n\r\n"
-)
-
-
-@pytest.fixture
-def with_files(tmp_path):
-    """A project with a large file, and an endpoint that counts what it is sent."""
-    registry = """\
-from noventa import Endpoint, Page, Registry, Static
-
-def length(request, session, db):
-    return {"length": len(request.body)}
-
-registry = Registry(
-    routes=[
-        Page("/", "pages/index.html"),
-        Static("/files", "files"),
-        Endpoint("/length", length, methods=["POST"]),
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\nConnection: close\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.0\r\n\r\n", b"200"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"200"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 2**16 + b"\r\n\r\n", b"431"),
     ],
 )
+def test_a_request_names_its_host_once_and_has_headers_of_64_kilobytes_at_most(
+    request_, status, tmp_path
+):
+    answer = serve(write_project(tmp_path), lambda url: sent_to(url, request_))
+    assert answer.split(b" ")[1] == status
+
+
+@pytest.mark.parametrize("start", [CHUNKED + b"1;", CHUNKED + b"0\r\nx: "])
+def test_a_line_between_chunks_that_does_not_end_is_refused_at_once(start, tmp_path):
+    def talk(url):
+        began = time.process_time()
+        answer = sent_to(url, start, *[b"x" * 8_000] * 1_000)
+        return answer, time.process_time() - began
+
+    answer, spent = serve(write_project(tmp_path), talk)
+    assert b" 400 " in answer or answer == b""  # the client still sent
+    assert spent < 1
+
+
+def test_blank_lines_do_not_keep_a_connection(tmp_path, monkeypatch):
+    limits = {**noventa_cli._LIMITS, "channel_timeout": 1, "cleanup_interval": 1}
+    monkeypatch.setattr(noventa_cli, "_LIMITS", limits)
+
+    def talk(url):
+        began = time.monotonic()
+        sent_to(url, *[b"\r\n"] * 40, pause=0.2)
+        return time.monotonic() - began
+
+    assert serve(write_project(tmp_path), talk) < 12
+
+
+NGINX = """\
+daemon off;
+pid {root}/nginx.pid;
+error_log stderr;
+events {{ worker_connections 300; }}
+http {{
+    access_log off;
+    client_header_timeout 5s;
+    client_body_temp_path {root}/body;
+    proxy_temp_path {root}/proxy;
+    fastcgi_temp_path {root}/fastcgi;
+    uwsgi_temp_path {root}/uwsgi;
+    scgi_temp_path {root}/scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        {location}
+    }}
+}}
 """
-    write_project(tmp_path, {"registry.py": registry, "files/middle": "x" * 4_000_000})
+
+
+@contextmanager
+def behind_nginx(root, url):
+    """The URL of an nginx before the server, by the lines of the guide."""
+    if (program := shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")) is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no nginx here")
+    text = chapters()["deploying"].text
+    location = re.search(r"```nginx no-run\n(.*?)```", text, re.DOTALL)[1]
+    location = location.replace("http://127.0.0.1:8000", url)
+    port = free_port()
+    config = root / "nginx.conf"
+    config.write_text(NGINX.format(root=root, port=port, location=location))
+    process = subprocess.Popen([program, "-c", config, "-e", "stderr"], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: listens(port))
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_behind_nginx_slow_clients_keep_nobody_out(tmp_path):
+    registry = """\
+from noventa import Page, Registry, Static
+registry = Registry(routes=[Page("/", "pages/index.html"), Static("/files", "files")])
+"""
+    write_project(tmp_path, {"registry.py": registry, "files/large": ""})
     with (tmp_path / "files" / "large").open("wb") as file:
-        file.truncate(SIZE)
-    return tmp_path
-
-
-def test_clients_that_do_not_read_keep_no_thread_from_the_others(with_files):
-    def talk(url):
-        stalled = open_connections(url, 20, LARGE)
-        time.sleep(0.5)
-        page = get(url)
-        assert all(received(connection) > SIZE for connection in stalled)  # within their time
-        return page
-
-    assert "Hello" in serve(with_files, talk, "--threads", "2")
-
-
-def test_clients_that_do_not_read_are_let_go(with_files, monkeypatch):
-    monkeypatch.setattr(noventa_cli, "_GRACE_SECONDS", 1)
+        file.truncate(40_000_000)
+    slow = b"GET /files/large HTTP/1.0\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nX: "
 
     def talk(url):
-        stalled = open_connections(url, 5, LARGE)
-        time.sleep(4)
-        return [received(connection) for connection in stalled]
+        with behind_nginx(tmp_path, url) as proxy, ExitStack() as opened:
+            port = int(proxy.rpartition(":")[2])
+            for number in range(60):
+                client = opened.enter_context(socket.socket())
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+                client.connect(("127.0.0.1", port))
+                client.sendall(slow[number % 2])
+            time.sleep(1)
+            return [get(proxy) for _ in range(5)]
 
-    assert max(serve(with_files, talk, "--threads", "2")) < SIZE
-
-
-@pytest.mark.parametrize("start", [b"GET / HTTP/1.1\r\nHost: x\r\nX: ", POST])
-def test_clients_that_send_a_byte_now_and_then_keep_nobody_out(start, with_files, monkeypatch):
-    monkeypatch.setattr(noventa_cli, "_CONNECTIONS", 50)
-    monkeypatch.setattr(noventa_cli, "_GRACE_SECONDS", 3)
-
-    def talk(url):
-        opened = open_connections(url, 120, start)
-        pages = []
-        for _ in range(20):
-            time.sleep(0.3)
-            pages.append(get(url))
-            for connection in opened:
-                with suppress(OSError):
-                    connection.sendall(b"x")
-        assert [received(connection) for connection in opened] == [0] * 120
-        return pages
-
-    assert all("Hello" in page for page in serve(with_files, talk, "--threads", "2"))
-
-
-def test_a_slow_download_that_keeps_moving_comes_to_its_end(with_files, monkeypatch):
-    monkeypatch.setattr(noventa_cli, "_GRACE_SECONDS", 1)
-
-    def talk(url):
-        (connection,) = open_connections(url, 1, LARGE.replace(b"large", b"middle"))
-        with closing(connection):
-            total = 0
-            while data := connection.recv(20_000):
-                total += len(data)
-                time.sleep(0.02)
-        return total
-
-    assert serve(with_files, talk) > 4_000_000
-
-
-def test_a_slow_upload_that_keeps_moving_is_answered(with_files, monkeypatch):
-    monkeypatch.setattr(noventa_cli, "_GRACE_SECONDS", 1)
-
-    def talk(url):
-        (connection,) = open_connections(url, 1, POST)
-        for _ in range(30):
-            time.sleep(0.1)
-            connection.sendall(b"x" * 2_000)
-        with closing(connection):
-            return b"".join(iter(lambda: connection.recv(65_536), b""))
-
-    assert serve(with_files, talk).endswith(b'{"length":60000}')
+    assert all("Hello" in page for page in serve(tmp_path, talk, "--threads", "2"))
 
 
 def test_what_is_under_way_when_the_signal_comes_is_answered(tmp_path, monkeypatch):
@@ -497,7 +504,7 @@ def log(tmp_path_factory):
 def test_a_line_of_the_log_says_when_what_how_fast_and_how_many_queries(log):
     at, took = r"(?m)^\d\d:\d\d:\d\d  ", r" +\d{1,4} ms"
     assert re.search(f"{at}200  GET  / {took}$", log)
-    assert re.search(f"{at}200  GET  /many {took}   5 queries  4 the same$", log)
+    assert re.search(f"{at}200  GET  /many {took}   5 queries  4 repeated$", log)
     assert re.search(f"{at}404  GET  /nope {took}$", log)
     assert re.search(f"{at}500  GET  /broken {took}   1 query$", log)
     assert "\x1b" not in log
@@ -618,7 +625,10 @@ def test_while_a_fault_is_in_the_way_a_reloading_server_shows_it_on_the_same_por
     registry = reloading.root / "registry.py"
     registry.write_text(SLOW + "\nbroken = (\n")
     page, headers = wait_for(lambda: fault_at(reloading.url))
-    assert "registry.py:21: SyntaxError: &#39;(&#39; was never closed</pre>" in page
+    assert "registry.py:21: SyntaxError: &#39;(&#39; was never closed</p>" in page
+    assert "<mark><b>21</b>broken = <em>(</em></mark>" in page
+    assert '<noscript><meta http-equiv="refresh" content="3"></noscript>' in page
+    assert "location.reload()" in get(f"{reloading.url}/_noventa/reload.js")
     (style,) = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}';"

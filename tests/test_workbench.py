@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -9,12 +10,14 @@ from textwrap import dedent
 
 import pytest
 import sqlalchemy as sa
-from counters import Counter, counting_app
+import webob
+from counters import Counter, action, counting_app, increment
 from processes import ROOT, environment
 from support import make_app, make_module
 from visitors import Visitor, ask, post
+from webob.exc import HTTPForbidden
 
-from noventa import Component, Endpoint, Page, Static, redirect
+from noventa import Component, Config, ConfigError, Endpoint, Page, Static, redirect
 
 FILES = {
     "layout.html": "<body>{% block main %}{% endblock %}{{ workbench() }}</body>",
@@ -83,19 +86,18 @@ def test_a_request_shows_its_parts_statements_rows_and_the_line_that_asked(tmp_p
     app = bench(tmp_path)
     ask(app)
     shown = text_of(ask(app, path="/_noventa/requests/1"))
-    names = [part.name for part in app.workbench.recorder.records[0].parts]
-    assert names == ["page.html", "signed_in", "rows", *["row"] * 4]
+    names = re.findall(r"(page.html|signed_in|rows|row × 4) [\d.e-]+ ms", shown)
+    assert names == ["page.html", "signed_in", "rows", "row × 4"]
     assert re.search(r"row × 4 [\d.e-]+ ms 4 statements SELECT counters.id", shown)
-    assert "4 times , " in shown
-    assert re.search(r"4 times , .* ms · 4 rows · rows.html:1", shown)
-    assert "Session user" in shown
+    assert re.search(r"1: 4 sent, 1 distinct , [\d.e-]+ ms · rows.html:1 · explain 1", shown)
+    assert "Session {&#39;user&#39;: 1}" in shown
 
 
 def test_a_statement_sent_again_and_again_comes_with_its_cure(tmp_path):
     app = bench(tmp_path)
     ask(app)
     shown = text_of(ask(app, path="/_noventa/requests/1"))
-    assert "One statement was sent 4 times" in shown
+    assert "One statement was repeated: 4 sent, 1 distinct" in shown
     assert "Load all of them once in the component around it" in shown
 
 
@@ -193,11 +195,9 @@ def failing(root, source, files=(), **options):
     from counters import Counter
     def load_template_context(request, session, db):
 {body}"""
-    (root / "page_logic.py").write_text(dedent(text))
-    module = make_module("page_logic", text)
-    module.load_template_context.__code__ = module.load_template_context.__code__.replace(
-        co_filename=str(root / "page_logic.py")
-    )
+    path, module = root / "page_logic.py", make_module("page_logic", "")
+    path.write_text(dedent(text))
+    exec(compile(dedent(text), path, "exec"), vars(module))
     files = {"page.html": "{{ x }}", **dict(files)}
     return counting_app(
         root, "sqlite:///./a.db", Page("/", "page.html", logic=module), debug=True, files=files,
@@ -331,7 +331,8 @@ def test_an_unknown_address_leads_to_the_one_that_was_meant_with_its_parameters(
 
 def test_a_refusal_says_its_reason_and_remedy_in_debug_only(tmp_path):
     shown = text_of(post(bench(tmp_path), "/", {"x": "y"}))
-    assert "no-ticket Write {{ action(&#39;name&#39;) }} inside the" in shown
+    assert "no-ticket Write this inside the &lt;form method=&#34;post&#34;&gt;" in shown
+    assert "{{ action(&#39;name&#39;) }}" in shown
     assert "no-ticket" not in post(bench(tmp_path, debug=False), "/", {"x": "y"}).text
 
 
@@ -385,20 +386,19 @@ def map_of(app):
 
 def test_the_map_shows_routes_components_and_tables_as_they_run(tmp_path):
     shown = map_of(bench(tmp_path))
-    assert "/ guard signed_in rows · row page.html · not seen yet" in shown
+    assert "/ guard signed_in row , rows page.html · not seen yet" in shown
     assert "/away GET test_workbench.bench." in shown
     assert "/files static files" in shown
     assert re.search(r"row POST add test_workbench.py:\d+ · inside rows", shown)
-    assert "counters 1 row id int, key value int label str, unique, or none" in shown
+    assert "counters 1 row id integer, key value integer label varchar(40), unique" in shown
 
 
 def test_what_only_requests_tell_is_marked_as_seen(tmp_path):
     visitor = Visitor(bench(tmp_path))
-    assert "unused No component or page lists the table counters" in map_of(visitor.app)
+    assert "unused" not in map_of(visitor.app)  # nothing was asked for yet
     ticket = visitor.get("/").tickets[0]
     shown = map_of(visitor.app)
-    assert "unused" not in shown
-    assert "slow / was seen to send 4 statements, one of them 4 times from" in shown
+    assert "repeated / was seen to send 4 statements, one of them 4 times from" in shown
     assert "seen to read counters" in shown
     visitor.post("/", ticket, {"commit": "1", "redirect": "1"})
     assert "seen to write counters" in map_of(visitor.app)
@@ -417,6 +417,7 @@ def test_an_action_that_wrote_without_a_guard_is_worth_a_look(tmp_path):
     ticket = visitor.get("/").tickets[0]
     visitor.post("/", ticket, {"commit": "1", "redirect": "1"})
     assert "open row.add was seen to change rows, and no guard stands before it" in map_of(app)
+    assert "row POST add, no guard" in map_of(app)
 
 
 def test_the_map_says_what_is_to_apply_and_to_mend_before_deploying(tmp_path):
@@ -425,9 +426,8 @@ def test_the_map_says_what_is_to_apply_and_to_mend_before_deploying(tmp_path):
     versions.mkdir(parents=True)
     (versions / "a1_first.py").write_text("revision = 'a1'\ndown_revision = None\n")
     shown = map_of(app)
-    assert "Migrations 1 to apply" in shown
-    assert "behind The database is empty, not at a1; run `python -m noventa migrate`." in shown
-    assert "a1 a1_first.py to apply" in shown
+    assert "Migrations not at head" in shown
+    assert "The database is empty, not at a1; run `python -m noventa migrate`." in shown
     assert "config.yaml: debug is true" in shown
 
 
@@ -436,3 +436,378 @@ def test_the_map_is_shown_where_the_database_does_not_answer(tmp_path):
     app.database.engine.dispose()
     (tmp_path / "a.db").write_bytes(b"no database at all, but long enough to be read as one" * 9)
     assert "it does not answer: DatabaseError: file is not a database" in map_of(app)
+
+
+# ---- what is true of each request -----------------------------------------------------------
+
+
+def page_of(app, number=1, query=""):
+    return text_of(ask(app, path=f"/_noventa/requests/{number}", query=query))
+
+
+def refuse(request, session, db):
+    raise HTTPForbidden("Only on Sundays.")
+
+
+def of_errors(root, *, debug=True):
+    routes = [Endpoint("/fail", fail), Endpoint("/refuse", refuse)]
+    return counting_app(root, "sqlite:///./a.db", *routes, debug=debug)
+
+
+def test_the_page_of_a_failed_request_names_the_exception_and_keeps_the_error_page(tmp_path):
+    app = of_errors(tmp_path)
+    shown = ask(app, path="/fail", HTTP_ACCEPT="text/html").text
+    assert re.search(r"LookupError: lost: Raised in \S+test_workbench.py:\d+", page_of(app))
+    assert ask(app, path="/_noventa/requests/1/page").text == shown
+    assert ask(app, path="/_noventa/requests/2/page").status == 404
+
+
+def test_an_error_that_a_handler_raises_as_an_answer_is_named_with_its_line(tmp_path, caplog):
+    caplog.set_level("INFO")
+    app = of_errors(tmp_path)
+    shown = text_of(ask(app, path="/refuse", HTTP_ACCEPT="text/html"))
+    line = r"HTTPForbidden: Only on Sundays\., (?:raised in )?\S*test_workbench.py:\d+"
+    assert re.search(line, shown)
+    assert re.search(
+        r"HTTPForbidden: Only on Sundays. Raised in \S+test_workbench.py", page_of(app)
+    )
+    assert re.search(rf"answered GET /refuse: 403 in /refuse > refuse, {line}", caplog.text)
+
+
+def test_programs_get_exception_and_line_in_debug_only(tmp_path):
+    problem = json.loads(ask(of_errors(tmp_path), path="/fail").text)
+    assert problem["exception"] == "LookupError: lost:"
+    assert re.search(r"test_workbench.py:\d+$", problem["where"])
+    assert problem["page"] == "http://127.0.0.1/_noventa/requests/1"
+    assert "exception" not in ask(of_errors(tmp_path, debug=False), path="/fail").text
+
+
+def test_the_log_has_the_address_of_the_request_that_failed(tmp_path, caplog):
+    ask(of_errors(tmp_path), path="/fail")
+    assert re.search(r"500 GET /fail .*, http://127.0.0.1/_noventa/requests/1\n", caplog.text)
+
+
+def test_a_recursion_is_one_line_of_an_error_page(tmp_path):
+    source = "def helper(n):\n    return helper(n + 1)\nreturn helper(0)"
+    answer = ask(failing(tmp_path, source))
+    assert re.search(r"The same again: helper , 9\d\d times", text_of(answer))
+    assert len(answer.text) < 30_000
+
+
+def test_what_an_error_page_leaves_out_is_said(tmp_path):
+    names = "\n".join(f"name_{n} = {n}" for n in range(25))
+    shown = text_of(ask(failing(tmp_path, f"{names}\nraise ValueError(name_24)")))
+    assert re.search(r"And 8 names more: name_\d+, ", shown)
+    assert "name_24 24" in shown
+
+
+def test_of_a_template_its_own_names_are_shown(tmp_path):
+    app = failing(tmp_path, "return {'mine': 1}", {"page.html": "{{ mine // 0 }}"})
+    shown = text_of(ask(app)).partition("raised in")[2].partition("called by")[0]
+    assert "mine 1" in shown
+    assert "lipsum" not in shown
+    assert "fragment" not in shown
+
+
+def test_statements_and_text_beyond_the_most_are_counted(tmp_path):
+    def many(request, session, db):
+        for _ in range(1_003):
+            db.scalar(sa.text("SELECT 1"))
+        return {}
+
+    def long(request, session, db):
+        return {"x": db.scalar(sa.text(f"SELECT 1 -- {'x' * 3_000}"))}
+
+    routes = Endpoint("/many", many), Endpoint("/long", long)
+    app = counting_app(tmp_path, "sqlite:///./a.db", *routes, debug=True)
+    ask(app, path="/many")
+    ask(app, path="/long")
+    assert "And 3 statements more" in page_of(app)
+    assert "Statements 1003" in page_of(app)
+    assert "… and 1012 characters more" in page_of(app, 2)
+
+
+def test_a_statement_that_failed_is_marked_and_the_workbench_counts_none_of_its_own(tmp_path):
+    app = failing(tmp_path, "db.execute(sa.text('SELECT * FROM nowhere'))")
+    versions = tmp_path / "migrations" / "versions"
+    versions.mkdir(parents=True)
+    (versions / "a1.py").write_text("revision = 'a1'\ndown_revision = None\n")
+    assert "The database is behind the models" in text_of(ask(app))  # it was asked for that
+    shown = page_of(app)
+    assert re.search(r"SELECT \* FROM nowhere 1: failed · page_logic.py:\d", shown)
+    assert "Statements 1 " in shown
+
+
+def test_statements_stand_where_they_were_sent_after_those_of_the_guard(tmp_path):
+    def guard(request, session, db):
+        db.scalar(sa.text("SELECT 'of the guard'"))
+
+    source = """
+    import sqlalchemy as sa
+    def load_template_context(request, session, db):
+        return {"x": db.scalar(sa.text("SELECT 'of the page'"))}
+    """
+    page = Page("/", "page.html", guards=[guard], logic=make_module("page_logic", source))
+    app = counting_app(tmp_path, "sqlite:///./a.db", page, debug=True, files={"page.html": ""})
+    ask(app)
+    shown = page_of(app)
+    assert shown.index("of the guard") < shown.index("then page.html") < shown.index("of the page")
+
+
+def test_a_get_that_writes_is_one_request_which_was_answered_twice(tmp_path):
+    app = counting_app(tmp_path, "sqlite:///./a.db", Endpoint("/", increment), debug=True)
+    ask(app)
+    (record,) = app.workbench.recorder.records
+    assert record.number == 1
+    shown = page_of(app)
+    assert "This was answered twice" in shown
+    assert "Written counters: 1 row" in shown
+
+
+def test_a_notice_is_shown_although_the_page_had_to_be_answered_twice(tmp_path):
+    source = """
+    from counters import Counter
+    def load_template_context(request, session, db):
+        db.get(Counter, 1).value += 1
+        db.commit()
+        return {}
+    """
+
+    def forget(request, session, db):
+        db.get(Counter, 1).value = 7
+        return {}
+
+    page = Page("/", "page.html", logic=make_module("page_logic", source))
+    app = counting_app(
+        tmp_path, "sqlite:///./a.db", page, action("/forget", forget), debug=True,
+        files={"page.html": "<body></body>"},
+    )  # fmt: skip
+    post(app, "/forget", {})
+    assert "Still counters 1 , value : 0 , not 7" in text_of(ask(app))
+
+
+def test_a_request_shows_fields_files_and_the_way_to_its_route(tmp_path):
+    def take(request, session, db):
+        session["seen"] = len(request.files)
+        return {}
+
+    route = Endpoint("/take/{id:int}", lambda request, session, db, id: take(request, session, db),
+                     methods=["POST"], cross_origin=True)  # fmt: skip
+    app = counting_app(tmp_path, "sqlite:///./a.db", route, debug=True)
+    fields = {"name": "Ada", "password": "hunter22", "photo": ("ada.png", b"x")}
+    body = webob.Request.blank("/", POST=fields)
+    body.body  # noqa: B018 - encodes the fields
+    ask(app, "POST", "/take/7", body=body.body, CONTENT_TYPE=body.headers["Content-Type"])
+    answer = ask(app, path="/_noventa/requests/1")
+    shown = text_of(answer)
+    assert "View args {&#39;id&#39;: 7}" in shown
+    assert "&#39;name&#39;: &#39;Ada&#39;" in shown
+    assert "photo: ada.png" in shown
+    assert "Session {&#39;seen&#39;: 1}" in shown
+    assert "hunter22" not in answer.text
+    assert 'href="/_noventa/?about=/take/%7Bid%3Aint%7D"' in answer.text
+
+
+def test_requests_are_found_by_the_beginning_of_status_method_and_path(tmp_path):
+    app = bench(tmp_path)
+    for path in ("/", "/away", "/awry"):
+        ask(app, path=path)
+    post(app, "/", {"x": "y"})
+
+    def found(words):
+        shown = text_of(ask(app, path="/_noventa/requests", query=f"q={words}"))
+        return re.findall(r"(\d{3}) (?:GET|POST) (\S+) ", shown)
+
+    assert found("4") == [("400", "/"), ("404", "/awry")]
+    assert found("GET+/aw") == [("404", "/awry"), ("303", "/away")]
+    assert found("4+POST") == [("400", "/")]
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql", "mariadb"], indirect=True)
+def test_a_query_is_explained_by_its_number_and_a_write_is_not(tmp_path, database):
+    app = counting_app(tmp_path, database, Endpoint("/", increment, writes=True), debug=True)
+    ask(app)
+    plan = {"sqlite": "SEARCH counters", "postgresql": "counters_pkey", "mysql": "PRIMARY"}
+    backend = app.database.engine.dialect.name.replace("mariadb", "mysql")
+    shown = page_of(app, query="explain=1").partition("The plan of statement 1")[2]
+    assert re.search(plan[backend].replace("counters_pkey", "counters"), shown)
+    assert "The plan" not in page_of(app, query="explain=2")  # an UPDATE
+    for number in ("0", "9", "x", "²"):
+        assert "The plan" not in page_of(app, query=f"explain={number}")
+    with app.database.session() as db:
+        assert db.get(Counter, 1).value == 1
+
+
+def test_a_broken_rule_names_the_column_and_the_nearest_field(tmp_path):
+    def add(request, session, db):
+        db.add(Counter(id=request.form.get("id", 2), label=request.form["labell"]))
+        db.commit()
+
+    route = Endpoint("/", add, methods=["POST"], cross_origin=True)
+    app = counting_app(tmp_path, "sqlite:///./a.db", route, debug=True)
+    body = {"labell": "same"}
+    post(app, "/", body, HTTP_ACCEPT="text/html")
+    shown = text_of(post(app, "/", body | {"id": "3"}, HTTP_ACCEPT="text/html"))
+    assert "The database refused a row for its counters.label" in shown
+    assert "&#34;labell&#34;: &#34;cannot be taken&#34;" in shown
+    report = shown.partition("This page in short")[2]
+    assert "INSERT INTO counters" in report
+    assert "Tell the visitor what to mend" in report
+
+
+# ---- the map --------------------------------------------------------------------------------
+
+
+def test_the_map_has_actions_of_pages_and_endpoints_that_are_posted_to(tmp_path):
+    module = make_module("page_logic", ROW.replace(", number", "").replace("number", "1"))
+    page, endpoint = Page("/", "page.html", logic=module), action("/add", increment)
+    app = counting_app(
+        tmp_path, "sqlite:///./a.db", page, endpoint, debug=True, files={"page.html": ""}
+    )
+    post(app, "/add", {})
+    shown = map_of(app)
+    assert "/ POST add, no guard" in shown
+    assert "/add POST POST, no guard" in shown
+    assert "open /add.POST was seen to change rows, and no guard stands before it." in shown
+
+
+def test_a_table_is_unused_once_every_route_was_seen_and_none_named_it(tmp_path):
+    def read(request, session, db):
+        return {"value": db.scalar(sa.text("SELECT value FROM counters"))}
+
+    def nothing(request, session, db):
+        return {}
+
+    (tmp_path / "files").mkdir()
+    routes = Endpoint("/a", nothing), Endpoint("/b", nothing), Static("/files", "files")
+    app = counting_app(tmp_path, "sqlite:///./a.db", *routes, debug=True)
+    ask(app, path="/a")
+    assert "unused counters" not in map_of(app)
+    ask(app, path="/b")
+    assert "unused counters is listed by no component or page" in map_of(app)
+    app = counting_app(tmp_path, "sqlite:///./a.db", Endpoint("/a", read), debug=True)
+    ask(app, path="/a")
+    assert "unused counters" not in map_of(app)
+
+
+def test_two_entries_of_one_path_are_two_on_the_map(tmp_path):
+    def read(request, session, db):
+        return {}
+
+    routes = Endpoint("/counter", read), action("/counter", increment), Static("/files", "files")
+    (tmp_path / "files").mkdir()
+    app = counting_app(tmp_path, "sqlite:///./a.db", *routes, debug=True)
+    ask(app, path="/counter")
+    post(app, "/counter", {})
+    shown = map_of(app)
+    assert re.search(r"/counter GET .* /counter POST POST, no guard", shown)
+    assert "open /counter.POST was seen to change rows" in shown
+
+
+def test_a_hint_can_be_dismissed_in_the_registry(tmp_path):
+    routes = [action("/add", increment)]
+    app = make_app(
+        tmp_path, {}, {"debug": True}, routes=routes, models=[Counter], dismissed=["open /add.POST"]
+    )
+    with app.database.session() as db:
+        db.add(Counter(id=1))
+        db.commit()
+    post(app, "/add", {})
+    assert "Worth a look" not in map_of(app)
+
+
+def about(app, name):
+    return text_of(ask(app, path="/_noventa/", query=f"about={name}")).partition("everything")[2]
+
+
+def test_the_map_shows_what_hangs_together_with_a_name(tmp_path):
+    app = bench(tmp_path)
+    ask(app)
+    shown = about(app, "row")
+    assert re.search(r"Routes 1 / .* Components 2 rows .* row .* Tables 1 counters", shown)
+    assert "/away" not in shown
+    assert re.search(r"Routes 1 / .* Components 2 rows .* row .* Tables 1", about(app, "counters"))
+    assert "Nothing has this name." in about(app, "nothing")
+
+
+def test_the_map_finds_by_a_part_of_a_name_and_folds_what_begins_alike(tmp_path):
+    def nothing(request, session, db, **view_args):
+        return {}
+
+    routes = [Endpoint(f"/admin/thing-{n}", nothing) for n in range(40)]
+    app = make_app(tmp_path, {}, {"debug": True}, routes=[*routes, Endpoint("/home", nothing)])
+    whole = ask(app, path="/_noventa/").text
+    assert re.search(r"<summary>/admin <span class=\"tag\">40</span>", whole)
+    found = text_of(ask(app, path="/_noventa/", query="q=G-7"))
+    assert "Routes 1 /admin/thing-7 GET" in found
+
+
+# ---- editor, reload, guide ------------------------------------------------------------------
+
+
+def test_a_line_is_a_link_into_the_editor_that_the_settings_name(tmp_path):
+    root = tmp_path / "my files"
+    root.mkdir()
+    app = make_app(
+        root, {"page.html": "\n{{ 1 // 0 }}"}, {"debug": True, "editor": "idea://x?f={file}&l={line}"},
+        routes=[Page("/", "page.html")],
+    )  # fmt: skip
+    link = f'href="idea://x?f={str(root).replace(" ", "%20")}/page.html&amp;l=2"'
+    assert link in ask(app).text
+    assert link in ask(app, path="/_noventa/requests/1").text
+
+
+@pytest.mark.parametrize("editor", ["javascript:alert({file})", "DATA:,{file}", "vscode://file/"])
+def test_an_editor_is_no_script_and_gets_the_file(editor, tmp_path):
+    with pytest.raises(ConfigError, match="expected the address of an editor with"):
+        Config.from_mapping({"editor": editor}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("policy", "allowed"),
+    [
+        (None, True),
+        ("default-src 'self'", True),
+        ("default-src 'none'", False),
+        ("script-src 'none'", False),
+        ("default-src 'none'; script-src 'self'", False),  # it could not ask
+        ("default-src 'none'; script-src 'self'; connect-src 'self'", True),
+    ],
+)
+def test_under_reload_a_page_loads_itself_again_where_its_policy_allows(
+    policy, allowed, tmp_path, monkeypatch
+):
+    def page(**environ):
+        headers = {"headers": {"Content-Security-Policy": policy}} if policy else {}
+        app = make_app(
+            tmp_path, {"page.html": "{{ workbench() }}"}, {"debug": True, **headers},
+            routes=[Page("/", "page.html")],
+        )  # fmt: skip
+        return app, ask(app).text
+
+    assert "<script" not in page()[1]
+    monkeypatch.setenv("NOVENTA_RELOADER", "1")
+    app, html = page()
+    assert ('<script src="/_noventa/reload.js" defer></script>' in html) is allowed
+    before = ask(app, path="/_noventa/changed").text
+    assert ask(app, path="/_noventa/changed").text == before
+    (tmp_path / "page.html").write_text("changed")
+    assert ask(app, path="/_noventa/changed").text != before
+
+
+def test_a_chapter_has_contents_neighbours_and_links(tmp_path):
+    app = bench(tmp_path)
+    html = ask(app, path="/_noventa/guide/registry").text
+    assert 'rel="prev" href="/_noventa/guide/first_steps"' in html
+    assert 'rel="next" href="/_noventa/guide/pages"' in html
+    assert 'aria-current="page">The registry</a>' in html
+    assert 'href="/_noventa/guide/errors"' in html
+    for anchor in re.findall(r'href="#([^"]+)"', html):
+        assert f'id="{anchor}"' in html
+
+
+def test_the_guide_is_searched_by_a_word(tmp_path):
+    shown = text_of(ask(bench(tmp_path), path="/_noventa/guide", query="q=getlist"))
+    assert re.search(r"forms Forms, \d+ times", shown)
+    missing = text_of(ask(bench(tmp_path), path="/_noventa/guide", query="q=xyzzy"))
+    assert "No chapter has it." in missing

@@ -31,6 +31,7 @@ registry = Registry(
             logic=sign_in_logic,
             models=[sign_in_models],
         ),
+        Component("pagination", "components/pagination/pagination_template.html"),
         Component("start", "components/start/start_template.html", logic=start_logic),
         Component(
             "user",
@@ -60,4 +61,6 @@ registry = Registry(
     ],
     seeds=[initial_users.seed_users],
     errors={"4xx": "pages/error.html", "5xx": "pages/error.html"},
+    # What the map need not say: whoever signs in is a stranger, and the settings are for later.
+    dismissed=["open sign_in.sign_in", "unused system_settings"],
 )

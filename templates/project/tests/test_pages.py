@@ -21,6 +21,18 @@ def test_the_index_lists_the_users(client, user):
     assert page.html.find("a", href=f"/users/{user.id}")
 
 
+def test_a_long_list_has_pages(client, db):
+    db.add_all(User(email=f"{n}@pages.test", name=f"Zoe {n:02}") for n in range(30))
+    db.commit()
+    first = client.get("/")
+    assert "Zoe 29" not in first
+    last = first.click("Next")
+    while "Next" in last:
+        last = last.click("Next")
+    assert "Zoe 29" in last
+    assert "Zoe 00" in last.click("Previous") or "Zoe 00" in last
+
+
 def test_the_list_takes_one_query_however_long_it_is(app, client, db):
     db.add_all(User(email=f"{n}@pages.test", name=f"Number {n}") for n in range(20))
     db.commit()
