@@ -1521,6 +1521,11 @@ class Request(BoundedRequest):
     def texts(self, pairs: Iterable[tuple[str, str]], source: str) -> Values[str]:
         return Values(((name, self.text_type(value)) for name, value in pairs), source)
 
+    def retyped(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """`values` of a path or a ticket, whose texts are then like those of the form."""
+        kind = self.text_type
+        return {n: kind(value) if isinstance(value, str) else value for n, value in values.items()}
+
     @property
     def form(self) -> Values[str]:
         """The posted fields, always text."""
@@ -5075,7 +5080,8 @@ class Pages:
             raise Rejection(status, error.reason) from None
         if ticket.path != request.whole_path:
             raise Rejection(403, "other-page")
-        return ticket
+        ancestors = [(name, request.retyped(props)) for name, props in ticket.guarded_ancestors]
+        return ticket._replace(props=request.retyped(ticket.props), guarded_ancestors=ancestors)
 
     def _ask_again(
         self, context: RequestContext, page: Page, ticket: Ticket, reason: str
@@ -5162,10 +5168,7 @@ class Dispatcher:
         if match is None:
             return self._redirect_slash(context, path)
         context.route = route = match.route
-        request.view_args = {
-            name: request.text_type(value) if isinstance(value, str) else value
-            for name, value in match.view_args.items()
-        }
+        request.view_args = request.retyped(match.view_args)
         context.is_data = route.is_data
         context.trail.enter(getattr(route, "template", route.path))
         if method not in match.methods and match.methods:

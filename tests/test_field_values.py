@@ -9,6 +9,8 @@ import enum
 import io
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlencode
 from wsgiref.headers import Headers
@@ -18,10 +20,10 @@ import sqlalchemy as sa
 from conftest import DATABASES, new_database
 from sqlalchemy import orm
 from support import make_app
-from visitors import ask
+from visitors import Visitor, ask
 from webob import Request as WebObRequest
 
-from noventa import App, Endpoint, reply
+from noventa import App, Component, Endpoint, Page, reply
 
 
 class Colour(enum.Enum):
@@ -133,6 +135,34 @@ def test_a_value_of_a_form_that_a_column_cannot_store_is_a_400(app: App, name: s
     assert set(statuses) <= {400, 422}
     if app.database.engine.dialect.name == "postgresql":
         assert statuses == [400 if name == "boolean" else 422, 400]
+
+
+def test_a_text_of_the_path_is_compared_as_a_number_in_an_action_too(
+    tmp_path: Path, database: str
+) -> None:
+    logic = ModuleType("thing_logic")
+
+    def load_template_context(request, session, db, *, id):
+        return {"found": db.query(Thing.text).filter(Thing.id == id).all()}
+
+    def action_touch(request, session, db, *, id):
+        return {"touched": db.query(Thing.text).filter(Thing.id == id).all()}
+
+    logic.load_template_context, logic.action_touch = load_template_context, action_touch  # type: ignore[attr-defined]
+    files = {
+        "page.html": "{{ component('thing', id=id) }}",
+        "thing.html": "{{ found }}{{ touched }}{{ action('touch') }}",
+    }
+    component = Component("thing", "thing.html", logic=logic)
+    app = make_app(
+        tmp_path, files, {"database": database}, components=[component], models=[Thing],
+        routes=[Page("/things/{id}", "page.html")],
+    )  # fmt: skip
+    visitor = Visitor(app)
+    page = visitor.get("/things/1")
+    assert page.status == 200
+    assert visitor.post("/things/1", page.tickets[0]).status == 200
+    app.database.dispose()
 
 
 def test_a_value_of_a_request_may_be_a_header(app: App) -> None:
