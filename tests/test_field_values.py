@@ -148,6 +148,7 @@ def test_a_text_of_the_path_is_compared_as_a_number_in_an_action_too(
     def action_touch(request, session, db, *, id):
         return {"touched": db.query(Thing.text).filter(Thing.id == id).all()}
 
+    load_template_context.__module__ = action_touch.__module__ = "thing_logic"
     logic.load_template_context, logic.action_touch = load_template_context, action_touch  # type: ignore[attr-defined]
     files = {
         "page.html": "{{ component('thing', id=id) }}",
