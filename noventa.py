@@ -297,6 +297,7 @@ SETTINGS = (
     Setting("server.health", _TEXT, None, "path for probes: 200, or 503 without the database"),
     Setting("limits.body", _NUMBER, 10_485_760, "bytes of a request's body"),
     Setting("limits.form", _NUMBER, 500_000, "bytes of a form without files (urlencoded text)"),
+    Setting("limits.json", _NUMBER, 1_048_576, "bytes of a JSON body: 1 MB may need 40 in memory"),
     Setting("limits.memory", _NUMBER, 1_048_576, "bytes of an upload before it goes to disk"),
     Setting("limits.fields", _NUMBER, 1000, "fields of a form or query"),
     Setting("limits.files", _NUMBER, 100, "files of a form"),
@@ -1262,10 +1263,12 @@ _AUTHORIZATION_LIMIT = 1_024
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _BLANK = " \t"  # of a header: `str.strip()` also strips \x85 and \xa0, which are part of a name
 _UNQUOTED = "/~!$&'()*+,=:@"  # in a path (RFC 3986, 3.3)
-# Invalid values of these are to be ignored (RFC 9110, 13.1.3, 14.2), but make WebOb raise.
+# Invalid values of these are to be ignored (RFC 9110, 13.1.3, 14.2), but make WebOb raise; over
+# long ones it reads for a third of a second.
 _DROPPED_IF_INVALID = (
     "HTTP_DATE", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE",
     "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_MAX_FORWARDS", "HTTP_RANGE",
+    "HTTP_ACCEPT", "HTTP_ACCEPT_CHARSET", "HTTP_ACCEPT_ENCODING", "HTTP_ACCEPT_LANGUAGE",
 )  # fmt: skip
 _FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 _DEFAULT_LIMITS = {
@@ -1334,8 +1337,10 @@ class Values(Mapping[str, T]):
         if name not in self._lists:
             return default
         try:
-            return type(self[name]) if type else self[name]
-        except (ValueError, TypeError, ArithmeticError):
+            value = type(self[name]) if type else self[name]
+            is_number = isinstance(value, float | decimal.Decimal)
+            return default if is_number and not math.isfinite(value) else value
+        except (ValueError, TypeError, ArithmeticError, RecursionError):
             return default
 
 
@@ -1359,6 +1364,11 @@ class BoundedRequest(webob.request.BaseRequest):
     ) -> None:
         super().__init__(environ, **attributes)
         self.limits = limits or _DEFAULT_LIMITS
+        for name in _DROPPED_IF_INVALID:
+            if name in environ and not _is_valid(name, environ[name]):
+                del environ[name]
+                if name == "HTTP_IF_RANGE":  # its condition is not met (RFC 9110, 13.1.5)
+                    environ.pop("HTTP_RANGE", None)
 
     def __repr__(self) -> str:
         return f"<Request {described(self.environ)}>"
@@ -1392,6 +1402,13 @@ class BoundedRequest(webob.request.BaseRequest):
         if "_body" not in self.__dict__:
             self.guard_body()
         return cast(bytes, self.environ["wsgi.input"].read(size))
+
+    def read_text(self, kind: str) -> bytes:
+        """The whole body, a "form" or "json". Raises Rejection if it is over the limit of those."""
+        limit = self.limits[kind]
+        if (self.length or 0) > limit or len(body := self.read_body(limit + 1)) > limit:
+            raise Rejection(413, f"{kind}-too-large")
+        return body
 
     def receive(self) -> None:
         """Reads a guarded body into a file, so that later readers do not wait for the client."""
@@ -1490,11 +1507,6 @@ class Request(BoundedRequest):
             raise Rejection(400, "relative-path")
         if environ.setdefault("QUERY_STRING", ""):
             _ = self.args
-        for name in _DROPPED_IF_INVALID:
-            if name in environ and not _is_valid(name, environ[name]):
-                del environ[name]
-                if name == "HTTP_IF_RANGE":  # its condition is not met (RFC 9110, 13.1.5)
-                    environ.pop("HTTP_RANGE", None)
         return path
 
     @memoized_property
@@ -1552,10 +1564,11 @@ class Request(BoundedRequest):
 
     @memoized_property
     def json(self) -> Any:
-        """The body as JSON. Raises Rejection: 415 for another type, 400 for what is not JSON."""
+        """The body as JSON. Raises Rejection: 415 for another type, 400 for what is not JSON, 413
+        if it is larger than `limits.json`."""
         if self.media_type != "application/json" and not self.media_type.endswith("+json"):
             raise Rejection(415, "content-type")
-        return _parse_json(self.read_body())
+        return _parse_json(self.read_text("json"))
 
     @property
     def media_type(self) -> str:
@@ -1643,7 +1656,7 @@ def _is_valid(name: str, value: str) -> bool:
     if name == "HTTP_MAX_FORWARDS":
         return value.isdigit() and len(value) < 10
     is_date = name != "HTTP_IF_RANGE" or value.endswith(" GMT")
-    if name.endswith("MATCH") or name == "HTTP_RANGE" or not is_date:
+    if name.endswith("MATCH") or name.startswith(("HTTP_ACCEPT", "HTTP_RANGE")) or not is_date:
         return True
     try:
         return parse_date(value) is not None
@@ -1707,10 +1720,7 @@ def _parse_form(request: Request) -> tuple[Values[str], Values[Upload]]:
     media_type, options = request.form_type
     if media_type == "multipart/form-data":
         return _parse_multipart(request, options.get("boundary", ""))
-    limit = request.limits["form"]
-    if (request.length or 0) > limit or len(body := request.read_body(limit + 1)) > limit:
-        raise Rejection(413, "form-too-large")
-    fields = _parse_fields(body, request.limits["fields"], "form")
+    fields = _parse_fields(request.read_text("form"), request.limits["fields"], "form")
     return request.texts(fields, "form"), Values((), "files")
 
 
@@ -2060,12 +2070,15 @@ def _status_line(status: int) -> str:
 
 
 def _kind_of(body: bytes) -> str:
-    """The media type of a body whose own WebOb dropped, as it does where `headers` are given."""
+    """The media type of a body whose own WebOb dropped, as it does where `headers` are given.
+
+    Never HTML: the body may hold what a visitor sent.
+    """
     try:
-        is_json = body[:1] in (b"{", b"[") and json.loads(body) is not None
-    except ValueError:
-        is_json = False
-    return "application/json" if is_json else "text/html; charset=UTF-8"
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return "text/plain; charset=UTF-8"
+    return "application/json"
 
 
 class AnswerMaker:
@@ -4211,21 +4224,26 @@ class Node:
 
     def values(self) -> dict[str, Any]:
         """Functions of the page, props, what its handlers returned, `errors` and `values`."""
-        rendering, compiled, context = self.rendering, self.compiled, self.rendering.context
+        rendering, compiled = self.rendering, self.compiled
         values = {**rendering.functions, **compiled.defaults, **self.props}
-        if (load := compiled.load) is not None:
-            returned = load(*context.arguments, **self.props)
-            result = process_result(context, load, returned)
-            if result.is_whole or result.status >= 400:
-                raise ShortCircuit(result)
-            context.status = max(context.status, result.status)
-            self._add(values, result.values)
+        self._add(values, self.load())
         if rendering.posted and rendering.posted.instance == self.id:
             self._add(values, rendering.posted.values)
         for name in ("errors", "values"):
             if type(values[name]) is not Fields:
                 values[name] = Fields.of(values[name], f"{compiled.label}: {name}")
         return values
+
+    def load(self) -> Mapping[str, Any]:
+        """What `load_template_context` returns. Raises ShortCircuit if it refuses or redirects."""
+        context, load = self.rendering.context, self.compiled.load
+        if load is None:
+            return {}
+        result = process_result(context, load, load(*context.arguments, **self.props))
+        if result.is_whole or result.status >= 400:
+            raise ShortCircuit(result)
+        context.status = max(context.status, result.status)
+        return cast(Mapping[str, Any], result.values)
 
     def _add(self, values: dict[str, Any], result: Mapping[str, Any]) -> None:
         if not RESERVED.isdisjoint(result):
@@ -5064,13 +5082,39 @@ class Pages:
             if context.reads or not self.policy.is_same_origin(request.environ):
                 raise Rejection(403, reason)
             return self._ask_again(context, page, ticket, reason)
+        if context.reads:
+            html = self._fragment(context, page, ticket, compiled)
+            return self.answers.page(html, context.status)
+        self._ask_page(context, page)
+        self._ask_ancestors(context, ticket)
+        return self._act(context, page, ticket, compiled)
+
+    def _ask_page(self, context: RequestContext, page: Page) -> None:
+        """Lets the page refuse or redirect before an action.
+
+        It is loaded again to be shown, so what it did to the session is undone here.
+        """
+        node = self._node(context, page)
+        if node.compiled.load is None:
+            return
+        restore = context.session.checkpoint()
+        in_new_transaction(context, node.load)
+        restore()
+        context.scope.new_transaction(writes=True)
+
+    def _ask_ancestors(self, context: RequestContext, ticket: Ticket) -> None:
         for name, props in ticket.guarded_ancestors:
             context.trail.enter(name)
-            components.by_name[name].check_guard(context, props)
-        if context.reads:
-            html = Rendering(components, context).fragment(compiled, ticket)
-            return self.answers.page(html, context.status)
-        return self._act(context, page, ticket, compiled)
+            self.components.by_name[name].check_guard(context, props)
+
+    def _fragment(
+        self, context: RequestContext, page: Page, ticket: Ticket, compiled: CompiledComponent,
+        posted: ActionResult | None = None,
+    ) -> str:  # fmt: skip
+        """The HTML of one component, if the page and the guards around it let it be shown."""
+        self._node(context, page).load()
+        self._ask_ancestors(context, ticket)
+        return Rendering(self.components, context, posted).fragment(compiled, ticket)
 
     def _ticket(self, request: Request, tickets: Tickets, fields: Values[str]) -> Ticket:
         try:
@@ -5116,8 +5160,7 @@ class Pages:
         posted = ActionResult(ticket.instance, result.values)
         if _asks_for_fragment(context.request) and compiled.name and ticket.alone:
             html = in_new_transaction(
-                context,
-                lambda: Rendering(self.components, context, posted).fragment(compiled, ticket),
+                context, lambda: self._fragment(context, page, ticket, compiled, posted)
             )
             return self.answers.page(html, context.status)
         html = in_new_transaction(context, lambda: self.render(context, page, posted))
@@ -5135,10 +5178,15 @@ class Pages:
         self, context: RequestContext, page: Page, posted: ActionResult | None = None
     ) -> str:
         """The page's HTML. Raises ShortCircuit if a handler inside answers instead."""
-        rendering, workbench = Rendering(self.components, context, posted), self.responder.workbench
-        view_args = {**context.request.view_args}
-        html = Node(rendering, self.components.by_page[page], "", view_args).html()
+        html, workbench = self._node(context, page, posted).html(), self.responder.workbench
         return html if workbench is None else workbench.with_notices(context, html)
+
+    def _node(
+        self, context: RequestContext, page: Page, posted: ActionResult | None = None
+    ) -> Node:
+        rendering = Rendering(self.components, context, posted)
+        view_args = {**context.request.view_args}
+        return Node(rendering, self.components.by_page[page], "", view_args)
 
 
 class Dispatcher:

@@ -156,6 +156,69 @@ def test_a_fragment_stands_behind_the_guards_of_its_page(tmp_path):
     assert (answer.status, answer.header("HX-Redirect")) == (204, "/sign-in")
 
 
+SHUT = """
+    shut = []
+
+    def load_template_context(request, session, db):
+        session["shown"] = session.get("shown", 0) + 1
+        return shut[0] if shut else {}
+
+    ran = []
+
+    def action_note(request, session, db):
+        ran.append(session.get("shown", 0))
+        if request.form.get("shut"):
+            shut.append({"_status": 404})
+        session["noted"] = session.get("noted", 0) + 1
+        return {"_redirect": "/there"} if request.form.get("away") else {}
+"""
+NOTED = "<a href='{{ fragment('note') }}'></a>{{ component('note') }}"
+
+
+def shut_app(root):
+    """Pages whose own logic may refuse, with the module that says so, and a visitor."""
+    logic = make_module("fragment_shut", SHUT)
+    note = make_module("fragment_shut_note", SHUT)
+    del note.load_template_context
+    files = {"page.html": NOTED, "note.html": "<i>{{ action('note') }}</i>"}
+    components = [Component("note", "note.html", logic=note)]
+    routes = [Page("/", "page.html", logic=logic)]
+    return logic, note, Visitor(make_app(root, files, components=components, routes=routes))
+
+
+@pytest.mark.parametrize(
+    ("says", "status", "location"),
+    [({"_status": 404}, 404, None), ({"_redirect": "/sign-in"}, 303, "/sign-in")],
+)
+def test_a_fragment_and_an_action_are_refused_as_their_page_is(tmp_path, says, status, location):
+    logic, note, visitor = shut_app(tmp_path)
+    page = visitor.get()
+    assert fetch(visitor, urls(page)[0]).status == 200
+    logic.shut.append(says)
+    for answer in (fetch(visitor, urls(page)[0]), visitor.post("/", page.tickets[0])):
+        assert (answer.status, answer.header("Location")) == (status, location)
+    assert note.ran == []
+
+
+@pytest.mark.parametrize("script", [{}, HTMX])
+def test_what_a_page_does_to_the_session_counts_once_after_an_action(tmp_path, script):
+    _, note, visitor = shut_app(tmp_path)
+    ticket = visitor.get().tickets[0]
+    assert visitor.post("/", ticket, **script).status == 200
+    session = visitor.app.sessions.read(visitor.cookies)
+    assert (note.ran, dict(session)) == ([1], {"shown": 2, "noted": 1})
+    assert visitor.post("/", ticket, {"away": "1"}).status == 303
+    session = visitor.app.sessions.read(visitor.cookies)
+    assert (note.ran, dict(session)) == ([1, 2], {"shown": 2, "noted": 2})
+
+
+def test_a_page_that_its_action_has_shut_shows_no_fragment_of_itself(tmp_path):
+    logic, note, visitor = shut_app(tmp_path)
+    ticket = visitor.get().tickets[0]
+    note.shut = logic.shut
+    assert visitor.post("/", ticket, {"shut": "1"}, **HTMX).status == 404
+
+
 @pytest.mark.parametrize("script", [HTMX, OURS])
 def test_a_form_that_a_script_posts_gets_its_instance_alone(tmp_path, script):
     visitor = member(page_app(tmp_path))

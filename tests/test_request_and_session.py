@@ -5,6 +5,7 @@ import io
 import json
 import tempfile
 import time
+from decimal import Decimal
 from urllib.parse import urlencode
 
 import pytest
@@ -16,7 +17,9 @@ from visitors import FORM, multipart
 
 from noventa import Config, Rejection, Request, Session, SessionCookies, SessionError, Signer
 
-LIMITS = {"body": 100_000, "form": 100_000, "memory": 1_000, "fields": 50, "files": 5}
+LIMITS = {
+    "body": 100_000, "form": 100_000, "json": 1_000, "memory": 1_000, "fields": 50, "files": 5
+}  # fmt: skip
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 PAIRS = st.lists(st.tuples(TEXTS, TEXTS), max_size=20)
 
@@ -39,6 +42,9 @@ def make_upload(*parts, **more):
     return make_request(
         multipart(*parts), CONTENT_TYPE="multipart/form-data; boundary=limit", **more
     )
+
+
+JSON = "application/json"
 
 
 def refusal_of(call):
@@ -80,6 +86,32 @@ def test_the_first_of_equal_names_wins_and_getlist_gives_all():
     assert values.get("b", 7, type=int) == 7
     assert values.get("a", 7, type=int) == 1
     assert values.get("no") is None
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-Infinity", "1e999"])
+@pytest.mark.parametrize("kind", [float, Decimal, json.loads])
+def test_what_is_no_finite_number_does_not_convert(text, kind):
+    assert make_request(urlencode({"n": text}).encode()).form.get("n", 7, type=kind) == 7
+
+
+def test_json_in_a_field_that_is_nested_too_deeply_does_not_convert():
+    args = make_request(QUERY_STRING="q=" + "[" * 50_000).args
+    assert args.get("q", "default", type=json.loads) == "default"
+
+
+@pytest.mark.parametrize("known", [{}, {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}])
+def test_a_json_body_over_its_own_limit_is_refused(known):
+    fits, over = (b"[" + b" " * size + b"]" for size in (998, 999))
+    assert make_request(fits, CONTENT_TYPE=JSON, **known).json == []
+    request = make_request(over, CONTENT_TYPE=JSON, **known)
+    assert refusal_of(lambda: request.json) == (413, "json-too-large")
+
+
+def test_a_long_accept_is_ignored():
+    short, long = ("text/html;q=0." + "1" * size for size in (1, 1_000))
+    for name in ("ACCEPT", "ACCEPT_LANGUAGE", "ACCEPT_ENCODING"):
+        assert f"HTTP_{name}" in make_request(**{f"HTTP_{name}": short}).environ
+        assert f"HTTP_{name}" not in Request({f"HTTP_{name}": long}, LIMITS).environ
 
 
 def test_short_reads_are_read_on_to_the_end():
