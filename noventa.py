@@ -3917,6 +3917,8 @@ _FUNCTIONS = {
 RESERVED = frozenset({*_FUNCTIONS, "children", "instance", "key"})
 _NO_PROPS = RESERVED | {"request", "session", "db", "caller"}
 _OURS = "the name of a template function or an argument of every handler"
+_SHOWN_BEFORE = "a component, which is shown before the guard of the other one has run"
+_AS_CHILDREN = "show it within {% call component(…) %}, where the other one has {{ children }}"
 _MAX_DEPTH = 50  # of components inside each other; a deeper one probably shows itself
 
 
@@ -3944,6 +3946,10 @@ class Fields(dict[str, Any]):
             return self.posted.getlist(name)
         value = self.get(name, [])
         return [*value] if isinstance(value, list | tuple | set) else [value]
+
+
+class ShownComponent(Markup):
+    """What `component()` returns."""
 
 
 class ActionResult(NamedTuple):
@@ -3974,6 +3980,9 @@ class CompiledComponent:
         fits = takes.accepted is None or passed <= takes.accepted
         if not (fits and takes.required <= passed and _NO_PROPS.isdisjoint(passed)):
             raise PropsError(str(next(self.props_faults(_calling_line(), passed, action))))
+        if shown := [name for name, value in props.items() if isinstance(value, ShownComponent)]:
+            problem = f"the prop {shown[0]!r} of {self.label} is {_SHOWN_BEFORE}"
+            raise PropsError(str(Fault(_calling_line(), problem, _AS_CHILDREN)))
 
     def props_faults(
         self, where: str, passed: Set[str], action: str | None = None
@@ -4254,12 +4263,14 @@ class Node:
             )
         values.update(result)
 
-    def component(self, name: str, /, key: Any = None, caller: Any = None, **props: Any) -> Markup:
+    def component(
+        self, name: str, /, key: Any = None, caller: Any = None, **props: Any
+    ) -> ShownComponent:
         """Shows a component here; `key` tells apart what has the same name and props."""
         compiled = self.rendering.components.find(name)
         compiled.check_props(props)
         instance = self._id_of(name, key, props, number=True) if compiled.may_contain_forms else ""
-        return Markup(Node(self.rendering, compiled, instance, props, caller).show())  # noqa: S704
+        return ShownComponent(Node(self.rendering, compiled, instance, props, caller).show())
 
     def fragment(self, name: str = "", /, key: Any = None, caller: Any = None, **props: Any) -> str:
         """A URL of this page that shows the component alone, as `component()` does here.
@@ -4370,6 +4381,7 @@ class TemplateUses(NamedTuple):
     included: set[str]
     optional: set[str]  # those included that may be missing
     is_dynamic: bool  # a request decides what it shows or includes
+    nested: Sequence[int]  # lines where a component is an argument of another
 
 
 def analyse_template(tree: jinja2.nodes.Template) -> TemplateUses:
@@ -4392,7 +4404,17 @@ def analyse_template(tree: jinja2.nodes.Template) -> TemplateUses:
     referenced = [*jinja2.meta.find_referenced_templates(tree)]
     shown = sum(call.function == "component" for call in calls)
     is_dynamic = None in referenced or names.count("component") > shown
-    return TemplateUses(calls, {*names}, {*filter(None, referenced)}, optional, is_dynamic)
+    nested = [
+        call.lineno
+        for call in tree.find_all(nodes.Call)
+        if _shows_component(call) and any(map(_shows_component, call.find_all(nodes.Call)))
+    ]
+    included = {*filter(None, referenced)}
+    return TemplateUses(calls, {*names}, included, optional, is_dynamic, nested)
+
+
+def _shows_component(call: jinja2.nodes.Call) -> bool:
+    return isinstance(call.node, jinja2.nodes.Name) and call.node.name == "component"
 
 
 # ---- Checks ----------------------------------------------------------------------------------
@@ -4697,6 +4719,9 @@ def template_faults(registry: Registry, components: Components) -> Iterator[Faul
         if compiled.template in components.uses:
             yield from _call_faults(components, compiled)
     for template, uses in sorted(components.uses.items()):
+        for line in uses.nested:
+            problem = f"an argument of component() is {_SHOWN_BEFORE}"
+            yield Fault(f"{template}:{line}", problem, _AS_CHILDREN)
         for line, function, name, props in sorted(uses.calls, key=lambda call: call.line):
             shown = components.by_name.get(name) if function in ("component", "fragment") else None
             if shown is not None and props is not None:

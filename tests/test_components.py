@@ -578,3 +578,33 @@ def test_the_template_sees_the_default_of_a_declared_prop(tmp_path):
         routes=[Page("/", "page.html")],
     )
     assert ask(app).text == "view edit"
+
+
+PANEL = {
+    "panel.html": "<div>{{ body }}{{ children }}</div>",
+    "row.html": "<i>{{ action('save') }}</i>",
+}
+
+
+def panel_app(root, page):
+    logic = make_module("row_logic", "def action_save(request, session, db): return {}")
+    components = [Component("panel", "panel.html"), Component("row", "row.html", logic=logic)]
+    routes = [Page("/", "page.html")]
+    return make_app(root, {**PANEL, "page.html": page}, components=components, routes=routes)
+
+
+@pytest.mark.parametrize("inner", ["component('row')", "component(name) | upper"])
+def test_a_component_as_an_argument_of_another_is_a_fault_at_the_start(tmp_path, inner):
+    with pytest.raises(RegistryError, match=r"page.html:2: .* {% call component"):
+        panel_app(tmp_path, "\n{{ component('panel', body=" + inner + ") }}")
+
+
+def test_a_component_that_was_shown_before_is_no_prop_of_another(tmp_path, caplog):
+    page = "{% set row = component('row') %}\n{{ component('panel', body=row) }}"
+    assert ask(panel_app(tmp_path, page)).status == 500
+    assert "page.html:2: the prop 'body' of component 'panel' is a component" in caplog.text
+
+
+def test_a_component_within_the_call_of_another_is_shown(tmp_path):
+    page = "{% call component('panel') %}{{ component('row') }}{% endcall %}"
+    assert 'name="_ticket"' in ask(panel_app(tmp_path, page)).text
