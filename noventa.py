@@ -117,14 +117,14 @@ WSGIApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 # ---- Errors ----------------------------------------------------------------------------------
 # Uses nothing above.
 
-_UNPRINTABLE = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
 def one_line(text: str) -> str:
     """`text` with controls escaped, so that it cannot begin a line or steer a terminal."""
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def shown_traceback(exc_info: Any) -> str:
@@ -368,6 +368,7 @@ class Config:
 
     values: Mapping[str, Any]
     root: Path
+    files: Sequence[Path] = ()  # that `${file:…}` names
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], **instead: Any) -> Config:
@@ -388,7 +389,8 @@ class Config:
         folder = Path(root).resolve()
         problems: list[str] = []
         values |= _read_settings(document, folder, problems)
-        config = cls(values, folder)
+        named = [found["file"] for found in _VARIABLE.finditer(repr(document))]
+        config = cls(values, folder, [folder / name for name in named if name])
         problems += config._faults()
         if problems:
             raise ConfigError("\n".join(f"config.yaml: {problem}" for problem in problems))
@@ -1560,7 +1562,11 @@ class Request(BoundedRequest):
     @memoized_property
     def cookies(self) -> Values[str]:  # type: ignore[override]
         """The cookies; of equal names the first, without those that are not UTF-8."""
-        return Values(_parse_cookies(self.environ.get("HTTP_COOKIE", "")), "cookies")
+        try:
+            return Values(_parse_cookies(self.environ.get("HTTP_COOKIE", "")), "cookies")
+        except Rejection:
+            self.__dict__["cookies"] = Values((), "cookies")  # what an error page then reads
+            raise
 
     @memoized_property
     def json(self) -> Any:
@@ -1741,7 +1747,7 @@ def _parse_multipart(request: Request, boundary: str) -> tuple[Values[str], Valu
                     raise Rejection(400, "nul-in-form")
                 fields.append((segment.name, request.text_type(data.decode("utf-8"))))
             elif segment.filename or segment.size:  # else no file was chosen
-                name = _CONTROLS.sub("", re.split(r"[/\\]", segment.filename)[-1]).strip()
+                name = UNPRINTABLE.sub("", re.split(r"[/\\]", segment.filename)[-1]).strip()
                 kind = _CONTROLS.sub("", segment.content_type or "application/octet-stream")
                 upload = Upload("file" if name in ("", ".", "..") else name, kind, file)
                 files.append((segment.name, upload))
@@ -1782,6 +1788,7 @@ _DEFAULT_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "strict-origin-when-cross-origin",
     "Content-Security-Policy": "frame-ancestors 'self'",
+    "Cross-Origin-Opener-Policy": "same-origin",
 }
 
 
@@ -1864,7 +1871,7 @@ def reply(
 
 def _as_download(filename: str) -> str:
     """The Content-Disposition of a download (RFC 6266; a name beyond ASCII by RFC 8187)."""
-    name = _CONTROLS.sub("", filename.replace("\\", "/").rpartition("/")[2])
+    name = UNPRINTABLE.sub("", filename.replace("\\", "/").rpartition("/")[2])
     shown = name if name.isascii() else ("utf-8", "", name)
     message = email.message.Message()
     message.add_header("Content-Disposition", "attachment", filename=shown)
@@ -2162,6 +2169,7 @@ def _check_headers(answer: Answer) -> None:
 # ---- Signing ---------------------------------------------------------------------------------
 # Uses Errors, Router, Request.
 
+CLOCK_TOLERANCE = 300  # seconds, between two machines that serve one site
 _SIGNATURE_LENGTH = 44  # the 32 bytes of SHA-256 in base64url, and the dot before them
 _SIGNED = re.compile(r"[\w-]+\.[\w-]{43}", re.ASCII)
 _TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
@@ -2520,6 +2528,7 @@ class SessionCookies:
             state, _ = read
             idle, age = now - state["seen"], now - state["issued"]
             is_alive = idle <= self._max_age and age <= self._lifetime
+            is_alive = is_alive and min(idle, age) >= -CLOCK_TOLERANCE
             if is_alive and state["prefix"] == prefix:  # else of an application above this one
                 return read
         empty: dict[str, Any] = {"data": {}, "flashes": [], "nonce": None}
@@ -3574,6 +3583,7 @@ class RequestContext:
     """One request on its way to its answer."""
 
     mounted = False  # another application answers
+    guarded = False  # a guard has run
     status = 200  # of the page
     is_data = False  # an endpoint answers: JSON, unless the client prefers HTML
     unavailable = False  # the database is down
@@ -3752,6 +3762,7 @@ def ask_guard(
     context: RequestContext, guard: Handler, props: Mapping[str, Any] | None = None
 ) -> None:
     """Runs a guard. Raises ShortCircuit if it answers."""
+    context.guarded = True
     with context.scope.on_primary():
         result = run_handler(context, guard, props or {})
     if result.returned is None:
@@ -4728,16 +4739,17 @@ def template_faults(registry: Registry, components: Components) -> Iterator[Faul
                 yield from shown.props_faults(f"{template}:{line}", frozenset(props))
 
 
-_PRIVATE = ("config.yaml", "registry.py", "wsgi.py", "secret.key")
+_PRIVATE = ("config.yaml", "registry.py", "wsgi.py", "secret.key", "database.url")
+_OF_SQLITE = ("", "-wal", "-shm", "-journal", ".lock")  # the database, and what lies beside it
 
 
 def _folder_faults(static: StaticFiles) -> Iterator[Fault]:
     """Static folders that do not exist, or hold what visitors must not see."""
     config = static.config
-    own = [config.root / name for name in _PRIVATE]
+    own = [config.root / name for name in _PRIVATE] + [*config.files]
     if config.database_url.get_backend_name() == "sqlite" and not config.in_memory:
-        file = str(config.database_url.database)
-        own.append(Path(file.removeprefix("file:").partition("?")[0]))
+        file = str(config.database_url.database).removeprefix("file:").partition("?")[0]
+        own += [Path(file + end) for end in _OF_SQLITE]
     for route, folder in static.routes.items():
         if not Path(folder).is_dir():
             yield Fault(route.where, f"folder {route.folder!r} does not exist", "make it")
@@ -4941,6 +4953,8 @@ class Responder:
         reason, status, detail = rejection.reason, rejection.status, rejection.detail
         message = f"in {trail}: {detail}" if trail and detail else detail
         end = f", {message}" if message else ""
+        if self.components.error_page(status) is not None:
+            end += f", reference {context.refer()}"
         log.warning("refused %s: %s (%d)%s", what, reason, status, end, exc_info=fault)
         if self.workbench is not None:
             self.workbench.recorder.note_refusal(reason)
@@ -4976,7 +4990,7 @@ class Responder:
             return page
         else:
             answer = self._error_answer(context, shown)
-            if context.session.touched:
+            if context.session.touched or context.guarded:
                 make_private(answer)
         answer.headerlist.append(("Vary", "Accept"))
         return answer
@@ -5013,6 +5027,8 @@ class Responder:
 
         try:
             return in_new_transaction(context, show)
+        except (Rejection, UnicodeDecodeError):  # what was refused already, and logged
+            return None
         except Exception as error:
             log.error("the error page %s failed: %s", page.template, error, exc_info=error)
             return None
@@ -5027,6 +5043,8 @@ class Responder:
             if session.shown_flashes and request.method != "HEAD":
                 del session.state["flashes"][: session.shown_flashes]
             self.sessions.save(session, request, answer)
+        elif context.guarded:
+            make_private(answer)
         elif answer.streams and not context.mounted:
             if "public" in _words((answer.headers.get("Cache-Control") or "").lower()):
                 session.forbid()
@@ -5067,7 +5085,6 @@ def _asks_for_fragment(request: Request) -> bool:
     return by_htmx or environ.get("HTTP_NOVENTA_FRAGMENT") == "1"
 
 
-_CLOCK_TOLERANCE = 300  # seconds, between two machines that serve one site
 _ASKED_AGAIN = {
     "other-session": "Your session has changed: please send the form again.",
     "old-ticket": "This form is out of date: please send it again.",
@@ -5102,7 +5119,7 @@ class Pages:
             raise Rejection(409, "changed-guards")
         is_ours = ticket.nonce == context.session.loaded_state["nonce"]
         age = time.time() - ticket.issued
-        if not is_ours or not -_CLOCK_TOLERANCE <= age <= self._ticket_age:
+        if not is_ours or not -CLOCK_TOLERANCE <= age <= self._ticket_age:
             reason = "old-ticket" if is_ours else "other-session"
             if context.reads or not self.policy.is_same_origin(request.environ):
                 raise Rejection(403, reason)

@@ -1062,9 +1062,13 @@ def _write_starter(config: Config, *, empty: bool, database: str | None) -> None
     _write_secret(folder / "secret.key", f"{STARTER_KEY}{secrets.token_hex(32)}")
     if secret:
         _write_secret(folder / "database.url", text)
-    elif (place := Path(str(url.database)).parent).is_relative_to(folder) and place != folder:
-        place.mkdir(parents=True, exist_ok=True)
-        (place / ".gitkeep").touch()  # a clone has no empty folders, and SQLite makes none
+    elif (file := Path(str(url.database))).is_relative_to(folder):
+        if file.parent != folder:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            (
+                file.parent / ".gitkeep"
+            ).touch()  # a clone has no empty folders, and SQLite makes none
+        file.touch(0o600)  # SQLite gives what it writes beside it the same mode
 
 
 def _write_templates(origin: Path, target: Path, values: Mapping[str, Any]) -> list[Path]:
@@ -3528,8 +3532,28 @@ def _check_registry(report: Report, root: Path, config: Config, *, sound: bool) 
     if sound and not config["secret_keys"]:
         faults += _missing_key(components)
     report.add("templates", str(len(components.templates)), faults, " compile")
+    report.advice += guard_advice(registry)
     if sound and not found:  # judged only by models that are whole
         _check_models(report, Project(root, config, registry))
+
+
+def guard_advice(registry: Registry) -> Iterator[str]:
+    """Guards with a `redirect(…)` that is not returned, so that the request passes."""
+    guards = [*registry.guards, *(guard for route in registry.routes for guard in route.guards)]
+    guards += [component.guard for component in registry.components if component.guard]
+    for guard in dict.fromkeys(guards):
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(guard)))
+        except (OSError, TypeError, SyntaxError):  # no function, or of no file
+            continue
+        calls = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+        for call in calls:
+            called = getattr(call, "func", None)
+            if getattr(called, "id", getattr(called, "attr", None)) == "redirect":
+                yield (
+                    f"{place_of(guard)}: {name_of(guard)} calls redirect() and drops it, so the"
+                    " request passes; write `return redirect(…)`."
+                )
 
 
 def _missing_key(components: Components) -> Iterator[Fault]:

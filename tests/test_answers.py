@@ -26,6 +26,7 @@ DEFAULTS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "strict-origin-when-cross-origin",
     "Content-Security-Policy": "frame-ancestors 'self'",
+    "Cross-Origin-Opener-Policy": "same-origin",
 }
 PASSWORD = "p@ss/word of the database"
 DATABASE = {
@@ -235,6 +236,29 @@ def test_only_what_read_the_session_is_private(tmp_path):
     assert answer.header("Cache-Control") == "private"
     assert answer.header("Vary") == "Cookie"
     assert answer.header("Set-Cookie") is None
+
+
+@pytest.mark.parametrize("guarded", ["registry", "route", "component"])
+@pytest.mark.parametrize("path", ["/", "/fail"])
+def test_what_stands_behind_a_guard_is_private(tmp_path, guarded, path):
+    def guard(request, session, db):
+        return None
+
+    def fail(request, session, db):
+        raise webob.exc.HTTPNotFound
+
+    guards = {name: [guard] if name == guarded else [] for name in ("registry", "route")}
+    part = Component("part", "part.html", guard=guard if guarded == "component" else None)
+    files = {"page.html": "{{ component('part') }}", "part.html": "part"}
+    routes = [
+        Page("/", "page.html", guards=guards["route"]),
+        endpoint(fail, "/fail", guards=guards["route"]),
+    ]
+    app = make_app(tmp_path, files, components=[part], routes=routes, guards=guards["registry"])
+    if (guarded, path) != ("component", "/fail"):
+        answer = ask(app, path=path)
+        assert answer.header("Cache-Control") == "private"
+        assert "Cookie" in answer.header("Vary")
 
 
 def test_a_page_with_a_form_is_private(tmp_path):

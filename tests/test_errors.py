@@ -106,6 +106,30 @@ def test_an_error_page_that_fails_gives_way_to_ours(tmp_path, broken, caplog):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("asked", "status", "whose"),
+    [
+        ({"path": "/", "HTTP_COOKIE": "a=" + "b" * 20_000}, 431, "help for all"),
+        ({"path": "/\xff"}, 400, "could not be understood"),
+        ({"path": "/", "query": "a=%ff"}, 400, "could not be understood"),
+    ],
+)
+def test_an_error_page_may_read_what_was_refused_and_the_log_has_one_line(
+    tmp_path, caplog, asked, status, whose
+):
+    caplog.set_level("INFO")
+    nosy = HELP.replace("return", "request.args, request.path; return")
+    logic = make_module("nosy_logic", nosy)
+    app = make_app(
+        tmp_path, FILES, routes=[Page("/", "page.html", logic=logic)],
+        errors={"4xx": "error.html"}, components=[Component("help", "help.html", logic=logic)],
+    )  # fmt: skip
+    answer = ask(app, **asked, **HTML)
+    assert (answer.status, whose in answer.text) == (status, True)
+    assert len(caplog.records) == 1
+    assert caplog.records[0].exc_info is None
+
+
 def test_where_the_database_is_away_ours_goes_out_at_once(tmp_path):
     def ask_database(request, session, db):
         return {"n": db.execute(sa.text("SELECT 1")).scalar()}

@@ -321,6 +321,32 @@ def test_check_advises_on_text_that_mysql_holds_less_of(tmp_path, capsys):
     assert "advice" not in capsys.readouterr().out
 
 
+GUARDS = """\
+from noventa import redirect
+
+def lost(request, session, db):
+    if "user" not in session:
+        redirect("/sign-in")
+
+def kept(request, session, db):
+    if "user" not in session:
+        return redirect("/sign-in")
+"""
+GUARDED = """\
+from functions import guards
+from noventa import Page, Registry
+
+registry = Registry(routes=[Page("/", "page.html", guards=[guards.lost, guards.kept])])
+"""
+
+
+def test_check_advises_on_a_redirect_that_a_guard_drops(tmp_path, capsys):
+    files = {"functions/guards.py": GUARDS, "registry.py": GUARDED, "page.html": ""}
+    run(write_project(tmp_path, files), "check")
+    (advice,) = [line for line in capsys.readouterr().out.splitlines() if "redirect()" in line]
+    assert advice.startswith("advice: functions/guards.py:3: lost calls redirect() and drops it")
+
+
 def test_check_does_not_make_the_database(migrated):
     for left in migrated.glob("noventa.db*"):
         left.unlink()

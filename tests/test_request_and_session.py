@@ -190,6 +190,7 @@ def test_a_stream_that_breaks_is_a_refusal():
     ("a.txt", "a.txt"), ("/etc/passwd", "passwd"), ("..\\..\\a.txt", "a.txt"),
     ("C:\\x\\a.txt", "a.txt"),
     ("..", "file"), ("a/", "file"), ("a%0D%0Ab", "ab"), ("a\x7fb", "ab"), ("é", "é"), (" ", "file"),
+    ("bill\u202efdp.exe", "billfdp.exe"), ("\u200fa\u2069", "a"),
 ])  # fmt: skip
 def test_an_upload_has_a_base_name_without_control_characters(filename, expected):
     request = make_upload(("a", b"x", filename, "text/\x01plain"))
@@ -514,8 +515,9 @@ def test_a_session_signed_with_an_older_key_is_read_and_signed_anew(tmp_path):
 
 @pytest.mark.parametrize(("idle", "age", "alive"), [
     (0, 0, True), (990, 990, True), (1010, 1010, False), (0, 4990, True), (0, 5010, False),
+    (-290, -290, True), (0, -310, False), (-310, 0, False),
 ])  # fmt: skip
-def test_a_session_ends_when_idle_too_long_or_too_old(tmp_path, idle, age, alive):
+def test_a_session_ends_when_idle_too_long_or_too_old_or_of_the_future(tmp_path, idle, age, alive):
     now = int(time.time())
     state = make_state(seen=now - idle, issued=now - age)
     assert bool(opened(make_cookies(tmp_path), signed(state))) is alive

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from processes import write_files
-from support import make_app
+from support import SECRET, make_app
 from visitors import ask
 
 from noventa import NoventaError, Page, Static
@@ -289,6 +289,16 @@ def test_a_folder_with_settings_registry_or_database_is_a_fault(tmp_path, folder
         (root / "config.yaml").symlink_to(root / "kept" / "c.yaml")
     with pytest.raises(NoventaError, match=f"folder .* holds {file}, which visitors could read"):
         make_app(root, config=config, routes=[Static("/files", folder)])
+
+
+@pytest.mark.parametrize("file", ["own.txt", "database.url", "test.db-wal", "test.db.lock"])
+def test_a_folder_with_a_secret_of_the_settings_is_a_fault(tmp_path, file):
+    write_files(tmp_path, {"public/a.css": "", "public/own.txt": SECRET, f"public/{file}": SECRET})
+    if file.startswith("test.db"):
+        (tmp_path / file).symlink_to(tmp_path / "public" / file)
+    config = {"secret_keys": ["${file:public/own.txt}"]} if file == "own.txt" else {}
+    with pytest.raises(NoventaError, match=f"folder 'public' holds {file}, which visitors"):
+        make_app(tmp_path, config=config, routes=[Static("/files", "public")])
 
 
 def test_a_template_that_a_visitor_names_is_never_a_file_of_another_kind(tmp_path):
