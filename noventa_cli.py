@@ -13,6 +13,7 @@ Workbench             what debug shows of an application, at /_noventa/
 from __future__ import annotations
 
 import argparse
+import ast
 import builtins
 import code
 import configparser

@@ -10,6 +10,11 @@ import threading
 COST, BLOCK_SIZE, PARALLELISM = 2**17, 8, 1
 
 _few_at_a_time = threading.Semaphore(2)  # for the memory that each takes
+_with_those_waiting = threading.Semaphore(4)  # half of `server.threads`: others have work too
+
+
+class Busy(Exception):
+    """So many passwords are being checked that this one would have to wait."""
 
 
 def hash_password(text: str) -> str:
@@ -17,7 +22,7 @@ def hash_password(text: str) -> str:
 
 
 def verify_password(text: str, digest: str | None) -> bool:
-    """Whether `text` is the password; None, for an unknown user, is always wrong."""
+    """Whether `text` is the password; None, for an unknown user, is always wrong. Raises Busy."""
     if digest is None:
         # The same work, so that the time taken does not tell who exists.
         hash_password(text)
@@ -32,14 +37,19 @@ def is_outdated(digest: str) -> bool:
 
 
 def _digest(text: str, salt: str, n: int, r: int, p: int) -> str:
-    with _few_at_a_time:
-        digest = hashlib.scrypt(
-            text.encode(),
-            salt=bytes.fromhex(salt),
-            n=n,
-            r=r,
-            p=p,
-            maxmem=256 * n * r,
-            dklen=32,
-        )
+    if not _with_those_waiting.acquire(blocking=False):
+        raise Busy
+    try:
+        with _few_at_a_time:
+            digest = hashlib.scrypt(
+                text.encode(),
+                salt=bytes.fromhex(salt),
+                n=n,
+                r=r,
+                p=p,
+                maxmem=256 * n * r,
+                dklen=32,
+            )
+    finally:
+        _with_those_waiting.release()
     return f"scrypt${n}${r}${p}${salt}${digest.hex()}"

@@ -1,6 +1,7 @@
 """The form by which visitors sign in, and what it does about guesses."""
 
 from datetime import timedelta
+from threading import Semaphore
 
 import pytest
 from sqlalchemy import func, select
@@ -64,6 +65,24 @@ def test_one_address_cannot_guess_at_many_accounts(client, user, monkeypatch):
     submit(client, user.email, status=429)
     client.extra_environ["REMOTE_ADDR"] = "1.0.0.1"
     submit(client, user.email, status=303)
+
+
+def test_who_guesses_elsewhere_does_not_lock_the_owner_out(client, user):
+    client.extra_environ["REMOTE_ADDR"] = "1.1.1.1"
+    submit(client, user.email, status=303)
+    client.extra_environ["REMOTE_ADDR"] = "1.0.0.1"
+    for _ in range(sign_in_logic.FOR_ONE_ACCOUNT):
+        submit(client, user.email, "a guess", status=422)
+    submit(client, user.email, status=429)
+    client.extra_environ["REMOTE_ADDR"] = "1.1.1.1"
+    submit(client, user.email, status=303)
+
+
+def test_who_would_wait_for_others_is_asked_to_come_again(client, db, user, monkeypatch):
+    monkeypatch.setattr(passwords, "_with_those_waiting", Semaphore(0))
+    page = submit(client, user.email, status=429)
+    assert "Please try again in a moment." in page
+    assert db.scalar(select(func.count()).select_from(Attempt)) == 0
 
 
 def test_an_old_digest_is_renewed(client, db, user, monkeypatch):

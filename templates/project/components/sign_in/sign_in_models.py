@@ -21,6 +21,8 @@ class Password(Base):
         primary_key=True,
     )
     digest: Mapped[str] = mapped_column(String(200))  # see functions/passwords.py
+    # Where its owner signed in last: there the failures of others do not lock them out.
+    address: Mapped[str | None] = mapped_column(String(45))
 
 
 class Attempt(Base):
