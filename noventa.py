@@ -1339,7 +1339,7 @@ class Values(Mapping[str, T]):
         if name not in self._lists:
             return default
         try:
-            value = type(self[name]) if type else self[name]
+            value: Any = type(self[name]) if type else self[name]
             is_number = isinstance(value, float | decimal.Decimal)
             return default if is_number and not math.isfinite(value) else value
         except (ValueError, TypeError, ArithmeticError, RecursionError):
