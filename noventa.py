@@ -3167,12 +3167,17 @@ class Database:
             scope.refused = True
 
     def _end_reading(self, connection: Any, record: Any) -> None:
-        """Leave a connection of the reader as it was before a stream."""
+        """Leave a connection of the reader as it was before a stream.
+
+        The transaction has ended, and with it PostgreSQL's cursors: drivers refuse to close them,
+        or ask the server to, where it must not begin another transaction.
+        """
         if streams := record.info.pop("streams", None):
-            for cursor in streams:
-                cursor.close()
             if connection is not None and self.engine.dialect.name == "postgresql":
                 connection.autocommit = True
+            for cursor in streams:
+                with contextlib.suppress(self.engine.dialect.loaded_dbapi.Error):
+                    cursor.close()
 
 
 def _has_reader(config: Config) -> bool:

@@ -1,0 +1,370 @@
+"""Databases and drivers: each gives what the guide's table says of it, and no more is promised."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import sqlalchemy as sa
+from conftest import Site, new_database
+from counters import PrivatePostgres, action, answered
+from processes import ROOT, environment, free_port
+from sqlalchemy import orm
+from support import make_app
+from visitors import ask, post
+from webob import Request, Response
+
+from noventa import App, Endpoint
+
+pytestmark = [pytest.mark.drivers, pytest.mark.slow]
+
+
+class Driver(NamedTuple):
+    """`name` is its dialect in a URL; `backend` makes the empty database, else `file` is one."""
+
+    database: str
+    module: str
+    name: str
+    backend: str = "sqlite"
+    file: str = ""
+
+
+DRIVERS = (
+    Driver("SQLite", "sqlite3", "sqlite", file="sqlite:///./noventa.db"),
+    Driver("SQLCipher", "sqlcipher3", "sqlite+pysqlcipher",
+           file="sqlite+pysqlcipher://:hunter2@/noventa.db"),
+    Driver("PostgreSQL", "psycopg", "postgresql+psycopg", "postgresql"),
+    Driver("PostgreSQL", "psycopg2", "postgresql+psycopg2", "postgresql"),
+    Driver("PostgreSQL", "pg8000", "postgresql+pg8000", "postgresql"),
+    Driver("MariaDB", "pymysql", "mysql+pymysql", "mariadb"),
+    Driver("MariaDB", "MySQLdb", "mysql+mysqldb", "mariadb"),
+    Driver("MariaDB", "mariadb", "mariadb+mariadbconnector", "mariadb"),
+    Driver("DuckDB", "duckdb_engine", "duckdb", file="duckdb:///{root}/noventa.db"),
+)  # fmt: skip
+
+class Base(orm.DeclarativeBase):
+    pass
+
+
+class Counter(Base):
+    __tablename__ = "counters"
+
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True, autoincrement=False)  # for DuckDB
+    value: orm.Mapped[int] = orm.mapped_column(default=0)
+
+
+MODELS = """
+class Counter(Base):
+    __tablename__ = "counters"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    value: Mapped[int] = mapped_column(default=0)
+
+def seed_counters(db):
+    db.add(Counter(id=1, value=7))
+    db.commit()
+"""
+
+IMPLEMENTATION = """
+from alembic.ddl.impl import DefaultImpl
+
+class DuckDBImpl(DefaultImpl):
+    __dialect__ = "duckdb"
+"""
+
+
+class Trial(NamedTuple):
+    """A driver that is tried, an empty database of its own, and a folder."""
+
+    driver: Driver
+    url: str
+    root: Path
+
+    def app(self, *routes: Any, **pool: Any) -> App:
+        """An application with eleven counters, at 0."""
+        settings = {"database": {"url": self.url, **pool}, "server": {"threads": 4}}
+        app = make_app(self.root, config=settings, models=[Counter], routes=routes)
+        with app.database.session() as db:
+            db.add_all(Counter(id=number) for number in range(1, 12))
+            db.commit()
+        return app
+
+    def site(self) -> Site:
+        """A project with the same table, not migrated yet."""
+        site = Site(self.root, self.url)
+        site.models(IMPLEMENTATION + MODELS if self.driver.database == "DuckDB" else MODELS)
+        site.register("models.shop_models", "models.shop_models.seed_counters")
+        return site
+
+    def migrated(self) -> Site:
+        site = self.site()
+        site.autogenerate("counters")
+        assert site.migrate() == 0
+        return site
+
+
+def increment(request: Any, session: Any, db: Any) -> Any:
+    counter = db.get(Counter, 1)
+    counter.value += 1
+    db.commit()
+    return {"value": counter.value}
+
+
+def show(request: Any, session: Any, db: Any) -> Any:
+    return {"value": db.get(Counter, 1).value}
+
+
+def stored(app: App, number: int = 1) -> int | None:
+    """What a session of its own finds."""
+    with app.database.session() as db:
+        return db.scalar(sa.select(Counter.value).where(Counter.id == number))
+
+
+# ---- what is promised ------------------------------------------------------------------------
+
+
+def migrates_once_where_three_begin_together(trial: Trial) -> None:
+    site = trial.site()
+    site.autogenerate("counters")
+    command = [sys.executable, "-m", "noventa", "migrate"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    begun = [
+        subprocess.Popen(command, cwd=site.root, env=environment(), **pipes) for _ in range(3)
+    ]
+    printed = [process.communicate(timeout=60)[0] for process in begun]
+    assert [process.returncode for process in begun] == [0, 0, 0], printed
+    assert sum("Nothing to do" in text for text in printed) == 2, printed
+    assert site.tables() >= {"counters"}
+
+
+def seeds(trial: Trial) -> None:
+    site = trial.migrated()
+    for _ in range(2):  # the second time there is nothing to do
+        assert site.run("seed") == 0
+        assert site.rows("SELECT id, value FROM counters") == [(1, 7)]
+
+
+def finds_no_drift(trial: Trial) -> None:
+    site = trial.migrated()
+    assert site.migrate("check") == 0
+
+
+def downgrades(trial: Trial) -> None:
+    site = trial.migrated()
+    assert site.migrate("downgrade", "base") == 0
+    assert "counters" not in site.tables()
+
+
+def reads(trial: Trial) -> None:
+    app = trial.app(Endpoint("/value", show))
+    assert [ask(app, "GET", "/value").text for _ in range(2)] == ['{"value":0}'] * 2
+
+
+def acts(trial: Trial) -> None:
+    app = trial.app(action("/add", increment))
+    assert [ask(app, "POST", "/add").text for _ in range(2)] == ['{"value":1}', '{"value":2}']
+    assert stored(app) == 2
+
+
+def loses_no_increment_of_eight_threads(trial: Trial) -> None:
+    def add(request: Any, session: Any, db: Any) -> Any:
+        db.get(Counter, 1, with_for_update=True).value += 1
+        db.commit()
+        return {}
+
+    app = trial.app(action("/add", add))
+    with ThreadPoolExecutor(8) as threads:
+        statuses = list(threads.map(lambda _: answered(app, "POST", "/add"), range(400)))
+    assert set(statuses) == {200}
+    assert stored(app) == 400
+
+
+def streams(trial: Trial) -> None:
+    """Begun in the handler and in the body, read to the end and left; then all is as before."""
+
+    def rows(db: Any) -> Any:
+        return db.scalars(sa.select(Counter.id).order_by(Counter.id).execution_options(yield_per=3))
+
+    def handler(request: Any, session: Any, db: Any) -> Any:
+        early = rows(db) if "early" in request.args else None
+        return Response(app_iter=(b"%d " % row for row in early or rows(db)))
+
+    def begin(query: str) -> Any:
+        return app(Request.blank(f"/rows?{query}").environ, lambda *_: lambda _: None)
+
+    app = trial.app(
+        Endpoint("/rows", handler), Endpoint("/value", show), action("/add", increment),
+        pool_size=1, max_overflow=0, pool_timeout=1,
+    )  # fmt: skip
+    for number, query in enumerate(("early=1", "late=1"), 1):
+        for whole in (True, False):
+            body = begin(query)
+            assert next(body) == b"1 "
+            if whole:
+                assert b"".join(body) == b"2 3 4 5 6 7 8 9 10 11 "
+            body.close()
+            assert ask(app, "GET", "/value").status == 200
+        assert ask(app, "POST", "/add").text == f'{{"value":{number}}}'
+
+
+def keeps_a_failed_insert_to_itself(trial: Trial) -> None:
+    def insert(request: Any, session: Any, db: Any) -> Any:
+        db.add(Counter(id=20))
+        db.flush()
+        db.execute(sa.insert(Counter).values(id=1, value=0))  # there is one
+        return {}
+
+    app = trial.app(
+        action("/insert", insert), action("/add", increment), Endpoint("/value", show),
+        pool_size=1, max_overflow=0,
+    )  # fmt: skip
+    assert ask(app, "POST", "/insert").status == 500
+    assert ask(app, "GET", "/value").text == '{"value":0}'
+    assert ask(app, "POST", "/add").text == '{"value":1}'
+    assert stored(app, 20) is None
+
+
+def replays_a_conflict(trial: Trial) -> None:
+    """A deadlock of two actions, one of which the database ends."""
+    both = threading.Barrier(2)
+    attempts = []
+
+    def lock(request: Any, session: Any, db: Any, *, first: int, second: int) -> Any:
+        db.get(Counter, first, with_for_update=True)
+        attempts.append(first)
+        if len(attempts) <= 2:
+            both.wait(10)
+        db.get(Counter, second, with_for_update=True).value += 1
+        db.commit()
+        return {}
+
+    app = trial.app(action("/lock/{first:int}/{second:int}", lock, retries=3))
+    with ThreadPoolExecutor(2) as threads:
+        paths = ("/lock/1/2", "/lock/2/1")
+        statuses = list(threads.map(lambda path: answered(app, "POST", path), paths))
+    assert statuses == [200, 200]
+    assert len(attempts) == 3
+    assert (stored(app, 1), stored(app, 2)) == (1, 1)
+
+
+def answers_a_bad_value_with_400(trial: Trial) -> None:
+    def find(request: Any, session: Any, db: Any) -> Any:
+        return {"found": db.query(Counter).filter(Counter.id == request.args["id"]).count()}
+
+    def store(request: Any, session: Any, db: Any) -> Any:
+        db.get(Counter, 1).value = int(request.form["value"])
+        db.commit()
+        return {}
+
+    app = trial.app(Endpoint("/find", find), action("/store", store))
+    assert ask(app, "GET", "/find", "id=1").text == '{"found":1}'
+    bad = ask(app, "GET", "/find", "id=abc")
+    assert bad.status == 400 or bad.text == '{"found":0}'  # where texts and numbers are compared
+    assert post(app, "/store", [("value", str(10**30))]).status == 400
+    assert ask(app, "GET", "/find", "id=1").text == '{"found":1}'
+
+
+def heals_after_an_outage(trial: Trial) -> None:
+    with server_that_stops(trial) as (url, stop, start):
+        app = trial._replace(url=url).app(Endpoint("/value", show), action("/add", increment))
+        assert ask(app, "GET", "/value").status == ask(app, "POST", "/add").status == 200
+        stop()
+        assert ask(app, "GET", "/value").status == ask(app, "POST", "/add").status == 503
+        start()
+        assert ask(app, "GET", "/value").text == '{"value":1}'
+        assert ask(app, "POST", "/add").text == '{"value":2}'
+        app.database.dispose()
+
+
+PROMISES: dict[str, Callable[[Trial], None]] = {  # as the guide's table calls them
+    "three migrate at once": migrates_once_where_three_begin_together,
+    "seed": seeds,
+    "read": reads,
+    "action": acts,
+    "8 threads × 50 increments": loses_no_increment_of_eight_threads,
+    "stream": streams,
+    "failed insert, next request": keeps_a_failed_insert_to_itself,
+    "conflict replayed": replays_a_conflict,
+    "bad value is a 400": answers_a_bad_value_with_400,
+    "outage is a 503 and heals": heals_after_an_outage,
+    "downgrade": downgrades,
+    "no drift": finds_no_drift,
+}
+
+
+@contextmanager
+def server_that_stops(trial: Trial) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
+    """The URL of a server, what stops it, and what starts it again."""
+    url = sa.make_url(trial.url)
+    with ExitStack() as stack:
+        if url.get_backend_name() == "postgresql":
+            postgres = PrivatePostgres()
+            stack.callback(postgres.remove)
+            postgres.start()
+            yield url.set(port=postgres.port, database="postgres").render_as_string(False), \
+                postgres.stop, postgres.start
+        else:
+            relay = Relay(url.port or 3306)
+            stack.callback(relay.stop)
+            relay.start()
+            yield url.set(port=relay.port).render_as_string(False), relay.stop, relay.start
+
+
+class Relay:
+    """Stands before a server; where it stops, every connection is lost and none can be made."""
+
+    def __init__(self, server: int) -> None:
+        self.server, self.port = server, free_port()
+        self.sockets: list[socket.socket] = []
+
+    def start(self) -> None:
+        listener = socket.create_server(("127.0.0.1", self.port))
+        self.sockets = [listener]
+        threading.Thread(target=self._accept, args=[listener], daemon=True).start()
+
+    def stop(self) -> None:
+        for one in self.sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):  # it was stopped
+            while True:
+                client = listener.accept()[0]
+                server = socket.create_connection(("127.0.0.1", self.server))
+                self.sockets += [client, server]
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=self._copy, args=pair, daemon=True).start()
+
+    def _copy(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+
+# ---- the table -------------------------------------------------------------------------------
+
+
+
+    pass
+
+
+@pytest.mark.parametrize("driver", DRIVERS, ids=lambda d: d.module)
+@pytest.mark.parametrize("column", PROMISES)
+def test_a_driver_gives_what_the_guide_says(column, driver, tmp_path):
+    with new_database(driver.backend) as url:
+        url = driver.file.format(root=tmp_path) or sa.make_url(url).set(drivername=driver.name).render_as_string(False)
+        PROMISES[column](Trial(driver, url, tmp_path))
