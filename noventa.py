@@ -3181,17 +3181,18 @@ class Database:
 
 
 def _has_reader(config: Config) -> bool:
+    """Whether GETs read on an engine of their own."""
+    plain = config["database.autocommit_reads"] and not config["database.pooler"]
+    is_sqlite = config.database_url.get_backend_name() == "sqlite"
+    refuses = can_refuse_writes(config.database_url)
+    return refuses and (plain or is_sqlite) and not config["database.isolation_level"]
+
+
+def can_refuse_writes(url: sa.URL) -> bool:
     """Whether the database itself can refuse writes on connections that only read."""
-    url = config.database_url
-    if config["database.isolation_level"]:
-        return False
     if url.get_backend_name() == "sqlite":
         return sqlite_file(url) is not None
-    return (
-        url.get_driver_name() in _POSTGRESQL_DRIVERS
-        and config["database.autocommit_reads"]
-        and not config["database.pooler"]
-    )
+    return url.get_driver_name() in _POSTGRESQL_DRIVERS
 
 
 def _listen_to_statements(engine: sa.Engine, listener: Callable[[str, Any], None]) -> None:
@@ -3546,11 +3547,19 @@ def lacks_file(engine: sa.Engine) -> bool:
 
 
 def current_revisions(config: Config, engine: sa.Engine) -> set[str]:
-    """The revisions that the database records."""
-    from alembic.migration import MigrationContext  # noqa: PLC0415 - takes 0.1 s
+    """The revisions that the database records. Raises NoventaError where Alembic knows none."""
+    from alembic.ddl.impl import DefaultImpl  # noqa: PLC0415 - takes 0.1 s
+    from alembic.migration import MigrationContext  # noqa: PLC0415
 
     if lacks_file(engine):
         return set()
+    try:
+        DefaultImpl.get_by_dialect(engine.dialect)
+    except KeyError as error:
+        raise NoventaError(
+            f"Alembic has no migrations for {error}; without revisions, make the tables by"
+            " registry.metadata.create_all(app.database.engine)."
+        ) from None
     with reading(engine) as connection:
         migration = MigrationContext.configure(connection, opts=version_table(config))
         return set(migration.get_current_heads())

@@ -133,6 +133,7 @@ from noventa import (
     __version__,
     actions_of,
     compile_registry,
+    can_refuse_writes,
     current_revisions,
     data_folder,
     described,
@@ -3658,6 +3659,18 @@ def _check_database(report: Report, project: Project) -> None:
         faults.append(Fault(where, str(error), "correct it"))
     at = f"at {_listed(current)}, " if current else ""
     report.add("database", f"{at}{url}{took}", faults)
+    if missing := _missing_guarantees(config):
+        report.advice.append(f"database: {config.database_url.drivername} has {missing}.")
+
+
+def _missing_guarantees(config: Config) -> str:
+    """What others give, and this database does not."""
+    missing = []
+    if not can_refuse_writes(config.database_url):
+        missing.append("no plain reads (a GET reads in a transaction, and could write)")
+    if config.database_url.get_backend_name() not in ("sqlite", *_LOCKS):
+        missing.append("no lock for migrations (let one process migrate or seed at a time)")
+    return " and ".join(missing)
 
 
 def _deploy_faults(config: Config) -> Iterator[str]:

@@ -17,13 +17,14 @@ from wsgiref.headers import Headers
 
 import pytest
 import sqlalchemy as sa
+import yaml
 from conftest import DATABASES, new_database
 from sqlalchemy import orm
 from support import make_app
 from visitors import Visitor, ask
 from webob import Request as WebObRequest
 
-from noventa import App, Component, Endpoint, Page, reply
+from noventa import App, Component, Endpoint, FieldText, Page, reply
 
 
 class Colour(enum.Enum):
@@ -172,3 +173,21 @@ def test_a_value_of_a_request_may_be_a_header(app: App) -> None:
     request.environ["wsgi.input"] = io.BytesIO()
     app(request.environ, lambda status, headers, *_: sent.append(Headers(headers)))  # exact texts
     assert (sent[0]["X-Value"], sent[0]["X-Query"]) == ("a", "b")
+
+
+@pytest.mark.parametrize("function", [sa.func.concat, sa.func.jsonb_build_object])
+def test_a_function_that_takes_any_type_wants_a_plain_text(function: Any) -> None:
+    with new_database("postgresql") as url:
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        value = FieldText("a")
+        with engine.connect() as connection, pytest.raises(sa.exc.DBAPIError):
+            connection.execute(sa.select(function(value, value)))
+        with engine.connect() as connection:
+            said = connection.scalar(sa.select(function(str(value), str(value))))
+    assert said in ("aa", {"a": "a"})
+
+
+def test_yaml_wants_a_plain_text() -> None:
+    with pytest.raises(yaml.YAMLError):
+        yaml.safe_dump([FieldText("a")])
+    assert yaml.safe_dump([str(FieldText("a"))]) == "- a\n"

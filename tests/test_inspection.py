@@ -496,6 +496,16 @@ def test_no_sqlite_advice_for_a_server(tmp_path, monkeypatch, capsys):
     assert "SQLite" not in out
 
 
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "mysql+pymysql"])
+def test_check_says_what_a_database_does_not_give(driver, tmp_path, capsys):
+    settings = PROJECT["config.yaml"].replace("sqlite:///./noventa.db", f"{driver}://me@h:1/x")
+    write_project(tmp_path, {"config.yaml": settings})
+    assert run(tmp_path, "check") == 1  # it does not answer
+    out = capsys.readouterr().out
+    assert ("mysql+pymysql has no plain reads" in out) == (driver == "mysql+pymysql")
+    assert "no lock for migrations" not in out
+
+
 # ---- shell ----------------------------------------------------------------------------------
 
 
