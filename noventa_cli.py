@@ -2067,9 +2067,14 @@ def _review(migration: Any, metadata: sa.MetaData, directives: list[Any]) -> Non
         say(f"Nothing has changed, so no file was written. Not compared: {_NOT_COMPARED}.")
         directives.clear()
         return
-    for step in upgrade.ops:
+    for step in _each(upgrade):
         if isinstance(step, _Lines) and not step.dialect:
             raise NoventaError(f"Write a revision by hand for the {' '.join(step.diff)}.")
+        if getattr(step, "constraint_name", "") is None:
+            raise NoventaError(
+                f"A constraint of {step.table_name} has no name, so that it cannot be dropped; write"
+                " a revision by hand: batch_alter_table(…, naming_convention={…}) gives it one."
+            )
     _refuse_loss(migration, upgrade)
     _add_circular_keys(upgrade, downgrade)
     _make_enum_types(upgrade, downgrade, metadata)
@@ -2350,9 +2355,9 @@ class _Run:
             with self.context.begin_transaction(), warnings.catch_warnings(action="ignore"):
                 self.context.run_migrations()  # warns of what _NOT_COMPARED says, and a copy keeps
         except (Exception, SystemExit) as error:  # whatever a revision may raise
-            if isinstance(error, CommandError | NoScratch):
-                raise
-            if (message := self._failure(error)) is None:
+            if self.engine is not None and not self.statements:  # it has not done anything
+                _UNFINISHED.drop(self.engine, checkfirst=True)
+            if isinstance(error, CommandError | NoScratch) or not (message := self._failure(error)):
                 raise
             raise NoventaError(message) from error
 
@@ -2447,7 +2452,7 @@ def _mark_step(engine: Any, steps: Sequence[Any], *, begins: bool = False) -> No
     with engine.begin() as connection:
         there = sa.inspect(connection).has_table(_UNFINISHED.name)
         found = connection.scalars(sa.select(_UNFINISHED)).all() if there else wanted
-        if begins and found != wanted:
+        if begins and found and found != wanted:
             raise NoventaError(
                 f"The {found[0]} failed or was killed half-way, and MySQL keeps what it had done."
                 " Look at the tables and undo or complete it by hand; then say where the database"
@@ -3068,6 +3073,9 @@ def _scratch(project: Project) -> Iterator[Any]:
     with make as url, _migration_engine(_at(config, url)).connect() as connection:
         if connection.dialect.name in ("mysql", "mariadb"):
             event.listen(connection, "before_execute", _stay_in_scratch)
+        if own := config["migrations.version_table_schema"]:
+            connection.execute(sa.schema.CreateSchema(own))
+            connection.commit()
         yield connection
 
 

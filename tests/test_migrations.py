@@ -297,7 +297,7 @@ def test_five_processes_migrate_and_seed_one_fresh_database_at_once(site):
     site.revision("z9", "op.execute(\"INSERT INTO users (id, email, name) VALUES (99, 'z', 'Z')\")",
                   after=revision)  # fmt: skip
     processes = [start(site, WORK, number) for number in range(5)]
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    outputs = [process.communicate(timeout=180)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 5, outputs
     everything = "".join(outputs)
     assert everything.count("upgraded z9") == 1

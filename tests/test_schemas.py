@@ -123,47 +123,6 @@ def test_adopt_takes_over_real_models_that_create_all_made(site, capsys):
     use(site, "recipes")
 
 
-COUNTED = """
-class Item(Base):
-    __tablename__ = "items"
-    id: Mapped[int] = mapped_column(sa.Sequence("item_ids", start=100), primary_key=True)
-    name: Mapped[str | None] = mapped_column(sa.String(20))
-"""
-
-
-def test_sequences_go_up_and_down_with_what_counts_by_them(site, capsys):
-    site.models(COUNTED)
-    assert "sa.Sequence('item_ids', start=100), if_not_exists=True" in site.autogenerate("items")
-    for words in ([], ["downgrade", "base"], [], ["check"]):
-        assert site.migrate(*words) == 0, capsys.readouterr().err
-    with project_imports(site.root):
-        project = load_project(site.root)
-        database, items = Database(project.config), project.registry.metadata.tables["items"]
-        with database.session() as db:
-            first = db.execute(items.insert().values(name="one")).inserted_primary_key
-            db.rollback()
-        database.engine.dispose()
-    assert first.id == (1 if site.backend == "sqlite" else 100)
-
-
-@only_postgresql
-def test_a_sequence_that_the_database_lacks_is_found_and_made(site, capsys):
-    site.models(COUNTED)
-    site.autogenerate("items")
-    assert site.migrate() == 0
-    number = (
-        '    number = mapped_column(sa.Integer, server_default=sa.Sequence("n").next_value())\n'
-    )
-    site.models(COUNTED + number)
-    assert site.migrate("check") == 1
-    assert "('add_sequence', 'n')" in capsys.readouterr().err
-    site.autogenerate("number")
-    for words in ([], ["check"], ["downgrade", "-1"], []):
-        assert site.migrate(*words) == 0, capsys.readouterr().err
-    site.execute("INSERT INTO items (id) VALUES (1), (2)")
-    assert site.rows("SELECT number FROM items ORDER BY id") == [(1,), (2,)]
-
-
 # ---- histories that Alembic made
 
 PLAYERS = """
@@ -289,15 +248,20 @@ class Award(Base):
 
 
 @only_sqlite
-def test_a_key_without_a_name_is_told_with_the_lines_that_drop_it(site, capsys):
+def test_a_key_without_a_name_is_dropped_by_hand_as_the_message_says(site, capsys):
     site.revision("a1", *HISTORY["a1"])
     assert site.migrate() == 0
     site.models(NAMELESS)
     assert site.migrate("check") == 1
     assert site.migrate("revision", "--autogenerate", "-m", "keys") == 1
-    lines = re.findall("(?m)^    (with .*\\n.*)$", capsys.readouterr().err)
-    assert len(lines) == 2
-    site.revision("b2", "\n".join(lines).replace("\n        ", "\n    "), after="a1")
+    assert "naming_convention=" in capsys.readouterr().err
+    site.revision("b2", """
+        names = {"fk": "fk_%(table_name)s", "uq": "uq_%(table_name)s"}
+        with op.batch_alter_table("awards", naming_convention=names) as batch:
+            batch.drop_constraint("fk_awards", type_="foreignkey")
+        with op.batch_alter_table("users", naming_convention=names) as batch:
+            batch.drop_constraint("uq_users", type_="unique")
+    """, after="a1")  # fmt: skip
     assert site.migrate() == 0, capsys.readouterr().err
     assert site.migrate("check") == 0, capsys.readouterr().err
 
@@ -310,7 +274,7 @@ def test_a_name_that_a_model_gives_is_compared(site, capsys):
     assert site.migrate() == 0
     site.models((site.root / "models/shop_models.py").read_text().replace('"old"', '"new"'))
     assert site.migrate("check") == 1
-    assert "'remove_index', Index('old'" in capsys.readouterr().err
+    assert "remove_index old of users" in capsys.readouterr().err
 
 
 # ---- where check tries revisions
@@ -360,12 +324,11 @@ def test_check_says_what_it_could_not_try_and_finds_the_rest(site, capsys):
         assert site.migrate() == 0, capsys.readouterr().err
         assert site.run("check") == 0, capsys.readouterr().err
         said = capsys.readouterr().out
-        assert "1 revision, not tried: SQLite cannot hold items.value" in said
-        assert re.search("(?i)makes no database to try them on: .*denied", said)
+        assert re.search("(?i)1 revision, not tried: .* makes no database.*: .*denied", said)
         (revision,) = site.revisions()
         revision.write_text("from models import shop_models\n" + revision.read_text())
         assert site.run("check") == 1
-        assert "it imports models of the application" in capsys.readouterr().err
+        assert "it imports models.shop_models of the application" in capsys.readouterr().err
 
 
 @only_mariadb
