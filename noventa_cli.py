@@ -2072,8 +2072,8 @@ def _review(migration: Any, metadata: sa.MetaData, directives: list[Any]) -> Non
             raise NoventaError(f"Write a revision by hand for the {' '.join(step.diff)}.")
         if getattr(step, "constraint_name", "") is None:
             raise NoventaError(
-                f"A constraint of {step.table_name} has no name, so that it cannot be dropped; write"
-                " a revision by hand: batch_alter_table(…, naming_convention={…}) gives it one."
+                f"A constraint of {step.table_name} has no name, so it cannot be dropped; write a"
+                " revision by hand: batch_alter_table(…, naming_convention={…}) gives it one."
             )
     _refuse_loss(migration, upgrade)
     _add_circular_keys(upgrade, downgrade)

@@ -17,7 +17,7 @@ from test_databases import mapping, role
 from test_migrations import alembic
 from visitors import ask
 
-from noventa import App, Config, Database, Endpoint, NoventaError, revision_mismatch
+from noventa import App, Config, Endpoint, NoventaError, revision_mismatch
 from noventa_cli import load_project, project_imports
 
 pytestmark = pytest.mark.slow
