@@ -4431,6 +4431,8 @@ class Workbench:
             raise webob.exc.HTTPNotFound
         about, q = (context.request.args.get(name, "") for name in ("about", "q"))
         seen = Map(self.app, [*self.recorder.records], about, q)
+        if "compare" in context.request.args:  # it takes a while
+            seen.state["differences"] = _table_differences(self.app)
         return self._page(context, "map.html", map=seen, deploy=[*_deploy_faults(self.app.config)])
 
     def _requests(self, context: RequestContext, rest: str) -> Answer:
@@ -4679,7 +4681,7 @@ def _database_state(app: App) -> dict[str, Any]:
     names = [seed_name(function) for function in app.registry.seeds]
     state: dict[str, Any] = {
         "url": shown_url(engine.url).replace(f"{config.root}/", ""), "error": "", "rows": rows,
-        "mismatch": None, "seeds": None,
+        "mismatch": None, "seeds": None, "differences": None,
     }  # fmt: skip
     try:
         if lacks_file(engine):
@@ -4696,3 +4698,11 @@ def _database_state(app: App) -> dict[str, Any]:
     except sa.exc.DBAPIError as error:
         return state | {"error": f"it does not answer: {_reason(error)}"}
     return state
+
+
+def _table_differences(app: App) -> list[str]:
+    """What `check` says of the tables of the database, or why it cannot."""
+    try:
+        return compare(Project(app.config.root, app.config, app.registry))[0]
+    except (NoventaError, sa.exc.DBAPIError) as error:
+        return [_reason(error)]

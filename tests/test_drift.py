@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 from conftest import only_postgresql, only_sqlite, servers
+from visitors import ask
+
+from noventa import App, Config
+from noventa_cli import load_project, project_imports
 
 pytestmark = pytest.mark.slow
 
@@ -207,3 +212,21 @@ def test_adopt_refuses_another_key_or_check_and_writes_nothing(site, capsys, par
     site.execute("DROP TABLE items", MADE.format(**same | {"primary": same["primary"]}))
     if site.backend != "postgresql":  # there an INTEGER key counts by a sequence
         assert site.migrate("--adopt") == 0, capsys.readouterr().err
+
+
+@only_sqlite
+def test_the_map_compares_the_tables_only_when_it_is_asked_to(site):
+    site.models(ITEMS)
+    site.autogenerate("items")
+    assert site.migrate() == 0
+    site.execute("ALTER TABLE items RENAME COLUMN price TO cost")
+    searched = [*sys.path]
+    with project_imports(site.root):
+        project = load_project(site.root)
+        values = {**project.config.values, "debug": True}
+        app = App(project.registry, Config(values, site.root))
+        assert "compare the tables" in ask(app, path="/_noventa/").text
+        found = ask(app, path="/_noventa/", query="compare").text
+        app.database.dispose()
+    assert "add_column items.price" in found
+    assert sys.path == searched
