@@ -233,9 +233,17 @@ def test_the_table_of_commands_is_that_of_the_parser():
 
 def test_a_chapter_that_is_pointed_to_is_there():
     known = noventa_cli.chapters()
-    named = {name for one in known.values() for name in re.findall(r"`help ([a-z_]+)`", one.text)}
+    links = [link for one in known.values() for link in re.findall(r"\[(\w+)\]\((.+?)\)", one.text)]
+    named = {name for name, target in links if target == f"{name}.md"}
     assert len(named) > 10
     assert named <= known.keys()
+
+
+def test_help_shows_a_link_as_the_command_that_shows_its_chapter(capsys):
+    assert main(["help", "registry"]) == 0
+    shown = capsys.readouterr().out
+    assert "`help errors`" in shown
+    assert ".md)" not in shown
 
 
 def test_the_index_for_a_code_host_links_each_chapter_by_its_title():
