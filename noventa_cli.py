@@ -1495,7 +1495,7 @@ def _watch(root: Path, suffixes: tuple[str, ...], changed: list[int]) -> list[in
             time.sleep(_WATCH_SECONDS)
         changed.append(_CHANGED)
         time.sleep(_DRAIN_SECONDS)
-        os._exit(_CHANGED)
+        signal.raise_signal(signal.SIGTERM)  # it ends who still imports
 
     threading.Thread(target=watch, daemon=True).start()
     return changed
