@@ -4921,20 +4921,10 @@ class Responder:
         context.session.shown_flashes = 0  # the page that showed them is not sent
         if isinstance(error, ShortCircuit):
             return self.of_result(context, error.result)
-        self._note_raised(context, error)
+        _note_raised(context, error)
         response = error.with_traceback(None).wsgi_response  # itself, so it must not hold frames
         finish_transaction(context, None, response.status_int)
         return self.of_response(context, response)
-
-    def _note_raised(self, context: RequestContext, error: webob.exc.HTTPException) -> None:
-        """Logs an error that a handler raised as an answer, and where."""
-        status, route = error.wsgi_response.status_int, context.route
-        if status >= 400 and route is not None and route.kind in ("page", "endpoint"):
-            text = f"{type(error).__name__}: {error}"
-            what, place = described(context.request.environ), raised_at(error)
-            log.info("answered %s: %d in %s, %s, %s", what, status, context.trail, text, place)
-            if self.workbench is not None:
-                self.workbench.recorder.note_error(context, error)
 
     def of_failure(self, context: RequestContext, error: BaseException) -> Answer:
         """The answer to an error of any other kind."""
@@ -5076,6 +5066,17 @@ class Responder:
         answer.headers["Cache-Control"] = "no-store"  # a 204 may be kept (RFC 9110, 15.3.5)
         answer.status = _status_line(204)
         self.answers.complete(answer)
+
+
+def _note_raised(context: RequestContext, error: webob.exc.HTTPException) -> None:
+    """Logs an error that a handler raised as an answer, and where."""
+    status, route = error.wsgi_response.status_int, context.route
+    if status >= 400 and route is not None and route.kind in ("page", "endpoint"):
+        text = f"{type(error).__name__}: {error}"
+        what, place = described(context.request.environ), raised_at(error)
+        log.info("answered %s: %d in %s, %s, %s", what, status, context.trail, text, place)
+        if workbench := context.request.app.workbench:
+            workbench.recorder.note_error(context, error)
 
 
 def _prefers_json(request: Request, *, default: bool) -> bool:

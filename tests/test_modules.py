@@ -15,8 +15,7 @@ DOCUMENTED = {"_asdict", "_fields", "_make", "_replace"}  # of a NamedTuple
 ALLOWED = {  # private names of other libraries, and what is replaced in them: only fewer
     "noventa.py": {"_getframe"},
     "noventa_cli.py": {
-        "_bind_params_regex", "_exec", "_getframe", "_migrations_fn", "_prefixes", "_rowbuffer",
-        "_type_affinity", "_upgrade_revs", "_variant_mapping", "sys.argv",
+        "_variant_mapping", "sys.argv",
     },
 }  # fmt: skip
 BANNER = re.compile(r"^# ---- (.+?) -+$", re.MULTILINE)
