@@ -109,16 +109,10 @@ def test_migrate_hands_its_arguments_on_as_they_are(tmp_path, monkeypatch):
     assert seen == [verb, verb, []]
 
 
-@pytest.mark.parametrize(
-    ("verb", "remedy"),
-    [("upgrad", "did you mean 'upgrade'?"), ("bogus", "known: branches, check, current, ")],
-)
-def test_a_misspelt_verb_of_migrate_is_one_line_with_the_nearest(verb, remedy, tmp_path, capsys):
-    assert main(["--project", str(write_project(tmp_path)), "migrate", verb, "head"]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith(f"migrate: {verb!r} is no verb; {remedy}")
-    assert err.count("\n") == 1
-    assert main(["--project", str(tmp_path), "migrate", "upgrade"]) == 2  # Alembic's own message
+def test_a_misspelt_verb_of_migrate_is_wrong_usage(tmp_path, capsys):
+    assert main(["--project", str(write_project(tmp_path)), "migrate", "upgrad", "head"]) == 2
+    assert "invalid choice: 'upgrad'" in capsys.readouterr().err  # Alembic's own message
+    assert main(["--project", str(tmp_path), "migrate", "upgrade"]) == 2
     assert "arguments are required: revision" in capsys.readouterr().err
 
 
