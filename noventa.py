@@ -5100,6 +5100,13 @@ def _asks_for_fragment(request: Request) -> bool:
     return by_htmx or environ.get("HTTP_NOVENTA_FRAGMENT") == "1"
 
 
+def _retargeting(request: Request) -> list[tuple[str, str]]:
+    """Headers that make htmx show an answer as the whole page, not in place of a component."""
+    if "HTTP_HX_REQUEST" not in request.environ:
+        return []
+    return [("HX-Retarget", "body"), ("HX-Reswap", "innerHTML")]
+
+
 _ASKED_AGAIN = {
     "other-session": "Your session has changed: please send the form again.",
     "old-ticket": "This form is out of date: please send it again.",
@@ -5228,7 +5235,7 @@ class Pages:
         if "HTTP_HX_REQUEST" not in request.environ or not _asks_for_fragment(request):
             return self.answers.page(html, status)
         answer = self.answers.page(html, 422 if status == 403 else status)
-        answer.headerlist += [("HX-Retarget", "body"), ("HX-Reswap", "innerHTML")]
+        answer.headerlist += _retargeting(request)
         return answer
 
     def render(

@@ -3626,10 +3626,27 @@ def _check_models(report: Report, project: Project) -> None:
     dialects = ", ".join(config["migrations.portable_to"])
     report.add("models", f"{tables}, on {dialects}", portability_faults(project))
     report.advice += length_advice(project)
+    report.advice += index_advice(registry.metadata)
     revisions = _counted(_revision_count(config), "revision")
     anew = "; made anew they equal the models"
     report.add("migrations", revisions, revision_faults(project), anew)
     _check_database(report, project)
+
+
+def index_advice(metadata: sa.MetaData) -> Iterator[str]:
+    """Foreign keys whose columns begin no index: what deletes a row they refer to, reads all."""
+    for table in metadata.sorted_tables:
+        indexed = [[*table.primary_key.columns], *([*one.columns] for one in table.indexes)]
+        uniques = (one for one in table.constraints if isinstance(one, sa.UniqueConstraint))
+        indexed += [[*one.columns] for one in uniques]
+        for key in sorted(table.foreign_key_constraints, key=lambda key: key.column_keys):
+            width = len(key.columns)
+            if not any({*begun[:width]} == {*key.columns} for begun in indexed):
+                names = ", ".join(column.name for column in key.columns)
+                yield (
+                    f"{table.name}.{names} is a foreign key without an index: joins, and deletes of"
+                    " what it refers to, read the whole table; write index=True."
+                )
 
 
 def _revision_count(config: Config) -> int:
@@ -3701,6 +3718,10 @@ def _deploy_faults(config: Config) -> Iterator[str]:
         )
     if config.in_memory:
         yield "config.yaml: database is in memory: each process has its own; name a file."
+    for name in ("secret.key", "database.url"):
+        path = config.root / name
+        if os.name == "posix" and path.exists() and path.stat().st_mode & 0o077:
+            yield f"{name}: other users of this machine may read it; run `chmod 600 {name}`."
 
 
 def _written_keys(config: Config) -> Sequence[str]:
