@@ -95,7 +95,7 @@ class Soak:
     """The server, its clients, and what they were answered."""
 
     def __init__(self, folder: Path, postgres: PrivatePostgres) -> None:
-        self.postgres, self.port = postgres, free_port()
+        self.postgres, self.port, self.log = postgres, free_port(), folder / "server.log"
         self.ended, self.answers = threading.Event(), Counter[str]()
         self.told: dict[str, int] = {}  # the status of each increment; 0 without an answer
         self.deeds = Counter[str]()
@@ -109,7 +109,7 @@ class Soak:
                 connection.exec_driver_sql(statement)
         command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}"]
         command += ["--workers", "3", "--worker-class", "gthread", "--threads", "4"]
-        with (folder / "server.log").open("wb") as log:
+        with self.log.open("wb") as log:
             self.master = subprocess.Popen(
                 [*command, "wsgi:application"], cwd=folder, env=environment(), stdout=log,
                 stderr=log,
@@ -205,6 +205,9 @@ class Soak:
         print("| what | how many |\n| --- | --- |")
         for name, count in rows.items():
             print(f"| {name} | {count} |")
+        errors = Counter(line[:200] for line in self.log.open() if " 500 " in line or "Error" in line)
+        for line, count in errors.most_common(20):
+            print(f"{count} × {line.strip()}", file=sys.stderr)
 
     def close(self) -> None:
         self.master.terminate()
