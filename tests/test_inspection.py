@@ -448,8 +448,55 @@ def test_each_fault_of_a_deployment_comes_with_its_remedy(settings, message, tmp
 
 def test_a_key_in_a_file_of_its_own_is_ready(tmp_path, capsys):
     (tmp_path / "secret.key").write_text(f"{KEY}\n")
+    (tmp_path / "secret.key").chmod(0o600)
     settings = 'secret_keys: ["${file:secret.key}"]\nsession: {secure: true}\n'
     assert deploy_faults(tmp_path, capsys, settings)[1] == ""
+
+
+@pytest.mark.parametrize("name", ["secret.key", "database.url"])
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_a_secret_that_others_can_read_is_a_fault_of_a_deployment(name, mode, tmp_path, capsys):
+    for secret, text in (("secret.key", KEY), ("database.url", "sqlite:///./noventa.db")):
+        (tmp_path / secret).write_text(f"{text}\n")
+        (tmp_path / secret).chmod(mode if secret == name else 0o600)
+    settings = 'secret_keys: ["${file:secret.key}"]\nsession: {secure: true}\n'
+    err = deploy_faults(tmp_path, capsys, settings + 'database: "${file:database.url}"\n')[1]
+    assert err.startswith("1 fault:")
+    assert f"run `chmod 600 {name}`" in err
+
+
+KEYS_MODELS = """\
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class User(Base):
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Link(Base):
+    __tablename__ = "links"
+    __table_args__ = (sa.UniqueConstraint("unique_id", "plain_id"),)
+    first_id: Mapped[int] = mapped_column(sa.ForeignKey(User.id), primary_key=True)
+    second_id: Mapped[int] = mapped_column(sa.ForeignKey(User.id), primary_key=True)
+    plain_id: Mapped[int] = mapped_column(sa.ForeignKey(User.id))
+    index_id: Mapped[int] = mapped_column(sa.ForeignKey(User.id), index=True)
+    unique_id: Mapped[int] = mapped_column(sa.ForeignKey(User.id))
+"""
+
+
+def test_a_foreign_key_that_begins_no_index_is_advised_one(tmp_path, capsys):
+    registry = "import models\nfrom noventa import Registry\n\n"
+    registry += "registry = Registry(models=[models])\n"
+    write_project(tmp_path, {"models.py": KEYS_MODELS, "registry.py": registry})
+    run(tmp_path, "check")
+    out = capsys.readouterr().out
+    assert re.findall(r"advice: links\.(\w+) is a foreign key", out) == ["plain_id", "second_id"]
 
 
 @pytest.mark.parametrize("command", [["check"], ["check", "--deploy"], ["serve"]])

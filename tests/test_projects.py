@@ -185,7 +185,8 @@ def test_the_starters_secret_key_is_its_own_and_marked_and_kept_from_others(quic
     assert len(keys) == 2
     for name in ("secret.key", "noventa.db"):
         assert {stat.S_IMODE((path / name).stat().st_mode) for path in folders} == {0o600}
-    assert all("secret.key" in (path / ".gitignore").read_text().split() for path in folders)
+    for name in (".gitignore", ".dockerignore"):
+        assert all("secret.key" in (path / name).read_text().split() for path in folders)
     assert not any(key in (path / "config.yaml").read_text() for key in keys for path in folders)
     assert all(re.fullmatch("starter-[0-9a-f]{64}", key) for key in keys)
 
