@@ -290,6 +290,13 @@ def test_a_form_of_an_earlier_session_gets_the_page_which_htmx_is_told_to_show(t
     assert (answer.status, answer.header("HX-Retarget")) == (403, None)
 
 
+def test_htmx_is_told_to_show_an_error_page_as_the_whole_page(tmp_path):
+    app = page_app(tmp_path)
+    for script, target in ((HTMX, "body"), (OURS, None)):
+        answer = ask(app, "GET", "/nowhere", **script)
+        assert (answer.status, answer.header("HX-Retarget")) == (404, target)
+
+
 @pytest.mark.parametrize(
     ("page", "problem"),
     [

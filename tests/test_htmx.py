@@ -1,9 +1,9 @@
-"""Fragments in a browser: an application with the real htmx 2, and the same without any script."""
+"""Fragments in a browser: an application with the real htmx 2 and 4, and without any script."""
 
 import re
 import shutil
 import sqlite3
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 from conftest import leave, visiting
@@ -227,28 +227,46 @@ FILES = {
 }  # fmt: skip
 REFUSED = "Failed to load resource: the server responded with a status of 422"
 OUTDATED = (REFUSED.replace("422", "403"), "Response Status Error Code 403")  # the panel's
+VERSIONS = ("htmx 2", "htmx 4")
 
 
 @pytest.fixture(scope="module")
 def htmx(tmp_path_factory):
-    """The file of htmx 2 as npm has it, by preference from its own cache."""
-    folder = from_npm(tmp_path_factory.mktemp("npm"), "htmx.org@2")
-    return folder / "dist" / "htmx.min.js"
+    """The files of htmx 2 and 4 as npm has them, by preference from its own cache."""
+    return {
+        version: from_npm(tmp_path_factory.mktemp("npm"), f"htmx.org@{version[-1]}")
+        / "dist" / "htmx.min.js"
+        for version in VERSIONS
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, htmx):
-    root = write_project(tmp_path_factory.mktemp("notes"), FILES)
-    (root / "files").mkdir()
-    shutil.copy(htmx, root / "files")
-    with serving(root) as server:
-        server.root = root
-        yield server
+def servers(tmp_path_factory, htmx):
+    """The notes with each version of htmx."""
+    with ExitStack() as stack:
+        made = {}
+        for version, file in htmx.items():
+            root = write_project(tmp_path_factory.mktemp("notes"), FILES)
+            (root / "files").mkdir()
+            shutil.copy(file, root / "files")
+            made[version] = stack.enter_context(serving(root))
+            made[version].root = root
+        yield made
 
 
-@pytest.fixture(params=[True, False], ids=["htmx", "no script"])
-def scripted(request):
+@pytest.fixture(params=[*VERSIONS, "no script"])
+def script(request):
     return request.param
+
+
+@pytest.fixture
+def scripted(script):
+    return script in VERSIONS
+
+
+@pytest.fixture
+def server(servers, script):
+    return servers[script if script in VERSIONS else "htmx 2"]
 
 
 def sign_in(page):
@@ -259,18 +277,22 @@ def sign_in(page):
 
 
 @pytest.fixture(scope="module")
-def signed_in(chromium, server):
-    """The cookie of who has signed in."""
+def session_of(chromium, servers):
+    """The cookie of who has signed in, for each server."""
+    return {server: cookie_of(chromium, server) for server in servers.values()}
+
+
+def cookie_of(chromium, server):
     with visiting(chromium, server) as page:
         sign_in(page)
         return page.context.storage_state()
 
 
 @pytest.fixture
-def visit(chromium, server, scripted, signed_in):
+def visit(chromium, server, scripted, session_of):
     """Opens the notes in a browser, signed in; with htmx no other page may then be loaded, but
     where it `leaves`."""
-    options = {"java_script_enabled": scripted, "storage_state": signed_in}
+    options = {"java_script_enabled": scripted, "storage_state": session_of[server]}
 
     @contextmanager
     def visit(*, leaves=False, expected=()):
@@ -285,7 +307,7 @@ def visit(chromium, server, scripted, signed_in):
 
 
 def test_a_row_is_edited_in_place(visit, scripted):
-    number = 1 + scripted
+    number = 1 + scripted  # of the first three, and not one that was edited before
     with visit(expected=[REFUSED]) as page:
         page.get_by_role("link", name=f"Edit {number}").click()
         page.get_by_label("Text").fill("")
@@ -351,13 +373,28 @@ def test_who_signs_in_anew_in_another_tab_keeps_what_was_typed(visit):
         expect(page.get_by_role("status")).to_have_text("Added.")
 
 
-@pytest.mark.parametrize("scripted", [True], indirect=True)
+@pytest.mark.parametrize("script", VERSIONS, indirect=True)
 def test_a_panel_polls(visit, server):
     with visit() as page:
         before = page.locator("#panel").inner_text()
         with closing(sqlite3.connect(server.root / "noventa.db")) as database, database:
             database.execute("INSERT INTO notes (text) VALUES ('from elsewhere')")
         expect(page.locator("#panel")).to_have_text(f"{int(before.split()[0]) + 1} notes")
+
+
+@pytest.mark.parametrize("script", ["htmx 4"], indirect=True)
+def test_an_error_page_takes_the_whole_page_and_not_a_row(chromium, server, session_of):
+    """Without `noSwap` htmx 4 swaps it; here the row's fragment is of an earlier session."""
+    errors = (*OUTDATED, "403")
+    options = {"storage_state": session_of[server], "expected": errors}
+    with visiting(chromium, server, **options) as page:
+        page.goto("/")
+        page.evaluate("htmx.config.noSwap = [204, 304]")
+        page.locator("#panel").evaluate("panel => panel.remove()")
+        sign_in(page.context.new_page())
+        page.get_by_role("link", name="Edit 3").click()
+        expect(page.get_by_role("heading")).to_contain_text("403")
+        expect(page.get_by_role("listitem")).to_have_count(0)
 
 
 # ---- the issue tracker ----------------------------------------------------------------------
@@ -368,7 +405,7 @@ def tracker(tmp_path_factory, htmx):
     """tests/applications/tracker with its seed and many issues, and htmx from here."""
     root = tmp_path_factory.mktemp("applications") / "tracker"
     shutil.copytree(ROOT / "tests" / "applications" / "tracker", root)
-    shutil.copy(htmx, root / "files")
+    shutil.copy(htmx["htmx 2"], root / "files")
     (root / "secret.key").write_text(KEY)
     layout = root / "layouts" / "base.html"
     script = '<script defer src="{{ static("htmx.min.js") }}"></script>'
@@ -384,6 +421,10 @@ def tracker(tmp_path_factory, htmx):
     with serving(root) as server:
         server.session = SessionCookies(Config.load(root)).make({"user_id": 1})
         yield server
+
+
+# It has settings of its own for htmx 2.
+WITH_ITS_OWN = pytest.mark.parametrize("script", ["htmx 2", "no script"], indirect=True)
 
 
 @pytest.fixture
@@ -405,6 +446,7 @@ def track(chromium, tracker, scripted):
     return track
 
 
+@WITH_ITS_OWN
 def test_the_tracker_finds_as_one_types_and_lists_more(track, scripted):
     with track("/projects/demo") as page:
         titles = page.locator(".issues li > a:first-child")
@@ -417,6 +459,7 @@ def test_the_tracker_finds_as_one_types_and_lists_more(track, scripted):
         expect(titles).to_have_text([f"Wheel {n}" for n in (*range(49, 39, -1), 34, 24, 14, 4)])
 
 
+@WITH_ITS_OWN
 def test_the_tracker_changes_labels_and_comments_in_place(track, scripted):
     number = 2 + scripted
     with track(f"/projects/demo/{number}") as page:
@@ -440,12 +483,12 @@ def test_the_tracker_changes_labels_and_comments_in_place(track, scripted):
 OWN_SCRIPT = re.search(r"```js no-run\n(.*?)```", CHAPTER, re.DOTALL)[1]
 
 
-@pytest.fixture(scope="module", params=["htmx", "the chapter's own script"])
+@pytest.fixture(scope="module", params=[*VERSIONS, "the chapter's own script"])
 def chapter(request, tmp_path_factory, htmx):
     """What the chapter on fragments builds, with htmx from here or with its own script instead."""
     root = write_project(tmp_path_factory.mktemp("chapter"))
     follow(root, [*blocks("fragments")])
-    script = htmx.read_text() if request.param == "htmx" else OWN_SCRIPT
+    script = htmx[request.param].read_text() if request.param in htmx else OWN_SCRIPT
     write_files(root, {"files/script.js": script})
     tag = '<script defer src="{{ static("script.js") }}"></script>'
     for name, old, new in (
