@@ -4991,9 +4991,11 @@ class Responder:
                 problem |= workbench.problem_of(context)
             answer = self.answers.make(_PROBLEM, _to_json(problem).encode(), status)
         elif page is not None:
+            page.headerlist += _retargeting(context.request)
             return page
         else:
             answer = self._error_answer(context, shown)
+            answer.headerlist += _retargeting(context.request)
             if context.session.touched or context.guarded:
                 make_private(answer)
         answer.headerlist.append(("Vary", "Accept"))
