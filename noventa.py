@@ -313,6 +313,10 @@ SETTINGS = (
     Setting("migrations.lock", _FLAG, True, "one process migrates, the others wait"),
     Setting("migrations.lock_timeout", _NUMBER, 60, "seconds that they wait"),
     Setting(
+        "migrations.table_timeout", _NUMBER, 5,
+        "PostgreSQL: seconds to wait for a table at once",
+    ),
+    Setting(
         "migrations.on_mismatch", _TEXT, "warn", "database not at head: say so, or do not start",
         ("warn", "refuse"),
     ),
@@ -3352,7 +3356,7 @@ _SQLITE_BUSY, _SQLITE_READONLY = 5, 8
 _MYSQL_CONFLICTS = (1213, 1205, 1020)  # deadlock, lock wait timeout, MariaDB's stale snapshot
 
 
-def _sqlstate(error: Any) -> str | None:
+def sqlstate(error: Any) -> str | None:
     """PostgreSQL's code of an error, where each driver keeps it."""
     details = next(iter(getattr(error, "args", ())), None)
     by_pg8000 = details.get("C") if isinstance(details, dict) else None
@@ -3370,7 +3374,7 @@ def is_refused(error: Any) -> bool:
     return (
         isinstance(error, NeedsTransactionError)
         or _sqlite_code(original) == _SQLITE_READONLY
-        or _sqlstate(original) in ("25006", "25P01")  # read-only, no transaction
+        or sqlstate(original) in ("25006", "25P01")  # read-only, no transaction
     )
 
 
@@ -3378,7 +3382,7 @@ def is_conflict(error: sa.exc.DBAPIError) -> bool:
     """Whether two transactions met, so that the same work may succeed when done again."""
     original = error.orig
     return (
-        _sqlstate(original) in ("40001", "40P01")  # could not serialize, deadlock
+        sqlstate(original) in ("40001", "40P01")  # could not serialize, deadlock
         or _sqlite_code(original) == _SQLITE_BUSY
         or next(iter(getattr(original, "args", ())), None) in _MYSQL_CONFLICTS
     )
@@ -3400,7 +3404,7 @@ def is_bad_value(error: BaseException) -> bool:
     if "invalid input value for enum" in str(error.orig):
         values = error.params.values() if isinstance(error.params, Mapping) else error.params or ()
         return any(isinstance(value, FieldText) for value in values)
-    return isinstance(error, sa.exc.DataError) or (_sqlstate(error.orig) or "")[:2] == "22"
+    return isinstance(error, sa.exc.DataError) or (sqlstate(error.orig) or "")[:2] == "22"
 
 
 def is_unavailable(error: BaseException) -> bool:

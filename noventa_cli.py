@@ -161,6 +161,7 @@ from noventa import (
     seed_name,
     shown_traceback,
     shown_url,
+    sqlstate,
     strict_policy,
     template_faults,
     version_table,
@@ -2249,6 +2250,7 @@ def _run_locked(context: Any, registry: Registry, config: Config, settings: Any)
             heads = _current_heads(engine, running)
             steps = [*running.opts["fn"](() if running.purge else tuple(heads), running)]
             run.begin(steps, engine)
+            running.opts["noventa_patience"] = config["migrations.lock_timeout"]
             if not steps and not running.purge:
                 say(f"Nothing to do: the database is at {_listed(heads)}.")
             else:
@@ -2285,10 +2287,11 @@ def _migration_engine(config: Config, *, cascades: bool = False) -> Any:
     config = _migration_config(config)
     engine = make_engine(config, poolclass=sa.NullPool, isolation_level=None)
     seconds = max(1, config["migrations.lock_timeout"])
+    table_seconds = max(1, min(seconds, config["migrations.table_timeout"]))
     prepare = {
         "sqlite": f"PRAGMA foreign_keys={'ON' if cascades else 'OFF'};"
         f"PRAGMA busy_timeout={seconds * 1000}",
-        "postgresql": f"SET lock_timeout = {seconds * 1000}",
+        "postgresql": f"SET lock_timeout = {table_seconds * 1000}",
         "mysql": f"SET SESSION lock_wait_timeout={seconds}, innodb_lock_wait_timeout={seconds}",
     }.get(config.database_url.get_backend_name().replace("mariadb", "mysql"), "")
 
@@ -2313,6 +2316,7 @@ class _Run:
         self.heads: set[str] = set()
         self.statements: list[str] = []  # of the revision under way, those that return no rows
         self.committed = False  # before its end
+        self.in_autocommit = False  # the statement that runs
         self.orphans, self.began = _orphans(connection), time.monotonic()
         self.steps: list[Any] = []
         self.engine: Any = None  # for the mark on MySQL
@@ -2352,14 +2356,32 @@ class _Run:
         if "revision_context" in opts or opts.get("noventa_compares"):
             opts.update(_Comparison(registry, self.migration).options)
         try:
-            with self.context.begin_transaction(), warnings.catch_warnings(action="ignore"):
-                self.context.run_migrations()  # warns of what _NOT_COMPARED says, and a copy keeps
+            self._try_until_free(opts.get("noventa_patience", 0))
         except (Exception, SystemExit) as error:  # whatever a revision may raise
             if self.engine is not None and not self.statements:  # it has not done anything
                 _UNFINISHED.drop(self.engine, checkfirst=True)
             if isinstance(error, CommandError | NoScratch) or not (message := self._failure(error)):
                 raise
             raise NoventaError(message) from error
+
+    def _try_until_free(self, seconds: float) -> None:
+        """Lets Alembic take its steps; on PostgreSQL again and again while a table is in use.
+
+        Whoever waits for a table's lock stops all who come after. So a revision waits for
+        `migrations.table_timeout` only, is rolled back, and lets them pass before it tries again.
+        """
+        pause, deadline = _FIRST_PAUSE, time.monotonic() + seconds
+        while True:
+            try:
+                with self.context.begin_transaction(), warnings.catch_warnings(action="ignore"):
+                    self.context.run_migrations()  # warns of _NOT_COMPARED, and a copy keeps
+                return
+            except sa.exc.DBAPIError as error:
+                kept = self.committed or self.in_autocommit
+                if kept or not _is_in_use(error) or time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+            pause *= 2
 
     def applied(self, *, ctx: Any, step: Any, heads: Iterable[str], **_: Any) -> None:
         """Alembic calls this after each revision, before its COMMIT."""
@@ -2385,6 +2407,8 @@ class _Run:
 
     def _look(self, *_: Any) -> None:
         """Before a statement: if no transaction is under way, what ran has been committed."""
+        options = self.connection.get_execution_options()
+        self.in_autocommit = options.get("isolation_level") == "AUTOCOMMIT"
         if self.statements and not _in_transaction(self.connection):
             self.committed = True
 
@@ -2413,6 +2437,8 @@ class _Run:
         lines = [f"{place}:{places[-1].lineno}: {reason}"]
         if isinstance(error, sa.exc.DBAPIError) and error.statement:
             lines.append(f"  in: {textwrap.shorten(error.statement, 100)}")
+        if _is_in_use(error):
+            lines.append("The table is in use; run it again when what uses it has ended.")
         if self.is_mysql and self.statements:
             lines.append("MySQL cannot take DDL back. Until then it had run:")
         elif self.committed:
@@ -2422,6 +2448,14 @@ class _Run:
             return "\n".join(lines).replace("_alembic_tmp_", "")
         lines += [f"  {statement}" for statement in self.statements]
         return "\n".join([*lines, "Undo what is left of it, correct the file and migrate again."])
+
+
+_FIRST_PAUSE = 0.5  # seconds; each is twice as long as the one before
+
+
+def _is_in_use(error: BaseException) -> bool:
+    """Whether PostgreSQL gave up waiting for a lock."""
+    return isinstance(error, sa.exc.DBAPIError) and sqlstate(error.orig) == "55P03"
 
 
 _OF_TRANSACTIONS = ("BEGIN", "COMMIT", "PRAGMA", "RELEASE", "ROLLBACK", "SAVEPOINT")
@@ -3639,7 +3673,7 @@ def index_advice(metadata: sa.MetaData) -> Iterator[str]:
         indexed = [[*table.primary_key.columns], *([*one.columns] for one in table.indexes)]
         uniques = (one for one in table.constraints if isinstance(one, sa.UniqueConstraint))
         indexed += [[*one.columns] for one in uniques]
-        for key in sorted(table.foreign_key_constraints, key=lambda key: key.column_keys):
+        for key in sorted(table.foreign_key_constraints, key=lambda one: [*one.column_keys]):
             width = len(key.columns)
             if not any({*begun[:width]} == {*key.columns} for begun in indexed):
                 names = ", ".join(column.name for column in key.columns)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -309,6 +310,7 @@ def test_five_processes_migrate_and_seed_one_fresh_database_at_once(site):
 
 HOLD = """\
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from noventa import Config
 from noventa_cli import migration_lock
@@ -356,6 +358,51 @@ def test_beside_an_open_writer_what_only_reads_ends_at_once_and_the_rest_waits_a
     assert "database is locked" in message
     assert site.migrate() == 0
     assert len(site.rows("SELECT * FROM items")) == 2
+
+
+ALTER = "op.add_column('items', sa.Column('size', sa.Integer()))"
+
+
+@only_postgresql
+def test_a_table_in_use_delays_its_readers_by_no_more_than_the_timeout_of_a_table(site):
+    site.revision("a1", MAKE_ITEMS)
+    assert site.migrate() == 0
+    site.revision("b2", ALTER, after="a1")
+    limits = "migrations: {lock_timeout: 20, table_timeout: 1}"
+    site.write("config.yaml", f'database: "{site.url}"\n{limits}\n')
+    with ThreadPoolExecutor(1) as threads:
+        with site.engine.connect() as report:
+            report.execute(sa.text("SELECT * FROM items"))  # its lock is kept by the transaction
+            migrated = threads.submit(site.migrate)
+            longest, until = 0.0, time.monotonic() + 4
+            while time.monotonic() < until:
+                began = time.monotonic()
+                site.rows("SELECT * FROM items")
+                longest = max(longest, time.monotonic() - began)
+        assert migrated.result() == 0
+    assert 0.3 < longest < 3  # who waits behind the ALTER, on a busy machine
+    assert site.rows("SELECT size FROM items") == []
+
+
+@only_postgresql
+@pytest.mark.parametrize("before", ["", "op.get_bind().commit()"])
+def test_who_waits_for_a_table_too_long_is_told_to_run_it_again(site, capsys, before):
+    site.revision("a1", MAKE_ITEMS)
+    assert site.migrate() == 0
+    first = "op.execute('CREATE TABLE more (id integer)')" if before else ""
+    site.revision("b2", "\n".join(filter(None, [first, before, ALTER])), after="a1")
+    limits = "migrations: {lock_timeout: 3, table_timeout: 1}"
+    site.write("config.yaml", f'database: "{site.url}"\n{limits}\n')
+    with site.engine.connect() as report:
+        report.execute(sa.text("SELECT * FROM items"))
+        began = time.monotonic()
+        assert site.migrate() == 1
+        waited = time.monotonic() - began
+    message = capsys.readouterr().err
+    assert "The table is in use; run it again" in message
+    assert "ALTER TABLE items ADD COLUMN size" in message
+    assert ("Until then it had run" in message) == bool(before)
+    assert waited > 1 if before else waited > 2  # what was kept is not run twice
 
 
 @only_postgresql
