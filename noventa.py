@@ -3552,21 +3552,27 @@ def lacks_file(engine: sa.Engine) -> bool:
 
 def current_revisions(config: Config, engine: sa.Engine) -> set[str]:
     """The revisions that the database records. Raises NoventaError where Alembic knows none."""
-    from alembic.ddl.impl import DefaultImpl  # noqa: PLC0415 - takes 0.1 s
-    from alembic.migration import MigrationContext  # noqa: PLC0415
+    from alembic.migration import MigrationContext  # noqa: PLC0415 - takes 0.1 s
 
     if lacks_file(engine):
         return set()
+    require_migrations(engine.dialect)
+    with reading(engine) as connection:
+        migration = MigrationContext.configure(connection, opts=version_table(config))
+        return set(migration.get_current_heads())
+
+
+def require_migrations(dialect: sa.Dialect) -> None:
+    """Raise NoventaError where Alembic does not know the database."""
+    from alembic.ddl.impl import DefaultImpl  # noqa: PLC0415 - takes 0.1 s
+
     try:
-        DefaultImpl.get_by_dialect(engine.dialect)
+        DefaultImpl.get_by_dialect(dialect)
     except KeyError as error:
         raise NoventaError(
             f"Alembic has no migrations for {error}; without revisions, make the tables by"
             " registry.metadata.create_all(app.database.engine)."
         ) from None
-    with reading(engine) as connection:
-        migration = MigrationContext.configure(connection, opts=version_table(config))
-        return set(migration.get_current_heads())
 
 
 def version_table(config: Config) -> dict[str, Any]:

@@ -155,6 +155,7 @@ from noventa import (
     reading,
     registry_faults,
     reply,
+    require_migrations,
     revision_mismatch,
     revision_script,
     route_faults,
@@ -2236,6 +2237,7 @@ def _rank(step: Any) -> int:
 def _run_locked(context: Any, registry: Registry, config: Config, settings: Any) -> None:
     """Runs a verb on the project's database. Raises NoventaError."""
     engine = _migration_engine(config)
+    require_migrations(engine.dialect)
     with _reached(config), engine.connect() as connection:
         run = _Run(context, connection, settings)
         running = context.get_context()
