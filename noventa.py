@@ -4963,13 +4963,12 @@ class Responder:
         self, context: RequestContext, rejection: Rejection, fault: BaseException | None = None
     ) -> Answer:
         """Logs and answers a rejection, which may stand for another error, the `fault`."""
-        what, trail = described(context.request.environ), str(context.trail)
-        reason, status, detail = rejection.reason, rejection.status, rejection.detail
-        message = f"in {trail}: {detail}" if trail and detail else detail
-        end = f", {message}" if message else ""
+        reason, status, message = rejection.reason, rejection.status, rejection.detail
+        if message and context.trail.names:
+            message = f"in {context.trail}: {message}"
         if self.components.error_page(status) is not None:
-            end += f", reference {context.refer()}"
-        log.warning("refused %s: %s (%d)%s", what, reason, status, end, exc_info=fault)
+            context.refer()
+        _note_refused(context, rejection, message, fault)
         if self.workbench is not None:
             self.workbench.recorder.note_refusal(reason)
         answer = self.error(context, status, message if self._debug else None, fault)
@@ -5043,10 +5042,9 @@ class Responder:
 
         try:
             return in_new_transaction(context, show)
-        except (Rejection, UnicodeDecodeError):  # what was refused already, and logged
-            return None
         except Exception as error:
-            log.error("the error page %s failed: %s", page.template, error, exc_info=error)
+            if not isinstance(error, Rejection | UnicodeDecodeError):  # refused before, and logged
+                log.error("the error page %s failed: %s", page.template, error, exc_info=error)
             return None
 
     def finish(self, context: RequestContext, answer: Answer) -> Answer:
@@ -5078,6 +5076,16 @@ class Responder:
         answer.headers["Cache-Control"] = "no-store"  # a 204 may be kept (RFC 9110, 15.3.5)
         answer.status = _status_line(204)
         self.answers.complete(answer)
+
+
+def _note_refused(
+    context: RequestContext, rejection: Rejection, message: str, fault: BaseException | None
+) -> None:
+    """Logs a refusal in one line, with the reference that an error page shows."""
+    what, reason, status = described(context.request.environ), rejection.reason, rejection.status
+    end = f", {message}" if message else ""
+    end += f", reference {context.reference}" if context.reference else ""
+    log.warning("refused %s: %s (%d)%s", what, reason, status, end, exc_info=fault)
 
 
 def _note_raised(context: RequestContext, error: webob.exc.HTTPException) -> None:
