@@ -3109,7 +3109,8 @@ def _scratch(project: Project) -> Iterator[Any]:
     with make as url, _migration_engine(_at(config, url)).connect() as connection:
         if connection.dialect.name in ("mysql", "mariadb"):
             event.listen(connection, "before_execute", _stay_in_scratch)
-        if own := config["migrations.version_table_schema"]:
+        own = config["migrations.version_table_schema"]
+        if own and connection.dialect.name == "postgresql":
             connection.execute(sa.schema.CreateSchema(own))
             connection.commit()
         yield connection
