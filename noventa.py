@@ -822,7 +822,7 @@ class Route(Entry):
 
     path: str
     _: KW_ONLY
-    guards: Sequence[Handler] = ()
+    guards: Sequence[Handler] | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
     kind = ""
     below = False  # also answers paths below its own
@@ -899,7 +899,11 @@ class Mount(Route):
 
 @dataclass(frozen=True, eq=False)
 class Static(Route):
-    """The files of a folder (relative to the project) below a URL."""
+    """The files of a folder (relative to the project) below a URL.
+
+    The registry's guards do not run for files: where there are any, `guards` must be given, and
+    `guards=[]` says that the files are public.
+    """
 
     folder: str
     limits: Mapping[str, int] = field(default_factory=dict, init=False, repr=False)
@@ -913,9 +917,9 @@ class Registry(Entry):
 
     `models` and `Component(models=)` take modules, mapped classes and tables, and a declarative
     Base or a MetaData for all its tables; `seeds` are functions of one argument, the session;
-    `guards` run before every route; `filters` and `globals` are added to Jinja's; `errors` maps a
-    status, `"4xx"` or `"5xx"` to a template; `dismissed` are hints that the map leaves out, as it
-    words them: `"unused audit_log"`.
+    `guards` run before every request but those for files, also where no route answers; `filters`
+    and `globals` are added to Jinja's; `errors` maps a status, `"4xx"` or `"5xx"` to a template;
+    `dismissed` are hints that the map leaves out, as it words them: `"unused audit_log"`.
     """
 
     _: KW_ONLY
@@ -923,7 +927,7 @@ class Registry(Entry):
     models: Sequence[Any] = ()
     routes: Sequence[Route] = ()
     seeds: Sequence[Callable[[orm.Session], Any]] = ()
-    guards: Sequence[Handler] = ()
+    guards: Sequence[Handler] | None = None
     filters: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     globals: Mapping[str, Any] = field(default_factory=dict)
     errors: Mapping[int | str, str] = field(default_factory=dict)
@@ -3818,7 +3822,7 @@ class StaticFiles:
     """The files of the registry's Static routes: their URLs, and the answers to requests."""
 
     def __init__(self, registry: Registry, config: Config) -> None:
-        self.config, self._guarded = config, bool(registry.guards)
+        self.config = config
         self.routes = {
             route: os.path.realpath(config.root / route.folder)
             for route in registry.routes
@@ -3864,7 +3868,7 @@ class StaticFiles:
         status = os.fstat(file.fileno())
         headers = _file_headers(status, tail)
         fingerprint = request.args.get("v") if request.environ["QUERY_STRING"] else None
-        if self._guarded or route.guards:  # a cache must ask each time
+        if route.guards:  # a cache must ask each time
             headers.append(("Cache-Control", "private, no-cache"))
         elif fingerprint and fingerprint == self._fingerprint(file, status):
             headers.append(("Cache-Control", "public, max-age=31536000, immutable"))
@@ -4488,10 +4492,11 @@ def wrong_types(registry: Registry) -> list[Fault]:
 
 _FIELDS: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(
-        ("components", "models", "routes", "seeds", "guards", "dismissed"),
+        ("components", "models", "routes", "seeds", "dismissed"),
         ((list, tuple), "a list"),
     ),
     **dict.fromkeys(("name", "template", "folder"), (str, _TEXT)),
+    "guards": (list | tuple | None, "a list"),
     "errors": (Mapping, "a mapping of statuses to templates"),
     "filters": (Mapping, "a mapping of names to functions"),
     **dict.fromkeys(("globals", "limits"), (Mapping, _MAPPING)),
@@ -4553,8 +4558,8 @@ def _handler_faults(registry: Registry) -> Iterator[Fault]:
     for component in registry.components:
         if component.guard is not None:
             yield from _signature_faults(component.guard, component.where)
-    guards = [(registry.where, guard) for guard in registry.guards]
-    guards += [(route.where, guard) for route in registry.routes for guard in route.guards]
+    guards = [(registry.where, guard) for guard in registry.guards or ()]
+    guards += [(route.where, guard) for route in registry.routes for guard in route.guards or ()]
     for where, guard in guards:
         faults = [*_signature_faults(guard, where)]
         yield from faults
@@ -4747,7 +4752,7 @@ def template_faults(registry: Registry, components: Components) -> Iterator[Faul
         if status not in _ERROR_KEYS:
             remedy = "expected a number from 400 to 599, '4xx' or '5xx'"
             yield Fault(registry.where, f"errors has {_shown(status)}", remedy)
-    yield from _folder_faults(components.static)
+    yield from _folder_faults(components.static, guarded=bool(registry.guards))
     yield from components.faults
     for compiled in components.compiled:
         yield from _action_faults(compiled)
@@ -4767,14 +4772,20 @@ _PRIVATE = ("config.yaml", "registry.py", "wsgi.py", "secret.key", "database.url
 _OF_SQLITE = ("", "-wal", "-shm", "-journal", ".lock")  # the database, and what lies beside it
 
 
-def _folder_faults(static: StaticFiles) -> Iterator[Fault]:
-    """Static folders that do not exist, or hold what visitors must not see."""
+def _folder_faults(static: StaticFiles, *, guarded: bool) -> Iterator[Fault]:
+    """Static folders that do not exist, hold what visitors must not see, or leave open who may
+    see them."""
     config = static.config
     own = [config.root / name for name in _PRIVATE] + [*config.files]
     if config.database_url.get_backend_name() == "sqlite" and not config.in_memory:
         file = str(config.database_url.database).removeprefix("file:").partition("?")[0]
         own += [Path(file + end) for end in _OF_SQLITE]
     for route, folder in static.routes.items():
+        if route.guards is None and guarded:
+            problem = (
+                f"static {route.path!r} has no guards, and the registry's do not run for files"
+            )
+            yield Fault(route.where, problem, "write guards=[…], or guards=[] if they are public")
         if not Path(folder).is_dir():
             yield Fault(route.where, f"folder {route.folder!r} does not exist", "make it")
             continue
@@ -5297,20 +5308,20 @@ class Dispatcher:
         if workbench is not None and path.startswith(workbench.path):
             return workbench.page(context, path)
         match = self.router.match(path, method)
+        if match is not None:
+            self._enter(context, match)
+        if not isinstance(context.route, Static):
+            for guard in self.registry.guards or ():
+                ask_guard(context, guard)
         if match is None:
             return self._redirect_slash(context, path)
-        context.route = route = match.route
-        request.view_args = request.retyped(match.view_args)
-        context.is_data = route.is_data
-        context.trail.enter(getattr(route, "template", route.path))
-        if method not in match.methods and match.methods:
-            return self._other_method(method, match.methods)
-        if not context.reads:
+        route, answers = match.route, method in match.methods or not match.methods
+        if not context.reads and answers:
             self.policy.check_origin(environ, route)
-        elif not context.scope.writes:
-            context.scope.writes = context.begins_as_writer
-        for guard in (*self.registry.guards, *route.guards):
+        for guard in route.guards or ():
             ask_guard(context, guard)
+        if not answers:
+            return self._other_method(method, match.methods)
         if context.reads and route.replica:
             context.scope.read_from_replica()
         sends = environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ
@@ -5323,6 +5334,15 @@ class Dispatcher:
         ours = {INTERNAL_STATEMENT: True}
         context.scope.database.scoped.execute(sa.select(1), execution_options=ours)
         return self.answers.make("text/plain; charset=UTF-8", b"ok\n")
+
+    def _enter(self, context: RequestContext, match: Match) -> None:
+        """Notes the route that was found, also if it has another method."""
+        request, route = context.request, match.route
+        request.view_args = request.retyped(match.view_args)
+        context.route, context.is_data = route, route.is_data
+        context.trail.enter(getattr(route, "template", route.path))
+        if context.reads and not context.scope.writes:
+            context.scope.writes = context.begins_as_writer
 
     def _call(self, context: RequestContext, route: Route, tail: str) -> Answer:
         if isinstance(route, Page):

@@ -3511,7 +3511,7 @@ def check(root: Path, *, deploy: bool = False, as_json: bool = False) -> int:
     report = Report(quiet=as_json)
     config = _check_settings(report, root)
     sound = not report.faults  # env.py reads the settings itself
-    _check_registry(report, root, config, sound=sound)
+    _check_registry(report, root, config, sound=sound, deploy=deploy)
     if sound and deploy:  # of defaults that stand in for the settings it would say nothing
         report.faults += _deploy_faults(config)
         if fault := pooler_fault(config, make_engine(config, poolclass=sa.NullPool)):
@@ -3559,7 +3559,9 @@ def _check_settings(report: Report, root: Path) -> Config:
     return config
 
 
-def _check_registry(report: Report, root: Path, config: Config, *, sound: bool) -> None:
+def _check_registry(
+    report: Report, root: Path, config: Config, *, sound: bool, deploy: bool
+) -> None:
     try:
         registry = load_registry(root)
     except NoventaError as error:
@@ -3580,6 +3582,9 @@ def _check_registry(report: Report, root: Path, config: Config, *, sound: bool) 
         faults += _missing_key(components)
     report.add("templates", str(len(components.templates)), faults, " compile")
     report.advice += guard_advice(registry)
+    if deploy:
+        public = [route.path for route in registry.routes if not _route_guards(route, registry)]
+        report.add("public", ", ".join(public) or "nothing: every route has a guard", ())
     if sound and not found:  # judged only by models that are whole
         _check_models(report, Project(root, config, registry))
 
@@ -3859,7 +3864,7 @@ def _route_row(route: Any, registry: Registry, components: Components) -> dict[s
     page = route if isinstance(route, Page) else None
     names = components.components_in(page.template) if page else []
     used = [component for component in registry.components if component.name in names]
-    guards = [*registry.guards, *route.guards, *(c.guard for c in used if c.guard)]
+    guards = [*_route_guards(route, registry), *(c.guard for c in used if c.guard)]
     models = [model for one in (page, *used) if one for model in one.models]
     tables = {table.name for table in Registry(models=models).tables}
     actions = actions_of(page) if page else {}
@@ -3874,6 +3879,12 @@ def _route_row(route: Any, registry: Registry, components: Components) -> dict[s
         sorted(tables),
     )
     return dict(zip(_ROUTE_COLUMNS, values, strict=True))
+
+
+def _route_guards(route: Route, registry: Registry) -> list[Any]:
+    """The guards that run before a route answers: for files only its own."""
+    general = () if isinstance(route, Static) else registry.guards or ()
+    return [*general, *(route.guards or ())]
 
 
 def _target_of(route: Any) -> str:

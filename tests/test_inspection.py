@@ -428,6 +428,31 @@ def test_a_project_that_is_ready_has_only_advice(tmp_path, monkeypatch, capsys):
     assert 'write headers: {Strict-Transport-Security: "max-age=31536000"}' in out
 
 
+def test_the_routes_that_are_public_are_listed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SOME_KEY", KEY)
+    write_project(tmp_path, {
+        "files/a.css": "", "registry.py": """
+from noventa import Endpoint, Registry, Static
+
+def guard(request, session, db):
+    return None
+
+def handler(request, session, db):
+    return {}
+
+registry = Registry(
+    routes=[Endpoint("/open", handler), Endpoint("/own", handler, guards=[guard]),
+            Static("/files", "files")],
+)
+"""})  # fmt: skip
+    out, _ = deploy_faults(tmp_path, capsys, GOOD)
+    assert "public       /open, /files" in out
+    registry = tmp_path / "registry.py"
+    text = registry.read_text().replace("routes=", "guards=[guard], routes=")
+    registry.write_text(text.replace('"files")', '"files", guards=[])'))
+    assert "public       /files\n" in deploy_faults(tmp_path, capsys, GOOD)[0]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -250,18 +250,16 @@ def test_the_url_of_a_file_that_is_not_there_is_an_error(app, name):
         app.components.static.url(name)
 
 
-@pytest.mark.parametrize("where", ["registry", "route"])
 @pytest.mark.parametrize(("environ", "status"), [
     ({}, 200), ({"HTTP_RANGE": "bytes=0-1"}, 206),
     ({"HTTP_IF_MODIFIED_SINCE": "Fri, 01 Jan 2100 00:00:00 GMT"}, 304),
 ])  # fmt: skip
-def test_a_guard_stands_before_files_and_no_cache_answers_for_it(tmp_path, where, environ, status):
+def test_a_guard_stands_before_files_and_no_cache_answers_for_it(tmp_path, environ, status):
     def let_in(request, session, db):
         return None if "user" in request.args else {"_status": 403}
 
-    guards = {"registry": [], "route": [], where: [let_in]}
-    routes = [Static("/files", "public", guards=guards["route"])]
-    app = make_app(tmp_path, {"public/a.css": CSS}, routes=routes, guards=guards["registry"])
+    routes = [Static("/files", "public", guards=[let_in])]
+    app = make_app(tmp_path, {"public/a.css": CSS}, routes=routes)
     assert ask(app, path="/files/a.css").status == 403
     version = app.components.static.url("a.css").partition("v=")[2]
     for query in ("user=1", f"user=1&v={version}"):
