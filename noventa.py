@@ -791,17 +791,24 @@ class Entry:
 class Component(Entry):
     """A template, its logic module and its models, shown by `component("name")`.
 
+    The template of `"user"` is by default `components/user/user_template.html`.
     `guard` runs before it is shown, and before the actions of it and of components inside it.
     `retries` is how often an action runs again after a conflict between transactions.
     """
 
     name: str
-    template: str
+    template: str = ""
     _: KW_ONLY
     logic: ModuleType | None = None
     models: Sequence[Any] = ()
     guard: Handler | None = None
     retries: int = 0
+
+    def __post_init__(self) -> None:
+        if self.template == "":
+            last = str(self.name).rpartition("/")[2]
+            default = f"components/{self.name}/{last}_template.html"
+            object.__setattr__(self, "template", default)  # as the dataclass itself is frozen
 
     @property
     def label(self) -> str:
@@ -2096,6 +2103,20 @@ def _kind_of(body: bytes) -> str:
     return "application/json"
 
 
+def add_headers(answer: Answer, headers: Iterable[tuple[str, str]]) -> Answer:
+    """Adds what handlers gave. A name replaces our default, and all of one name are combined
+    into one, except cookies (RFC 9110, 5.3)."""
+    given: dict[str, list[str]] = {}
+    for name, value in headers:
+        given.setdefault(name.title(), []).append(value)
+    for name, values in given.items():
+        if name == "Set-Cookie":
+            answer.headerlist += [(name, value) for value in values]
+        else:
+            answer.headers[name] = ", ".join(values)
+    return answer
+
+
 class AnswerMaker:
     """Makes answers with the default headers."""
 
@@ -2161,12 +2182,10 @@ def as_answer(request: Request, response: webob.Response) -> Answer:
     return Answer(sent.status, [*sent.headerlist], sent.app_iter, streams=streams)
 
 
-def _check_headers(answer: Answer) -> None:
+def check_headers(headers: Iterable[tuple[str, str]]) -> None:
     """Raises for a header that would be split or dropped, or crash the server."""
-    if not _HEADER_VALUE.fullmatch(answer.status):
-        raise NoventaError("The status holds characters that HTTP does not allow.")
-    for name, value in answer.headerlist:
-        if not _HEADER_NAME.fullmatch(name):
+    for name, value in headers:
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             raise NoventaError(f"The header {name!r} has a name that HTTP does not allow.")
         if not isinstance(value, str):
             raise NoventaError(f"The header {name!r} is {_shown(value)}; expected a text.")
@@ -3623,6 +3642,7 @@ class RequestContext:
         self.arguments = request, session, scope.database.scoped  # the first three of a handler
         self.reads = reads  # a safe method (RFC 9110, 9.2.1)
         self.trail = Trail()
+        self.headers: list[tuple[str, str]] = []  # that handlers add to the page's answer
 
     def refer(self) -> str:
         """A word that leads from an error page to the line in the log."""
@@ -3658,14 +3678,15 @@ class ShortCircuit(Exception):  # noqa: N818
 
 
 class Result(NamedTuple):
-    """What a handler `returned`, read: of a dict its `_status`, its checked `_redirect` and the
-    other `values`, or a whole response."""
+    """What a handler `returned`, read: of a dict its `_status`, its checked `_redirect` and
+    `_headers`, and the other `values`, or a whole response."""
 
     returned: Any
     status: int = 200
     redirect: str | None = None
     values: Any = None
     response: webob.Response | None = None
+    headers: Sequence[tuple[str, str]] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -3708,6 +3729,10 @@ def process_result(
     return result
 
 
+_SPECIAL_KEYS = {"_headers", "_redirect", "_status"}
+_OURS_ALONE = {"Connection", "Content-Length", "Location", "Transfer-Encoding"}
+
+
 def read_result(returned: Any, handler: Handler, *, is_data: bool = False) -> Result:
     """Reads the response or dict that a handler returned, or None for an empty dict.
 
@@ -3723,20 +3748,40 @@ def read_result(returned: Any, handler: Handler, *, is_data: bool = False) -> Re
         raise NoventaError(
             f"{full_place(handler)} returned a {type(returned).__name__}; expected {expected}."
         )
-    status, target, values = 200, None, returned or {}
-    if "_status" in values or "_redirect" in values:
+    status, target, headers, values = 200, None, None, returned or {}
+    if not _SPECIAL_KEYS.isdisjoint(values):
         values = dict(values)
         status, target = values.pop("_status", 200), values.pop("_redirect", None)
+        headers = values.pop("_headers", None)
     if not isinstance(status, int) or not 200 <= status <= 599:
         problem = f"{full_place(handler)} returned the _status {_shown(status)}"
         raise NoventaError(f"{problem}; expected a number from 200 to 599.")
     for name in values if not is_data else ():
         if str(name).startswith("_"):
-            remedy = did_you_mean(name, ("_status", "_redirect"))
+            remedy = did_you_mean(name, _SPECIAL_KEYS)
             raise NoventaError(f"{full_place(handler)} returned {name!r}; {remedy}")
     if target is not None:
         target = safe_target(target, where=handler)
-    return Result(returned, status, target, values)
+    return Result(returned, status, target, values, headers=_read_headers(headers, handler))
+
+
+def _read_headers(given: Any, handler: Handler) -> Sequence[tuple[str, str]]:
+    """The `_headers` that a handler returned: a mapping, or pairs."""
+    if given is None:
+        return ()
+    pairs = [*given.items()] if isinstance(given, Mapping) else given
+    if not isinstance(pairs, list | tuple) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+    ):
+        problem = f"{full_place(handler)} returned the _headers {_shown(given)}"
+        raise NoventaError(f"{problem}; expected a mapping, or pairs of name and value.")
+    headers = [(name, value) for name, value in pairs]
+    check_headers(headers)
+    for name, _ in headers:
+        if name.title() in _OURS_ALONE:
+            problem = f"{full_place(handler)} returned {name!r} in _headers"
+            raise NoventaError(f"{problem}; Noventa writes it, so leave it out.")
+    return headers
 
 
 def finish_transaction(context: RequestContext, handler: Handler | None, status: int) -> None:
@@ -3765,7 +3810,7 @@ def in_new_transaction(context: RequestContext, work: Callable[[], T]) -> T:
     If the reader refuses a statement, it is done once more by a writer, with the session as it
     was: what was flashed is shown once.
     """
-    scope, depth = context.scope, len(context.trail.names)
+    scope, depth, headers = context.scope, len(context.trail.names), [*context.headers]
     scope.new_transaction(writes=context.begins_as_writer)
     if scope.writes:
         return work()
@@ -3781,6 +3826,7 @@ def in_new_transaction(context: RequestContext, work: Callable[[], T]) -> T:
     context.remember_writer()
     restore()
     context.trail.leave(depth)
+    context.headers[:] = headers
     scope.refused = False
     scope.new_transaction(writes=True)
     return work()
@@ -4219,7 +4265,7 @@ def _digest(text: str) -> str:
 class Node:
     """A component that is shown. Its methods are functions of its template."""
 
-    __slots__ = ("caller", "compiled", "id", "props", "rendering")
+    __slots__ = ("caller", "compiled", "id", "is_empty", "props", "rendering")
 
     def __init__(
         self, rendering: Rendering, compiled: CompiledComponent, id: str, props: dict[str, Any],
@@ -4227,6 +4273,7 @@ class Node:
     ) -> None:  # fmt: skip
         self.rendering, self.compiled, self.id, self.props = rendering, compiled, id, props
         self.caller = caller  # renders its children
+        self.is_empty = False  # load_template_context returned None
 
     @property
     def instance(self) -> str:
@@ -4267,7 +4314,10 @@ class Node:
         seen.globals_keys = functions  # so that imported macros see them too
         try:  # as `Template.render` does, which copies all values twice
             return "".join(template.root_render_func(seen))
-        except Exception:
+        except Exception as error:
+            if self.is_empty and isinstance(error, jinja2.UndefinedError):
+                problem = f"{full_place(cast(Handler, self.compiled.load))} returned None"
+                raise PropsError(f"{problem}; its template needs a dict: {error}.") from error
             jinja.handle_exception()  # puts lines of templates into the traceback
 
     def values(self) -> dict[str, Any]:
@@ -4287,10 +4337,12 @@ class Node:
         context, load = self.rendering.context, self.compiled.load
         if load is None:
             return {}
-        result = process_result(context, load, load(*context.arguments, **self.props))
+        returned = load(*context.arguments, **self.props)
+        self.is_empty, result = returned is None, process_result(context, load, returned)
         if result.is_whole or result.status >= 400:
             raise ShortCircuit(result)
         context.status = max(context.status, result.status)
+        context.headers += result.headers
         return cast(Mapping[str, Any], result.values)
 
     def _add(self, values: dict[str, Any], result: Mapping[str, Any]) -> None:
@@ -4915,8 +4967,13 @@ class Responder:
         if result.redirect is not None:
             answer = self.answers.page("", 303)
             answer.headerlist.append(("Location", context.request.prefix + result.redirect))
-            return answer
-        return self.error(context, result.status, result.values.get("message"))
+        else:
+            answer = self.error(context, result.status, result.values.get("message"))
+        return add_headers(answer, result.headers)
+
+    def page(self, context: RequestContext, html: str, status: int) -> Answer:
+        """A page of the application, with the headers that its handlers gave."""
+        return add_headers(self.answers.page(html, status), context.headers)
 
     def of_response(self, context: RequestContext, response: webob.Response) -> Answer:
         """A checked and completed copy; an error page for a WebOb exception without a body."""
@@ -4932,7 +4989,9 @@ class Responder:
             if isinstance(response, Redirect) and location.startswith("/"):
                 location = context.request.prefix + location
             answer.headers["Location"] = safe_target(location, external=True, relative=True)
-        _check_headers(answer)
+        if not _HEADER_VALUE.fullmatch(answer.status):
+            raise NoventaError("The status holds characters that HTTP does not allow.")
+        check_headers(answer.headerlist)
         return answer
 
     def of_short_circuit(
@@ -5029,7 +5088,7 @@ class Responder:
         if page is not None and not (workbench and workbench.explains(context, status)):
             html = self._rendered_error(context, page, shown)
             if html is not None:
-                return self.answers.page(html, status)
+                return self.page(context, html, status)
         if workbench is not None:
             return workbench.status_page(context, shown)
         html = self._error_page.render(shown, home=context.url("/"), name=self.config.name)
@@ -5046,6 +5105,7 @@ class Responder:
             return None
         context.trail.leave(0)
         context.trail.enter(page.template)
+        context.headers.clear()  # those of a page that is not sent
 
         def show() -> str:
             rendering = Rendering(self.components, context, ActionResult("", shown))
@@ -5158,7 +5218,7 @@ class Pages:
         request, components = context.request, self.components
         wants_fragment = FRAGMENT in request.environ["QUERY_STRING"] and FRAGMENT in request.args
         if context.reads and not wants_fragment:
-            return self.answers.page(self.render(context, page), context.status)
+            return self.responder.page(context, self.render(context, page), context.status)
         if context.reads:
             ticket = self._ticket(request, components.fragments, request.args)
         else:
@@ -5179,7 +5239,7 @@ class Pages:
             return self._ask_again(context, page, ticket, reason)
         if context.reads:
             html = self._fragment(context, page, ticket, compiled)
-            return self.answers.page(html, context.status)
+            return self.responder.page(context, html, context.status)
         self._ask_page(context, page)
         self._ask_ancestors(context, ticket)
         return self._act(context, page, ticket, compiled)
@@ -5235,7 +5295,7 @@ class Pages:
         if not session.shown_flashes:  # the page shows none
             session.state["flashes"].pop()
             html = insert_notice(html, f'<p role="status">{escape(text)}</p>')
-        answer = self._whole_page(request, html, 403)
+        answer = self._whole_page(context, html, 403)
         answer.headers["X-Noventa-Refused"] = reason
         return answer
 
@@ -5251,21 +5311,22 @@ class Pages:
         if result.is_whole:
             return self.responder.of_result(context, result)
         context.trail.leave(1)
-        context.status = result.status
+        context.status, context.headers = result.status, [*result.headers]
         posted = ActionResult(ticket.instance, result.values)
         if _asks_for_fragment(context.request) and compiled.name and ticket.alone:
             html = in_new_transaction(
                 context, lambda: self._fragment(context, page, ticket, compiled, posted)
             )
-            return self.answers.page(html, context.status)
+            return self.responder.page(context, html, context.status)
         html = in_new_transaction(context, lambda: self.render(context, page, posted))
-        return self._whole_page(context.request, html, context.status)
+        return self._whole_page(context, html, context.status)
 
-    def _whole_page(self, request: Request, html: str, status: int) -> Answer:
+    def _whole_page(self, context: RequestContext, html: str, status: int) -> Answer:
         """The answer to a form. htmx would put it in place of a component, and shows no 403."""
+        request = context.request
         if "HTTP_HX_REQUEST" not in request.environ or not _asks_for_fragment(request):
-            return self.answers.page(html, status)
-        answer = self.answers.page(html, 422 if status == 403 else status)
+            return self.responder.page(context, html, status)
+        answer = self.responder.page(context, html, 422 if status == 403 else status)
         answer.headerlist += _retargeting(request)
         return answer
 
@@ -5393,7 +5454,8 @@ class Dispatcher:
         if result.is_whole:
             return self.responder.of_result(context, result)
         body = encode_json(result.values, handler)
-        return self.answers.make("application/json", body, result.status)
+        answer = self.answers.make("application/json", body, result.status)
+        return add_headers(answer, result.headers)
 
     def _mount(self, context: RequestContext, route: Mount, tail: str) -> Answer:
         context.mounted = True

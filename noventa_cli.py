@@ -1152,12 +1152,7 @@ Write into registry.py:
   from components.{name} import {name}_logic, {name}_models
 
 and into its components=[…]:
-  Component(
-      "{name}",
-      "components/{name}/{name}_template.html",
-      logic={name}_logic,
-      models=[{name}_models],
-  ),
+  Component("{name}", logic={name}_logic, models=[{name}_models]),
 
 Show it with {{{{ component("{name}") }}}} in a template, and make its table:
   python -m noventa migrate revision --autogenerate -m "Add {name}"

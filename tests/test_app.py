@@ -597,6 +597,21 @@ def guard_app(root, guard, **options):
     return app_of(root, *routes, **options)
 
 
+def test_headers_of_a_guard_and_of_an_endpoint_are_added(tmp_path):
+    def guard(request, session, db):
+        if "in" in request.args:
+            return None
+        return {"_redirect": "/in", "_headers": {"X-Guard": "1"}}
+
+    def endpoint(request, session, db):
+        return {"a": 1, "_headers": [("Cache-Control", "max-age=60")]}
+
+    app = app_of(tmp_path, Endpoint("/", endpoint, guards=[guard]))
+    assert ask(app).header("X-Guard") == "1"
+    answer = ask(app, query="in")
+    assert (answer.text, answer.header("Cache-Control")) == ('{"a":1}', "max-age=60")
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("path", ["/", "/e", "/m/x", "/files/page.html"])
 @pytest.mark.parametrize(

@@ -104,6 +104,107 @@ def test_the_handler_of_a_component_gets_request_session_and_db(tmp_path):
     assert answer.header("Set-Cookie")
 
 
+# Headers
+
+
+HEADERS = """
+    def load_template_context(request, session, db):
+        return {"_headers": %s}
+
+    def action_save(request, session, db):
+        return {"_status": 422, "_headers": {"Cache-Control": "no-store"}}
+"""
+FORM_OF_C = "<form method='post'>{{ action('save') }}</form>"
+
+
+def test_headers_of_components_are_added_to_the_answer_of_their_page(tmp_path):
+    one = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("Vary", "Accept")]
+    two = {"Vary": "Accept-Language", "content-security-policy": "default-src 'self'"}
+    components = {"one": ("", HEADERS % one), "two": ("", HEADERS % two)}
+    answer = ask(shown(tmp_path, "{{ component('one') }}{{ component('two') }}", components))
+    assert [v for name, v in answer.headers if name == "Set-Cookie"] == ["a=1", "b=2"]
+    assert answer.header("Vary") == "Accept, Accept-Language"
+    policies = [v for name, v in answer.headers if name.lower() == "content-security-policy"]
+    assert policies == ["default-src 'self'"]
+
+
+def test_headers_of_an_action_are_added_to_its_answer(tmp_path):
+    app = shown(tmp_path, "{{ component('c') }}", {"c": (FORM_OF_C, HEADERS % {"X-Load": "1"})})
+    visitor = Visitor(app)
+    answer = visitor.post("/", visitor.get("/").tickets[0])
+    assert answer.status == 422
+    assert answer.header("X-Load") == "1"
+    assert "no-store" in answer.header("Cache-Control")
+
+
+def test_headers_of_a_page_that_is_not_sent_are_dropped(tmp_path):
+    page = "{{ component('c') }}{{ 1 // 0 }}"
+    files = {"error.html": "{{ status }}"}
+    source = HEADERS % {"Cache-Control": "public, max-age=60"}
+    answer = ask(shown(tmp_path, page, {"c": ("", source)}, files, errors={"5xx": "error.html"}))
+    assert (answer.status, answer.header("Cache-Control")) == (500, None)
+
+
+def test_headers_come_once_where_a_page_is_shown_again_by_a_writer(tmp_path):
+    source = (
+        USER_LOGIC.partition("def action")[0]
+        + """
+    def action_save(request, session, db):
+        return {}
+    """
+    )
+    source = source.replace(
+        "return {", "db.add(User(name='x')); db.flush(); db.rollback(); return {"
+    )
+    source = source.replace('return {"user"', 'return {"_headers": {"X-Once": "1"}, "user"')
+    app = shown(
+        tmp_path, "{{ component('c') }}", {"c": (FORM_OF_C, source)},
+        models=[users_module()],
+    )  # fmt: skip
+    app.registry.metadata.create_all(app.database.engine)
+    visitor = Visitor(app)
+    assert visitor.post("/", visitor.get("/").tickets[0]).header("X-Once") == "1"
+
+
+@pytest.mark.parametrize(("headers", "message"), [
+    ("'text'", "returned the _headers 'text'; expected a mapping, or pairs"),
+    ("[('X', 'a', 'b')]", "expected a mapping, or pairs"),
+    ("{'X Y': 'a'}", "has a name that HTTP does not allow"),
+    ("{'X': 1}", "'X' is 1; expected a text"),
+    ("{'content-length': '3'}", "'content-length' in _headers; Noventa writes it"),
+])  # fmt: skip
+def test_wrong_headers_are_an_error_that_says_what_is_wrong(tmp_path, caplog, headers, message):
+    app = shown(tmp_path, "{{ component('c') }}", {"c": ("", HEADERS % headers)})
+    assert message in failure_of(app, caplog)
+
+
+def test_a_header_that_would_be_split_is_refused(tmp_path):
+    source = "def load_template_context(request, session, db):\n return {'_headers': {'X': %s}}"
+    source %= "request.args['q']"
+    app = shown(tmp_path, "{{ component('c') }}", {"c": ("", source)})
+    assert ask(app, query="q=a%0aSet-Cookie:x").status == 400
+
+
+def test_a_handler_that_forgot_its_return_is_named(tmp_path, caplog):
+    source = "def load_template_context(request, session, db): user = {}"
+    app = shown(tmp_path, "{{ component('c') }}", {"c": ("{{ user.name.first }}", source)})
+    message = failure_of(app, caplog)
+    assert "load_template_context" in message
+    assert "returned None; its template needs a dict: 'user' is undefined" in message
+
+
+def test_a_template_stands_beside_its_component_unless_another_is_named(tmp_path):
+    files = {
+        "page.html": "{{ component('user') }}{{ component('forms/user') }}{{ component('x') }}",
+        "components/user/user_template.html": "user ",
+        "components/forms/user/user_template.html": "form ",
+        "x.html": "x",
+    }
+    made = [Component("user"), Component("forms/user"), Component("x", template="x.html")]
+    app = make_app(tmp_path, files, components=made, routes=[Page("/", "page.html")])
+    assert ask(app).text == "user form x"
+
+
 def test_a_component_without_logic_sees_its_props(tmp_path):
     app = shown(tmp_path, "{{ component('c', a='x') }}", {"c": ("{{ a }}", None)})
     assert ask(app).text == "x"

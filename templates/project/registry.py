@@ -14,36 +14,14 @@ from pages.users import profile_logic
 
 registry = Registry(
     components=[
-        Component(
-            "account",
-            "components/account/account_template.html",
-            logic=account_logic,
-        ),
-        Component("card", "components/card/card_template.html"),
-        Component(
-            "navigation",
-            "components/navigation/navigation_template.html",
-            logic=navigation_logic,
-        ),
-        Component(
-            "sign_in",
-            "components/sign_in/sign_in_template.html",
-            logic=sign_in_logic,
-            models=[sign_in_models],
-        ),
-        Component("pagination", "components/pagination/pagination_template.html"),
-        Component("start", "components/start/start_template.html", logic=start_logic),
-        Component(
-            "user",
-            "components/user/user_template.html",
-            logic=user_logic,
-            models=[user_models],
-        ),
-        Component(
-            "user_list",
-            "components/user_list/user_list_template.html",
-            logic=user_list_logic,
-        ),
+        Component("account", logic=account_logic),
+        Component("card"),
+        Component("navigation", logic=navigation_logic),
+        Component("pagination"),
+        Component("sign_in", logic=sign_in_logic, models=[sign_in_models]),
+        Component("start", logic=start_logic),
+        Component("user", logic=user_logic, models=[user_models]),
+        Component("user_list", logic=user_list_logic),
     ],
     models=[global_models],
     routes=[

@@ -11,12 +11,8 @@ signed_in = [user_logic.signed_in]
 
 registry = Registry(
     components=[
-        Component(
-            "user", "components/user/user_template.html", logic=user_logic, models=[user_models]
-        ),
-        Component(
-            "post", "components/post/post_template.html", logic=post_logic, models=[post_models]
-        ),
+        Component("user", logic=user_logic, models=[user_models]),
+        Component("post", logic=post_logic, models=[post_models]),
     ],
     routes=[
         Page("/", "pages/posts.html", logic=posts_logic),

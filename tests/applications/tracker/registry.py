@@ -24,29 +24,15 @@ registry = Registry(
     components=[
         Component(
             "attachments",
-            "components/attachments/attachments_template.html",
             logic=attachments_logic,
             models=[attachment_models],
             guard=access.member_of_issue,
         ),
-        Component(
-            "comment",
-            "components/comment/comment_template.html",
-            logic=comment_logic,
-            models=[comment_models],
-        ),
-        Component(
-            "issue_list",
-            "components/issue_list/issue_list_template.html",
-            logic=issue_list_logic,
-        ),
-        Component("members", "components/members/members_template.html", logic=members_logic),
-        Component(
-            "navigation",
-            "components/navigation/navigation_template.html",
-            logic=navigation_logic,
-        ),
-        Component("triage", "components/triage/triage_template.html", logic=triage_logic),
+        Component("comment", logic=comment_logic, models=[comment_models]),
+        Component("issue_list", logic=issue_list_logic),
+        Component("members", logic=members_logic),
+        Component("navigation", logic=navigation_logic),
+        Component("triage", logic=triage_logic),
     ],
     models=[issue_models, project_models, user_models],
     routes=[
