@@ -277,6 +277,7 @@ SETTINGS = (
     Setting("name", _TEXT, None, "of the site, on the plain error page; that of its folder"),
     Setting("app", _MAPPING, {}, "the application's own: `request.app.config.app[\"…\"]`"),
     Setting("debug", _FLAG, False, "error pages with source; the variable NOVENTA_DEBUG overrides"),
+    Setting("debug_from", _TEXTS, (), "networks that see debug pages too, like `172.16.0.0/12`"),
     Setting("editor", _TEXT, None, "debug: link of `file:line`: `vscode://file/{file}:{line}`"),
     Setting("secret_keys", _TEXTS, (), "first signs, all verify; 32 characters at least"),
     Setting("session.cookie_name", _TEXT, "noventa_session", "may begin with `__Host-`"),
@@ -584,6 +585,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def network_of(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """The network that a text like `172.16.0.0/12` names; None if invalid."""
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        return None
+
+
 def origin_of(text: str) -> tuple[str, str, int | None] | None:
     """Scheme, host and port of an origin (RFC 6454, 4), with the default port; None if invalid."""
     if not (found := _ORIGIN.fullmatch(text.lower())):
@@ -739,6 +748,7 @@ _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
         "a name without scheme and port, like example.com, or .example.com with all below it",
     ),
     "server.health": (re.compile("/[!-~]*").fullmatch, "a path, like /health"),
+    "debug_from": (network_of, "a network like 172.16.0.0/12, without bits beyond its mask"),
     "trusted_origins": (
         origin_of,
         "a scheme, a host and where it is an odd one a port, like https://example.com:8443",

@@ -27,6 +27,7 @@ import importlib
 import importlib.util
 import inspect
 import io
+import ipaddress
 import itertools
 import json
 import keyword
@@ -144,6 +145,7 @@ from noventa import (
     is_query,
     is_unbounded,
     lacks_file,
+    log,
     make_engine,
     members_of,
     name_of,
@@ -762,23 +764,38 @@ _FORWARDED = re.compile(
 _LEAVE_DEBUG = "Open http://localhost with the port of the server, or set debug: false."
 
 
-def refuse_strangers(environ: Mapping[str, Any]) -> None:
+def refuse_strangers(environ: Mapping[str, Any], config: Config) -> None:
     """Raises Rejection unless the visitor may see source code.
 
-    Debug pages are for a browser on this machine that asks for localhost: not for another name
-    that leads here (DNS rebinding), nor for a proxy.
+    Debug pages are for a browser on this machine that asks for localhost, or one in `debug_from`,
+    with which `server.hosts` count too: not for another name that leads here (DNS rebinding), nor
+    for a proxy.
     """
-    if (address := environ.get("REMOTE_ADDR")) and not is_loopback(address):
-        detail = f"{address[:80]!a} is not this machine, and no other gets an answer in debug."
+    if (address := environ.get("REMOTE_ADDR")) and not _may_debug(address, config):
+        detail = f"{address[:80]!a} is neither this machine nor in debug_from, so it gets no answer"
+        detail += " in debug."
         raise Rejection(403, "debug-from-afar", detail=f"{detail} {_LEAVE_DEBUG}")
     if forwarded := [name for name in environ if _FORWARDED.fullmatch(name)]:
         header = forwarded[0].removeprefix("HTTP_").replace("_", "-").title()
         detail = f"{header} was sent: no proxy gets an answer in debug. {_LEAVE_DEBUG}"
         raise Rejection(403, "debug-by-proxy", detail=detail)
     host = str(environ.get("HTTP_HOST", "localhost"))  # every browser sends one
-    if not is_loopback(host_name(host)):
+    is_own = bool(config["debug_from"]) and config.answers_to(host)
+    if not (is_own or is_loopback(host_name(host))):
         detail = f"Host is {host[:80]!a}, but only localhost and 127.0.0.1 answer in debug."
         raise Rejection(403, "debug-host", detail=f"{detail} {_LEAVE_DEBUG}")
+
+
+def _may_debug(address: str, config: Config) -> bool:
+    """Whether an address is this machine's, or in one of the networks of `debug_from`."""
+    if is_loopback(address):
+        return True
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:  # a socket's path, or worse
+        return False
+    found = getattr(found, "ipv4_mapped", None) or found  # as a socket for both families has it
+    return any(found in ipaddress.ip_network(network) for network in config["debug_from"])
 
 
 # -- the log
@@ -1230,10 +1247,11 @@ def _loaded(
     try:
         config = Config.load(root)
         at = config["server.host"] if host is None else host
-        if config["debug"] and not is_loopback(at):
+        if config["debug"] and not (is_loopback(at) or config["debug_from"]):
             raise NoventaError(
                 "debug shows source code to whoever can connect, so it is served on this machine"
-                f" only, not on {at!r}; use --host 127.0.0.1, or set debug: false."
+                f" only, not on {at!r}; use --host 127.0.0.1, or set debug: false, or name in"
+                " debug_from the networks that may see it."
             )
         module = import_from_project("wsgi", root)
         if not callable(application := getattr(module, "application", None)):
@@ -1276,7 +1294,7 @@ def _fault_application(config: Config, fault: NoventaError) -> Any:
 
     def application(environ: dict[str, Any], start_response: Any) -> Any:
         try:
-            refuse_strangers(environ)
+            refuse_strangers(environ, config)
             page = webob.Response(html.encode("utf-8", "replace"), 503, headers)
             answer = others.get(environ["PATH_INFO"], page)
         except Rejection as rejection:
@@ -3741,6 +3759,8 @@ def _deploy_faults(config: Config) -> Iterator[str]:
     keys += " `openssl rand -hex 32` prints"
     if config["debug"]:
         yield f"config.yaml: debug is true: errors show source code; {debug}."
+    if config["debug_from"]:
+        yield "config.yaml: debug_from lets others see source code in debug; remove it."
     yield from config.starter_keys()
     if not config["secret_keys"]:
         yield f"config.yaml: secret_keys is empty: sessions and forms fail; {keys}."
@@ -4366,7 +4386,6 @@ class Workbench:
     """The pages at /_noventa/, and what debug adds to those of the application."""
 
     path = "/_noventa"
-    refuse_strangers = staticmethod(refuse_strangers)
 
     def __init__(self, app: App) -> None:
         self.app, self.recorder = app, Recorder(app)
@@ -4375,6 +4394,13 @@ class Workbench:
         policy = app.responder.answers.page("").headers.get("Content-Security-Policy", "")
         self._reloads = _PARENT in os.environ and _allows_script(policy)
         app.jinja.globals["workbench"] = self.link
+        if networks := app.config["debug_from"]:
+            told = ", ".join(networks)
+            log.warning("debug_from: source code is shown to %s, and whoever gets in there", told)
+
+    def refuse_strangers(self, environ: Mapping[str, Any]) -> None:
+        """Raises Rejection unless the visitor may see source code."""
+        refuse_strangers(environ, self.app.config)
 
     # What it adds to the answers of the application.
 

@@ -466,6 +466,29 @@ def test_in_debug_nobody_from_afar_gets_an_answer(tmp_path, address, status):
     assert answer.refused == (None if status == 200 else "debug-from-afar")
 
 
+@pytest.mark.parametrize(("address", "host", "more", "refused"), [
+    ("172.17.0.1", "localhost:8000", {}, None),
+    ("::ffff:172.17.0.1", "app.example", {}, None),
+    ("127.0.0.1", "localhost", {}, None),
+    ("172.32.0.1", "localhost", {}, "debug-from-afar"),
+    ("junk", "localhost", {}, "debug-from-afar"),
+    ("172.17.0.1", "evil.example", {}, "debug-host"),
+    ("172.17.0.1", "localhost", {"HTTP_X_FORWARDED_FOR": "127.0.0.1"}, "debug-by-proxy"),
+])  # fmt: skip
+def test_networks_of_debug_from_get_an_answer_too(tmp_path, caplog, address, host, more, refused):
+    config = {"debug": True, "debug_from": ["172.16.0.0/12"], "server": {"hosts": ["app.example"]}}
+    app = make_app(tmp_path, config=config, routes=[endpoint(returning({}))])
+    assert "source code is shown to 172.16.0.0/12" in caplog.text
+    answer = ask(app, REMOTE_ADDR=address, HTTP_HOST=host, **more)
+    assert (answer.status, answer.refused) == (403 if refused else 200, refused)
+
+
+@pytest.mark.parametrize("network", ["172.16.0.1/12", "everybody", "172.16.0.0/33"])
+def test_what_is_no_network_is_a_fault_of_debug_from(tmp_path, network):
+    with pytest.raises(ConfigError, match="expected a network like 172"):
+        make_app(tmp_path, config={"debug": True, "debug_from": [network]})
+
+
 LOCAL = ("localhost", "LOCALHOST:8000", "localhost.", "my.app.localhost:1", "127.0.0.1:8000",
          "127.9.9.9", "[::1]", "[::1]:8000", "[0:0:0:0:0:0:0:1]", None)  # fmt: skip
 FOREIGN = ("evil.example", "evil.example:8000", "localhost.evil.example", "evillocalhost", "",

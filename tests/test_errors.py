@@ -193,6 +193,21 @@ def test_a_bad_prefix_gets_an_error_page_too_and_names_no_other_host(tmp_path, s
 # Who prefers JSON
 
 
+def test_in_debug_the_problem_of_an_endpoint_says_what_was_raised_and_where(tmp_path):
+    def fail(request, session, db):
+        raise LookupError("no row")
+
+    config = {"debug": True}
+    app = make_app(tmp_path, config=config, routes=[Endpoint("/", fail)])
+    problem = json.loads(ask(app).body)
+    assert (problem["exception"], problem["status"]) == ("LookupError: no row", 500)
+    line = fail.__code__.co_firstlineno + 1
+    assert problem["where"].endswith(f"test_errors.py:{line}")
+    assert "<!doctype html>" in ask(app, HTTP_ACCEPT="text/html").text
+    bare = make_app(tmp_path, routes=[Endpoint("/", fail)])
+    assert "exception" not in json.loads(ask(bare).body)
+
+
 @pytest.mark.parametrize(
     "accept", ["application/json", "application/problem+json, text/html;q=0.5"]
 )

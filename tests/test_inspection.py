@@ -457,6 +457,7 @@ registry = Registry(
     ("settings", "message"),
     [
         ("debug: true", "debug is true: errors show source code; write debug: false"),
+        ("debug_from: [10.0.0.0/8]", "debug_from lets others see source code in debug; remove it"),
         ("secret_keys: []", 'secret_keys is empty: sessions and forms fail; write ["${NOVENTA'),
         (f'secret_keys: ["{KEY}"]', "secret_keys[0] stands in the file; write"),
         (f'secret_keys: ["${{NOT_SET:-{KEY}}}"]', "secret_keys[0] stands in the file; write"),
