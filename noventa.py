@@ -75,6 +75,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Self, Typ
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import jinja2
+import jinja2.ext
 import jinja2.meta
 import jinja2.nodes
 import multipart
@@ -935,8 +936,9 @@ class Registry(Entry):
     `models` and `Component(models=)` take modules, mapped classes and tables, and a declarative
     Base or a MetaData for all its tables; `seeds` are functions of one argument, the session;
     `guards` run before every request but those for files, also where no route answers; `filters`
-    and `globals` are added to Jinja's; `errors` maps a status, `"4xx"` or `"5xx"` to a template;
-    `dismissed` are hints that the map leaves out, as it words them: `"unused audit_log"`.
+    and `globals` are added to Jinja's, and so are `extensions`, classes; `errors` maps a status,
+    `"4xx"` or `"5xx"` to a template; `dismissed` are hints that the map leaves out, as it words
+    them: `"unused audit_log"`.
     """
 
     _: KW_ONLY
@@ -945,6 +947,7 @@ class Registry(Entry):
     routes: Sequence[Route] = ()
     seeds: Sequence[Callable[[orm.Session], Any]] = ()
     guards: Sequence[Handler] | None = None
+    extensions: Sequence[type[jinja2.ext.Extension]] = ()
     filters: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     globals: Mapping[str, Any] = field(default_factory=dict)
     errors: Mapping[int | str, str] = field(default_factory=dict)
@@ -3675,7 +3678,7 @@ class RequestContext:
         """`path` of this application as a URL: with the mount's prefix, percent-encoded."""
         if not path.startswith("/") or path.startswith("//"):
             raise NoventaError(
-                f"{_calling_line()}: url({path!r}): expected a path of this application, like '/x'."
+                f"{calling_line()}: url({path!r}): expected a path of this application, like '/x'."
             )
         return self.request.prefix + quote(path, safe=_URL_SAFE)
 
@@ -3734,6 +3737,8 @@ def process_result(
 ) -> Result:
     """Reads what a handler returned and finishes its transaction."""
     result = read_result(returned, handler, is_data=is_data)
+    if result.redirect is not None and (workbench := context.request.app.workbench):
+        workbench.check_link(full_place(handler), result.redirect)
     if context.scope.session is not None or context.session.touched:
         finish_transaction(context, handler, result.status)
     return result
@@ -3859,7 +3864,7 @@ def ask_guard(
     raise ShortCircuit(result)
 
 
-def _calling_line() -> str:
+def calling_line() -> str:
     """`pages/index.html:7`: the template line that is running now."""
     frame = sys._getframe(1)
     while frame:
@@ -3889,7 +3894,7 @@ class StaticFiles:
     def url(self, name: str) -> str:
         """`/files/site.css?v=…`, which changes with the file. Raises NoventaError without it."""
         if (found := self.find(name)) is None:
-            raise NoventaError(str(self.missing(_calling_line(), name)))
+            raise NoventaError(str(self.missing(calling_line(), name)))
         route, file = found
         with file:
             fingerprint = self._fingerprint(file, os.fstat(file.fileno()))
@@ -4074,10 +4079,10 @@ class CompiledComponent:
         takes, passed = self._props[action], props.keys()
         fits = takes.accepted is None or passed <= takes.accepted
         if not (fits and takes.required <= passed and _NO_PROPS.isdisjoint(passed)):
-            raise PropsError(str(next(self.props_faults(_calling_line(), passed, action))))
+            raise PropsError(str(next(self.props_faults(calling_line(), passed, action))))
         if shown := [name for name, value in props.items() if isinstance(value, ShownComponent)]:
             problem = f"the prop {shown[0]!r} of {self.label} is {_SHOWN_BEFORE}"
-            raise PropsError(str(Fault(_calling_line(), problem, _AS_CHILDREN)))
+            raise PropsError(str(Fault(calling_line(), problem, _AS_CHILDREN)))
 
     def props_faults(
         self, where: str, passed: Set[str], action: str | None = None
@@ -4098,7 +4103,7 @@ class CompiledComponent:
         """The function of an action. Raises PropsError, naming the template line."""
         if found := self.actions.get(name):
             return found
-        problem = f"{_calling_line()}: {self.label} has no action {name!r}"
+        problem = f"{calling_line()}: {self.label} has no action {name!r}"
         raise PropsError(f"{problem}; {did_you_mean(name, self.actions)}")
 
     def guard_props(self, props: Mapping[str, Any]) -> dict[str, Any]:
@@ -4120,8 +4125,9 @@ class Components:
         self.debug: bool = config["debug"]
         self._loader = _Loader(config.root)
         self.jinja = jinja2.Environment(
-            loader=self._loader, autoescape=True, auto_reload=self.debug, cache_size=-1
-        )
+            loader=self._loader, autoescape=True, auto_reload=self.debug, cache_size=-1,
+            extensions=registry.extensions,
+        )  # fmt: skip
         self.jinja.filters.update(registry.filters)
         self.jinja.globals.update(registry.globals)
         self.jinja.globals["workbench"] = str  # shows nothing outside debug
@@ -4156,7 +4162,7 @@ class Components:
         """The component of that name. Raises PropsError, naming the template line."""
         if found := self.by_name.get(name):
             return found
-        problem = f"{_calling_line()}: component {name!r} is not in the registry"
+        problem = f"{calling_line()}: component {name!r} is not in the registry"
         raise PropsError(f"{problem}; {did_you_mean(name, self.by_name)}")
 
     def components_in(self, template: str) -> list[str]:
@@ -4251,9 +4257,10 @@ class Rendering:
         self.components, self.context, self.posted = components, context, posted
         self.duplicate_counts: dict[str, int] = {}
         self.guarded: list[Node] = []  # the guarded components being shown, outermost first
+        workbench = context.request.app.workbench
         self.functions: dict[str, Any] = {
             **components.jinja.globals,
-            "url": context.url,
+            "url": context.url if workbench is None else functools.partial(workbench.url, context),
             "static": lambda name: context.url(components.static.url(name)),
             "flashes": context.session.flashes,
             "errors": Fields(),
@@ -4388,7 +4395,7 @@ class Node:
         if caller is not None or not (compiled.name and ticket.alone):
             what = f"fragment({name!r})" if name else f"{compiled.label}: its own fragment()"
             remedy = "can have no children" if compiled.name else "needs the name of a component"
-            raise PropsError(f"{_calling_line()}: {what} {remedy}.")
+            raise PropsError(f"{calling_line()}: {what} {remedy}.")
         text = rendering.components.fragments.issue(ticket)
         request = rendering.context.request
         return f"{request.prefix}{quote(request.path_info, safe=_URL_SAFE)}?{FRAGMENT}={text}"
@@ -4538,6 +4545,10 @@ def wrong_types(registry: Registry) -> list[Fault]:
     """Entries, and fields of entries, of a wrong type."""
     if faults := [*_field_faults(registry)]:
         return faults
+    for extension in registry.extensions:
+        if not (isinstance(extension, type) and issubclass(extension, jinja2.ext.Extension)):
+            remedy = "give the class itself, like jinja2.ext.InternationalizationExtension"
+            faults.append(Fault(registry.where, f"extensions has {_shown(extension)}", remedy))
     for name, kind, expected in (
         ("components", Component, "a Component"),
         ("routes", Route, "Page, Endpoint, Mount, Static"),
@@ -4554,7 +4565,7 @@ def wrong_types(registry: Registry) -> list[Fault]:
 
 _FIELDS: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(
-        ("components", "models", "routes", "seeds", "dismissed"),
+        ("components", "models", "routes", "seeds", "extensions", "dismissed"),
         ((list, tuple), "a list"),
     ),
     **dict.fromkeys(("name", "template", "folder"), (str, _TEXT)),
@@ -5386,7 +5397,12 @@ class Dispatcher:
                 ask_guard(context, guard)
         if match is None:
             return self._redirect_slash(context, path)
-        route, answers = match.route, method in match.methods or not match.methods
+        return self._answer_route(context, match)
+
+    def _answer_route(self, context: RequestContext, match: Match) -> Answer:
+        """Answers as the route says, after its own guards."""
+        route, environ, method = match.route, context.request.environ, context.request.method
+        answers = method in match.methods or not match.methods
         if not context.reads and answers:
             self.policy.check_origin(environ, route)
         for guard in route.guards or ():

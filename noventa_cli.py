@@ -133,6 +133,7 @@ from noventa import (
     Trail,
     __version__,
     actions_of,
+    calling_line,
     can_refuse_writes,
     compile_registry,
     current_revisions,
@@ -3647,17 +3648,21 @@ def link_faults(components: Components, router: Router) -> Iterator[Fault]:
     """Paths in templates that no route answers."""
     for name, uses in sorted(components.uses.items()):
         for line, target in (*_urls(uses.calls), *_links(components.jinja, name)):
-            path = unquote(re.split(r"[?#]", target)[0])
-            match = router.match(path)
-            if match and not isinstance(match.route, Static):
-                continue
-            if components.static.has(match.tail) if match else router.slash_variant(path):
-                continue
-            problem = f"it leads to {path!r}, which no route answers"
-            remedy = (
-                f"{did_you_mean(path, router.paths)} If another server does, write {{{{ '…' }}}}"
-            )
-            yield Fault(f"{name}:{line}", problem, remedy)
+            remedy = "If another server does, write {{ '…' }}"
+            yield from _link_fault(f"{name}:{line}", target, components, router, remedy)
+
+
+def _link_fault(
+    where: str, target: str, components: Components, router: Router, otherwise: str = ""
+) -> Iterator[Fault]:
+    """The fault that no route answers a path, if none does."""
+    path = unquote(re.split(r"[?#]", target)[0])
+    match = router.match(path)
+    if match and not isinstance(match.route, Static):
+        return
+    if not (components.static.has(match.tail) if match else router.slash_variant(path)):
+        remedy = f"{did_you_mean(path, router.paths)} {otherwise}".rstrip()
+        yield Fault(where, f"it leads to {path!r}, which no route answers", remedy)
 
 
 def _urls(calls: Iterable[Call]) -> Iterator[tuple[int, str]]:
@@ -4143,7 +4148,7 @@ class Record:
     page: bytes = b""  # the error page that was shown, or would be to a browser
     endings: list[str] = field(default_factory=list)  # commits and rollbacks of transactions
     forgotten: list[Forgotten] = field(default_factory=list)
-    told: list[Forgotten] = field(default_factory=list)  # in its page
+    told: list[Forgotten | Fault] = field(default_factory=list)  # in its page
     hide: Callable[[str], str] = str
 
     @property
@@ -4180,7 +4185,7 @@ class Recorder:
     def __init__(self, app: App) -> None:
         self._config = app.config
         self.records: deque[Record] = deque(maxlen=_KEPT)
-        self.notices: deque[Forgotten] = deque(maxlen=_MOST_NOTICES)  # for the next page
+        self.notices: deque[Forgotten | Fault] = deque(maxlen=_MOST_NOTICES)  # for the next page
         self._numbers = itertools.count(1)
         self._now: ContextVar[Record | None] = ContextVar("noventa_record", default=None)
         self._files = {route.path for route in app.registry.routes if isinstance(route, Static)}
@@ -4382,6 +4387,19 @@ def _asked(context: RequestContext, hide: Callable[[str], str]) -> dict[str, str
     }
 
 
+class _AtLine(logging.LoggerAdapter[logging.Logger]):
+    """Puts the line of the template that is running before a message."""
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        return f"{calling_line().replace('%', '%%')}: {msg}", kwargs
+
+
+class _LoggedUndefined(jinja2.make_logging_undefined(cast(logging.Logger, _AtLine(log)))):  # type: ignore[misc]
+    """Logs an undefined name that a template prints; `{% if name %}` may ask for any."""
+
+    __bool__ = jinja2.Undefined.__bool__
+
+
 class Workbench:
     """The pages at /_noventa/, and what debug adds to those of the application."""
 
@@ -4397,6 +4415,7 @@ class Workbench:
         if networks := app.config["debug_from"]:
             told = ", ".join(networks)
             log.warning("debug_from: source code is shown to %s, and whoever gets in there", told)
+        app.jinja.undefined = _LoggedUndefined
 
     def refuse_strangers(self, environ: Mapping[str, Any]) -> None:
         """Raises Rejection unless the visitor may see source code."""
@@ -4414,16 +4433,34 @@ class Workbench:
         html = template.render(record=record, spent=spent, at=at, reloads=self._reloads)
         return Markup(html)  # noqa: S704 - it has escaped what it shows
 
+    def url(self, context: RequestContext, path: str) -> str:
+        """`url()` of templates, for a path that some route should answer."""
+        url = context.url(path)
+        if not path.startswith(self.path):
+            self.check_link(calling_line(), path)
+        return url
+
+    def check_link(self, where: str, target: str) -> None:
+        """Logs a path that no route answers, and keeps it for the next page."""
+        for fault in _link_fault(where, target, self.app.components, self.app.router):
+            log.warning("%s", fault)
+            if fault not in self.recorder.notices:
+                self.recorder.notices.append(fault)
+
     def with_notices(self, context: RequestContext, html: str) -> str:
-        """A page with what was not committed before it, in this request or before a redirect."""
-        waiting = self.recorder.notices
-        if not waiting:
+        """A page with what was not committed before it and where its links lead nowhere, in this
+        request or before a redirect."""
+        if not (notices := self._waiting()):
             return html
-        notices = [waiting.popleft() for _ in range(len(waiting))]
         if record := self.recorder.now:
             record.told = notices
         template = self._templates.get_template("notice.html")
         return insert_notice(html, template.render(notices=notices, at=context.url(self.path)))
+
+    def _waiting(self) -> list[Forgotten | Fault]:
+        """The notices for the next page, which shows them once."""
+        waiting = self.recorder.notices
+        return [waiting.popleft() for _ in range(len(waiting))]
 
     def address(self, context: RequestContext) -> str:
         """The whole URL of the request's own page, for the log."""
@@ -4489,6 +4526,7 @@ class Workbench:
             title=shown["title"], message=hide(shown["message"]),
             what=described(context.request.environ), trail=context.trail.names,
             reason=record.refused if record else "", cure=_cure(record.refused if record else ""),
+            links=[one for one in self._waiting() if isinstance(one, Fault)],
             error=record.error if record else ("", ""),
             nearest=[(path, context.url(path)) for path in nearest],
             routes=[(route.path, _target_of(route)) for route in routes],

@@ -450,7 +450,7 @@ def test_the_debug_page_hides_a_secret_in_the_source_too(tmp_path):
 def test_a_short_cookie_spoils_no_debug_page(tmp_path):
     routes = [endpoint(raising(lambda request: RuntimeError("kept")))]
     app = make_app(tmp_path, config={"debug": True}, routes=routes)
-    answer = ask(app, HTTP_COOKIE="a=e; b=<; c=html; d=; e")
+    answer = ask(app, HTTP_ACCEPT="text/html", HTTP_COOKIE="a=e; b=<; c=html; d=; e")
     assert "<!doctype html>" in answer.text
     assert "RuntimeError: kept" in answer.text
 

@@ -431,7 +431,7 @@ def test_a_project_that_is_ready_has_only_advice(tmp_path, monkeypatch, capsys):
 def test_the_routes_that_are_public_are_listed(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SOME_KEY", KEY)
     write_project(tmp_path, {
-        "files/a.css": "", "registry.py": """
+        "config.yaml": GOOD, "files/a.css": "", "registry.py": """
 from noventa import Endpoint, Registry, Static
 
 def guard(request, session, db):
@@ -445,12 +445,13 @@ registry = Registry(
             Static("/files", "files")],
 )
 """})  # fmt: skip
-    out, _ = deploy_faults(tmp_path, capsys, GOOD)
-    assert "public       /open, /files" in out
+    assert run(tmp_path, "check", "--deploy") == 0
+    assert "public       /open, /files\n" in capsys.readouterr().out
     registry = tmp_path / "registry.py"
     text = registry.read_text().replace("routes=", "guards=[guard], routes=")
     registry.write_text(text.replace('"files")', '"files", guards=[])'))
-    assert "public       /files\n" in deploy_faults(tmp_path, capsys, GOOD)[0]
+    assert run(tmp_path, "check", "--deploy") == 0
+    assert "public       /files\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,42 @@ def test_requests_are_listed_with_posts_and_redirects_and_without_files(tmp_path
     assert found == [("400", "POST /"), ("303", "GET /away"), ("200", "GET /")]
 
 
+# Wrong links and names
+
+
+def test_a_url_that_no_route_answers_is_said_in_the_log_and_on_the_page(tmp_path, caplog):
+    page = "<p>\n<a href=\"{{ url('/user/' ~ 7) }}\">x</a> {{ url('/users/7#top') }}</p>"
+    files, routes = {"page.html": page}, [Page("/", "page.html"), Page("/users/{id}", "page.html")]
+    app = make_app(tmp_path, files, {"debug": True}, routes=routes)
+    answer = ask(app)
+    assert "page.html:2: it leads to '/user/7', which no route answers" in caplog.text
+    assert "A link is wrong: page.html:2" in text_of(answer)
+    assert "/users/7'" not in caplog.text
+    caplog.clear()
+    assert "wrong" not in ask(make_app(tmp_path, files, routes=routes)).text
+    assert not caplog.records
+
+
+def test_a_redirect_that_no_route_answers_is_said_in_the_log_and_on_the_next_page(tmp_path, caplog):
+    def leave(request, session, db):
+        return {"_redirect": "/nowhere?a=1"}
+
+    app = make_app(tmp_path, {}, {"debug": True}, routes=[Endpoint("/", leave)])
+    assert ask(app).status == 303
+    assert re.search(r"leave.*: it leads to '/nowhere', which no route answers", caplog.text)
+    assert re.search(r"A link is wrong: .*leave", text_of(ask(app, path="/nowhere")))
+
+
+def test_an_undefined_name_that_a_template_prints_is_logged_in_debug(tmp_path, caplog):
+    files, routes = {"page.html": "\n{% if a %}{% endif %}[{{ b }}]"}, [Page("/", "page.html")]
+    assert "[]" in ask(make_app(tmp_path, files, {"debug": True}, routes=routes)).text
+    (record,) = [one for one in caplog.records if "undefined" in one.getMessage()]
+    assert record.getMessage() == "page.html:2: Template variable warning: 'b' is undefined"
+    caplog.clear()
+    assert "[]" in ask(make_app(tmp_path, files, routes=routes)).text
+    assert not caplog.records
+
+
 def test_a_request_shows_its_parts_statements_rows_and_the_line_that_asked(tmp_path):
     app = bench(tmp_path)
     ask(app)
