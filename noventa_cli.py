@@ -65,6 +65,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from functools import partial
+from importlib.metadata import distribution
 from pathlib import Path
 from string import Template
 from types import FrameType, ModuleType
@@ -1071,8 +1072,8 @@ def _write_starter(config: Config, *, empty: bool, database: str | None) -> None
     secret = backend != "sqlite" and "${" not in text  # a URL of variables holds no password
     extra = EXTRAS.get(backend)
     values = {
-        "name": folder.name, "demo": not empty, "backend": backend, "version": __version__,
-        "server": secret, "extra": f"[{extra}]" if extra else "",
+        "name": folder.name, "demo": not empty, "backend": backend,
+        "server": secret, "requirement": _requirement(f"[{extra}]" if extra else ""),
         "database": Markup(json.dumps(text, ensure_ascii=False)),  # noqa: S704 - a string of YAML
     }  # fmt: skip
     templates = data_folder("templates")
@@ -1091,6 +1092,17 @@ def _write_starter(config: Config, *, empty: bool, database: str | None) -> None
                 file.parent / ".gitkeep"
             ).touch()  # a clone has no empty folders, and SQLite makes none
         file.touch(0o600)  # SQLite gives what it writes beside it the same mode
+
+
+def _requirement(extra: str) -> str:
+    """What pip installs Noventa by, from where it was installed itself (PEP 610)."""
+    origin = distribution("noventa-wsgi").read_text("direct_url.json")
+    if origin is None:  # from an index
+        return f"noventa-wsgi{extra}>={__version__}"
+    found = json.loads(origin)
+    system = found.get("vcs_info", {})
+    url = f"{system['vcs']}+{found['url']}@{system['commit_id']}" if system else found["url"]
+    return f"noventa-wsgi{extra} @ {url}"
 
 
 def _write_templates(origin: Path, target: Path, values: Mapping[str, Any]) -> list[Path]:
@@ -3981,8 +3993,8 @@ def _names(project: Project) -> Iterator[dict[str, Any]]:
 
 _CHAPTERS = (
     "first_steps", "registry", "pages", "forms", "fragments", "sessions", "database",
-    "migrations", "endpoints", "uploads", "errors", "testing", "scripts", "settings", "security",
-    "deploying", "performance", "from_flask", "from_django",
+    "migrations", "endpoints", "uploads", "errors", "languages", "testing", "scripts", "settings",
+    "security", "deploying", "performance", "from_flask", "from_django",
 )  # fmt: skip
 
 

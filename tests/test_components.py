@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from jinja2 import StrictUndefined
+from jinja2.ext import InternationalizationExtension
 from support import make_app, make_module, users_module
 from visitors import Visitor, ask
 
@@ -203,6 +204,20 @@ def test_a_template_stands_beside_its_component_unless_another_is_named(tmp_path
     made = [Component("user"), Component("forms/user"), Component("x", template="x.html")]
     app = make_app(tmp_path, files, components=made, routes=[Page("/", "page.html")])
     assert ask(app).text == "user form x"
+
+
+def test_extensions_are_those_of_jinja(tmp_path):
+    known = {"gettext": {"hello": "hallo"}.get, "ngettext": None}
+    page = "{% trans %}hello{% endtrans %} {{ _('hello') }}"
+    app = shown(tmp_path, page, extensions=[InternationalizationExtension], globals=known)
+    assert ask(app).text == "hallo hallo"
+
+
+@pytest.mark.parametrize("extension", ["jinja2.ext.i18n", str, InternationalizationExtension])
+def test_an_extension_that_is_no_class_of_one_is_a_fault(tmp_path, extension):
+    given = extension if extension in ("jinja2.ext.i18n", str) else [extension]
+    with pytest.raises(RegistryError, match=r"extensions (has|is) .*(give the class|a list)"):
+        shown(tmp_path, "", extensions=[given])
 
 
 def test_a_component_without_logic_sees_its_props(tmp_path):
