@@ -2,6 +2,7 @@ import pytest
 from webob.exc import HTTPForbidden
 
 from components.user.user_models import User
+from functions.urls import absolute
 
 
 @pytest.fixture
@@ -53,6 +54,10 @@ def test_the_json_lists_the_users(client, user):
 def test_strangers_see_no_email_address(client, user):
     assert user.email not in client.get("/")
     assert user.email not in client.get("/api/users.json")
+
+
+def test_a_mail_names_the_site_of_the_settings(app):
+    assert absolute(app.config, "/users/7") == f"{app.config.app['site']}/users/7"
 
 
 # ---- profiles -------------------------------------------------------------------
