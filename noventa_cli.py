@@ -3617,7 +3617,8 @@ def _check_registry(
 
 def guard_advice(registry: Registry) -> Iterator[str]:
     """Guards with a `redirect(…)` that is not returned, so that the request passes."""
-    guards = [*registry.guards, *(guard for route in registry.routes for guard in route.guards)]
+    guards = [*(registry.guards or ())]
+    guards += [guard for route in registry.routes for guard in route.guards or ()]
     guards += [component.guard for component in registry.components if component.guard]
     for guard in dict.fromkeys(guards):
         try:
