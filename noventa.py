@@ -5043,8 +5043,7 @@ class Responder:
             answer = self.error(context, 503, message if self._debug else None)
             answer.headers["Retry-After"] = str(_RETRY_AFTER)
             return answer
-        where, reference = trail or "?", context.refer()
-        name = type(error).__name__
+        where, name, reference = trail or "?", type(error).__name__, context.refer()
         if self.workbench is not None:
             reference += f", {self.workbench.address(context)}"
         log.error("500 %s in %s: %s, reference %s", what, where, name, reference, exc_info=error)

@@ -4597,23 +4597,8 @@ class Workbench:
         return self._page(
             context, "request.html", record=record, before=before, after=after,
             lines=[*_lines(record.trail.root.parts)],
-            plan=self._plan(record, context.request.args.get("explain", "")),
+            plan=_plan(self.app.database.reader, record, context.request.args.get("explain", "")),
         )  # fmt: skip
-
-    def _plan(self, record: Record, number: str) -> tuple[int, str] | None:
-        """How the database would answer a recorded query: it is asked to explain, not to run it."""
-        wanted = int(number) if number.isascii() and number.isdecimal() else 0
-        if not 0 < wanted <= len(record.statements) or not record.statements[wanted - 1].sent:
-            return None
-        text, parameters = record.statements[wanted - 1].sent or ("", ())
-        engine = self.app.database.reader
-        words = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
-        try:
-            with reading(engine) as connection:
-                rows = connection.exec_driver_sql(f"{words} {text}", parameters).all()
-        except sa.exc.SQLAlchemyError as error:
-            return wanted, record.hide(_reason(error))
-        return wanted, record.hide("\n".join("  ".join(map(str, row)) for row in rows))
 
     def _page(self, context: RequestContext, name: str, status: int = 200, **values: Any) -> Answer:
         html = self._templates.get_template(name).render(
@@ -4624,6 +4609,21 @@ class Workbench:
         answer = self.app.responder.answers.framework_page(html, status)
         answer.headers["Cache-Control"] = "no-store"
         return answer
+
+
+def _plan(engine: sa.Engine, record: Record, number: str) -> tuple[int, str] | None:
+    """How the database would answer a recorded query: it is asked to explain, not to run it."""
+    wanted = int(number) if number.isascii() and number.isdecimal() else 0
+    if not 0 < wanted <= len(record.statements) or not record.statements[wanted - 1].sent:
+        return None
+    text, parameters = record.statements[wanted - 1].sent or ("", ())
+    words = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
+    try:
+        with reading(engine) as connection:
+            rows = connection.exec_driver_sql(f"{words} {text}", parameters).all()
+    except sa.exc.SQLAlchemyError as error:
+        return wanted, record.hide(_reason(error))
+    return wanted, record.hide("\n".join("  ".join(map(str, row)) for row in rows))
 
 
 def _allows_script(policy: str) -> bool:
