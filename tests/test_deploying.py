@@ -224,12 +224,12 @@ def test_nginx_passes_host_with_its_port_and_the_scheme(site: Path, tmp_path: Pa
 
 
 def test_nginx_serves_a_prefix(site: Path, tmp_path: Path) -> None:
-    with served(site, UNIT, SCRIPT_NAME="/m") as port:
-        with nginx(tmp_path, shown("nginx", "location /m/"), port) as front:
-            _, posted = signed(front, "/m/")
-            assert (posted.status, posted.headers["Location"]) == (303, "/m/")
-            bare = ask(front, "/m", "shop.example.com:8443")
-            assert (bare.status, bare.headers["Location"]) == (308, "/m/")
+    block = shown("nginx", "location /m/")
+    with served(site, UNIT, SCRIPT_NAME="/m") as port, nginx(tmp_path, block, port) as front:
+        _, posted = signed(front, "/m/")
+        assert (posted.status, posted.headers["Location"]) == (303, "/m/")
+        bare = ask(front, "/m", "shop.example.com:8443")
+        assert (bare.status, bare.headers["Location"]) == (308, "/m/")
 
 
 def test_gunicorn_believes_a_proxy_elsewhere_only_if_it_is_told_its_network(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import http.client
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -153,8 +152,9 @@ class Soak:
                 self.postgres.restart()
             elif deed == "workers killed":
                 others = [number for number in self.workers() if number != self.spared]
-                with suppress(ProcessLookupError):
-                    os.kill(random.choice(others), signal.SIGKILL)  # noqa: S311 - no secret
+                for number in others[:1]:
+                    with suppress(ProcessLookupError):
+                        os.kill(number, signal.SIGKILL)
             else:
                 held = [threading.Thread(target=self.ask, args=["GET", "/hold"]) for _ in range(6)]
                 for thread in held:
@@ -164,8 +164,9 @@ class Soak:
 
     def state(self) -> str:
         status = Path(f"/proc/{self.spared}/status").read_text()
+        folder = Path(f"/proc/{self.spared}/fd")
         memory = int(status.partition("VmRSS:")[2].split()[0])
-        return f"{memory / 1024:.1f} MB, {len(os.listdir(f'/proc/{self.spared}/fd'))} descriptors"
+        return f"{memory / 1024:.1f} MB, {len([*folder.iterdir()])} descriptors"
 
     def run(self, minutes: float) -> None:
         """Visits and disturbs, and prints the table."""
@@ -205,9 +206,10 @@ class Soak:
         print("| what | how many |\n| --- | --- |")
         for name, count in rows.items():
             print(f"| {name} | {count} |")
-        errors = Counter(line[:200] for line in self.log.open() if " 500 " in line or "Error" in line)
+        lines = self.log.read_text("utf-8").splitlines()
+        errors = Counter(line[:200] for line in lines if " 500 " in line or "Error" in line)
         for line, count in errors.most_common(20):
-            print(f"{count} × {line.strip()}", file=sys.stderr)
+            print(f"{count} times: {line}", file=sys.stderr)
 
     def close(self) -> None:
         self.master.terminate()
