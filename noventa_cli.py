@@ -3699,7 +3699,8 @@ def _check_models(report: Report, project: Project) -> None:
     dialects = ", ".join(config["migrations.portable_to"])
     report.add("models", f"{tables}, on {dialects}", portability_faults(project))
     report.advice += length_advice(project)
-    report.advice += index_advice(registry.metadata)
+    if config.database_url.get_backend_name() not in ("mysql", "mariadb"):  # they make one
+        report.advice += index_advice(registry.metadata)
     revisions = _counted(_revision_count(config), "revision")
     anew = "; made anew they equal the models"
     report.add("migrations", revisions, revision_faults(project), anew)
@@ -3793,9 +3794,9 @@ def _deploy_faults(config: Config) -> Iterator[str]:
         )
     if config.in_memory:
         yield "config.yaml: database is in memory: each process has its own; name a file."
-    for name in ("secret.key", "database.url"):
-        path = config.root / name
-        if os.name == "posix" and path.exists() and path.stat().st_mode & 0o077:
+    for path in config.files if os.name == "posix" else ():
+        if path.is_relative_to(config.root) and path.exists() and path.stat().st_mode & 0o077:
+            name = path.relative_to(config.root)
             yield f"{name}: other users of this machine may read it; run `chmod 600 {name}`."
 
 
