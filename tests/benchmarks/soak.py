@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -163,6 +164,8 @@ class Soak:
                     thread.join()
 
     def state(self) -> str:
+        if self.spared not in self.workers():
+            return "gone: the log says why"
         status = Path(f"/proc/{self.spared}/status").read_text()
         folder = Path(f"/proc/{self.spared}/fd")
         memory = int(status.partition("VmRSS:")[2].split()[0])
@@ -207,7 +210,7 @@ class Soak:
         for name, count in rows.items():
             print(f"| {name} | {count} |")
         lines = self.log.read_text("utf-8").splitlines()
-        errors = Counter(line[:200] for line in lines if " 500 " in line or "Error" in line)
+        errors = Counter(line[:200] for line in lines if re.search(" 500 |Error|TIMEOUT", line))
         for line, count in errors.most_common(20):
             print(f"{count} times: {line}", file=sys.stderr)
 
