@@ -172,7 +172,8 @@ INDEX = """\
 {% block body %}
 <p id="panel" hx-get="{{ fragment("panel") }}" hx-trigger="every 250ms">{{ component("panel") }}</p>
 <form role="search"><input name="q" aria-label="Find" hx-get="{{ fragment("results") }}"
-  hx-trigger="input changed delay:50ms" hx-target="#results" hx-sync="this:replace"><button>Find</button></form>
+  hx-trigger="input changed delay:50ms" hx-target="#results" hx-sync="this:replace">
+  <button>Find</button></form>
 <div id="results">{{ component("results") }}</div>
 {{ component("new") }}
 <ul>{{ component("notes", after=after, edit=edit) }}</ul>
