@@ -100,7 +100,7 @@ def site(wheels: Path, database: str) -> Path:
     script += commands("openssl rand -hex 32 > secret.key") + "\n" + commands("noventa seed")
     script = script.replace("python3 -m venv", f"{shlex.quote(sys.executable)} -m venv")
     ended = subprocess.run(
-        ["bash", "-c", script], cwd=root, check=False, capture_output=True, text=True, timeout=500,
+        ["bash", "-c", script], cwd=root, check=False, capture_output=True, text=True, timeout=1200,
         env=clean_environment() | {"PIP_FIND_LINKS": str(wheels)},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -114,7 +114,7 @@ class Soak:
                 [*command, "wsgi:application"], cwd=folder, env=environment(), stdout=log,
                 stderr=log,
             )  # fmt: skip
-        wait_for(lambda: listens(self.port) and self.ask("GET", "/health") == 200, 60)
+        wait_for(lambda: listens(self.port) and self.ask("GET", "/health") == 200, 240)
         self.spared = min(self.workers())
 
     def workers(self) -> list[int]:
