@@ -5062,8 +5062,7 @@ class Responder:
         if self.workbench is not None:
             self.workbench.recorder.note_refusal(reason)
         answer = self.error(context, status, message if self._debug else None, fault)
-        for name, value in {**rejection.headers, "X-Noventa-Refused": reason}.items():
-            answer.headers[name] = value
+        answer.headers.update([*rejection.headers.items(), ("X-Noventa-Refused", reason)])
         return answer
 
     def error(
