@@ -2142,9 +2142,10 @@ class AnswerMaker:
             if value is not None and name not in of_each_body
         ]
 
-    def page(self, html: str, status: int = 200) -> Answer:
-        """A page of HTML."""
-        return self.make("text/html; charset=UTF-8", html.encode("utf-8"), status)
+    def page(self, html: str, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Answer:
+        """A page of HTML, with the `headers` that its handlers gave."""
+        answer = self.make("text/html; charset=UTF-8", html.encode("utf-8"), status)
+        return add_headers(answer, headers)
 
     def framework_page(self, html: str, status: int) -> Answer:
         """A page of Noventa's own, which may load nothing."""
@@ -3738,7 +3739,7 @@ def process_result(
     """Reads what a handler returned and finishes its transaction."""
     result = read_result(returned, handler, is_data=is_data)
     if result.redirect is not None and (workbench := context.request.app.workbench):
-        workbench.check_link(full_place(handler), result.redirect)
+        workbench.recorder.note_link(full_place(handler), result.redirect)
     if context.scope.session is not None or context.session.touched:
         finish_transaction(context, handler, result.status)
     return result
@@ -4992,10 +4993,6 @@ class Responder:
             answer = self.error(context, result.status, result.values.get("message"))
         return add_headers(answer, result.headers)
 
-    def page(self, context: RequestContext, html: str, status: int) -> Answer:
-        """A page of the application, with the headers that its handlers gave."""
-        return add_headers(self.answers.page(html, status), context.headers)
-
     def of_response(self, context: RequestContext, response: webob.Response) -> Answer:
         """A checked and completed copy; an error page for a WebOb exception without a body."""
         is_error = isinstance(response, webob.exc.WSGIHTTPException) and response.status_int >= 400
@@ -5107,7 +5104,7 @@ class Responder:
         if page is not None and not (workbench and workbench.explains(context, status)):
             html = self._rendered_error(context, page, shown)
             if html is not None:
-                return self.page(context, html, status)
+                return self.answers.page(html, status, context.headers)
         if workbench is not None:
             return workbench.status_page(context, shown)
         html = self._error_page.render(shown, home=context.url("/"), name=self.config.name)
@@ -5237,7 +5234,7 @@ class Pages:
         request, components = context.request, self.components
         wants_fragment = FRAGMENT in request.environ["QUERY_STRING"] and FRAGMENT in request.args
         if context.reads and not wants_fragment:
-            return self.responder.page(context, self.render(context, page), context.status)
+            return self.answers.page(self.render(context, page), context.status, context.headers)
         if context.reads:
             ticket = self._ticket(request, components.fragments, request.args)
         else:
@@ -5258,7 +5255,7 @@ class Pages:
             return self._ask_again(context, page, ticket, reason)
         if context.reads:
             html = self._fragment(context, page, ticket, compiled)
-            return self.responder.page(context, html, context.status)
+            return self.answers.page(html, context.status, context.headers)
         self._ask_page(context, page)
         self._ask_ancestors(context, ticket)
         return self._act(context, page, ticket, compiled)
@@ -5336,7 +5333,7 @@ class Pages:
             html = in_new_transaction(
                 context, lambda: self._fragment(context, page, ticket, compiled, posted)
             )
-            return self.responder.page(context, html, context.status)
+            return self.answers.page(html, context.status, context.headers)
         html = in_new_transaction(context, lambda: self.render(context, page, posted))
         return self._whole_page(context, html, context.status)
 
@@ -5344,8 +5341,8 @@ class Pages:
         """The answer to a form. htmx would put it in place of a component, and shows no 403."""
         request = context.request
         if "HTTP_HX_REQUEST" not in request.environ or not _asks_for_fragment(request):
-            return self.responder.page(context, html, status)
-        answer = self.responder.page(context, html, 422 if status == 403 else status)
+            return self.answers.page(html, status, context.headers)
+        answer = self.answers.page(html, 422 if status == 403 else status, context.headers)
         answer.headerlist += _retargeting(request)
         return answer
 

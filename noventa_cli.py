@@ -4197,7 +4197,7 @@ class Recorder:
     """What is kept of the requests to an application: what ran, what was sent and what was lost."""
 
     def __init__(self, app: App) -> None:
-        self._config = app.config
+        self._app, self._config = app, app.config
         self.records: deque[Record] = deque(maxlen=_KEPT)
         self.notices: deque[Forgotten | Fault] = deque(maxlen=_MOST_NOTICES)  # for the next page
         self._numbers = itertools.count(1)
@@ -4301,6 +4301,18 @@ class Recorder:
         )
         record.forgotten.append(forgotten)
         self.notices.append(forgotten)
+
+    def note_link(self, where: str, target: str) -> None:
+        """Logs a path that no route answers, and keeps it for the next page."""
+        for fault in _link_fault(where, target, self._app.components, self._app.router):
+            log.warning("%s", fault)
+            if fault not in self.notices:
+                self.notices.append(fault)
+
+    def take_notices(self) -> list[Forgotten | Fault]:
+        """The notices for the next page, which shows them once."""
+        waiting = self.notices
+        return [waiting.popleft() for _ in range(len(waiting))]
 
     def note_refusal(self, reason: str) -> None:
         """Keeps why a request was refused, for its page."""
@@ -4451,30 +4463,18 @@ class Workbench:
         """`url()` of templates, for a path that some route should answer."""
         url = context.url(path)
         if not path.startswith(self.path):
-            self.check_link(calling_line(), path)
+            self.recorder.note_link(calling_line(), path)
         return url
-
-    def check_link(self, where: str, target: str) -> None:
-        """Logs a path that no route answers, and keeps it for the next page."""
-        for fault in _link_fault(where, target, self.app.components, self.app.router):
-            log.warning("%s", fault)
-            if fault not in self.recorder.notices:
-                self.recorder.notices.append(fault)
 
     def with_notices(self, context: RequestContext, html: str) -> str:
         """A page with what was not committed before it and where its links lead nowhere, in this
         request or before a redirect."""
-        if not (notices := self._waiting()):
+        if not (notices := self.recorder.take_notices()):
             return html
         if record := self.recorder.now:
             record.told = notices
         template = self._templates.get_template("notice.html")
         return insert_notice(html, template.render(notices=notices, at=context.url(self.path)))
-
-    def _waiting(self) -> list[Forgotten | Fault]:
-        """The notices for the next page, which shows them once."""
-        waiting = self.recorder.notices
-        return [waiting.popleft() for _ in range(len(waiting))]
 
     def address(self, context: RequestContext) -> str:
         """The whole URL of the request's own page, for the log."""
@@ -4540,7 +4540,7 @@ class Workbench:
             title=shown["title"], message=hide(shown["message"]),
             what=described(context.request.environ), trail=context.trail.names,
             reason=record.refused if record else "", cure=_cure(record.refused if record else ""),
-            links=[one for one in self._waiting() if isinstance(one, Fault)],
+            links=[one for one in self.recorder.take_notices() if isinstance(one, Fault)],
             error=record.error if record else ("", ""),
             nearest=[(path, context.url(path)) for path in nearest],
             routes=[(route.path, _target_of(route)) for route in routes],
