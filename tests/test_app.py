@@ -609,7 +609,7 @@ def test_headers_of_a_guard_and_of_an_endpoint_are_added(tmp_path):
     app = app_of(tmp_path, Endpoint("/", endpoint, guards=[guard]))
     assert ask(app).header("X-Guard") == "1"
     answer = ask(app, query="in")
-    assert (answer.text, answer.header("Cache-Control")) == ('{"a":1}', "max-age=60")
+    assert (answer.text, answer.header("Cache-Control")) == ('{"a":1}', "private, max-age=60")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
