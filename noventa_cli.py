@@ -3211,7 +3211,7 @@ def seed(project: Project, *, again: str | None = None, show_list: bool = False)
             if before[name].checksum != _checksum(seeds[name]):
                 say(f"  {name} has changed since it ran; to run it again: seed --again {name}")
         if pending:
-            _LEDGER.create(engine, checkfirst=True)
+            _make_ledger(engine)
         for name in pending:
             if name in before and not chosen:
                 raise NoventaError(_HALF_SEEDED.format(name))
@@ -3221,11 +3221,21 @@ def seed(project: Project, *, again: str | None = None, show_list: bool = False)
     return 0
 
 
+def _make_ledger(engine: Any) -> None:
+    try:
+        _LEDGER.create(engine, checkfirst=True)
+    except sa.exc.DBAPIError:
+        if not sa.inspect(engine).has_table(_LEDGER.name):  # else another process was faster
+            raise
+
+
 def _run_seed(project: Project, engine: Any, name: str, function: Callable[..., Any]) -> None:
     """One seed and its ledger row, in one transaction that the seed's commit does not end.
 
-    The row comes first: of two processes that run one seed, the second waits here, and fails.
+    The row comes first: of two processes that run one seed without a lock, the second waits there
+    and then has nothing to do.
     """
+    known = name in _applied_seeds(engine)
     began, this, wrote = time.monotonic(), _LEDGER.c.name == name, set[str]()
     tables = set(sa.inspect(engine).get_table_names())
 
@@ -3238,7 +3248,8 @@ def _run_seed(project: Project, engine: Any, name: str, function: Callable[..., 
     with engine.connect() as connection:
         try:
             with connection.begin():
-                connection.execute(sa.delete(_LEDGER).where(this))
+                if known:
+                    connection.execute(sa.delete(_LEDGER).where(this))
                 entry = sa.insert(_LEDGER).values(name=name, checksum=_checksum(function))
                 connection.execute(entry)
                 event.listen(connection, "before_execute", note)
@@ -3251,6 +3262,9 @@ def _run_seed(project: Project, engine: Any, name: str, function: Callable[..., 
                 done = sa.update(_LEDGER).where(this).values(applied_at=now, wrote=sorted(wrote))
                 connection.execute(done)
         except (Exception, SystemExit) as error:  # whatever a seed may raise
+            if not known and _has_run(_applied_seeds(engine), name):
+                say(f"  {name} was run by another process")
+                return
             message = _seed_failure(project.config, engine, function, error)
             raise NoventaError(message) from error
     say(f"  seeded {name} ({time.monotonic() - began:.2f} s)")
