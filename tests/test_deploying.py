@@ -25,7 +25,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import new_database
 from counters import action, answered, counting_app, value
-from processes import ROOT, environment, free_port, listens, wait_for, write_files
+from processes import ROOT, environment, free_port, listens, wait_for, write_files, write_project
 from test_starter import clean_environment, run
 
 import noventa_cli
@@ -150,7 +150,8 @@ def served(root: Path, line: str, **more: str) -> Iterator[int]:
     words[0] = str(root / ".venv" / "bin" / "gunicorn")
     options = {"env": clean_environment() | variables(root) | more, "cwd": root}
     with ended_by_us(*words, **options):
-        wait_for(lambda: listens(port) and ask(port, "/health", "10.1.2.3").status == 200, 60)
+        path = more.get("SCRIPT_NAME", "") + "/health"
+        wait_for(lambda: listens(port) and ask(port, path, "10.1.2.3").status == 200, 60)
         yield port
 
 
@@ -357,7 +358,7 @@ def shop(tmp_path: Path) -> Path:
         "backup.py": shown("python", "VACUUM INTO"),
         "copy_rows.py": shown("python", "sorted_tables"),
     }
-    write_files(root, files)
+    write_project(root, files)
     make = ["migrate", "revision", "--autogenerate", "-m", "Products"]
     for words in (make, ["migrate"]):
         assert main(["--project", str(root), *words]) == 0
