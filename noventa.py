@@ -3448,6 +3448,8 @@ def is_unavailable(error: BaseException) -> bool:
     """Whether the database did not answer at all, or had no connection left, or was busy."""
     if isinstance(error, sa.exc.TimeoutError):
         return True
+    if isinstance(error, sa.exc.PendingRollbackError):
+        return error.code == "8s2b"  # the connection was lost in the middle of a transaction
     if not isinstance(error, sa.exc.DBAPIError):
         return False
     failed = isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)

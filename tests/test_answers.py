@@ -442,7 +442,7 @@ def test_the_debug_page_hides_a_secret_in_the_source_too(tmp_path):
     exec(code, handler.__dict__)
     database = {**DATABASE, "password": "hunter22"}
     app = make_app_with_password(tmp_path, endpoint(handler.handler), database=database, debug=True)
-    answer = ask(app)
+    answer = ask(app, HTTP_ACCEPT="text/html")
     assert "raise RuntimeError" in answer.text
     assert "hunter22" not in answer.text
 

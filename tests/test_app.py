@@ -791,7 +791,8 @@ def test_a_failing_handler_or_template_is_500_which_leaks_nothing(tmp_path, path
 def test_a_failure_is_one_log_line_with_the_component_path(tmp_path, caplog, path, line, debug):
     ask(failing(tmp_path, {"debug": debug}), path=path)
     (logged,) = lines_of(caplog)
-    assert re.fullmatch(re.escape(line) + ", reference [0-9a-f]{8}", logged)
+    page = ", http://127.0.0.1/_noventa/requests/1" if debug else ""
+    assert re.fullmatch(re.escape(line) + f", reference [0-9a-f]{{8}}{page}", logged)
     assert caplog.records[0].exc_info
 
 

@@ -233,6 +233,25 @@ def test_a_connection_that_dies_after_the_commit_spoils_no_answer(
     assert ask(app, "GET", "/value").text == '{"value":1}'
 
 
+@only_postgresql
+def test_a_connection_that_dies_in_a_transaction_is_a_503_whoever_swallows_it(
+    tmp_path: Path, database: str
+) -> None:
+    def swallows(request, session, db):
+        pid = db.scalar(sa.text("SELECT pg_backend_pid()"))
+        with app.database.session() as other:
+            other.execute(sa.text(f"SELECT pg_terminate_backend({pid})"))
+        with pytest.raises(sa.exc.DBAPIError):
+            value(request, session, db)
+        return value(request, session, db)
+
+    app = counting_app(tmp_path, database, action("/die", swallows), Endpoint("/value", value))
+    answer = ask(app, "POST", "/die")
+    assert (answer.status, answer.header("Retry-After")) == (503, "5")
+    assert ask(app, "GET", "/value").status == 200
+    assert checked_out(app) == 0
+
+
 # ---- Transactions by method -----------------------------------------------------------------
 
 

@@ -204,8 +204,8 @@ def test_small_and_large_files_are_sent_alike(app, size):
     assert whole.body == part.body == b"x" * size
     assert whole.header("Content-Length") == str(size)
     assert {name for name, _ in whole.headers} == {
-        "Accept-Ranges", "Content-Length", "Content-Security-Policy", "Content-Type", "ETag",
-        "Last-Modified", "Referrer-Policy", "X-Content-Type-Options",
+        "Accept-Ranges", "Content-Length", "Content-Security-Policy", "Content-Type",
+        "Cross-Origin-Opener-Policy", "ETag", "Last-Modified", "Referrer-Policy", "X-Content-Type-Options",
     }  # fmt: skip
 
 
