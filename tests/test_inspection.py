@@ -49,7 +49,7 @@ registry = Registry(
         Page("/", "pages/index.html", guards=[signed_in]),
         Endpoint("/users.json", users, methods=["GET", "POST"]),
         Mount("/legacy", Legacy()),
-        Static("/files", "files"),
+        Static("/files", "files", guards=[]),
     ],
     guards=[everybody],
 )
@@ -100,7 +100,7 @@ def test_routes_says_what_each_url_is_made_of(tmp_path, capsys):
     }
     assert (endpoint["target"], endpoint["methods"]) == ("registry.users", ["GET", "POST"])
     assert (mount["kind"], mount["target"]) == ("mount", "registry.Legacy")
-    assert (static["url"], static["target"]) == ("/files", "files")
+    assert (static["url"], static["target"], static["guards"]) == ("/files", "files", [])
 
 
 def test_routes_is_a_table_with_straight_columns(tmp_path, capsys):
@@ -126,7 +126,6 @@ BLOCKS = """\
   guards      everybody
 /files
   static      files
-  guards      everybody
 """
 
 
