@@ -117,7 +117,7 @@ def test_the_first_command_of_the_readme_prints_what_stands_there_and_serves(tmp
 
 
 def test_new_says_each_step_and_what_comes_next(made, place):
-    steps = ("Making", "The first migration", "Applying it", "Its own tests", "23 passed")
+    steps = ("Making", "The first migration", "Applying it", "Its own tests", "26 passed")
     last = ("The first rows", "cd hello", "noventa serve", "admin@example.com")
     places = [made.index(step) for step in (*steps, *last)]
     assert places == sorted(places)
@@ -127,7 +127,7 @@ def test_new_says_each_step_and_what_comes_next(made, place):
 
 
 def test_the_projects_own_tests_pass_again(python, made, place):
-    assert "23 passed" in run(python, "-m", "pytest", "-q", cwd=place / "hello")
+    assert "26 passed" in run(python, "-m", "pytest", "-q", cwd=place / "hello")
 
 
 def test_what_github_is_to_run_passes_in_a_clone(python, made, place, tmp_path):
