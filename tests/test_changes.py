@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import secrets
+import uuid
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -129,7 +130,10 @@ def test_a_change_of_type_keeps_every_value_up_and_down(place, change, capsys):
         assert place.migrate() == 0, capsys.readouterr().err
         assert read(place, name, change.new) == [*change.kept.values(), None]
         assert place.migrate("downgrade", "base") == 0, capsys.readouterr().err
-        assert read(place, name, change.old) == before
+        found = read(place, name, change.old)
+        if change.new == "Uuid" and place.backend == "sqlite":  # kept there as 32 digits
+            found = [value and str(uuid.UUID(value)) for value in found]
+        assert found == before
 
 
 @pytest.mark.parametrize(("change", "value"), REFUSED, ids=[f"{title(c)} {v}" for c, v in REFUSED])
