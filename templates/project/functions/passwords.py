@@ -10,7 +10,9 @@ import threading
 COST, BLOCK_SIZE, PARALLELISM = 2**17, 8, 1
 
 _few_at_a_time = threading.Semaphore(2)  # for the memory that each takes
-_with_those_waiting = threading.Semaphore(4)  # half of `server.threads`: others have work too
+_with_those_waiting = threading.Semaphore(
+    4
+)  # half of `server.threads`: others have work too
 
 
 class Busy(Exception):

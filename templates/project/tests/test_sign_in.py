@@ -78,7 +78,9 @@ def test_who_guesses_elsewhere_does_not_lock_the_owner_out(client, user):
     submit(client, user.email, status=303)
 
 
-def test_who_would_wait_for_others_is_asked_to_come_again(client, db, user, monkeypatch):
+def test_who_would_wait_for_others_is_asked_to_come_again(
+    client, db, user, monkeypatch
+):
     monkeypatch.setattr(passwords, "_with_those_waiting", Semaphore(0))
     page = submit(client, user.email, status=429)
     assert "Please try again in a moment." in page

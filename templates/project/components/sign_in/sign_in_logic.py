@@ -30,7 +30,9 @@ def action_sign_in(request, session, db):
     except Busy:
         db.delete(attempt)  # nothing was tried
         db.commit()
-        return _refusal(429, email, "Many people are signing in. Please try again in a moment.")
+        return _refusal(
+            429, email, "Many people are signing in. Please try again in a moment."
+        )
     if not is_right:
         # One answer for both faults: it must not tell which addresses exist.
         error = "This email address and password do not belong together."
