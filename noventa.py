@@ -2196,8 +2196,11 @@ def as_answer(request: Request, response: webob.Response) -> Answer:
     return Answer(sent.status, [*sent.headerlist], sent.app_iter, streams=streams)
 
 
-def check_headers(headers: Iterable[tuple[str, str]]) -> None:
-    """Raises for a header that would be split or dropped, or crash the server."""
+def check_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The headers as exact `str` (PEP 3333).
+
+    Raises for one that would be split or dropped, or crash the server.
+    """
     for name, value in headers:
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             raise NoventaError(f"The header {name!r} has a name that HTTP does not allow.")
@@ -2205,6 +2208,7 @@ def check_headers(headers: Iterable[tuple[str, str]]) -> None:
             raise NoventaError(f"The header {name!r} is {_shown(value)}; expected a text.")
         if not _HEADER_VALUE.fullmatch(value):  # which most likely came from the visitor
             raise Rejection(400, f"value-of-{name}")
+    return [(str(name), str(value)) for name, value in headers]
 
 
 # ---- Signing ---------------------------------------------------------------------------------
@@ -3065,6 +3069,8 @@ class Database:
         own_readers = [] if self.reader is self.streaming else [self.reader]
         self._readers = [*own_readers, *self.replicas.engines]  # on which writes are refused
         self.engines = [self.engine, *self._readers]
+        casts = self.engine.dialect.bind_typing is BindTyping.RENDER_CASTS
+        self.text_type = FieldText if casts else str  # of the texts of requests
         self.sandboxed: sa.Connection | None = None
         self._sandbox: orm.Session | None = None
         self._make = orm.sessionmaker(class_=RequestSession)
@@ -3096,12 +3102,6 @@ class Database:
 
     def __repr__(self) -> str:
         return f"<Database {shown_url(self.engine.url)}>"
-
-    @property
-    def text_type(self) -> type[str]:
-        """What the texts of requests are made of: FieldText where the driver casts a `str`."""
-        casts = self.engine.dialect.bind_typing is BindTyping.RENDER_CASTS
-        return FieldText if casts else str
 
     def dispose(self) -> None:
         """Close every connection that is not in use."""
@@ -3793,8 +3793,7 @@ def _read_headers(given: Any, handler: Handler) -> Sequence[tuple[str, str]]:
     ):
         problem = f"{full_place(handler)} returned the _headers {_shown(given)}"
         raise NoventaError(f"{problem}; expected a mapping, or pairs of name and value.")
-    headers = [(name, value) for name, value in pairs]
-    check_headers(headers)
+    headers = check_headers([(name, value) for name, value in pairs])
     for name, _ in headers:
         if name.title() in _OURS_ALONE:
             problem = f"{full_place(handler)} returned {name!r} in _headers"
@@ -5011,7 +5010,7 @@ class Responder:
             answer.headers["Location"] = safe_target(location, external=True, relative=True)
         if not _HEADER_VALUE.fullmatch(answer.status):
             raise NoventaError("The status holds characters that HTTP does not allow.")
-        check_headers(answer.headerlist)
+        answer.headerlist = check_headers(answer.headerlist)
         return answer
 
     def of_short_circuit(
@@ -5721,8 +5720,7 @@ def send(
         if hasattr(body, "close"):
             scope.cleanup_callbacks.append(body.close)
         scope.end_transaction(expire=False)
-    headers = [(str(name), str(value)) for name, value in answer.headerlist]  # exact: PEP 3333
-    start_response(answer.status, headers)
+    start_response(answer.status, answer.headerlist)
     if environ["REQUEST_METHOD"] == "HEAD":
         return []
     if whole:
