@@ -3723,7 +3723,7 @@ def _check_models(report: Report, project: Project) -> None:
 
 def index_advice(metadata: sa.MetaData) -> Iterator[str]:
     """Foreign keys whose columns begin no index: what deletes a row they refer to, reads all."""
-    for table in metadata.sorted_tables:
+    for table in sorted(metadata.tables.values(), key=lambda one: one.fullname):
         indexed = [[*table.primary_key.columns], *([*one.columns] for one in table.indexes)]
         uniques = (one for one in table.constraints if isinstance(one, sa.UniqueConstraint))
         indexed += [[*one.columns] for one in uniques]
