@@ -205,7 +205,8 @@ def test_small_and_large_files_are_sent_alike(app, size):
     assert whole.header("Content-Length") == str(size)
     assert {name for name, _ in whole.headers} == {
         "Accept-Ranges", "Content-Length", "Content-Security-Policy", "Content-Type",
-        "Cross-Origin-Opener-Policy", "ETag", "Last-Modified", "Referrer-Policy", "X-Content-Type-Options",
+        "Cross-Origin-Opener-Policy", "ETag", "Last-Modified", "Referrer-Policy",
+        "X-Content-Type-Options",
     }  # fmt: skip
 
 
