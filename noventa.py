@@ -427,7 +427,7 @@ class Config:
 
     @functools.cached_property
     def replica_urls(self) -> list[sa.URL]:
-        """The URLs of the database's replicas, to which `server.threads` never wait long."""
+        """The URLs of the replicas. By libpq, connecting takes 2 seconds unless a URL says more."""
         urls = [_with_driver(sa.make_url(text)) for text in self["database.replicas"]]
         libpq = ("psycopg", "psycopg2")
         return [
@@ -2739,7 +2739,7 @@ def _prepare_sqlite(reads: bool, connection: Any, _: object) -> None:
             connection.execute("PRAGMA journal_mode=WAL")
         except connection.OperationalError as error:
             # Busy: another connection is switching it now, for everybody. Read-only: it cannot be.
-            if error.sqlite_errorcode & 0xFF not in (5, 8):
+            if _sqlite_code(error) not in (_SQLITE_BUSY, _SQLITE_READONLY):
                 raise
     if reads:
         connection.execute("PRAGMA query_only=ON")
@@ -3216,9 +3216,7 @@ class Database:
         if streams := record.info.pop("streams", None):
             if connection is not None and self.engine.dialect.name == "postgresql":
                 connection.autocommit = True
-            for cursor in streams:
-                with contextlib.suppress(self.engine.dialect.loaded_dbapi.Error):
-                    cursor.close()
+            _close_cursors(streams, self.engine.dialect)
 
 
 def _has_reader(config: Config) -> bool:
@@ -3266,8 +3264,12 @@ def _is_open(cursor: Any) -> bool:
 
 
 def _end_streams(connection: sa.Connection) -> None:
-    for cursor in connection.info.pop("streams", ()):
-        with contextlib.suppress(connection.dialect.loaded_dbapi.Error):  # the connection is gone
+    _close_cursors(connection.info.pop("streams", ()), connection.dialect)
+
+
+def _close_cursors(cursors: Iterable[Any], dialect: sa.Dialect) -> None:
+    for cursor in cursors:
+        with contextlib.suppress(dialect.loaded_dbapi.Error):  # the connection is gone
             cursor.close()
 
 
