@@ -1389,11 +1389,10 @@ class BoundedRequest(webob.request.BaseRequest):
     cleanup_callbacks: list[Callable[[], Any]] | None = None  # called at the end of the request
     _open_files: tuple[tempfile.SpooledTemporaryFile[bytes], ...] = ()
 
-    def __init__(
-        self, environ: dict[str, Any], limits: Mapping[str, int] | None = None, **attributes: Any
-    ) -> None:
+    limits: Mapping[str, int] = _DEFAULT_LIMITS
+
+    def __init__(self, environ: dict[str, Any], **attributes: Any) -> None:
         super().__init__(environ, **attributes)
-        self.limits = limits or _DEFAULT_LIMITS
         for name in _DROPPED_IF_INVALID:
             if name in environ and not _is_valid(name, environ[name]):
                 del environ[name]
@@ -2833,16 +2832,17 @@ class RequestSession(orm.Session):
 class Scope:
     """What one request holds: its database session, and what is to be cleaned up at its end."""
 
+    streams = False  # the answer's body is being made while it is sent
+    refused = False  # the reader has refused a statement, swallowed or not
+    wrote = False  # in a sandbox, while it was to read
+    replica: sa.Engine | None = None  # read from, unless it writes
+    lost_replica = False  # it did not answer; the primary does
+    session: RequestSession | None = None  # made when `db` is first used
+    owned_by_stream = False  # which closes it
+
     def __init__(self, database: Database, *, writes: bool) -> None:
         self.database, self.writes = database, writes
-        self.streams = False  # the answer's body is being made while it is sent
-        self.refused = False  # the reader has refused a statement, swallowed or not
-        self.wrote = False  # in a sandbox, while it was to read
-        self.replica: sa.Engine | None = None  # read from, unless it writes
-        self.lost_replica = False  # it did not answer; the primary does
-        self.session: RequestSession | None = None  # made when `db` is first used
         self.cleanup_callbacks: list[Callable[[], Any]] = []
-        self.owned_by_stream = False  # which closes it
 
     def __enter__(self) -> Scope:
         self._outer = self.database.current_scope.set(self)
@@ -3073,7 +3073,6 @@ class Database:
         self.text_type = FieldText if casts else str  # of the texts of requests
         self.sandboxed: sa.Connection | None = None
         self._sandbox: orm.Session | None = None
-        self._make = orm.sessionmaker(class_=RequestSession)
         self.scoped: orm.scoped_session[orm.Session] = orm.scoped_session(
             cast("orm.sessionmaker[orm.Session]", self._session_of_scope), self.scope_now
         )
@@ -3082,9 +3081,6 @@ class Database:
         self._watch()
 
     def _watch(self) -> None:
-        event.listen(self._make, "after_begin", _note_connection)
-        event.listen(self._make, "after_commit", _note_commit)
-        event.listen(self._make, "after_transaction_end", _forget_connections)
         event.listen(self.engine, "after_cursor_execute", self._note_statement)
         event.listen(self.engine, "savepoint", _note_savepoint)
         event.listen(self.engine, "rollback_savepoint", _take_back)
@@ -3182,7 +3178,7 @@ class Database:
         """A session for a request, or for work outside one. `options` are those of `Session`."""
         if self.sandboxed is not None:
             options["join_transaction_mode"] = "create_savepoint"
-        session = self._make(bind=self.sandboxed or self.engine, **options)
+        session = RequestSession(self.sandboxed or self.engine, **options)
         session.scope = scope
         return session
 
@@ -3234,22 +3230,19 @@ def can_refuse_writes(url: sa.URL) -> bool:
     return url.get_driver_name() in _POSTGRESQL_DRIVERS
 
 
-def _listen_to_statements(engine: sa.Engine, listener: Callable[[str, Any], None]) -> None:
-    """Call `listener(statement, context)` before each statement.
+def _listen_to_statements(engine: sa.Engine, listener: Callable[..., None]) -> None:
+    """Call `listener(cursor, statement, …, context)` before each statement.
 
     These are events of the dialect: the engine's own make a query by key cost 20 % more.
     """
-
-    def listen(cursor: Any, statement: str, *arguments: Any) -> None:
-        listener(statement, arguments[-1])
-
     for name in ("do_execute", "do_execute_no_params", "do_executemany"):
-        event.listen(engine, name, listen)
+        event.listen(engine, name, listener)
 
 
-def _note_stream(_: str, context: Any) -> None:
+def _note_stream(*sent: Any) -> None:
     """Remember the cursor of a result that is read row by row, to be closed at the latest when its
     transaction ends."""
+    context = sent[-1]
     if context.execution_options.get("stream_results"):
         if context.dialect.name == "sqlite":
             context.cursor.is_stream = True
@@ -3283,8 +3276,9 @@ class NeedsTransactionError(NoventaError):
         )
 
 
-def _check_reader(statement: str, context: Any) -> None:
+def _check_reader(cursor: Any, statement: str, *sent: Any) -> None:
     """Begin a transaction on PostgreSQL's reader for a stream; refuse what needs another one."""
+    context = sent[-1]
     driver = context.root_connection.connection.dbapi_connection
     if context.execution_options.get("stream_results") and driver.autocommit:
         driver.autocommit = False  # a cursor of the server lives in a transaction
@@ -3325,6 +3319,11 @@ def _forget_connections(session: RequestSession, transaction: orm.SessionTransac
 
 def _note_commit(session: RequestSession) -> None:
     session.committed = session.committed or not session.in_nested_transaction()
+
+
+event.listen(RequestSession, "after_begin", _note_connection)
+event.listen(RequestSession, "after_transaction_end", _forget_connections)
+event.listen(RequestSession, "after_commit", _note_commit)
 
 
 def _infos(session: RequestSession) -> Iterator[dict[str, Any]]:
@@ -3768,18 +3767,20 @@ def read_result(returned: Any, handler: Handler, *, is_data: bool = False) -> Re
         raise NoventaError(
             f"{full_place(handler)} returned a {type(returned).__name__}; expected {expected}."
         )
-    status, target, headers, values = 200, None, None, returned or {}
-    if not _SPECIAL_KEYS.isdisjoint(values):
-        values = dict(values)
-        status, target = values.pop("_status", 200), values.pop("_redirect", None)
-        headers = values.pop("_headers", None)
+    values = returned or {}
+    special = _SPECIAL_KEYS.intersection(values)
+    for name in values if not is_data else ():
+        if str(name).startswith("_") and name not in special:
+            remedy = did_you_mean(name, _SPECIAL_KEYS)
+            raise NoventaError(f"{full_place(handler)} returned {name!r}; {remedy}")
+    if not special:
+        return Result(returned, values=values)
+    values = dict(values)
+    status, target = values.pop("_status", 200), values.pop("_redirect", None)
+    headers = values.pop("_headers", None)
     if not isinstance(status, int) or not 200 <= status <= 599:
         problem = f"{full_place(handler)} returned the _status {_shown(status)}"
         raise NoventaError(f"{problem}; expected a number from 200 to 599.")
-    for name in values if not is_data else ():
-        if str(name).startswith("_"):
-            remedy = did_you_mean(name, _SPECIAL_KEYS)
-            raise NoventaError(f"{full_place(handler)} returned {name!r}; {remedy}")
     if target is not None:
         target = safe_target(target, where=handler)
     return Result(returned, status, target, values, headers=_read_headers(headers, handler))
@@ -5399,7 +5400,8 @@ class Dispatcher:
 
     def _answer_route(self, context: RequestContext, match: Match) -> Answer:
         """Answers as the route says, after its own guards."""
-        route, environ, method = match.route, context.request.environ, context.request.method
+        route, environ = match.route, context.request.environ
+        method = environ["REQUEST_METHOD"]
         answers = method in match.methods or not match.methods
         if not context.reads and answers:
             self.policy.check_origin(environ, route)
@@ -5412,7 +5414,15 @@ class Dispatcher:
         sends = environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ
         if sends or not context.reads:
             self._await_body(context, route)
-        return self._call(context, route, match.tail)
+        if isinstance(route, Page):
+            return self.pages.respond(context, route)
+        if isinstance(route, Endpoint):
+            return self._endpoint(context, route)
+        if isinstance(route, Mount):
+            return self._mount(context, route, match.tail)
+        answer = self.components.static.respond(context.request, cast(Static, route), match.tail)
+        self.answers.complete(answer)
+        return answer
 
     def _answer_probe(self, context: RequestContext) -> Answer:
         """Tells a probe, which may know no name of the site, whether the database answers."""
@@ -5423,22 +5433,12 @@ class Dispatcher:
     def _enter(self, context: RequestContext, match: Match) -> None:
         """Notes the route that was found, also if it has another method."""
         request, route = context.request, match.route
-        request.view_args = request.retyped(match.view_args)
+        if match.view_args:
+            request.view_args = request.retyped(match.view_args)
         context.route, context.is_data = route, route.is_data
         context.trail.enter(getattr(route, "template", route.path))
         if context.reads and not context.scope.writes:
             context.scope.writes = context.begins_as_writer
-
-    def _call(self, context: RequestContext, route: Route, tail: str) -> Answer:
-        if isinstance(route, Page):
-            return self.pages.respond(context, route)
-        if isinstance(route, Endpoint):
-            return self._endpoint(context, route)
-        if isinstance(route, Mount):
-            return self._mount(context, route, tail)
-        answer = self.components.static.respond(context.request, cast(Static, route), tail)
-        self.answers.complete(answer)
-        return answer
 
     def _redirect_slash(self, context: RequestContext, path: str) -> Answer:
         """Redirects to the path with or without its last slash, if only that has a route."""
@@ -5552,28 +5552,31 @@ class App:
         A GET of which the reader refused a statement is answered once more, as one that writes;
         one whose replica did not answer, from the primary.
         """
-        context, answer = self._respond(environ, scope)
-        while scope.is_to_repeat:
+        while True:
+            context = self._context(environ, scope)
+            if self.workbench is None:
+                answer = self._answer(context)
+            else:
+                answer = self.workbench.recorder.respond(context, self._answer)
+            if not scope.is_to_repeat:
+                break
             if hasattr(answer.app_iter, "close"):  # the handler swallowed the refusal
                 answer.app_iter.close()
             if scope.refused:
                 context.remember_writer()
             context.request.rewind()
             scope.repeat()
-            context, answer = self._respond(environ, scope)
         if scope.wrote:
             context.remember_writer()  # in a sandbox, which has no reader that refuses
         return answer
 
-    def _respond(self, environ: dict[str, Any], scope: Scope) -> tuple[RequestContext, Answer]:
-        request = Request(environ, self.dispatcher.limits)
-        request.app, request.cleanup_callbacks = self, scope.cleanup_callbacks
+    def _context(self, environ: dict[str, Any], scope: Scope) -> RequestContext:
+        request = Request(environ)
+        request.app, request.limits = self, self.dispatcher.limits
         request.text_type = self.database.text_type
+        request.cleanup_callbacks = scope.cleanup_callbacks
         reads = environ["REQUEST_METHOD"] in READ_METHODS
-        context = RequestContext(request, self.sessions.open(request), scope, reads=reads)
-        if self.workbench is not None:
-            return context, self.workbench.recorder.respond(context, self._answer)
-        return context, self._answer(context)
+        return RequestContext(request, self.sessions.open(request), scope, reads=reads)
 
     def _answer(self, context: RequestContext) -> Answer:
         try:

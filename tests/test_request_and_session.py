@@ -33,7 +33,7 @@ class Drip(io.BytesIO):
 
 def make_request(body=b"", limits=LIMITS, stream=io.BytesIO, **environ):
     defaults = {"REQUEST_METHOD": "POST", "CONTENT_LENGTH": str(len(body)), "CONTENT_TYPE": FORM}
-    request = Request({**defaults, "wsgi.input": stream(body), **environ}, limits)
+    request = Request({**defaults, "wsgi.input": stream(body), **environ}, limits=limits)
     request.check()
     return request
 
@@ -111,7 +111,7 @@ def test_a_long_accept_is_ignored():
     short, long = ("text/html;q=0." + "1" * size for size in (1, 1_000))
     for name in ("ACCEPT", "ACCEPT_LANGUAGE", "ACCEPT_ENCODING"):
         assert f"HTTP_{name}" in make_request(**{f"HTTP_{name}": short}).environ
-        assert f"HTTP_{name}" not in Request({f"HTTP_{name}": long}, LIMITS).environ
+        assert f"HTTP_{name}" not in Request({f"HTTP_{name}": long}, limits=LIMITS).environ
 
 
 def test_short_reads_are_read_on_to_the_end():
@@ -370,7 +370,7 @@ def test_whatever_a_header_holds_all_that_webob_offers_is_read_or_refused(header
         for read in readers:
             environ = {"REQUEST_METHOD": "POST", "wsgi.input": io.BytesIO(b"abc"), **SERVED}
             with contextlib.suppress(Rejection):
-                request = Request({**environ, header: value}, LIMITS)
+                request = Request({**environ, header: value}, limits=LIMITS)
                 request.check()
                 repr(read(request))
     assert time.process_time() - began < 15  # one that is quadratic takes longer by itself
