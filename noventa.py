@@ -333,6 +333,7 @@ _VARIABLE = re.compile(
 )
 _SECRET_LENGTH, _SECRET_VARIETY = 32, 8  # characters, and different ones
 _KEY_REMEDY = "write the output of `openssl rand -hex 32`."
+MAKE_KEY = "(umask 077; openssl rand -hex 32 > {})"  # only its owner can read the file
 STARTER_KEY = "starter-"  # the secret keys of `new` begin so, and are good for debug only
 _SECRET = (
     "secret_keys", "database.url", "database.password", "database.options", "migrations.url",
@@ -472,7 +473,7 @@ class Config:
         """A fault for each secret key that `new` wrote: only `debug: true` accepts them."""
         return [
             f"config.yaml: secret_keys[{number}] is the starter's; write one of your own,"
-            " as `openssl rand -hex 32 > secret.key` does."
+            f" as `{MAKE_KEY.format('secret.key')}` does."
             for number, key in enumerate(self["secret_keys"])
             if key.startswith(STARTER_KEY)
         ]
@@ -736,7 +737,7 @@ def _unreadable(setting: str, file: Path, error: Exception) -> tuple[str, str]:
         reason = "does not exist"
     remedy = f"write it, or a default: ${{file:{file.name}:-…}}"
     if setting == "secret_keys":
-        remedy = f"`openssl rand -hex 32 > {file.name}` makes one"
+        remedy = f"`{MAKE_KEY.format(file.name)}` makes one"
     return f"the file {file}, which {reason}", remedy
 
 

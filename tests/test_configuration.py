@@ -240,7 +240,7 @@ server: {{port: "${{file:port}}"}}
     ("document", "problem"),
     [
         ({"secret_keys": ["${file:gone.key}"]},
-         "file {0}/gone.key, which does not exist; `openssl rand -hex 32 > gone.key` makes one."),
+         "file {0}/gone.key, which does not exist; `(umask 077; openssl rand -hex 32"),
         ({"database": {"driver": "mysql", "password": "${file:gone}"}},
          "database.password needs the file {0}/gone, which does not exist; write it, or a default"),
         ({"database": {"driver": "mysql", "options": {"ssl": "${file:/gone}"}}},

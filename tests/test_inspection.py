@@ -532,7 +532,7 @@ def test_the_starters_key_is_good_for_debug_only(command, tmp_path, capsys):
     settings = 'secret_keys: ["${file:secret.key}"]\ndebug: false\nsession: {secure: true}\n'
     write_project(tmp_path, {"config.yaml": settings, "secret.key": f"starter-{KEY}"})
     assert run(tmp_path, *command) == 1
-    remedy = "write one of your own, as `openssl rand -hex 32 > secret.key` does."
+    remedy = "write one of your own, as `(umask 077; openssl rand -hex 32 > secret.key)` does."
     assert f"secret_keys[0] is the starter's; {remedy}" in capsys.readouterr().err
     write_project(tmp_path, {"config.yaml": settings.replace("false", "true", 1)})
     assert run(tmp_path, "check") == 0
