@@ -2750,6 +2750,7 @@ def _refuse_losses(connection: Any, column: Any, old: Any, new: Any) -> None:
     for each in columns:
         each.type = _without_variants(each.type)
     probe = sa.Table("noventa_probe", sa.MetaData(), *columns, prefixes=["TEMPORARY"])
+    probe.constraints.clear()  # the CHECK of an Enum: both types may give it the same name
     plain, back = column, sa.column("new", new)
     if name == "postgresql":
         plain, back = _conversion(column, old, new), _conversion(back, new, old)
@@ -2818,10 +2819,12 @@ class _SQLite(_Careful, SQLiteImpl):
         """SQLite renames columns itself, also in views, triggers and the keys of other tables."""
 
         def renames(verb: str, options: Mapping[str, Any]) -> bool:
-            told = {key for key, value in options.items() if value not in (None, False)}
-            return verb == "alter_column" and {"name"} == {
-                key for key in told if not key.startswith("existing_")
+            told = {
+                key
+                for key, value in options.items()
+                if not (key.startswith("existing_") or value is None or value is False)
             }
+            return verb == "alter_column" and told == {"name"}
 
         only = all(renames(verb, options) for verb, _, options in batch_op.batch)
         return not only and super().requires_recreate_in_batch(batch_op)
