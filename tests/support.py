@@ -63,7 +63,7 @@ def make_app(
 ) -> App:
     """An application in `root`: `files` are its templates, `registry` the arguments of Registry.
 
-    The database is a file in `root`; its tables are made at once.
+    The database is a file in `root`, unless `config` names another; its tables are made at once.
     """
     for name, text in (files or {}).items():
         path = root / name
@@ -71,5 +71,6 @@ def make_app(
         path.write_text(dedent(text), "utf-8")
     settings = {"database": "sqlite:///./test.db", "secret_keys": [SECRET], **(config or {})}
     app = App(Registry(**registry), Config.from_mapping(settings, root))
-    app.registry.metadata.create_all(app.database.engine)
+    if app.registry.metadata.tables:
+        app.registry.metadata.create_all(app.database.engine)
     return app

@@ -383,7 +383,7 @@ def trial(driver: Driver, tmp_path: Path) -> Iterator[Trial]:
         refuse = pytest.fail if os.environ.get("NOVENTA_DRIVERS") == "all" else pytest.skip
         refuse(f"no {driver.module} here; it is in the extra `drivers`")
     with new_database(driver.backend) as made:
-        url = sa.make_url(driver.file or made).set(drivername=driver.name)
+        url = sa.make_url(driver.file or made).set(drivername=driver.name, query={})
         if driver.file:
             url = url.set(database=str(tmp_path / "noventa.db"))
         yield Trial(driver, url.render_as_string(hide_password=False), tmp_path)
