@@ -497,28 +497,28 @@ FOREIGN = ("evil.example", "evil.example:8000", "localhost.evil.example", "evill
            "localhost, evil.example", "evil.example\0.localhost", "localhost:80:80")  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("host", "status"), [*((host, 200) for host in LOCAL), *((host, 403) for host in FOREIGN)]
-)
 @pytest.mark.parametrize("hosts", [[], [".example"]])
-def test_debug_answers_to_the_names_of_this_machine_only(tmp_path, host, status, hosts):
+def test_debug_answers_to_the_names_of_this_machine_only(tmp_path, hosts):
     config = {"debug": True, "server": {"hosts": hosts}}
     app = make_app(tmp_path, config=config, routes=[endpoint(returning({}))])
-    answer = ask(app, HTTP_HOST=host)
-    assert answer.status == status
-    assert answer.refused == (None if status == 200 else "debug-host")
-    assert status == 200 or "Open http://localhost" in answer.text
+    for host in LOCAL:
+        answer = ask(app, HTTP_HOST=host)
+        assert (answer.status, answer.refused) == (200, None), host
+    for host in FOREIGN:
+        answer = ask(app, HTTP_HOST=host)
+        assert (answer.status, answer.refused) == (403, "debug-host"), host
+        assert "Open http://localhost" in answer.text, host
 
 
-@pytest.mark.parametrize("header", [
-    "X_FORWARDED_FOR", "X_FORWARDED_HOST", "X_FORWARDED_PROTO", "X_FORWARDED", "FORWARDED", "VIA",
-    "X_REAL_IP", "X_CLIENT_IP", "TRUE_CLIENT_IP", "CF_CONNECTING_IP",
-])  # fmt: skip
-def test_debug_answers_to_no_proxy(tmp_path, header):
+def test_debug_answers_to_no_proxy(tmp_path):
     app = make_app(tmp_path, config={"debug": True}, routes=[endpoint(returning({}))])
-    answer = ask(app, HTTP_HOST="localhost", **{f"HTTP_{header}": "127.0.0.1"})
-    assert (answer.status, answer.refused) == (403, "debug-by-proxy")
-    assert header.replace("_", "-").title() in answer.text
+    for header in (
+        "X_FORWARDED_FOR", "X_FORWARDED_HOST", "X_FORWARDED_PROTO", "X_FORWARDED", "FORWARDED",
+        "VIA", "X_REAL_IP", "X_CLIENT_IP", "TRUE_CLIENT_IP", "CF_CONNECTING_IP",
+    ):  # fmt: skip
+        answer = ask(app, HTTP_HOST="localhost", **{f"HTTP_{header}": "127.0.0.1"})
+        assert (answer.status, answer.refused) == (403, "debug-by-proxy"), header
+        assert header.replace("_", "-").title() in answer.text
 
 
 def test_without_debug_everybody_gets_an_answer(tmp_path):
@@ -531,28 +531,32 @@ def test_without_debug_everybody_gets_an_answer(tmp_path):
 HOSTS = ["Example.com", ".sub.example.org", "[::1]", "10.0.0.1"]
 
 
-@pytest.mark.parametrize(("host", "known"), [
-    ("example.com", True), ("EXAMPLE.com:8000", True), ("example.com.", True),
-    ("example.com.:80", True), ("[::1]:8000", True), ("10.0.0.1", True),
-    ("sub.example.org", True), ("a.b.SUB.example.org", True), ("www.example.com", False),
-    ("example.org", False), ("xsub.example.org", False), ("example.com.evil.example", False),
-    ("evil.example", False), ("", False), (".", False), (".sub.example.org", False),
-    ("example.com@evil.example", False), ("example.com/x", False), ("example.com:x", False),
-    ("example.com evil.example", False), ("evil.example, example.com", False),
-    ("\xffexample.com", False), ("localhost", False), ("127.0.0.1", False), ("::1", False),
-])  # fmt: skip
-def test_a_host_that_is_not_listed_is_refused_before_anything_runs(tmp_path, caplog, host, known):
+LISTED = ("example.com", "EXAMPLE.com:8000", "example.com.", "example.com.:80", "[::1]:8000",
+          "10.0.0.1", "sub.example.org", "a.b.SUB.example.org")  # fmt: skip
+UNLISTED = ("www.example.com", "example.org", "xsub.example.org", "example.com.evil.example",
+            "evil.example", "", ".", ".sub.example.org", "example.com@evil.example",
+            "example.com/x", "example.com:x", "example.com evil.example",
+            "evil.example, example.com", "\xffexample.com", "localhost", "127.0.0.1",
+            "::1")  # fmt: skip
+
+
+def test_a_host_that_is_not_listed_is_refused_before_anything_runs(tmp_path, caplog):
     def guard(request, session, db):
         ran.append(request.host)
 
     ran, config = [], {"server": {"hosts": HOSTS}}
     routes = [endpoint(returning({}))]
     app = make_app(tmp_path, config=config, routes=routes, guards=[guard])
-    answer = ask(app, HTTP_HOST=host)
-    expected = (200, None, [host]) if known else (400, "unknown-host", [])
-    assert (answer.status, answer.refused, ran) == expected
-    assert known or f"unknown-host (400), Host is {host!a}; if it is yours, " in caplog.text
-    assert known or "server.hosts" not in answer.text
+    for host in LISTED:
+        answer = ask(app, HTTP_HOST=host)
+        assert (answer.status, answer.refused) == (200, None), host
+    assert ran == list(LISTED)
+    for host in UNLISTED:
+        answer = ask(app, HTTP_HOST=host)
+        assert (answer.status, answer.refused) == (400, "unknown-host"), host
+        assert f"unknown-host (400), Host is {host!a}; if it is yours, " in caplog.messages[-1]
+        assert "server.hosts" not in answer.text
+    assert ran == list(LISTED)
 
 
 @pytest.mark.parametrize(("environ", "status"), [

@@ -39,6 +39,7 @@ def test_only_the_file_of_run_is_required(capsys):
     assert "required: FILE\n" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_has_seen_enough_is_no_fault_to_tell_of(unbuffered):
     reader, writer = os.pipe()

@@ -369,9 +369,12 @@ def test_whatever_a_header_holds_all_that_webob_offers_is_read_or_refused(header
     for value in ODD:
         for read in readers:
             environ = {"REQUEST_METHOD": "POST", "wsgi.input": io.BytesIO(b"abc"), **SERVED}
-            with contextlib.suppress(Rejection):
-                request = Request({**environ, header: value}, limits=LIMITS)
+            request = Request({**environ, header: value}, limits=LIMITS)
+            try:
                 request.check()
+            except Rejection:
+                break  # nobody reads it
+            with contextlib.suppress(Rejection):
                 repr(read(request))
     assert time.process_time() - began < 15  # one that is quadratic takes longer by itself
 
@@ -579,21 +582,25 @@ WITHHELD = [
 ]  # fmt: skip
 
 
+CHANGES = {
+    "nonce": lambda session: session.nonce, "flash": lambda session: session.flash("x"),
+    "data": lambda session: session.update(a=1), "rotate": lambda session: session.rotate(),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(("policy", "method", "site", "withheld"), WITHHELD)
-@pytest.mark.parametrize("change", ["nonce", "data", "flash", "rotate"])
 def test_a_session_that_was_only_not_sent_is_not_overwritten_but_by_a_new_login(
-    tmp_path, policy, method, site, withheld, change
+    tmp_path, policy, method, site, withheld
 ):
     cookies = make_cookies(tmp_path, session={"same_site": policy, "secure": True})
     sent = {} if site is None else {"HTTP_SEC_FETCH_SITE": site}
-    request, response = make_request(REQUEST_METHOD=method, **sent), webob.Response()
-    session = cookies.open(request)
-    changes = {"nonce": lambda: session.nonce, "flash": lambda: session.flash("x")}
-    changes |= {"data": lambda: session.update(a=1), "rotate": session.rotate}
-    changes[change]()
-    cookies.save(session, request, response)
-    assert ("Set-Cookie" in response.headers) == (change == "rotate" or not withheld)
-    assert response.headers["Cache-Control"] == "private"
+    for name, change in CHANGES.items():
+        request, response = make_request(REQUEST_METHOD=method, **sent), webob.Response()
+        session = cookies.open(request)
+        change(session)
+        cookies.save(session, request, response)
+        assert ("Set-Cookie" in response.headers) == (name == "rotate" or not withheld), name
+        assert response.headers["Cache-Control"] == "private"
 
 
 @pytest.mark.parametrize("change", [lambda session: session.clear(), lambda s: s.update(a=1)])

@@ -131,12 +131,12 @@ def test_a_mount_may_have_a_parameter():
 RANKED = ["/a/7", "/a/{id:int}", "/a/{name}", "/a/{rest:path}", "/a"]
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations(range(5))))
-def test_the_more_literal_route_wins_whatever_the_order(order):
+def test_the_more_literal_route_wins_whatever_the_order():
     routes = [Mount(path, any_args) if path == "/a" else page(path) for path in RANKED]
-    router = Router([routes[number] for number in order])
     paths = ["/a/7", "/a/8", "/a/b", "/a/b/c", "/a/"]
-    assert [router.match(path).route.path for path in paths] == RANKED
+    for order in itertools.permutations(routes):
+        router = Router(order)
+        assert [router.match(path).route.path for path in paths] == RANKED, order
 
 
 def test_where_the_literal_leads_nowhere_the_parameter_is_tried():
@@ -173,7 +173,7 @@ def expression_of(route):
     return re.compile(text + below), [rank for rank, _ in read] + [4] * prefix
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(some_routes, some_paths)
 def test_a_match_is_what_the_rules_say(routes, parts):
     sound = [route for route in routes if not [*route_faults([route])]]
