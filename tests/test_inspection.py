@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -162,13 +163,18 @@ def test_components_that_show_one_another_are_listed_to_the_first_that_comes_aga
 # ---- check ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def migrated(tmp_path):
-    """A project without faults: what it has for tables is in its migrations."""
-    root = write_project(tmp_path, USER)
+@pytest.fixture(scope="module")
+def migrated_once(tmp_path_factory):
+    root = write_project(tmp_path_factory.mktemp("migrated"), USER)
     assert run(root, "migrate", "revision", "--autogenerate", "-m", "Users") == 0
     assert run(root, "migrate") == 0
     return root
+
+
+@pytest.fixture
+def migrated(migrated_once, tmp_path):
+    """A project without faults: what it has for tables is in its migrations."""
+    return shutil.copytree(migrated_once, tmp_path, dirs_exist_ok=True)
 
 
 def test_check_says_what_it_looked_at_and_ok_where_nothing_is_wrong(migrated, capsys):
