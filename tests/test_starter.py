@@ -56,12 +56,44 @@ def wheel(place):
 
 
 @pytest.fixture(scope="module")
-def python(place, wheel):
-    """The interpreter of a fresh environment that has the wheel and what tests need."""
+def first_command(place):
+    """What the README's first command prints, in a fresh environment, until it serves its page."""
+    copy, scripts = place / "readme" / "noventa", place / "venv" / "bin"
+    left = shutil.ignore_patterns(".git", ".venv", ".*cache", "__pycache__", "build")
+    shutil.copytree(ROOT, copy, ignore=left)
     venv.create(place / "venv", with_pip=False)
+    readme = (copy / "README.md").read_text()
+    command = re.search(r"^\$ (pip install \. && .+ --serve)$", readme, re.M)[1]
+    environment = clean_environment() | {"PYTHONUNBUFFERED": "1"}
+    del environment["NOVENTA_ADMIN_PASSWORD"]
+    environment["PIP_PYTHON"] = str(scripts / "python")  # pip itself comes from ours
+    folders = (scripts, Path(sys.executable).parent, environment["PATH"])
+    environment["PATH"] = os.pathsep.join(map(str, folders))
+    shell = subprocess.Popen(
+        ["bash", "-c", command.replace("&& ", "&& exec ")],  # so that the signal meets the server
+        cwd=copy,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        lines = []
+        with urlopen(read_url(shell, lines), timeout=10) as page:
+            assert "Ada Lovelace" in page.read().decode()
+        assert stop(shell) == 0
+    finally:
+        stop(shell)
+    return "".join(lines)
+
+
+@pytest.fixture(scope="module")
+def python(place, wheel, first_command):
+    """The interpreter of the same environment, with the wheel and what tests need."""
     python = place / "venv" / "bin" / "python"
     pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet")
-    run(*pip, wheel, "pytest", "webtest", "types-WebOb", cwd=place)
+    run(*pip, "--force-reinstall", "--no-deps", wheel, cwd=place)
+    run(*pip, "pytest", "webtest", "types-WebOb", cwd=place)
     return python
 
 
@@ -86,34 +118,12 @@ def masked(text, folder):
     return text
 
 
-def test_the_first_command_of_the_readme_prints_what_stands_there_and_serves(tmp_path):
-    copy = tmp_path / "noventa"
-    left = shutil.ignore_patterns(".git", ".venv", ".*cache", "__pycache__", "build")
-    shutil.copytree(ROOT, copy, ignore=left)
-    venv.create(tmp_path / "venv", with_pip=True)
-    readme = (copy / "README.md").read_text()
-    command = re.search(r"^\$ (pip install \. && .+ --serve)$", readme, re.M)[1]
-    environment = clean_environment() | {"PYTHONUNBUFFERED": "1"}
-    del environment["NOVENTA_ADMIN_PASSWORD"]
-    environment["PATH"] = f"{tmp_path / 'venv' / 'bin'}{os.pathsep}{environment['PATH']}"
-    shell = subprocess.Popen(
-        ["bash", "-c", command.replace("&& ", "&& exec ")],  # so that the signal meets the server
-        cwd=copy,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        lines = []
-        with urlopen(read_url(shell, lines), timeout=10) as page:
-            assert "Ada Lovelace" in page.read().decode()
-        assert stop(shell) == 0
-    finally:
-        stop(shell)
-    printed = "".join(lines)
+def test_the_first_command_of_the_readme_prints_what_stands_there_and_serves(first_command, place):
+    printed, readme = first_command, (ROOT / "README.md").read_text("utf-8")
     shown = re.search(r"```text\n(hello is ready.*?)```", readme, re.DOTALL)[1]
-    assert masked(printed[printed.index("hello is") :], tmp_path) == masked(shown, "/home/ada")
+    assert masked(printed[printed.index("hello is") :], place / "readme") == masked(
+        shown, "/home/ada"
+    )
 
 
 def test_new_says_each_step_and_what_comes_next(made, place):
