@@ -32,8 +32,8 @@ from noventa_cli import main
 os.environ.pop("PYTEST_ADDOPTS", None)  # is for this run, not for projects whose tests we start
 collect_ignore = ["applications"]  # each with a conftest of its own: see test_applications.py
 DEAR = {  # files whose tests share what is dear to make: a project, an environment, a server
-    "test_changes.py", "test_field_values.py", "test_hosts.py", "test_htmx.py", "test_screens.py",
-    "test_starter.py",
+    "test_changes.py", "test_deploying.py", "test_field_values.py", "test_guide.py",
+    "test_hosts.py", "test_htmx.py", "test_replicas.py", "test_screens.py", "test_starter.py",
 }  # fmt: skip
 
 
