@@ -170,7 +170,10 @@ def test_an_unrelated_client_writes_and_has_its_own_settings(
     assert set(driven([app], 80)) == {200}
     with psycopg.connect(direct.replace("+psycopg", "")) as connection:
         expected = settings_of(connection)
-        locks = connection.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+        locks = connection.execute(  # those of other databases are of other tests
+            "SELECT count(*) FROM pg_locks JOIN pg_database ON database = pg_database.oid"
+            " WHERE locktype = 'advisory' AND datname = current_database()"
+        )
         assert locks.fetchone() == (0,)
     plain = pooled.replace("+psycopg", "")
     clients = [psycopg.connect(plain, prepare_threshold=None) for _ in range(3)]
