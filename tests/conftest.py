@@ -79,9 +79,10 @@ def pytest_collection_finish() -> None:
     """What is loaded by now stays: no garbage collection need look through it again.
 
     Of the projects that tests write no bytecode is kept: a file that is written twice in one
-    second would be stale.
+    second would be stale. Their own tests need none of the plugins that are installed here.
     """
     sys.dont_write_bytecode = True
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     gc.freeze()
 
 
