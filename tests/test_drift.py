@@ -6,7 +6,9 @@ import re
 import sys
 
 import pytest
+import sqlalchemy as sa
 from conftest import only_postgresql, only_sqlite, servers
+from support import AGAIN, CHILD, apply, go, lacks, refuse
 from visitors import ask
 
 from noventa import App, Config
@@ -24,9 +26,11 @@ class Item(Base):
     __table_args__ = (
         sa.CheckConstraint("price > 0 AND (name <> 'a:b%' OR price IN (1, 2))"),
         sa.CheckConstraint("length(name) BETWEEN 1 AND 50", name="long"),
+        sa.Index("ix_some", "name", postgresql_where=sa.text("name LIKE 'x%'"),
+                 sqlite_where=sa.text("name LIKE 'x%'")),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(sa.String(50), server_default="it's")
+    name: Mapped[str] = mapped_column(sa.String(50), server_default="it's 5% a:b")
     empty: Mapped[str] = mapped_column(sa.String(50), server_default="")
     digits: Mapped[str] = mapped_column(sa.String(50), server_default="0")
     price: Mapped[int] = mapped_column(server_default="1")
@@ -42,7 +46,7 @@ class Item(Base):
     word = mapped_column(
         sa.Enum("a", "b", name="word", native_enum=False, create_constraint=True)
     )
-    double = mapped_column(sa.Integer, sa.Computed("price * 2", persisted=True))
+    twice = mapped_column(sa.Integer, sa.Computed("price % 2", persisted=True))
 
 class Part(Base):
     __tablename__ = "parts"
@@ -52,131 +56,206 @@ class Part(Base):
 """
 
 
-def test_what_our_own_revisions_made_never_differs(site, capsys):
-    site.models(WIDE)
-    site.autogenerate("wide")
-    assert site.migrate() == 0
+def test_what_our_own_revisions_made_never_differs_but_another_key_and_default_do(site, capsys):
+    text = apply(site, WIDE)
+    assert lacks(text, "server_default=sa.func.now()", "server_default=sa.true()") == []
+    assert "%%" not in text
+    go(site, *AGAIN)
+    assert site.run("check") == 0
     capsys.readouterr()
-    assert site.migrate("check") == 0, capsys.readouterr().err
-    assert site.migrate("revision", "--autogenerate", "-m", "nothing") == 0
+    go(site, "revision --autogenerate -m nothing")
     told = capsys.readouterr().out
     assert "Nothing has changed" in told
     assert "Not compared: defaults" not in told
-
-
-CHANGES = [
-    {'server_default="1"': 'server_default="2"'},
-    {'= mapped_column(server_default="1")': ""},
-    {"mapped_column(sa.Date(), server_default": "mapped_column(sa.Date(), default"},
-    {'sa.Date(), server_default="2020-01-01"': "sa.Date()"},
-    {"IN (1, 2)": "IN (1, 3)"},
-    {'sa.CheckConstraint("length(name) BETWEEN 1 AND 50", name="long"),': ""},
-    {'name="long"),': 'name="long"), sa.CheckConstraint("price < 100"),'},
-    {"sa.DateTime(), server_default=sa.func.now()": "sa.DateTime()"},
-    {"BETWEEN 1 AND 50": "BETWEEN 2 AND 50"},
-]
-
-
-@only_sqlite
-@pytest.mark.parametrize("change", CHANGES, ids=str)
-def test_a_default_or_a_check_that_differs_is_found_and_written(site, capsys, change):
-    site.models(WIDE)
-    site.autogenerate("wide")
-    assert site.migrate() == 0
-    changed = WIDE
-    for old, new in change.items():
-        assert old in changed
-        changed = changed.replace(old, new)
-    site.models(changed)
-    assert site.migrate("check") == 1
-    site.autogenerate("differs")
-    for words in (["upgrade", "head"], ["downgrade", "-1"], ["upgrade", "head"]):
-        assert site.migrate(*words) == 0, capsys.readouterr().err
-    assert site.migrate("check") == 0, capsys.readouterr().err
-
-
-@servers
-def test_check_finds_a_default_that_differs_though_a_server_keeps_it_in_other_words(site, capsys):
-    site.models(WIDE)
-    site.autogenerate("wide")
-    assert site.migrate() == 0
+    site.execute("INSERT INTO items (id, kind) VALUES (1, 'old')")
+    assert site.rows("SELECT name, minus, yes, twice FROM items WHERE at = stamp") == [
+        ("it's 5% a:b", -1, True, 1)
+    ]
+    with pytest.raises((sa.exc.IntegrityError, sa.exc.OperationalError)):
+        site.execute("INSERT INTO items (id, name, price, kind) VALUES (2, 'a:b%', 3, 'old')")
+    key = "number: Mapped[int] = mapped_column(primary_key=True)"
+    site.models(WIDE.replace(key, "number: Mapped[int] = mapped_column()"))
+    for verb in ("check", "revision --autogenerate -m key"):
+        message = refuse(site, capsys, verb)
+        assert "primary key of parts: (item, number) -> (item)" in message
+    assert len(site.revisions()) == 1
     site.models(WIDE.replace('server_default="1"', 'server_default="2"'))
-    assert site.migrate("check") == 0, capsys.readouterr().err
-    assert site.run("check") == 1
+    assert site.run("check") == 1  # though a server keeps it in other words
     assert "modify_default items.price" in capsys.readouterr().err
 
 
+STEPS = [
+    {
+        ('server_default="1"', 'server_default="2"'): "modify_default items.price: '1' -> 2",
+        ("sa.Date(), server_default", "sa.Date(), default"): "modify_default items.day",
+        ("sa.DateTime(), server_default=sa.func", "sa.DateTime(), default=sa.func"):
+            "modify_default items.at: (CURRENT_TIMESTAMP) -> None",
+        ("IN (1, 2)", "IN (1, 3)"): "remove_constraint ck_items_",
+        ("__table_args__ = (", '__table_args__ = (sa.CheckConstraint("price < 9"),'):
+            "add_constraint ck_items_",
+    },
+    {
+        ('= mapped_column(server_default="2")', ""): "modify_default items.price: '2' -> None",
+        ("sa.Date(), default", "sa.Date(), server_default"): "modify_default items.day: None ->",
+        ("BETWEEN 1 AND 50", "BETWEEN 2 AND 50"): "add_constraint long",
+    },
+    {
+        ('sa.CheckConstraint("length(name) BETWEEN 2 AND 50", name="long"),', ""):
+            "remove_constraint long",
+    },
+]  # fmt: skip
+
+
+@only_sqlite
+def test_a_default_or_a_check_that_differs_is_found_and_written(site, capsys):
+    models = WIDE
+    apply(site, models)
+    for step in STEPS:
+        for (old, new), _ in step.items():
+            assert old in models
+            models = models.replace(old, new)
+        site.models(models)
+        assert lacks(refuse(site, capsys, "check"), *step.values()) == []
+        apply(site, models)
+        go(site, "downgrade -1", "upgrade head", "check")
+
+
 @servers
-def test_an_unnamed_check_is_no_difference_and_another_one_is(site, capsys):
+def test_an_unnamed_check_is_no_difference_and_another_one_is(site):
     """A server gives it a name of its own, where the models name it by what it checks."""
     item = ITEMS.replace(', name="positive"', "")
     site.models(item)
     site.autogenerate("items")
     (path,) = site.revisions()
     path.write_text(re.sub(r", name=op.f\('ck_items_\w+'\)", "", path.read_text()))
-    assert site.migrate() == 0
-    assert site.migrate("check") == 0, capsys.readouterr().err
+    go(site, "upgrade head", "check")
     site.models(item.replace("price > 0", "price > 0 AND price < 9"))
     assert site.migrate("check") == 0  # nobody can tell: a server has other words
     site.execute("DELETE FROM alembic_version", "DROP TABLE items")
-    site.models(item)
     path.unlink()
-    site.autogenerate("items")
-    assert site.migrate() == 0
+    apply(site, item)
     site.models(item.replace("price > 0", "price > 0 AND price < 9"))
     assert site.migrate("check") == 1
 
 
-def test_another_primary_key_is_found_and_not_written(site, capsys):
-    site.models(WIDE)
-    site.autogenerate("wide")
-    assert site.migrate() == 0
-    site.models(WIDE.replace("number: Mapped[int] = mapped_column(primary_key=True)",
-                             "number: Mapped[int] = mapped_column()"))  # fmt: skip
-    for words in (["check"], ["revision", "--autogenerate", "-m", "key"]):
-        assert site.migrate(*words) == 1
-        assert "primary key of parts: (item, number) -> (item)" in capsys.readouterr().err
-    assert len(site.revisions()) == 1
+PALETTE = """
+class Color(enum.Enum):
+    RED = "r"
+    BLUE = "b"
+
+class Wall(Base):
+    __tablename__ = "walls"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    color: Mapped[Color]
+"""
+DOOR = PALETTE.split("\n\n")[1].replace("Wall", "Door").replace("walls", "doors")
+
+
+def test_enum_types_go_up_and_down_and_up_again(site):
+    apply(site, PALETTE)
+    two = PALETTE + "    second: Mapped[Color | None]\n"
+    assert ".create(" not in apply(site, f"{two}\n{DOOR}")  # they share the type
+    size = "    size: Mapped[str | None] = mapped_column(sa.Enum('S', 'L', name='size'))\n"
+    text = apply(site, f"{two}{size}\n{DOOR}")
+    assert "sa.Enum('S', 'L', name='size').create(op.get_bind(), checkfirst=True)" in text
+    go(site, "downgrade -1", *AGAIN)
+    site.execute("INSERT INTO walls (id, color, size) VALUES (1, 'RED', 'S')")
+    go(site, "downgrade base")
+    if site.backend == "postgresql":
+        assert site.rows("SELECT typname FROM pg_type WHERE typname IN ('color', 'size')") == []
 
 
 @only_postgresql
-def test_a_new_value_of_an_enum_is_added_and_a_missing_one_is_not_taken_away(site, capsys):
-    site.models(WIDE)
-    site.autogenerate("wide")
-    assert site.migrate() == 0
-    site.models(WIDE.replace('new = "n"', 'new = "n"\n    fresh = "f"'))
-    assert site.migrate("check") == 1
-    assert "'fresh'" in capsys.readouterr().err
-    site.autogenerate("fresh")
-    assert site.migrate() == 0
-    assert site.migrate("check") == 0, capsys.readouterr().err
-    assert site.migrate("downgrade", "-1") == 0
-    assert site.migrate() == 0
-    site.models(WIDE)
-    assert site.migrate("check") == 0, "a value that is there too many does no harm"
+def test_an_enum_gets_new_values_loses_none_and_goes_with_its_last_column(site, capsys):
+    apply(site, PALETTE)
+    more = PALETTE.replace('BLUE = "b"', 'BLUE = "b"\n    FRESH = "f"')
+    site.models(more)
+    assert "'FRESH'" in refuse(site, capsys, "check")
+    apply(site, more)
+    go(site, "check", "downgrade -1", "upgrade head")
+    site.models(PALETTE)
+    go(site, "check")  # a value that is there too many does no harm
+    apply(site, PALETTE.replace("    color: Mapped[Color]\n", ""), "--allow-drop")
+    go(site, "downgrade -1", "upgrade head")
+    assert site.rows("SELECT typname FROM pg_type WHERE typname = 'color'") == []
 
 
-def test_no_type_differs_from_what_its_revision_made(site, capsys):
-    kinds = [
+KINDS = {  # types of columns, and what the revision says of them
+    "Money()": "sa.Numeric(precision=12, scale=2)",
+    "Code(20)": "sa.String(length=20)",
+    "GUID()": "sa.CHAR(length=32).with_variant(sa.UUID(), 'postgresql')",
+    "Either()": ".with_variant(postgresql.JSONB(astext_type=sa.Text()), 'postgresql')",
+    "Tone('a', 'b', name='tone')": "sa.Enum('a', 'b', name='tone', create_type=False)",
+    "sa.Enum('a', 'b', name='v', native_enum=False, create_constraint=True, length=9)":
+        "sa.Enum('a', 'b', name='v', native_enum=False, create_constraint=True, length=9)",
+    "sa.Text().with_variant(mysql.LONGTEXT(), 'mysql', 'mariadb')": "mysql.LONGTEXT()",
+    "sa.Interval(second_precision=3)": "sa.Interval(second_precision=3)",
+    **dict.fromkeys([
         "sa.Float()", "sa.Double()", "sa.REAL()", "sa.Float(53)", "sa.Float(24)",
         "sa.Numeric(10, 2)", "sa.SmallInteger()", "sa.BigInteger()", "sa.LargeBinary(32)",
         "sa.Uuid()", "sa.JSON()", "sa.DateTime(timezone=True)", "sa.Time()", "sa.Interval()",
         "sa.Unicode(20)", "sa.UnicodeText()",
-    ]  # fmt: skip
-    columns = "".join(f"    v{n} = mapped_column({kind})\n" for n, kind in enumerate(kinds))
-    site.models(f"""
+    ], "sa."),
+}  # fmt: skip
+ARRAYS = dict.fromkeys([
+    "postgresql.ARRAY(postgresql.JSONB)", "postgresql.ARRAY(postgresql.INET)",
+    "postgresql.ARRAY(postgresql.ENUM('a', 'b', name='letter'))",
+], "postgresql.ARRAY(")  # fmt: skip
+TYPES = """
+from sqlalchemy.dialects import mysql, postgresql
+
+class Mixin:
+    pass
+
+class Money(sa.TypeDecorator):
+    impl = sa.Numeric(12, 2)
+    cache_ok = True
+
+class Code(Mixin, sa.String):
+    cache_ok = True
+
+class Tone(sa.Enum):
+    cache_ok = True
+
+class GUID(sa.TypeDecorator):  # as in SQLAlchemy's documentation
+    impl = sa.CHAR
+    cache_ok = True
+    def load_dialect_impl(self, dialect):
+        kind = postgresql.UUID() if dialect.name == "postgresql" else sa.CHAR(32)
+        return dialect.type_descriptor(kind)
+
+class Either(sa.TypeDecorator):
+    impl = sa.String
+    cache_ok = True
+    def load_dialect_impl(self, dialect):
+        kind = postgresql.JSONB() if dialect.name == "postgresql" else sa.String(40)
+        return dialect.type_descriptor(kind)
+
 class Item(Base):
     __tablename__ = "items"
     id: Mapped[int] = mapped_column(primary_key=True)
-{columns}
-    __table_args__ = (sa.Index("ix_value", sa.desc("v0"), "v1"),)
-""")  # fmt: skip
-    site.autogenerate("one")
-    assert site.migrate() == 0
-    capsys.readouterr()
-    assert site.migrate("check") == 0, capsys.readouterr().err
-    assert site.run("check") == 0, capsys.readouterr().err
+"""
 
+
+def test_every_type_reaches_the_database_as_the_model_says_and_never_differs(site, capsys):
+    kinds = KINDS | (ARRAYS if site.backend == "postgresql" else {})
+    columns = [f"    v{number} = mapped_column({kind})\n" for number, kind in enumerate(kinds)]
+    index = '    __table_args__ = (sa.Index("ix_value", sa.desc("v0"), "v1"),)\n'
+    text = apply(site, TYPES + "".join(columns) + index)
+    lines = [re.search(rf"'v{number}', (.*)", text)[1] for number in range(len(kinds))]
+    assert [
+        line for line, part in zip(lines, kinds.values(), strict=True) if part not in line
+    ] == []
+    assert "models" not in text  # the revision runs alone
+    assert "sa.JSONB" not in text
+    go(site, "downgrade base", "upgrade head", "check")
+    assert site.run("check") == (site.backend == "postgresql")  # ARRAY is on no other database
+    go(site, "downgrade base")
+    if site.backend == "postgresql":
+        assert site.rows("SELECT typname FROM pg_type WHERE typname IN ('letter', 'tone')") == []
+
+
+# ---- tables that are there already
 
 ITEMS = """
 class Item(Base):
@@ -187,38 +266,65 @@ class Item(Base):
     __table_args__ = (sa.CheckConstraint("price > 0", name="positive"),)
 """
 MADE = (
-    "CREATE TABLE items (id INTEGER NOT NULL {primary}, name VARCHAR(50) DEFAULT {default}"
-    " NOT NULL, price INTEGER NOT NULL, {check} CONSTRAINT uq_items_name UNIQUE (name){key})"
+    "CREATE TABLE items (id INTEGER NOT NULL, {name} VARCHAR(50) DEFAULT 'x' NOT NULL,"
+    " price INTEGER NOT NULL, {check} {unique} ({name}), PRIMARY KEY ({key}))"
 )
-CHECK = "CONSTRAINT positive CHECK (price > 0),"
+SAME = {"name": "name", "key": "id", "unique": "CONSTRAINT once UNIQUE",
+        "check": "CONSTRAINT positive CHECK (price > 0),"}  # fmt: skip
 
 
-@pytest.mark.parametrize(("parts", "difference"), [
-    ({"primary": "", "key": ", PRIMARY KEY (id, price)"}, "primary key of items"),
-    ({"check": ""}, "add_constraint positive"),
-])  # fmt: skip
-def test_adopt_refuses_another_key_or_check_and_writes_nothing(site, capsys, parts, difference):
+def test_adopt_stamps_a_database_that_equals_the_models_and_no_other(site, capsys):
+    site.models(ITEMS + CHILD)
+    with project_imports(site.root):
+        load_project(site.root).registry.metadata.create_all(site.engine)
+    site.execute("CREATE TABLE legacy (id INTEGER PRIMARY KEY)")
+    go(site, "--adopt", "check")
+    assert site.at() == [site.revisions()[0].name.split("_")[0]]
+    assert "already" in refuse(site, capsys, "--adopt")
+    site.execute("DELETE FROM alembic_version")
+    site.models(ITEMS.replace("    price: Mapped[int]\n", "    cost: Mapped[int]\n") + CHILD)
+    assert lacks(refuse(site, capsys, "--adopt"), "add_column items.cost", "items.price") == []
+    assert site.at() == []
+
+
+def test_adopt_writes_nothing_where_it_refuses_and_a_revision_for_other_names(site, capsys):
     site.models(ITEMS)
-    same = {"primary": "PRIMARY KEY", "key": "", "check": CHECK, "default": "'x'"}
-    if site.backend == "mysql":
-        same["primary"] = "PRIMARY KEY AUTO_INCREMENT"
-    elif site.backend == "postgresql":
-        same["primary"] = "GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY"
-    site.execute(MADE.format(**same | parts))
-    assert site.migrate("--adopt") == 1
-    assert difference in capsys.readouterr().err
-    assert site.revisions() == []
-    assert site.tables() == {"items"}
-    site.execute("DROP TABLE items", MADE.format(**same | {"primary": same["primary"]}))
-    if site.backend != "postgresql":  # there an INTEGER key counts by a sequence
-        assert site.migrate("--adopt") == 0, capsys.readouterr().err
+    for parts, difference in [
+        ({"name": "title"}, "add_column items.name"),
+        ({"key": "id, price"}, "primary key of items"),
+        ({"check": ""}, "add_constraint positive"),
+    ]:
+        site.execute(MADE.format(**SAME | parts))
+        assert difference in refuse(site, capsys, "--adopt")
+        assert (site.revisions(), site.tables()) == ([], {"items"})
+        site.execute("DROP TABLE items")
+    site.execute(MADE.format(**SAME), "INSERT INTO items (id, name, price) VALUES (1, 'one', 2)")
+    go(site, "--adopt")
+    assert "review it, then migrate" in capsys.readouterr().out
+    go(site, "upgrade head", "check")
+    assert site.rows("SELECT id, name FROM items") == [(1, "one")]
+    (key,) = sa.inspect(site.engine).get_unique_constraints("items")
+    assert key["name"] == "uq_items_name"
+
+
+@only_sqlite
+def test_adopt_keeps_the_numbering_of_a_table_of_another_framework(site):
+    site.models(ITEMS + CHILD)
+    site.execute(
+        MADE.format(**SAME | {"unique": "UNIQUE"}),  # has no name
+        "CREATE TABLE children (id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, item_id INTEGER"
+        " NOT NULL, FOREIGN KEY (item_id) REFERENCES items (id) ON DELETE CASCADE)",
+    )
+    go(site, "--adopt", "upgrade head", "check")
+    site.execute("INSERT INTO items (id, price) VALUES (1, 1)")
+    for _ in range(2):  # an id is never given a second time
+        site.execute("DELETE FROM children", "INSERT INTO children (item_id) VALUES (1)")
+    assert site.rows("SELECT id FROM children") == [(2,)]
 
 
 @only_sqlite
 def test_the_map_compares_the_tables_only_when_it_is_asked_to(site):
-    site.models(ITEMS)
-    site.autogenerate("items")
-    assert site.migrate() == 0
+    apply(site, ITEMS)
     site.execute("ALTER TABLE items RENAME COLUMN price TO cost")
     searched = [*sys.path]
     with project_imports(site.root):
