@@ -120,7 +120,7 @@ KILLED = f"{DROP_ITEMS}\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)
 
 
 @only_mariadb
-@pytest.mark.parametrize("end", [f'{DROP_ITEMS}\nop.drop_table("nowhere")', KILLED])
+@pytest.mark.parametrize("end", [f"{DROP_ITEMS}\n{NOWHERE}", KILLED], ids=["failed", "killed"])
 def test_after_a_downgrade_that_failed_or_was_killed_nothing_goes_on_until_it_is_mended(
     site, capsys, end
 ):
