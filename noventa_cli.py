@@ -26,7 +26,6 @@ import http
 import importlib
 import importlib.util
 import inspect
-import io
 import ipaddress
 import itertools
 import json
@@ -58,11 +57,10 @@ from contextlib import (
     closing,
     contextmanager,
     nullcontext,
-    redirect_stdout,
     suppress,
 )
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from importlib.metadata import distribution
@@ -84,7 +82,6 @@ from alembic.config import Config as AlembicConfig
 from alembic.ddl.mysql import MariaDBImpl, MySQLImpl
 from alembic.ddl.postgresql import PostgresqlImpl
 from alembic.ddl.sqlite import SQLiteImpl
-from alembic.migration import MigrationContext
 from alembic.operations import ops
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationStep
@@ -1814,15 +1811,14 @@ class _Comparison:
 
 def _plain_metadata(registry: Registry) -> sa.MetaData:
     """The tables with types that SQLAlchemy itself has, so that revisions need no application."""
-    source = registry.metadata
-    plain = sa.MetaData(naming_convention=source.naming_convention)
-    for table in source.tables.values():
-        for column in table.to_metadata(plain).columns:
-            column.type = with_length(_plain_type(table.columns[column.key].type))
+    plain = replace(registry).metadata  # a copy of its own, to be changed
+    for table in plain.tables.values():
+        for column in table.columns:
+            column.type = with_length(_plain_type(column.type))
             checks: list[Any] = [*column.constraints]
             for check in checks:  # Alembic writes those of a table only
                 column.constraints.discard(check)
-                column.table.append_constraint(sa.CheckConstraint(check.sqltext, name=check.name))
+                table.append_constraint(sa.CheckConstraint(check.sqltext, name=check.name))
     sort: Any = sort_tables_and_constraints
     *_, (_, circular) = sort(plain.tables.values())
     for key in circular:
@@ -1842,14 +1838,12 @@ def _variants(kind: Any) -> Mapping[str, Any]:
 def _plain_type(kind: Any) -> Any:
     """A custom type as what it is in each database: its implementation, with variants."""
     variants = {name: _without_variants(special) for name, special in _variants(kind).items()}
+    plain = _without_variants(kind)
     if isinstance(kind, sa.TypeDecorator) and not isinstance(kind, sa.Interval):
-        plain = _without_variants(kind.load_dialect_impl(DefaultDialect()))
         for name, dialect in _DIALECTS.items():
             special = _without_variants(kind.load_dialect_impl(dialect))
             if repr(special) != repr(plain):
                 variants.setdefault(name, special)
-    else:
-        plain = _without_variants(kind)
     for name, special in variants.items():
         plain = plain.with_variant(special, name)
     return plain
@@ -1857,13 +1851,7 @@ def _plain_type(kind: Any) -> Any:
 
 def _without_variants(kind: Any) -> Any:
     """A new instance of the nearest type that SQLAlchemy documents; itself if there is none."""
-    if isinstance(kind, sa.Interval):
-        precisions = {
-            "second_precision": kind.second_precision,
-            "day_precision": kind.day_precision,
-        }
-        return sa.Interval(kind.native, **precisions)
-    if isinstance(kind, sa.TypeDecorator):
+    if isinstance(kind, sa.TypeDecorator) and not isinstance(kind, sa.Interval):
         return _without_variants(kind.load_dialect_impl(DefaultDialect()))
     abstract = (object, TypeEngine, sa.types.UserDefinedType, sa.types.ExternalType)
     for base in type(kind).__mro__:
@@ -2143,10 +2131,10 @@ def _refuse_loss(migration: Any, upgrade: Any) -> None:
     lost = [step for step in _each(upgrade) if isinstance(step, drops)]
     if not lost or allowed in ("1", "true", "yes"):
         return
-    shown = [f"{one.table_name}.{getattr(one, 'column_name', '')}".rstrip(".") for one in lost]
-    kinds = ["column" if isinstance(one, ops.DropColumnOp) else "table" for one in lost]
-    dropped = [f"  {kind} {name}" for kind, name in zip(kinds, shown, strict=True)]
-    text = ["The revision would lose data, so it was not written. It would drop:", *dropped]
+    text = ["The revision would lose data, so it was not written. It would drop:"]
+    for one in lost:
+        table, column = one.table_name, getattr(one, "column_name", None)
+        text.append(f"  column {table}.{column}" if column else f"  table {table}")
     if renames := [f"  {line}" for line in _renames(lost, upgrade)]:
         text += ["Renamed? Then do it in two steps. First, in a revision of your own,", *renames]
         text += ["`python -m noventa migrate`, and then autogenerate the rest as you just did."]
@@ -2275,7 +2263,7 @@ def _run_locked(context: Any, registry: Registry, config: Config, settings: Any)
                 run.revisions(registry)
             return
         with migration_lock(config):
-            heads = _current_heads(engine, running)
+            heads = current_revisions(config, engine)
             steps = [*running.opts["fn"](() if running.purge else tuple(heads), running)]
             run.begin(steps, engine)
             running.opts["noventa_patience"] = config["migrations.lock_timeout"]
@@ -2286,7 +2274,7 @@ def _run_locked(context: Any, registry: Registry, config: Config, settings: Any)
                 with progress("  migrating"):
                     run.revisions(registry)
                 connection.commit()
-                run.end(engine)
+                run.end(config, engine)
         if "purge" not in running.opts and not context.config.messaging_opts["quiet"]:
             _say_what_is_missing(running, registry, run.heads if steps else heads)
 
@@ -2344,7 +2332,6 @@ class _Run:
         self.heads: set[str] = set()
         self.statements: list[str] = []  # of the revision under way, those that return no rows
         self.committed = False  # before its end
-        self.in_autocommit = False  # the statement that runs
         self.orphans, self.began = _orphans(connection), time.monotonic()
         self.steps: list[Any] = []
         self.engine: Any = None  # for the mark on MySQL
@@ -2367,9 +2354,9 @@ class _Run:
             self.engine = engine
             _mark_step(engine, self.steps, begins=True)
 
-    def end(self, engine: Any) -> None:
+    def end(self, config: Config, engine: Any) -> None:
         """Compares where the run arrived with what a second connection reads."""
-        found = _current_heads(engine, self.migration)
+        found = current_revisions(config, engine)
         if found != self.heads:
             raise NoventaError(
                 f"The database says it is at {_listed(found)}, not at {_listed(self.heads)}: the"
@@ -2405,8 +2392,8 @@ class _Run:
                     self.context.run_migrations()  # warns of _NOT_COMPARED, and a copy keeps
                 return
             except sa.exc.DBAPIError as error:
-                kept = self.committed or self.in_autocommit
-                if kept or not _is_in_use(error) or time.monotonic() + pause > deadline:
+                late = time.monotonic() + pause > deadline
+                if self.committed or late or not _is_in_use(error):
                     raise
             time.sleep(pause)
             pause *= 2
@@ -2434,10 +2421,10 @@ class _Run:
             _mark_step(self.engine, self.steps)
 
     def _look(self, *_: Any) -> None:
-        """Before a statement: if no transaction is under way, what ran has been committed."""
+        """Before a statement: whether what ran, or what this does, stays whatever comes."""
         options = self.connection.get_execution_options()
-        self.in_autocommit = options.get("isolation_level") == "AUTOCOMMIT"
-        if self.statements and not _in_transaction(self.connection):
+        autocommit = options.get("isolation_level") == "AUTOCOMMIT"
+        if autocommit or (self.statements and not _in_transaction(self.connection)):
             self.committed = True
 
     def _note(self, _connection: Any, cursor: Any, statement: str, *_: Any) -> None:
@@ -2537,18 +2524,10 @@ def _orphans(connection: Any) -> Counter[str]:
     return Counter(f"{child} (to {parent})" for child, _, parent, _ in rows)
 
 
-def _current_heads(engine: Any, running: Any) -> set[str]:
-    """Reads the revision on a second connection: what another process sees is the truth."""
-    names = ("version_table", "version_table_schema")
-    options = {name: getattr(running, name) for name in names}
-    with reading(engine) as connection:
-        return set(MigrationContext.configure(connection, opts=options).get_current_heads())
-
-
 def _say_what_is_missing(running: Any, registry: Registry, arrived: Iterable[str]) -> None:
     """After an upgrade to the head: what the models have and no revision makes."""
     current = {one.revision for one in running.script.get_all_current(tuple(arrived))}
-    if not registry.metadata.tables or not {*running.script.get_heads()} <= current:
+    if not registry.tables or not {*running.script.get_heads()} <= current:
         return
     running.opts.update(_Comparison(registry, running).options)
     running.connection.execution_options(noventa_reads=True)
@@ -2569,13 +2548,14 @@ def _differences(running: Any) -> list[str]:
     return _texts(script.upgrade_ops.as_diffs())
 
 
-def compare(project: Project) -> tuple[list[str], int]:
+def compare(project: Project, **attributes: Any) -> tuple[list[str], int]:
     """How the project's database differs from its models, read with the options of env.py.
 
-    Returns the differences, and how many things differ in their name only. Raises NoventaError.
+    Or a scratch database, given as `connection`. Returns the differences, and how many things
+    differ in their name only. Raises NoventaError.
     """
     root, found, searched = project.root, list[str](), [*sys.path]
-    alembic = AlembicConfig(root / _FOLDER / "alembic.ini")
+    alembic = AlembicConfig(root / _FOLDER / "alembic.ini", attributes=attributes)
 
     def run(_: Any, running: Any) -> list[Any]:
         found.extend(_differences(running))
@@ -2635,7 +2615,8 @@ class _Careful:
         super().drop_column(table_name, column, **options)  # type: ignore[misc]
 
     def alter_column(self, table_name: str, column_name: str, **options: Any) -> None:
-        new, old = map(_instance, (options.get("type_"), options.get("existing_type")))
+        given = (options.get("type_"), options.get("existing_type"))
+        new, old = (kind and sa.types.to_instance(kind) for kind in given)
         if new is not None and "postgresql_using" not in options:
             table = sa.table(table_name, sa.column(column_name), schema=options.get("schema"))
             if not self.as_sql:
@@ -2662,10 +2643,6 @@ class _Careful:
         with suppress(sa.exc.DBAPIError), self.connection.begin_nested():  # the drop will tell
             count = self.connection.scalar(query)
             say(f"    dropped {what} ({_counted(count, 'value' if column else 'row')})")
-
-
-def _instance(kind: Any) -> Any:
-    return None if kind is None else sa.types.to_instance(kind)
 
 
 def _type_of(connection: Any, table: Any, column: str) -> Any:
@@ -3506,12 +3483,9 @@ def _try_revisions(project: Project, connection: Any) -> Iterator[Fault]:
         problem = f"on a scratch database of {name} `{' '.join(words)}` fails: {first}"
         yield Fault(where, problem, "correct the revision")
         return
-    try:
-        with redirect_stdout(io.StringIO()):  # Alembic says that there is nothing
-            _alembic(project.root, ["-q", "check"], connection=connection)
-    except NoventaError as error:
-        problem = str(error).removeprefix("The database differs from the models: ").rstrip(".")
-        yield Fault(where, f"the revisions do not make what the models say: {problem}", _REVISE)
+    if found := compare(project, connection=connection)[0]:
+        problem = f"the revisions do not make what the models say: {_listed(found)}"
+        yield Fault(where, problem, _REVISE)
 
 
 # ---- Inspection -----------------------------------------------------------------------------
