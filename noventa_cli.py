@@ -1765,7 +1765,7 @@ class _Comparison:
         if kind == "table":
             full = parents.get("schema_qualified_table_name") or name
             word = re.compile(rf"\b{re.escape(str(name))}\b")
-            if name in _OWN_TABLES:
+            if name in (_LEDGER.name, _UNFINISHED.name):
                 return False
             if full not in self.metadata.tables and not any(map(word.search, self.texts)):
                 return False  # another program's: left alone
@@ -1804,9 +1804,9 @@ class _Comparison:
     def _writes(self, context: Any) -> bool:
         """Whether a revision is to be written; `check` compares only."""
         command = getattr(self.migration.environment_context.config.cmd_opts, "cmd", None)
-        if command:
-            return bool(command[0].__name__ == "revision")
-        return context.command_args["message"] is not None  # of Alembic's functions
+        if command is None:  # Alembic's functions were called
+            return context.command_args["message"] is not None
+        return bool(command[0].__name__ == "revision")
 
 
 def _plain_metadata(registry: Registry) -> sa.MetaData:
@@ -2004,19 +2004,17 @@ def _drop_other_names(upgrade: Any, inspector: Any, attributes: dict[str, Any]) 
     convention. Such a drop and the addition of the same columns go together.
     """
     count, renames = 0, attributes.get("renames")  # a revision of --adopt, which is for them
+    adds = ops.CreateUniqueConstraintOp | ops.CreateCheckConstraintOp | ops.CreateIndexOp
     for changes in [step for step in upgrade.ops if isinstance(step, ops.ModifyTableOps)]:
-        for new in [step for step in changes.ops if _is_named_by_convention(step)]:
+        for new in [step for step in changes.ops if isinstance(step, adds)]:
+            if not isinstance(_made(new).name, sa.schema.conv):
+                continue
             gone = [step for step in changes.ops if _is_same(step, new)][:1]
             count += len(gone)
             if not renames if gone else _has_no_name(new, inspector):
                 changes.ops = [step for step in changes.ops if step not in (new, *gone)]
     upgrade.ops = [step for step in upgrade.ops if getattr(step, "ops", True)]
     attributes["renamed"] = count
-
-
-def _is_named_by_convention(step: Any) -> bool:
-    adds = ops.CreateUniqueConstraintOp | ops.CreateCheckConstraintOp | ops.CreateIndexOp
-    return isinstance(step, adds) and isinstance(_made(step).name, sa.schema.conv)
 
 
 def _made(step: Any) -> Any:
@@ -2190,9 +2188,14 @@ def _make_enum_types(upgrade: Any, downgrade: Any, metadata: sa.MetaData) -> Non
     }
     new = {(kind.schema, kind.name): kind for kind in added.values()}
     old = {(kind.schema, kind.name): kind for kind in dropped.values()}
+    verbs = ("create", "drop")
     for key, kind in (old | new).items():
         if key not in staying:
-            _frame(*((upgrade, downgrade) if key in new else (downgrade, upgrade)), kind)
+            makes, drops = (upgrade, downgrade) if key in new else (downgrade, upgrade)
+            text = f"sa.{sa.Enum(*kind.enums, name=kind.name, schema=kind.schema)!r}"
+            make, drop = (f"{text}.{verb}(op.get_bind(), checkfirst=True)" for verb in verbs)
+            makes.ops.insert(0, _Lines("postgresql", [make]))
+            drops.ops.append(_Lines("postgresql", [drop]))
 
 
 def _enums_of(operations: Any) -> dict[Any, Any]:
@@ -2207,14 +2210,6 @@ def _enums_of(operations: Any) -> dict[Any, Any]:
             for enum in _native_enums(kind):
                 found[step.schema, step.table_name, name] = enum
     return found
-
-
-def _frame(makes: Any, drops: Any, kind: Any) -> None:
-    """Makes a type at the beginning of some operations, and drops it at the end of others."""
-    text = f"sa.{sa.Enum(*kind.enums, name=kind.name, schema=kind.schema)!r}"
-    make, drop = ([f"{text}.{verb}(op.get_bind(), checkfirst=True)"] for verb in ("create", "drop"))
-    makes.ops.insert(0, _Lines("postgresql", make))
-    drops.ops.append(_Lines("postgresql", drop))
 
 
 def _make_schemas(upgrade: Any, inspector: Any) -> None:
@@ -2385,7 +2380,7 @@ class _Run:
         Whoever waits for a table's lock stops all who come after. So a revision waits for
         `migrations.table_timeout` only, is rolled back, and lets them pass before it tries again.
         """
-        pause, deadline = _FIRST_PAUSE, time.monotonic() + seconds
+        pause, deadline = 0.5, time.monotonic() + seconds
         while True:
             try:
                 with self.context.begin_transaction(), warnings.catch_warnings(action="ignore"):
@@ -2407,7 +2402,8 @@ class _Run:
                 " Let it correct or delete these rows first, for SQLite runs no ON DELETE while it"
                 " migrates."
             )
-        lines = [] if step.is_upgrade or step.is_stamp else _forget_seeds(ctx.connection)
+        drops = not (step.is_upgrade or step.is_stamp)
+        lines = _forget_seeds(ctx.connection) if drops and self.has_ledger else []
         if self.says:
             verb = "stamped" if step.is_stamp else "upgraded" if step.is_upgrade else "downgraded"
             revision = step.up_revision
@@ -2420,17 +2416,25 @@ class _Run:
         if self.engine is not None:
             _mark_step(self.engine, self.steps)
 
+    @functools.cached_property
+    def has_ledger(self) -> bool:
+        """Whether seeds have run: asked once, for downgrades may have hundreds of steps."""
+        return bool(sa.inspect(self.connection).has_table(_LEDGER.name))
+
     def _look(self, *_: Any) -> None:
         """Before a statement: whether what ran, or what this does, stays whatever comes."""
-        options = self.connection.get_execution_options()
-        autocommit = options.get("isolation_level") == "AUTOCOMMIT"
-        if autocommit or (self.statements and not _in_transaction(self.connection)):
+        isolation = self.connection.get_execution_options().get("isolation_level")
+        driver = self.connection.connection.driver_connection
+        status = getattr(getattr(driver, "info", None), "transaction_status", 1)  # libpq: 0 is idle
+        idle = not getattr(driver, "in_transaction", status)
+        if isolation == "AUTOCOMMIT" or (self.statements and idle):
             self.committed = True
 
     def _note(self, _connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         if cursor.description is not None or self.migration.version_table in statement:
             return
-        if not statement.startswith(_OF_TRANSACTIONS):
+        no_change = ("BEGIN", "COMMIT", "PRAGMA", "RELEASE", "ROLLBACK", "SAVEPOINT")
+        if not statement.startswith(no_change):
             self.statements.append(textwrap.shorten(statement, 100))
 
     def _commit(self, _: Any) -> None:
@@ -2454,36 +2458,19 @@ class _Run:
             lines.append(f"  in: {textwrap.shorten(error.statement, 100)}")
         if _is_in_use(error):
             lines.append("The table is in use; run it again when what uses it has ended.")
-        if self.is_mysql and self.statements:
-            lines.append("MySQL cannot take DDL back. Until then it had run:")
-        elif self.committed:
-            lines.append("The revision ended its transaction. Until then it had run:")
+        if self.committed or (self.is_mysql and self.statements):
+            ended = "The revision ended its transaction"
+            why = "MySQL cannot take DDL back" if self.is_mysql else ended
+            lines += [f"{why}. Until then it had run:", *(f"  {one}" for one in self.statements)]
+            lines.append("Undo what is left of it, correct the file and migrate again.")
         else:
             lines.append("Nothing of this revision was kept; correct the file and migrate again.")
-            return "\n".join(lines).replace("_alembic_tmp_", "")
-        lines += [f"  {statement}" for statement in self.statements]
-        return "\n".join([*lines, "Undo what is left of it, correct the file and migrate again."])
-
-
-_FIRST_PAUSE = 0.5  # seconds; each is twice as long as the one before
+        return "\n".join(lines).replace("_alembic_tmp_", "")
 
 
 def _is_in_use(error: BaseException) -> bool:
     """Whether PostgreSQL gave up waiting for a lock."""
     return isinstance(error, sa.exc.DBAPIError) and sqlstate(error.orig) == "55P03"
-
-
-_OF_TRANSACTIONS = ("BEGIN", "COMMIT", "PRAGMA", "RELEASE", "ROLLBACK", "SAVEPOINT")
-
-
-def _in_transaction(connection: Any) -> bool:
-    """Whether the driver has a transaction under way; True if it cannot say."""
-    driver = connection.connection.driver_connection
-    if hasattr(driver, "in_transaction"):  # sqlite3
-        return bool(driver.in_transaction)
-    if connection.dialect.name != "postgresql":
-        return True
-    return bool(getattr(getattr(driver, "info", None), "transaction_status", 1))  # libpq: 0 is idle
 
 
 _UNFINISHED = sa.Table("noventa_unfinished", sa.MetaData(), sa.Column("step", sa.String(255)))
@@ -2511,9 +2498,6 @@ def _mark_step(engine: Any, steps: Sequence[Any], *, begins: bool = False) -> No
             _UNFINISHED.create(connection, checkfirst=True)
             connection.execute(sa.delete(_UNFINISHED))
             connection.execute(sa.insert(_UNFINISHED).values(step=wanted[0]))
-
-
-_OWN_TABLES = (_LEDGER.name, _UNFINISHED.name)
 
 
 def _orphans(connection: Any) -> Counter[str]:
@@ -2581,7 +2565,8 @@ def _use_own_implementation(migration: Any) -> None:
     Alembic documents no way to choose the `impl` of a context; registering ours would change it
     for everybody else in the process.
     """
-    kind = _IMPLEMENTATIONS.get(migration.dialect.name)
+    kinds = {"sqlite": _SQLite, "postgresql": _PostgreSQL, "mysql": _MySQL, "mariadb": _MariaDB}
+    kind = kinds.get(migration.dialect.name)
     if kind is None:
         return
     dialect = copy.copy(migration.dialect)  # which compiles a `%` as it is
@@ -2620,7 +2605,9 @@ class _Careful:
         if new is not None and "postgresql_using" not in options:
             table = sa.table(table_name, sa.column(column_name), schema=options.get("schema"))
             if not self.as_sql:
-                old = old or _type_of(self.connection, table, column_name)
+                if old is None:
+                    there = sa.inspect(self.connection).get_columns(table.name, table.schema)
+                    old = next(one["type"] for one in there if one["name"] == column_name)
                 _refuse_losses(self.connection, table.c[column_name], old, new)
             if self.dialect.name == "postgresql" and old is not None:
                 options["postgresql_using"] = self._using(sa.column(column_name), old, new)
@@ -2643,11 +2630,6 @@ class _Careful:
         with suppress(sa.exc.DBAPIError), self.connection.begin_nested():  # the drop will tell
             count = self.connection.scalar(query)
             say(f"    dropped {what} ({_counted(count, 'value' if column else 'row')})")
-
-
-def _type_of(connection: Any, table: Any, column: str) -> Any:
-    found = sa.inspect(connection).get_columns(table.name, table.schema)
-    return next(one["type"] for one in found if one["name"] == column)
 
 
 class _PostgreSQL(_Careful, PostgresqlImpl):
@@ -2834,9 +2816,11 @@ class _SQLite(_Careful, SQLiteImpl):
             del self.objects[name]
         self.indexes = [*batch_impl.new_indexes.values()]
         batch_impl.indexes, batch_impl.new_indexes = {}, {}  # _make_again() makes them
-        counts = "AUTOINCREMENT" in self._text(table).upper()
-        new.dialect_options["sqlite"]["autoincrement"] = counts
-        self.sequence = self._sequence(table.name)
+        self.sequence, query = None, "SELECT seq FROM sqlite_sequence WHERE name = ?"
+        has_counters = sa.inspect(self.connection).has_table("sqlite_sequence")
+        if has_counters and "AUTOINCREMENT" in self._text(table).upper():
+            new.dialect_options["sqlite"]["autoincrement"] = True
+            self.sequence = self.connection.exec_driver_sql(query, (table.name,)).scalar()
         for column, collation in self._collations(table):
             if column in new.columns and isinstance(new.columns[column].type, sa.String):
                 new.columns[column].type.collation = collation
@@ -2931,11 +2915,6 @@ class _SQLite(_Careful, SQLiteImpl):
         query = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?"
         return str(self.connection.exec_driver_sql(query, (table.name,)).scalar())
 
-    def _sequence(self, name: str) -> Any:
-        has = sa.inspect(self.connection).has_table("sqlite_sequence")
-        query = "SELECT seq FROM sqlite_sequence WHERE name = ?"
-        return self.connection.exec_driver_sql(query, (name,)).scalar() if has else None
-
     def _collations(self, table: Any) -> list[tuple[str, str]]:
         """Each column's own, as an index has it that says none; reflection does not tell."""
         query = "SELECT name, coll FROM pragma_index_xinfo('noventa_probe') WHERE coll <> 'BINARY'"
@@ -2984,11 +2963,6 @@ def _rewrite(connection: Any, old: Any, column: Any) -> tuple[int, Any]:
     return wrong, example
 
 
-_IMPLEMENTATIONS = {
-    "sqlite": _SQLite, "postgresql": _PostgreSQL, "mysql": _MySQL, "mariadb": _MariaDB,
-}  # fmt: skip
-
-
 # -- one at a time
 
 
@@ -3017,13 +2991,11 @@ def migration_lock(config: Config) -> Iterator[None]:
 
 _NAME = "concat('noventa ', left(sha2(database(), 256), 40))"  # MySQL's are one set for the server
 _MYSQL_LOCK = ("SET SESSION wait_timeout = 2147483", f"SELECT get_lock({_NAME}, 0)")
-_LOCKS = {  # what keeps an idle session alive, and what takes the lock
-    "postgresql": (
+_LOCKS = dict.fromkeys(("mysql", "mariadb"), _MYSQL_LOCK) | {
+    "postgresql": (  # what keeps an idle session alive, and what takes the lock
         "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'",
         f"SELECT pg_try_advisory_lock({0x6E6F7665}, 1)",  # "nove": each database has its own
     ),
-    "mysql": _MYSQL_LOCK,
-    "mariadb": _MYSQL_LOCK,
 }
 
 
@@ -3105,11 +3077,10 @@ def _scratch(project: Project) -> Iterator[Any]:
     make: AbstractContextManager[str] = nullcontext("sqlite://")
     backend = config.database_url.get_backend_name()
     if backend != "sqlite" and _is_beyond_sqlite(project):
-        schemas = {str(table.schema or "") for table in project.registry.tables}
-        schemas = (schemas | {config["migrations.version_table_schema"] or ""}) - {""}
-        is_mysql = backend in ("mysql", "mariadb")
-        if schemas and is_mysql:
-            shown = f"on {backend} a schema is a database, so this would change {_listed(schemas)}"
+        schemas = {table.schema for table in project.registry.tables}
+        named = {*filter(None, schemas | {config["migrations.version_table_schema"]})}
+        if named and backend in ("mysql", "mariadb"):
+            shown = f"on {backend} a schema is a database, so this would change {_listed(named)}"
             raise NoScratch(shown)
         make = _server_database(_migration_config(config))
     with make as url, _migration_engine(_at(config, url)).connect() as connection:
@@ -3123,15 +3094,13 @@ def _scratch(project: Project) -> Iterator[Any]:
 
 
 def _is_beyond_sqlite(project: Project) -> bool:
-    if "sqlite" not in project.config["migrations.portable_to"]:
+    config, tables = project.config, _plain_metadata(project.registry).tables.values()
+    if "sqlite" not in config["migrations.portable_to"]:
         return True
-    if project.config["migrations.version_table_schema"]:
+    if config["migrations.version_table_schema"] or any(table.schema for table in tables):
         return True
-    tables = _plain_metadata(project.registry).tables.values()
-    return any(
-        table.schema or any(_type_error(column, _DIALECTS["sqlite"]) for column in table.columns)
-        for table in tables
-    )
+    columns = (column for table in tables for column in table.columns)
+    return any(_type_error(column, _DIALECTS["sqlite"]) for column in columns)
 
 
 def _stay_in_scratch(_: Any, statement: Any, *__: Any) -> None:
@@ -3272,10 +3241,7 @@ _HALF_SEEDED = (
 
 def _forget_seeds(connection: Any) -> list[str]:
     """After a downgrade: a seed of whose tables none is left runs again."""
-    found, lines = sa.inspect(connection), list[str]()
-    if not found.has_table(_LEDGER.name):
-        return lines
-    tables = set(found.get_table_names())
+    tables, lines = set(sa.inspect(connection).get_table_names()), list[str]()
     for row in connection.execute(sa.select(_LEDGER)).all():
         if gone := set(row.wrote or ()) - tables:
             if gone == set(row.wrote):
@@ -3362,10 +3328,15 @@ def portability_faults(project: Project) -> Iterator[Fault]:
     owners = {table.key: owner for table, owner in project.registry.tables.items()}
     for table in _plain_metadata(project.registry).tables.values():
         owner = _owner(owners[table.key], project.root)
-        faults = [*_column_faults(table, owner, dialects)]
+        for column, (name, dialect) in itertools.product(table.columns, dialects.items()):
+            if error := _type_error(column, dialect):
+                yield Fault(
+                    f"{owner}.{column.name}",
+                    f"not portable to {name}: {str(error).splitlines()[0].rstrip('.')}",
+                    "take a type of sqlalchemy itself, or add .with_variant() for this database",
+                )
         if "mysql" in dialects:
-            faults += _mysql_faults(table, owner)
-        yield from faults
+            yield from _mysql_faults(table, owner)
 
 
 def length_advice(project: Project) -> Iterator[str]:
@@ -3386,17 +3357,6 @@ def _owner(owner: str, root: Path) -> str:
     module, _, name = owner.rpartition(".")
     file = getattr(sys.modules.get(module), "__file__", None)
     return f"{os.path.relpath(Path(file).resolve(), root)}: {name}" if file else owner
-
-
-def _column_faults(table: Any, owner: str, dialects: Mapping[str, Any]) -> Iterator[Fault]:
-    for column in table.columns:
-        for name, dialect in dialects.items():
-            if error := _type_error(column, dialect):
-                yield Fault(
-                    f"{owner}.{column.name}",
-                    f"not portable to {name}: {str(error).splitlines()[0].rstrip('.')}",
-                    "take a type of sqlalchemy itself, or add .with_variant() for this database",
-                )
 
 
 def _mysql_faults(table: Any, owner: str) -> Iterator[Fault]:
