@@ -21,8 +21,10 @@ class Change(NamedTuple):
     new: str
     kept: dict  # values, as text says them in `old`, and what they are in `new`
     refused: tuple = ()  # values that `new` cannot hold as they are
+    not_on: str = ""
 
 
+CHECKED = "name='mood', native_enum=False, create_constraint=True, length=9"
 CHANGES = [
     Change("Date", "DateTime", {"2020-05-01": "2020-05-01 00:00:00"}),
     Change("DateTime", "Date", {"2020-05-01 00:00:00": "2020-05-01"}, ("2020-05-01 10:00:00",)),
@@ -37,6 +39,8 @@ CHANGES = [
     Change("String(40)", "Interval", {}, ("long",)),
     Change("String(40)", "JSON", {'{"a": [1]}': "{'a': [1]}"}, ("{a",)),
     Change("String(40)", "Enum('a', 'b', name='letter')", {"a": "a", "b": "b"}, ("c",)),
+    Change(f"Enum('a', {CHECKED})", f"Enum('a', 'b', {CHECKED})", {"a": "a"},
+           not_on="mysql"),  # where Alembic adds the CHECK beside the old one of its name
     Change("String(40)", "Uuid", {"550e8400-e29b-41d4-a716-446655440000":
                                   "550e8400-e29b-41d4-a716-446655440000"}, ("550e8400",)),
     Change("String(200)", "String(10)", {"short": "short"}),
@@ -101,7 +105,7 @@ def read(place, kinds):
 
 
 def batch(name, old, new):
-    enum = f"sa.{new}.create(op.get_bind(), checkfirst=True)\n" if "Enum" in new else ""
+    enum = f"sa.{new}.create(op.get_bind(), checkfirst=True)\n" if "letter" in new else ""
     return (
         f'{enum}with op.batch_alter_table("{name}") as batch:\n'
         f'    batch.alter_column("v", type_=sa.{new}, existing_type=sa.{old})'
@@ -109,7 +113,8 @@ def batch(name, old, new):
 
 
 def test_a_change_of_type_keeps_every_value_up_and_down(place, capsys):
-    tables = {f"kept{number}": change for number, change in enumerate(CHANGES)}
+    changes = [change for change in CHANGES if change.not_on != place.backend]
+    tables = {f"kept{number}": change for number, change in enumerate(changes)}
     make(place, {name: (change.old, change.kept) for name, change in tables.items()})
     olds = {name: change.old for name, change in tables.items()}
     news = {name: change.new for name, change in tables.items()}

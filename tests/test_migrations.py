@@ -832,6 +832,13 @@ WHIMS = {
         "    batch.drop_constraint(op.f('ck_items_name'), type_='check')\n"
         f"{insert(1, 'no')}"
     ),
+    "a default that it says is there": (
+        f"{MAKE_ITEMS}\n"
+        "op.add_column('items', sa.Column('on', sa.Boolean, server_default=sa.false()))\n"
+        "with op.batch_alter_table('items') as batch:\n"
+        "    batch.alter_column('on', existing_type=sa.Boolean(), nullable=False,\n"
+        "                       existing_server_default=sa.false())"
+    ),
     "a list with a call in it": (
         "columns = [sa.Column('id', sa.Integer, primary_key=True), sa.Column('n', sa.Integer),\n"
         "           sa.CheckConstraint('n > 0')]\n"
@@ -877,7 +884,7 @@ def test_what_revisions_of_public_projects_do_works(site, capsys):
         site.revision(f"a{number}", upgrade, f"op.drop_table('{table}')", after=after)
     go(site, "upgrade head", "downgrade base", "upgrade head")
     assert site.at() == [f"a{len(WHIMS) - 1}"]
-    assert site.rows("SELECT name FROM items4 ORDER BY id") == [("A",), ("B",)]
+    assert site.rows("SELECT name FROM items5 ORDER BY id") == [("A",), ("B",)]
     with pytest.raises(sa.exc.DatabaseError):
         site.execute("INSERT INTO items0 VALUES (1, 'no')")
     assert "fails" not in faults(site)  # on the scratch database
