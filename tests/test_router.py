@@ -173,7 +173,7 @@ def expression_of(route):
     return re.compile(text + below), [rank for rank, _ in read] + [4] * prefix
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(some_routes, some_paths)
 def test_a_match_is_what_the_rules_say(routes, parts):
     sound = [route for route in routes if not [*route_faults([route])]]
