@@ -2009,7 +2009,7 @@ def _drop_other_names(upgrade: Any, inspector: Any, attributes: dict[str, Any]) 
         for new in [step for step in changes.ops if isinstance(step, adds)]:
             if not isinstance(_made(new).name, sa.schema.conv):
                 continue
-            gone = [step for step in changes.ops if _is_same(step, new)][:1]
+            gone = [step for step in changes.ops if _is_same(step, new, inspector)][:1]
             count += len(gone)
             if not renames if gone else _has_no_name(new, inspector):
                 changes.ops = [step for step in changes.ops if step not in (new, *gone)]
@@ -2023,18 +2023,32 @@ def _made(step: Any) -> Any:
     return step.to_index() if is_index else step.to_constraint()
 
 
-def _is_same(drop: Any, new: Any) -> bool:
-    """Whether `drop` takes away what `new` makes. A server tells of a CHECK in other words, so that
-    one which has no name of ours is taken for it."""
+def _is_same(drop: Any, new: Any, inspector: Any) -> bool:
+    """Whether `drop` takes away what `new` makes."""
     if not isinstance(drop, ops.DropIndexOp | ops.DropConstraintOp):
         return False
     old, made = _made(drop), _made(new)
     if isinstance(made, sa.CheckConstraint):
-        ours = str(old.name).startswith(f"ck_{drop.table_name}_")
-        return isinstance(old, sa.CheckConstraint) and not ours
+        ours = str(old.name).startswith(f"ck_{drop.table_name}_")  # with a hash of the condition
+        if ours or not isinstance(old, sa.CheckConstraint):
+            return False
+        names = {one["name"] for one in inspector.get_columns(drop.table_name, drop.schema)}
+        return _gist(old, names) == _gist(made, names)
     columns = [one.name for one in old.columns] == [one.name for one in made.columns]
     unique = [bool(getattr(key, "unique", True)) for key in (old, made)]  # a constraint is
     return isinstance(old, sa.Index | sa.UniqueConstraint) and columns and unique[0] is unique[1]
+
+
+def _gist(check: sa.CheckConstraint, columns: Collection[str]) -> set[str]:
+    """The columns, literals and bounds of a condition, which servers tell in words of their own.
+
+    Where two conditions seem to differ but do not, one revision makes the CHECK anew.
+    """
+    text = str(check.sqltext.compile(compile_kwargs={"literal_binds": True}))
+    text = re.sub(r"::\w+(?: varying)?(?:\([\d, ]+\))?|<>|!=", " ", text)  # casts; IN may be <>
+    text = re.sub(r"\bBETWEEN\b", ">= <=", text, flags=re.IGNORECASE).replace("\\'", "''")
+    parts = re.findall(r"'(?:[^']|'')*'|[<>]=?|[\w.]+", text)
+    return {part for part in parts if part[0] in "'<>0123456789" or part in columns}
 
 
 def _has_no_name(new: Any, inspector: Any) -> bool:
