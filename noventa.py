@@ -4973,6 +4973,13 @@ def _own_origin(environ: Mapping[str, Any]) -> str:
     return f"{environ.get('wsgi.url_scheme', 'http')}://{environ.get('HTTP_HOST', '')}"
 
 
+@functools.cache
+def _error_page() -> jinja2.Template:
+    """Our own error page, compiled once for all applications of the process."""
+    source = (data_folder("templates") / "error.html").read_text("utf-8")
+    return jinja2.Environment(autoescape=True).from_string(source)
+
+
 class Responder:
     """Makes answers of results, responses and errors, and sets the session's cookie."""
 
@@ -4984,8 +4991,7 @@ class Responder:
         self.answers = AnswerMaker(config)
         self.workbench: Workbench | None = None
         self._debug: bool = config["debug"]
-        source = (data_folder("templates") / "error.html").read_text("utf-8")
-        self._error_page = jinja2.Environment(autoescape=True).from_string(source)
+        self._error_page = _error_page()
 
     def of_result(self, context: RequestContext, result: Result) -> Answer:
         """What a handler answers in place of a page or of JSON."""
