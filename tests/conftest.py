@@ -29,7 +29,6 @@ import noventa_cli
 from noventa import App, Config, make_engine
 from noventa_cli import main
 
-os.environ.pop("PYTEST_ADDOPTS", None)  # is for this run, not for projects whose tests we start
 collect_ignore = ["applications"]  # each with a conftest of its own: see test_applications.py
 DEAR = {  # files whose tests share what is dear to make: a project, an environment, a server
     "test_changes.py", "test_deploying.py", "test_field_values.py", "test_guide.py",
@@ -79,9 +78,11 @@ def pytest_collection_finish() -> None:
     """What is loaded by now stays: no garbage collection need look through it again.
 
     Of the projects that tests write no bytecode is kept: a file that is written twice in one
-    second would be stale. Their own tests need none of the plugins that are installed here.
+    second would be stale. Their own tests need none of the plugins that are installed here, and
+    none of the options of this run.
     """
     sys.dont_write_bytecode = True
+    os.environ.pop("PYTEST_ADDOPTS", None)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     gc.freeze()
 
