@@ -3393,6 +3393,7 @@ def _open_streams(session: RequestSession) -> bool:
 
 _SQLITE_BUSY, _SQLITE_READONLY = 5, 8
 _MYSQL_CONFLICTS = (1213, 1205, 1020)  # deadlock, lock wait timeout, MariaDB's stale snapshot
+_MYSQL_BAD_VALUE = 1292  # of a date or time; drivers call it an operational error
 
 
 def sqlstate(error: Any) -> str | None:
@@ -3405,6 +3406,11 @@ def sqlstate(error: Any) -> str | None:
 def _sqlite_code(error: Any) -> int:
     """SQLite's primary code of an error; 0 where it is none of SQLite's."""
     return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
+
+
+def _mysql_code(error: Any) -> Any:
+    """MySQL's code of an error; the first argument of other errors."""
+    return next(iter(getattr(error, "args", ())), None)
 
 
 def is_refused(error: Any) -> bool:
@@ -3423,7 +3429,7 @@ def is_conflict(error: sa.exc.DBAPIError) -> bool:
     return (
         sqlstate(original) in ("40001", "40P01")  # could not serialize, deadlock
         or _sqlite_code(original) == _SQLITE_BUSY
-        or next(iter(getattr(original, "args", ())), None) in _MYSQL_CONFLICTS
+        or _mysql_code(original) in _MYSQL_CONFLICTS
     )
 
 
@@ -3443,7 +3449,8 @@ def is_bad_value(error: BaseException) -> bool:
     if "invalid input value for enum" in str(error.orig):
         values = error.params.values() if isinstance(error.params, Mapping) else error.params or ()
         return any(isinstance(value, FieldText) for value in values)
-    return isinstance(error, sa.exc.DataError) or (sqlstate(error.orig) or "")[:2] == "22"
+    is_data = isinstance(error, sa.exc.DataError) or (sqlstate(error.orig) or "")[:2] == "22"
+    return is_data or _mysql_code(error.orig) == _MYSQL_BAD_VALUE
 
 
 def is_unavailable(error: BaseException) -> bool:
