@@ -88,7 +88,6 @@ def page(context):
     """A page of a stranger; at the end nothing was complained of."""
     context.clear_cookies()
     page, complaints = context.new_page(), []
-    page.set_default_timeout(5_000)
 
     def note(message):  # that a page is an error, as some are to be, is no complaint
         if not message.text.startswith("Failed to load resource"):
