@@ -110,10 +110,10 @@ def apply(site: Any, models: str, *words: str) -> str:
     return text
 
 
-def refuse(site: Any, capsys: Any, verb: str = "") -> str:
-    """Runs `migrate`, which must exit with 1 and without a traceback; returns its message."""
+def refuse(site: Any, capsys: Any, verb: str = "", command: str = "migrate") -> str:
+    """Runs the command, which must exit with 1 and without a traceback; returns its message."""
     capsys.readouterr()
-    assert site.migrate(*verb.split()) == 1
+    assert site.run(command, *verb.split()) == 1
     message: str = capsys.readouterr().err
     assert "Traceback" not in message
     return message
