@@ -10,9 +10,8 @@ import threading
 COST, BLOCK_SIZE, PARALLELISM = 2**17, 8, 1
 
 _few_at_a_time = threading.Semaphore(2)  # for the memory that each takes
-_with_those_waiting = threading.Semaphore(
-    4
-)  # half of `server.threads`: others have work too
+# Half of `server.threads`, with those who wait: others have work too.
+_with_those_waiting = threading.Semaphore(4)
 
 
 class Busy(Exception):
