@@ -333,7 +333,7 @@ _VARIABLE = re.compile(
 )
 _SECRET_LENGTH, _SECRET_VARIETY = 32, 8  # characters, and different ones
 _KEY_REMEDY = "write the output of `openssl rand -hex 32`."
-MAKE_KEY = "(umask 077; openssl rand -hex 32 > {})"  # only its owner can read the file
+_MAKE_KEY = "(umask 077; openssl rand -hex 32 > {})"  # only its owner can read the file
 STARTER_KEY = "starter-"  # the secret keys of `new` begin so, and are good for debug only
 _SECRET = (
     "secret_keys", "database.url", "database.password", "database.options", "migrations.url",
@@ -473,7 +473,7 @@ class Config:
         """A fault for each secret key that `new` wrote: only `debug: true` accepts them."""
         return [
             f"config.yaml: secret_keys[{number}] is the starter's; write one of your own,"
-            f" as `{MAKE_KEY.format('secret.key')}` does."
+            f" as `{_MAKE_KEY.format('secret.key')}` does."
             for number, key in enumerate(self["secret_keys"])
             if key.startswith(STARTER_KEY)
         ]
@@ -737,7 +737,7 @@ def _unreadable(setting: str, file: Path, error: Exception) -> tuple[str, str]:
         reason = "does not exist"
     remedy = f"write it, or a default: ${{file:{file.name}:-…}}"
     if setting == "secret_keys":
-        remedy = f"`{MAKE_KEY.format(file.name)}` makes one"
+        remedy = f"`{_MAKE_KEY.format(file.name)}` makes one"
     return f"the file {file}, which {reason}", remedy
 
 
@@ -3091,9 +3091,9 @@ class Database:
             event.listen(reader, "handle_error", self._note_refusal)
             event.listen(reader, "checkin", self._end_reading)
             if reader.dialect.name == "postgresql":
-                _listen_to_statements(reader, _check_reader)
+                listen_to_statements(reader, _check_reader)
         for engine in self.engines:
-            _listen_to_statements(engine, _note_stream)
+            listen_to_statements(engine, _note_stream)
             _survive_fork(engine)
             weakref.finalize(self, engine.dispose)  # also at the end of the process
 
@@ -3231,13 +3231,16 @@ def can_refuse_writes(url: sa.URL) -> bool:
     return url.get_driver_name() in _POSTGRESQL_DRIVERS
 
 
-def _listen_to_statements(engine: sa.Engine, listener: Callable[..., None]) -> None:
-    """Call `listener(cursor, statement, …, context)` before each statement.
+def listen_to_statements(
+    engine: sa.Engine, listener: Callable[..., None], *, insert: bool = False
+) -> None:
+    """Call `listener(cursor, statement, …, context)` before each statement, with `insert` before
+    the listeners that are there.
 
     These are events of the dialect: the engine's own make a query by key cost 20 % more.
     """
     for name in ("do_execute", "do_execute_no_params", "do_executemany"):
-        event.listen(engine, name, listener)
+        event.listen(engine, name, listener, insert=insert)
 
 
 def _note_stream(*sent: Any) -> None:
@@ -5566,8 +5569,10 @@ class App:
         A GET of which the reader refused a statement is answered once more, as one that writes;
         one whose replica did not answer, from the primary.
         """
+        reads = environ["REQUEST_METHOD"] in READ_METHODS
         while True:
-            context = self._context(environ, scope)
+            request = Request(environ)
+            context = self._context(request, self.sessions.open(request), scope, reads=reads)
             if self.workbench is None:
                 answer = self._answer(context)
             else:
@@ -5584,13 +5589,14 @@ class App:
             context.remember_writer()  # in a sandbox, which has no reader that refuses
         return answer
 
-    def _context(self, environ: dict[str, Any], scope: Scope) -> RequestContext:
-        request = Request(environ)
+    def _context(
+        self, request: Request, session: Session, scope: Scope, *, reads: bool
+    ) -> RequestContext:
+        """Gives a request what it has of the application."""
         request.app, request.limits = self, self.dispatcher.limits
         request.text_type = self.database.text_type
         request.cleanup_callbacks = scope.cleanup_callbacks
-        reads = environ["REQUEST_METHOD"] in READ_METHODS
-        return RequestContext(request, self.sessions.open(request), scope, reads=reads)
+        return RequestContext(request, session, scope, reads=reads)
 
     def _answer(self, context: RequestContext) -> Answer:
         try:
@@ -5673,11 +5679,8 @@ class App:
         if not isinstance(session, Session):
             data, session = session or {}, self.sessions.read({})
             session.update(data)
-        request.app, request.limits = self, self.dispatcher.limits
-        request.text_type = self.database.text_type
         with self.database.scope(writes=writes) as scope:
-            request.cleanup_callbacks = scope.cleanup_callbacks
-            yield RequestContext(request, session, scope, reads=not writes)
+            yield self._context(request, session, scope, reads=not writes)
 
     def _compare_revisions(self) -> None:
         """Says, or with `migrations.on_mismatch: refuse` insists, that the database is at head."""

@@ -144,6 +144,7 @@ from noventa import (
     is_query,
     is_unbounded,
     lacks_file,
+    listen_to_statements,
     log,
     make_engine,
     members_of,
@@ -1346,9 +1347,8 @@ def _with_access_log(application: Any, engines: Iterable[sa.Engine]) -> Any:
     waitress joins by a comma.
     """
     access = logging.getLogger("noventa.access")
-    for engine in engines:  # an event of the dialect costs less than one of the engine
-        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-            event.listen(engine, name, _note_query, insert=True)
+    for engine in engines:
+        listen_to_statements(engine, _note_query, insert=True)
 
     def logged(environ: dict[str, Any], start_response: Any) -> Any:
         began, status, sent = time.perf_counter(), "-", list[str]()
@@ -3005,11 +3005,13 @@ def migration_lock(config: Config) -> Iterator[None]:
 
 _NAME = "concat('noventa ', left(sha2(database(), 256), 40))"  # MySQL's are one set for the server
 _MYSQL_LOCK = ("SET SESSION wait_timeout = 2147483", f"SELECT get_lock({_NAME}, 0)")
-_LOCKS = dict.fromkeys(("mysql", "mariadb"), _MYSQL_LOCK) | {
-    "postgresql": (  # what keeps an idle session alive, and what takes the lock
+_LOCKS = {  # what keeps an idle session alive, and what takes the lock
+    "postgresql": (
         "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'",
         f"SELECT pg_try_advisory_lock({0x6E6F7665}, 1)",  # "nove": each database has its own
     ),
+    "mysql": _MYSQL_LOCK,
+    "mariadb": _MYSQL_LOCK,
 }
 
 
@@ -3108,9 +3110,10 @@ def _scratch(project: Project) -> Iterator[Any]:
 
 
 def _is_beyond_sqlite(project: Project) -> bool:
-    config, tables = project.config, _plain_metadata(project.registry).tables.values()
+    config = project.config
     if "sqlite" not in config["migrations.portable_to"]:
         return True
+    tables = _plain_metadata(project.registry).tables.values()
     if config["migrations.version_table_schema"] or any(table.schema for table in tables):
         return True
     columns = (column for table in tables for column in table.columns)
