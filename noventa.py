@@ -128,7 +128,7 @@ def one_line(text: str) -> str:
     return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
-def shown_traceback(exc_info: Any) -> str:
+def format_traceback(exc_info: Any) -> str:
     """The traceback, indented: what an exception says cannot pass for another log entry."""
     lines = "".join(traceback.format_exception(*exc_info)).rstrip("\n").split("\n")
     return "\n".join(f"  {one_line(line)}" for line in lines)
@@ -142,7 +142,7 @@ class _EscapeControls(logging.Filter):
         if (escaped := one_line(message)) != message:
             record.msg, record.args = escaped, None
         if record.exc_info:
-            record.exc_text = shown_traceback(record.exc_info)  # formatters use it as it is
+            record.exc_text = format_traceback(record.exc_info)  # formatters use it as it is
         return True
 
 
@@ -206,7 +206,7 @@ class MissingField(Rejection, KeyError):  # noqa: N818
         super().__init__(400, "missing-field", detail=f"there is no request.{source}[{shown!a}].")
 
 
-def raised_at(error: BaseException) -> str:
+def error_location(error: BaseException) -> str:
     """`components/user/user_logic.py:12`: the line that raised an exception."""
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
     depth = frame.f_globals.get("__name__", "").count(".") + 1
@@ -335,7 +335,7 @@ _SECRET_LENGTH, _SECRET_VARIETY = 32, 8  # characters, and different ones
 _KEY_REMEDY = "write the output of `openssl rand -hex 32`."
 _MAKE_KEY = "(umask 077; openssl rand -hex 32 > {})"  # only its owner can read the file
 STARTER_KEY = "starter-"  # the secret keys of `new` begin so, and are good for debug only
-_SECRET = (
+_SECRET_SETTINGS = (
     "secret_keys", "database.url", "database.password", "database.options", "migrations.url",
 )  # fmt: skip
 _URL_PARTS = {  # as SQLAlchemy calls them
@@ -350,7 +350,7 @@ _EDITOR = re.compile(  # no scheme by which a link runs a script
 _DOMAIN = re.compile(r"[\w.-]*", re.ASCII)
 _HOST = r"\w[\w.-]*|\[[0-9a-f:.]+\]"
 _HOST_AND_PORT = re.compile(rf"({_HOST})(?::[0-9]*)?", re.ASCII)
-_OWN_HOST = re.compile(rf"\.?(?:{_HOST})", re.ASCII | re.IGNORECASE)
+_ALLOWED_HOST = re.compile(rf"\.?(?:{_HOST})", re.ASCII | re.IGNORECASE)
 _ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://({_HOST})(?::([0-9]{{1,5}}))?", re.ASCII)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}  # ours, of drivers
@@ -378,13 +378,13 @@ class Config:
     files: Sequence[Path] = ()  # that `${file:…}` names
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], **instead: Any) -> Config:
+    def load(cls, folder: str | os.PathLike[str], **overrides: Any) -> Config:
         """Reads `config.yaml` of `folder`; `instead` replaces its entries of these names.
 
         Raises ConfigError with every fault.
         """
         path = Path(folder).resolve() / "config.yaml"
-        document = {**_read_yaml(path), **instead}
+        document = {**_read_yaml(path), **overrides}
         if os.environ.get("NOVENTA_DEBUG"):
             document["debug"] = "${NOVENTA_DEBUG}"
         return cls.from_mapping(document, path.parent)
@@ -460,11 +460,11 @@ class Config:
         url = self.database_url
         return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
 
-    def answers_to(self, host: str) -> bool:
+    def allows_host(self, host: str) -> bool:
         """Whether a `Host` header names one of `server.hosts`."""
-        name = host_name(host)
+        name = normalize_host(host)
         for entry in self["server.hosts"]:
-            known = host_name(entry.removeprefix("."))
+            known = normalize_host(entry.removeprefix("."))
             if name == known or (entry.startswith(".") and name.endswith(f".{known}")):
                 return True
         return False
@@ -486,7 +486,7 @@ class Config:
                 entries = {f"{name}[{number}]": entry for number, entry in enumerate(value)}
             for place, entry in entries.items():
                 if entry is not None and not fits(entry):
-                    yield f"{place} is {_shown(entry)}; expected {expected}."
+                    yield f"{place} is {_short_repr(entry)}; expected {expected}."
         for name, value in self["headers"].items():
             if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(str(value)):
                 yield f"headers: {name!r} or its value holds what HTTP does not allow; encode it."
@@ -566,7 +566,7 @@ def _with_driver(url: sa.URL) -> sa.URL:
     return url.set(drivername=f"{url.drivername}+{next(installed, next(iter(drivers)))}")
 
 
-def host_name(host: str) -> str:
+def normalize_host(host: str) -> str:
     """`Example.com.:80` as `example.com`: no port, last dot or brackets; empty if invalid."""
     found = _HOST_AND_PORT.fullmatch(host.lower())
     return found[1].strip("[]").removesuffix(".") if found else ""
@@ -587,7 +587,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def network_of(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
     """The network that a text like `172.16.0.0/12` names; None if invalid."""
     try:
         return ipaddress.ip_network(text)
@@ -595,7 +595,7 @@ def network_of(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | Non
         return None
 
 
-def origin_of(text: str) -> tuple[str, str, int | None] | None:
+def parse_origin(text: str) -> tuple[str, str, int | None] | None:
     """Scheme, host and port of an origin (RFC 6454, 4), with the default port; None if invalid."""
     if not (found := _ORIGIN.fullmatch(text.lower())):
         return None
@@ -641,7 +641,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise ConfigError(f"config.yaml is {_shown(document)}; expected {_MAPPING}.")
+        raise ConfigError(f"config.yaml is {_short_repr(document)}; expected {_MAPPING}.")
     return document
 
 
@@ -655,7 +655,7 @@ def _read_settings(
             name = "database.url"
         if setting := _BY_NAME.get(name):
             try:
-                yield name, _value_of(setting, raw, root)
+                yield name, _parse_value(setting, raw, root)
             except ConfigError as error:
                 problems.append(str(error))
         elif not any(known.startswith(f"{name}.") for known in _BY_NAME):
@@ -667,7 +667,7 @@ def _read_settings(
         elif name == "database":  # not shown: it may hold a password
             problems.append("database is of another type; expected a URL or a mapping.")
         elif raw is not None:
-            problems.append(f"{name} is {_shown(raw)}; expected {_MAPPING}.")
+            problems.append(f"{name} is {_short_repr(raw)}; expected {_MAPPING}.")
 
 
 _FLAGS = {
@@ -676,7 +676,7 @@ _FLAGS = {
 }
 
 
-def _value_of(setting: Setting, raw: Any, root: Path) -> Any:
+def _parse_value(setting: Setting, raw: Any, root: Path) -> Any:
     """The value of a setting, of its kind. Raises ConfigError naming the setting."""
     value = _expand(setting.name, raw, root)
     if value is None:
@@ -695,8 +695,8 @@ def _value_of(setting: Setting, raw: Any, root: Path) -> Any:
         _MAPPING: isinstance(value, dict) and all(isinstance(key, str) for key in value),
     }
     if not fits[setting.kind]:
-        shown = _shown(value) + (f", from {raw}" if is_expanded else "")
-        shown = "of another type" if setting.name in _SECRET else shown
+        shown = _short_repr(value) + (f", from {raw}" if is_expanded else "")
+        shown = "of another type" if setting.name in _SECRET_SETTINGS else shown
         raise ConfigError(f"{setting.name} is {shown}; expected {setting.kind}.")
     return tuple(value) if setting.kind == _TEXTS else value
 
@@ -746,13 +746,13 @@ _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "server.port": (range(65_536).__contains__, "0 to 65535"),
     "server.threads": (range(1, 10_001).__contains__, "1 to 10000"),
     "server.hosts": (
-        _OWN_HOST.fullmatch,
+        _ALLOWED_HOST.fullmatch,
         "a name without scheme and port, like example.com, or .example.com with all below it",
     ),
     "server.health": (re.compile("/[!-~]*").fullmatch, "a path, like /health"),
-    "debug_from": (network_of, "a network like 172.16.0.0/12, without bits beyond its mask"),
+    "debug_from": (parse_network, "a network like 172.16.0.0/12, without bits beyond its mask"),
     "trusted_origins": (
-        origin_of,
+        parse_origin,
         "a scheme, a host and where it is an odd one a port, like https://example.com:8443",
     ),
     "session.cookie_name": (_HEADER_NAME.fullmatch, "letters, digits, - and _"),
@@ -769,7 +769,7 @@ _RULES |= {
 }
 
 
-def _shown(value: Any) -> str:
+def _short_repr(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
@@ -844,9 +844,9 @@ class Route(Entry):
     guards: Sequence[Handler] | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
     kind = ""
-    below = False  # also answers paths below its own
+    is_prefix = False  # also answers paths below its own
     methods = _GET
-    is_data = False  # answers programs: errors are JSON unless the client prefers HTML
+    is_api = False  # answers programs: errors are JSON unless the client prefers HTML
     cross_origin = False  # an unsafe method needs no evidence of the same origin
     writes = False  # a GET begins as a writer, like an action
     replica = False  # a GET reads from a replica
@@ -854,7 +854,7 @@ class Route(Entry):
     @property
     def segments(self) -> list[str]:
         """Those of the path; a route that answers paths below has no last slash."""
-        return (self.path.rstrip("/") if self.below else self.path).split("/")[1:]
+        return (self.path.rstrip("/") if self.is_prefix else self.path).split("/")[1:]
 
 
 @dataclass(frozen=True, eq=False)
@@ -899,7 +899,7 @@ class Endpoint(Route):
     replica: bool = False
     retries: int = 0
     kind = "endpoint"
-    is_data = True
+    is_api = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -911,7 +911,7 @@ class Mount(Route):
 
     application: WSGIApp
     kind = "mount"
-    below = True
+    is_prefix = True
     methods = ()  # the application decides, about origins too
     cross_origin = True
 
@@ -927,7 +927,7 @@ class Static(Route):
     folder: str
     limits: Mapping[str, int] = field(default_factory=dict, init=False, repr=False)
     kind = "static"
-    below = True
+    is_prefix = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -1022,12 +1022,12 @@ def actions_of(component: Component | Page) -> dict[str, Handler]:
     }
 
 
-def name_of(function: Any) -> str:
+def function_name(function: Any) -> str:
     """A function's name; the repr of a partial or callable object, which has none."""
     return getattr(function, "__name__", None) or repr(function)
 
 
-def place_of(function: Any) -> str:
+def location_of(function: Any) -> str:
     """`components/user/user_logic.py:12`, relative to the folder of its top package."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     if code is None:
@@ -1036,9 +1036,9 @@ def place_of(function: Any) -> str:
     return f"{'/'.join(Path(code.co_filename).parts[-depth:])}:{code.co_firstlineno}"
 
 
-def full_place(function: Any) -> str:
+def handler_label(function: Any) -> str:
     """`components/user/user_logic.py:12: action_rename`: how errors begin."""
-    return f"{place_of(function)}: {name_of(function)}"
+    return f"{location_of(function)}: {function_name(function)}"
 
 
 def _parameters(function: Any) -> list[inspect.Parameter]:
@@ -1200,7 +1200,7 @@ def methods_of(route: Route) -> frozenset[str]:
     return methods | {"HEAD"} if "GET" in methods else methods
 
 
-def parameter_of(segment: str) -> tuple[str, str] | None:
+def parse_parameter(segment: str) -> tuple[str, str] | None:
     """The name and the converter's name of `{name:converter}`; None for a literal segment."""
     found = _PARAMETER.fullmatch(segment)
     return (found[1], found[2] or "str") if found else None
@@ -1210,12 +1210,12 @@ def route_key(route: Route) -> tuple[tuple[Any, ...], tuple[str, ...]]:
     """The keys that lead through the tree to a route, and the names of its parameters."""
     keys, names = list[Any](), list[str]()
     for segment in route.segments:
-        if parameter := parameter_of(segment):
+        if parameter := parse_parameter(segment):
             names.append(parameter[0])
             keys.append(CONVERTERS[parameter[1]])
         else:
             keys.append(segment)
-    return (*keys, _PREFIX if route.below else _END), tuple(names)
+    return (*keys, _PREFIX if route.is_prefix else _END), tuple(names)
 
 
 class Router:
@@ -1292,8 +1292,10 @@ _COOKIE_HEADER_LIMIT = 16_384  # bytes
 _CONTENT_TYPE_LIMIT = 1_024
 _AUTHORIZATION_LIMIT = 1_024
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_BLANK = " \t"  # of a header: `str.strip()` also strips \x85 and \xa0, which are part of a name
-_UNQUOTED = "/~!$&'()*+,=:@"  # in a path (RFC 3986, 3.3)
+_WHITESPACE = (
+    " \t"  # of a header: `str.strip()` also strips \x85 and \xa0, which are part of a name
+)
+_SAFE_IN_PATH = "/~!$&'()*+,=:@"  # in a path (RFC 3986, 3.3)
 # Invalid values of these are to be ignored (RFC 9110, 13.1.3, 14.2), but make WebOb raise; over
 # long ones it reads for a third of a second.
 _DROPPED_IF_INVALID = (
@@ -1401,7 +1403,7 @@ class BoundedRequest(webob.request.BaseRequest):
                     environ.pop("HTTP_RANGE", None)
 
     def __repr__(self) -> str:
-        return f"<Request {described(self.environ)}>"
+        return f"<Request {describe_request(self.environ)}>"
 
     __str__ = __repr__  # WebOb's shows body and cookies
 
@@ -1417,11 +1419,11 @@ class BoundedRequest(webob.request.BaseRequest):
             raise Rejection(413, "body-too-large")
         return int(text)
 
-    def guard_body(self) -> None:
+    def limit_body(self) -> None:
         """Checks the length, and limits what anybody can read of the body."""
         length = self.length
         if "_body" not in self.__dict__:
-            self._body = _Body(self.environ, length, self.limits["body"])
+            self._body = _LimitedStream(self.environ, length, self.limits["body"])
             self.environ["wsgi.input"] = io.BufferedReader(self._body)
             self.environ["webob.is_body_seekable"] = False
 
@@ -1430,7 +1432,7 @@ class BoundedRequest(webob.request.BaseRequest):
         if self.length is None and not self.environ.get("wsgi.input_terminated"):
             raise Rejection(411, "no-length")
         if "_body" not in self.__dict__:
-            self.guard_body()
+            self.limit_body()
         return cast(bytes, self.environ["wsgi.input"].read(size))
 
     def read_text(self, kind: str) -> bytes:
@@ -1440,7 +1442,7 @@ class BoundedRequest(webob.request.BaseRequest):
             raise Rejection(413, f"{kind}-too-large")
         return body
 
-    def receive(self) -> None:
+    def buffer_body(self) -> None:
         """Reads a guarded body into a file, so that later readers do not wait for the client."""
         body = self.__dict__.get("_body")
         if body and body.left == body.total and self.is_body_readable:
@@ -1491,7 +1493,7 @@ class BoundedRequest(webob.request.BaseRequest):
     def body_file_raw(self) -> Any:
         """`wsgi.input`, which `body` and `body_file` read: within the limit."""
         if not self.is_body_seekable:  # else it is a copy that WebOb made
-            self.guard_body()
+            self.limit_body()
         return self.environ["wsgi.input"]
 
     @body_file_raw.setter
@@ -1530,9 +1532,9 @@ class Request(BoundedRequest):
         # Hosts differ in where the slash between the two goes; "//" would name another host.
         if prefix := environ.setdefault("SCRIPT_NAME", ""):
             environ["SCRIPT_NAME"] = f"/{stripped}" if (stripped := prefix.strip("/")) else ""
-            _decoded(prefix)
+            _decode_path(prefix)
         environ["PATH_INFO"] = raw = environ.get("PATH_INFO") or "/"
-        path = _decoded(raw)
+        path = _decode_path(raw)
         if path[0] != "/":
             raise Rejection(400, "relative-path")
         if environ.setdefault("QUERY_STRING", ""):
@@ -1544,10 +1546,10 @@ class Request(BoundedRequest):
         """Where the host has mounted this application, percent-encoded: "" or `/m`."""
         prefix = self.environ.get("SCRIPT_NAME", "").strip("/")
         raw = prefix.encode("latin-1", "replace")  # that of a refused request may be invalid
-        return f"/{quote(raw, safe=_UNQUOTED)}" if prefix else ""
+        return f"/{quote(raw, safe=_SAFE_IN_PATH)}" if prefix else ""
 
     @memoized_property
-    def whole_path(self) -> str:
+    def full_path(self) -> str:
         """The path with the mount's prefix, decoded: where a form's ticket counts."""
         return self.script_name + self.path_info
 
@@ -1558,12 +1560,12 @@ class Request(BoundedRequest):
             query = self.environ.get("QUERY_STRING", "").encode("latin-1")
         except UnicodeEncodeError:
             raise Rejection(400, "undecodable-query") from None
-        return self.texts(_parse_fields(query, self.limits["fields"], "query"), "args")
+        return self.field_values(_parse_fields(query, self.limits["fields"], "query"), "args")
 
-    def texts(self, pairs: Iterable[tuple[str, str]], source: str) -> Values[str]:
+    def field_values(self, pairs: Iterable[tuple[str, str]], source: str) -> Values[str]:
         return Values(((name, self.text_type(value)) for name, value in pairs), source)
 
-    def retyped(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def as_field_text(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """`values` of a path or a ticket, whose texts are then like those of the form."""
         kind = self.text_type
         return {n: kind(value) if isinstance(value, str) else value for n, value in values.items()}
@@ -1571,20 +1573,20 @@ class Request(BoundedRequest):
     @property
     def form(self) -> Values[str]:
         """The posted fields, always text."""
-        return self._posted[0]
+        return self._parsed_body[0]
 
     @property
     def files(self) -> Values[Upload]:
         """The posted files."""
-        return self._posted[1]
+        return self._parsed_body[1]
 
     @property
-    def form_so_far(self) -> Any:
+    def parsed_form(self) -> Any:
         """Fields and files of a form that was read already, for debug; twice None if it was not."""
-        return self.__dict__.get("_posted", (None, None))
+        return self.__dict__.get("_parsed_body", (None, None))
 
     @memoized_property
-    def _posted(self) -> tuple[Values[str], Values[Upload]]:
+    def _parsed_body(self) -> tuple[Values[str], Values[Upload]]:
         return _parse_form(self)
 
     @memoized_property
@@ -1608,7 +1610,7 @@ class Request(BoundedRequest):
     def media_type(self) -> str:
         """The content type without its parameters, in lower case."""
         header = str(self.environ.get("CONTENT_TYPE") or "")
-        return header.partition(";")[0].strip(_BLANK).lower()
+        return header.partition(";")[0].strip(_WHITESPACE).lower()
 
     @memoized_property
     def form_type(self) -> tuple[str, dict[str, str]]:
@@ -1637,7 +1639,7 @@ class Request(BoundedRequest):
         return webob.multidict.MultiDict(self.form.pairs())
 
 
-class _Body(io.RawIOBase):
+class _LimitedStream(io.RawIOBase):
     """`wsgi.input` up to its length, or to the limit if none is given."""
 
     def __init__(self, environ: Mapping[str, Any], length: int | None, limit: int) -> None:
@@ -1665,14 +1667,14 @@ class _Body(io.RawIOBase):
         return len(data)
 
 
-def described(environ: Mapping[str, Any]) -> str:
+def describe_request(environ: Mapping[str, Any]) -> str:
     """`GET /users/7` for logs: printable ASCII whatever the client sent."""
     path = str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", ""))
     method = str(environ.get("REQUEST_METHOD", "GET"))[:20]
     return f"{quote(method)} {quote(path.encode('latin-1', 'replace'))[:200]}"
 
 
-def _decoded(path: str) -> str:
+def _decode_path(path: str) -> str:
     """A path of WSGI (bytes as latin-1, PEP 3333) as UTF-8. Raises Rejection."""
     try:
         text = path if path.isascii() else path.encode("latin-1").decode("utf-8")
@@ -1704,7 +1706,7 @@ def _parse_cookies(header: str) -> Iterator[tuple[str, str]]:
         raise Rejection(431, "cookies-too-large")
     is_plain = header.isascii() and header.isprintable()
     for pair in header.split(";"):
-        name, equals, text = pair.strip(_BLANK).partition("=")
+        name, equals, text = pair.strip(_WHITESPACE).partition("=")
         text = text.strip('"')
         if not is_plain:
             try:
@@ -1755,7 +1757,7 @@ def _parse_form(request: Request) -> tuple[Values[str], Values[Upload]]:
     if media_type == "multipart/form-data":
         return _parse_multipart(request, options.get("boundary", ""))
     fields = _parse_fields(request.read_text("form"), request.limits["fields"], "form")
-    return request.texts(fields, "form"), Values((), "files")
+    return request.field_values(fields, "form"), Values((), "files")
 
 
 def _parse_multipart(request: Request, boundary: str) -> tuple[Values[str], Values[Upload]]:
@@ -1809,8 +1811,10 @@ def _segments(
 # ---- Answers ---------------------------------------------------------------------------------
 # Uses Errors, Configuration, Registry, Request.
 
-_WHOLE = (list, tuple)  # a complete body, not one that is made while it is sent
-_URL_SAFE = "/?#[]@!$&'()*+,;=:%~"  # reserved characters of RFC 3986, and what is encoded already
+_COMPLETE_TYPES = (list, tuple)  # a complete body, not one that is made while it is sent
+_SAFE_IN_URL = (
+    "/?#[]@!$&'()*+,;=:%~"  # reserved characters of RFC 3986, and what is encoded already
+)
 _SINGLE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 _DEFAULT_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -1868,12 +1872,12 @@ def reply(
     """
     if not isinstance(status, int) or not 200 <= status <= 599:
         raise NoventaError(
-            f"reply() got the status {_shown(status)}; expected a number from 200 to 599."
+            f"reply() got the status {_short_repr(status)}; expected a number from 200 to 599."
         )
     kind, response = "application/octet-stream", webob.Response(status=status)
     if isinstance(content, Path):
         name = filename or content.name
-        kind, response = _media_type(name), _file_response(_opened(content), name)
+        kind, response = _media_type(name), _file_response(_open_reply_file(content), name)
         response.status_int = status
     elif isinstance(content, str):
         kind, response.body = "text/plain", content.encode()
@@ -1882,22 +1886,22 @@ def reply(
     elif isinstance(content, dict | list):
         kind, response.body = "application/json", encode_json(content, reply)
     elif isinstance(content, Iterable):
-        response.app_iter = _as_bytes(content)
+        response.app_iter = _encode_chunks(content)
     else:
         raise NoventaError(
-            f"reply() got {_shown(content)}; expected a dict or list, a text, bytes, a Path, or an"
-            " iterable of texts or bytes."
+            f"reply() got {_short_repr(content)}; expected a dict or list, a text, bytes, a Path,"
+            " or an iterable of texts or bytes."
         )
     kind = content_type or kind
     is_bare = kind.startswith("text/") and "charset" not in kind
     response.headers["Content-Type"] = f"{kind}; charset=UTF-8" if is_bare else kind
     if filename is not None:
-        response.headers["Content-Disposition"] = _as_download(filename)
+        response.headers["Content-Disposition"] = _download_header(filename)
     response.headers.update([*(headers or {}).items()])
     return response
 
 
-def _as_download(filename: str) -> str:
+def _download_header(filename: str) -> str:
     """The Content-Disposition of a download (RFC 6266; a name beyond ASCII by RFC 8187)."""
     name = UNPRINTABLE.sub("", filename.replace("\\", "/").rpartition("/")[2])
     shown = name if name.isascii() else ("utf-8", "", name)
@@ -1906,11 +1910,11 @@ def _as_download(filename: str) -> str:
     return str(message["Content-Disposition"])
 
 
-def _as_bytes(chunks: Iterable[str | bytes]) -> Iterator[bytes]:
+def _encode_chunks(chunks: Iterable[str | bytes]) -> Iterator[bytes]:
     try:
         for chunk in chunks:
             if not isinstance(chunk, str | bytes | bytearray | memoryview):
-                problem = f"A reply's stream gave {_shown(chunk)}"
+                problem = f"A reply's stream gave {_short_repr(chunk)}"
                 raise NoventaError(f"{problem}; expected texts or bytes.")
             yield chunk.encode() if isinstance(chunk, str) else chunk
     finally:
@@ -1918,7 +1922,7 @@ def _as_bytes(chunks: Iterable[str | bytes]) -> Iterator[bytes]:
             chunks.close()
 
 
-def _opened(path: Path) -> io.FileIO:
+def _open_reply_file(path: Path) -> io.FileIO:
     try:
         if path.is_file():
             return io.FileIO(path, "rb")
@@ -2002,10 +2006,10 @@ def safe_target(
             whole = external and parts.scheme in ("http", "https") and bool(parts.netloc)
             local = not parts.scheme and not parts.netloc and not target.startswith("//")
             if whole or (local and (relative or target.startswith("/"))):
-                return quote(target, safe=_URL_SAFE)
+                return quote(target, safe=_SAFE_IN_URL)
     expected = "a whole http(s) URL or a local path" if external else "a local path"
-    place = where if isinstance(where, str) else full_place(where)
-    detail = f"{place}: redirect to {_shown(target)}; expected {expected}, like '/users/7'"
+    place = where if isinstance(where, str) else handler_label(where)
+    detail = f"{place}: redirect to {_short_repr(target)}; expected {expected}, like '/users/7'"
     raise Rejection(400, "redirect-target", detail=detail.removeprefix(": "))
 
 
@@ -2015,7 +2019,7 @@ def encode_json(value: Any, handler: Handler) -> bytes:
         return _to_json(value).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         problem = f"returned what JSON cannot hold: {_not_json(value, _to_json, error)}"
-        raise NoventaError(f"{full_place(handler)} {problem}.") from None
+        raise NoventaError(f"{handler_label(handler)} {problem}.") from None
 
 
 def _json_default(value: Any) -> Any:
@@ -2064,20 +2068,20 @@ def make_private(answer: Answer) -> None:
         answer.headerlist += [("Cache-Control", "private"), ("Vary", "Cookie")]
         return
     headers = answer.headers
-    kept = [word for word in _words(headers.get("Cache-Control")) if word.lower() != "public"]
+    kept = [word for word in _list_items(headers.get("Cache-Control")) if word.lower() != "public"]
     if not any(word.lower() in ("private", "no-store") for word in kept):
         kept.insert(0, "private")
     headers["Cache-Control"] = ", ".join(kept)
-    varying = _words(headers.get("Vary"))
+    varying = _list_items(headers.get("Vary"))
     if "cookie" not in (name.lower() for name in varying):
         headers["Vary"] = ", ".join([*varying, "Cookie"])
 
 
-def _words(header: str | None) -> list[str]:
-    return [word for part in (header or "").split(",") if (word := part.strip(_BLANK))]
+def _list_items(header: str | None) -> list[str]:
+    return [word for part in (header or "").split(",") if (word := part.strip(_WHITESPACE))]
 
 
-def strict_policy(html: str) -> str:
+def content_security_policy(html: str) -> str:
     """The Content-Security-Policy (CSP 3) of a page that needs nothing but the styles and forms
     in it."""
     styles = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
@@ -2104,7 +2108,7 @@ def _status_line(status: int) -> str:
         return f"{status} Error"
 
 
-def _kind_of(body: bytes) -> str:
+def _guess_media_type(body: bytes) -> str:
     """The media type of a body whose own WebOb dropped, as it does where `headers` are given.
 
     Never HTML: the body may hold what a visitor sent.
@@ -2130,7 +2134,7 @@ def add_headers(answer: Answer, headers: Iterable[tuple[str, str]]) -> Answer:
     return answer
 
 
-class AnswerMaker:
+class AnswerBuilder:
     """Makes answers with the default headers."""
 
     def __init__(self, config: Config) -> None:
@@ -2150,7 +2154,7 @@ class AnswerMaker:
     def framework_page(self, html: str, status: int) -> Answer:
         """A page of Noventa's own, which may load nothing."""
         answer = self.page(html, status)
-        answer.headers["Content-Security-Policy"] = strict_policy(html)
+        answer.headers["Content-Security-Policy"] = content_security_policy(html)
         return answer
 
     def make(self, content_type: str, body: bytes, status: int = 200) -> Answer:
@@ -2168,8 +2172,8 @@ class AnswerMaker:
     def complete(self, answer: Answer) -> set[str]:
         """Adds the default headers, and the length of a whole body. Returns the names given."""
         names = {name.title() for name, _ in answer.headerlist}
-        if "Content-Type" not in names and isinstance(answer.app_iter, _WHOLE):
-            answer.headerlist.append(("Content-Type", _kind_of(b"".join(answer.app_iter))))
+        if "Content-Type" not in names and isinstance(answer.app_iter, _COMPLETE_TYPES):
+            answer.headerlist.append(("Content-Type", _guess_media_type(b"".join(answer.app_iter))))
         answer.headerlist += [pair for pair in self._headers if pair[0] not in names]
         if answer.status[:3] in ("204", "304"):
             for name in ("Content-Type", "Content-Length"):
@@ -2177,16 +2181,16 @@ class AnswerMaker:
             if hasattr(answer.app_iter, "close"):
                 answer.app_iter.close()
             answer.app_iter = []
-        elif "Content-Length" not in names and isinstance(answer.app_iter, _WHOLE):
+        elif "Content-Length" not in names and isinstance(answer.app_iter, _COMPLETE_TYPES):
             length = sum(map(len, answer.app_iter))
             answer.headerlist.append(("Content-Length", str(length)))
         return names
 
 
-def as_answer(request: Request, response: webob.Response) -> Answer:
+def answer_from_response(request: Request, response: webob.Response) -> Answer:
     """A copy of a response, which may be shared. WebOb answers a conditional one with 304, 206
     (for a single range) or 416."""
-    streams, sent = not isinstance(response.app_iter, (*_WHOLE, _OpenFile)), response
+    streams, sent = not isinstance(response.app_iter, (*_COMPLETE_TYPES, _OpenFile)), response
     if response.conditional_response:
         environ = dict(request.environ)
         if request.method != "GET" or not _SINGLE_RANGE.fullmatch(environ.get("HTTP_RANGE", "")):
@@ -2205,7 +2209,7 @@ def check_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             raise NoventaError(f"The header {name!r} has a name that HTTP does not allow.")
         if not isinstance(value, str):
-            raise NoventaError(f"The header {name!r} is {_shown(value)}; expected a text.")
+            raise NoventaError(f"The header {name!r} is {_short_repr(value)}; expected a text.")
         if not _HEADER_VALUE.fullmatch(value):  # which most likely came from the visitor
             raise Rejection(400, f"value-of-{name}")
     return [(str(name), str(value)) for name, value in headers]
@@ -2320,13 +2324,13 @@ class Tickets:
             if not fits_ticket(value):
                 what = "renders an action" if ticket.action else "is shown alone"
                 remedy = "give the id instead and load the row in the handler."
-                raise PropsError(_unfit(ticket.component, what, name, value, remedy))
+                raise PropsError(_unsuitable_prop(ticket.component, what, name, value, remedy))
         for ancestor, props in ticket.guarded_ancestors:
             for name, value in props.items():
                 if not fits_ticket(value):
                     what = f"runs its guard again before {ticket.action!r} of {ticket.component!r}"
                     remedy = "give the id instead, or declare the props that the guard needs."
-                    raise PropsError(_unfit(ancestor, what, name, value, remedy))
+                    raise PropsError(_unsuitable_prop(ancestor, what, name, value, remedy))
         text = self._signer.sign(_write_ticket(ticket).encode())
         if len(text) > _TICKET_LIMIT:
             raise PropsError(
@@ -2349,7 +2353,7 @@ class Tickets:
             raise BadTicket("outdated-ticket") from None
 
 
-def _unfit(component: str, what: str, name: str, value: Any, remedy: str) -> str:
+def _unsuitable_prop(component: str, what: str, name: str, value: Any, remedy: str) -> str:
     kind = type(value).__name__
     return f"component {component!r} {what}, but its prop {name!r} is a {kind}; {remedy}"
 
@@ -2359,8 +2363,8 @@ def _unfit(component: str, what: str, name: str, value: Any, remedy: str) -> str
 
 _COOKIE_LIMIT = 4_000  # bytes of name and value; browsers drop a cookie of more than 4,096
 _REFRESH = 10  # the last-seen time is renewed after this fraction of max_age
-_STATE = ("data", "flashes", "nonce", "issued", "seen", "prefix")  # what the cookie holds
-_TYPES = [[dict, list, nonce, int, int, str] for nonce in (str, NoneType)]  # of these
+_STATE_KEYS = ("data", "flashes", "nonce", "issued", "seen", "prefix")  # what the cookie holds
+_STATE_TYPES = [[dict, list, nonce, int, int, str] for nonce in (str, NoneType)]  # of these
 _to_text = json.JSONEncoder(check_circular=False).encode
 _from_text = json.JSONDecoder().raw_decode
 
@@ -2529,7 +2533,7 @@ class SessionCookies:
             if self.name in request.cookies:
                 answer.headerlist.append(("Set-Cookie", self._cookie(request, "", max_age=0)))
             return
-        if self._is_withheld(request) and not session.rotated:
+        if self._may_be_withheld(request) and not session.rotated:
             return
         if state["seen"] != now:
             text = self._to_text({**state, "seen": now})
@@ -2539,7 +2543,7 @@ class SessionCookies:
         cookie = self._cookie(request, value, max_age=self._max_age)
         answer.headerlist.append(("Set-Cookie", cookie))
 
-    def _is_withheld(self, request: Request) -> bool:
+    def _may_be_withheld(self, request: Request) -> bool:
         """Whether the browser may have a session that it did not send, so that none is set.
 
         Cross-site requests carry no strict cookie, and a lax one only if the method is safe
@@ -2586,9 +2590,9 @@ class SessionCookies:
             state, _ = _from_text(text)
         except (BadTicket, ValueError, RecursionError):
             return None
-        if not isinstance(state, dict) or len(state) != len(_STATE):
+        if not isinstance(state, dict) or len(state) != len(_STATE_KEYS):
             return None
-        return (state, text) if [*map(type, map(state.get, _STATE))] in _TYPES else None
+        return (state, text) if [*map(type, map(state.get, _STATE_KEYS))] in _STATE_TYPES else None
 
     def _to_text(self, state: dict[str, Any]) -> str:
         try:
@@ -2624,7 +2628,7 @@ _BEGIN = {True: "BEGIN", False: "BEGIN IMMEDIATE"}  # SQLite's transaction: only
 _BUSY_TIMEOUT = 30  # seconds that SQLite waits for another writer
 _CONNECT_TIMEOUT = 10  # seconds; libpq has none of its own
 _MAX_REPORTED = 20  # rows in the report of a forgotten commit
-_FIRST_WAIT, _LONGEST_WAIT = 0.005, 0.1  # seconds before a retry after a conflict
+_FIRST_DELAY, _MAX_DELAY = 0.005, 0.1  # seconds before a retry after a conflict
 _PING_AFTER = 0.2  # seconds without use, after which a connection is tested before its next use
 _KNOWN_TO_WRITE = 60  # seconds for which a GET that wrote begins as a writer
 
@@ -2687,8 +2691,8 @@ def _set_up_sqlite(
     if not reads:
         event.listen(engine, "begin", begin)
     if (file := sqlite_file(engine.url)) and config["debug"]:
-        event.listen(engine, "connect", functools.partial(_note_file, file))
-        event.listen(engine, "checkout", functools.partial(_leave_lost_file, file))
+        event.listen(engine, "connect", functools.partial(_remember_file, file))
+        event.listen(engine, "checkout", functools.partial(_discard_replaced_file, file))
 
 
 @functools.cache
@@ -2760,17 +2764,17 @@ def _make_read_only(connection: Any, _: object) -> None:
     cursor.close()
 
 
-def _note_file(file: str, _: object, record: Any) -> None:
-    record.info["file"] = _identity(file)
+def _remember_file(file: str, _: object, record: Any) -> None:
+    record.info["file"] = _file_identity(file)
 
 
-def _leave_lost_file(file: str, _: object, record: Any, __: object) -> None:
+def _discard_replaced_file(file: str, _: object, record: Any, __: object) -> None:
     """An open SQLite file that was unlinked still accepts writes, and they are lost."""
-    if record.info["file"] != _identity(file):
+    if record.info["file"] != _file_identity(file):
         raise sa.exc.InvalidatePoolError  # drops every connection of the pool
 
 
-def _identity(file: str) -> tuple[int, int] | None:
+def _file_identity(file: str) -> tuple[int, int] | None:
     try:
         status = Path(file).stat()
     except OSError:
@@ -2778,7 +2782,7 @@ def _identity(file: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def shown_url(url: sa.URL) -> str:
+def redacted_url(url: sa.URL) -> str:
     """The URL without its password and its query, which may hold one too."""
     return url.set(query={}).render_as_string(hide_password=True)
 
@@ -2808,8 +2812,8 @@ def pooler_fault(config: Config, engine: sa.Engine) -> str | None:
     if named in (None, real):
         return None
     return (
-        f"A pooler answers at {shown_url(engine.url)}. If it is PgBouncer in transaction mode, set"
-        " database.pooler: true; else statements and settings of other clients mix with ours."
+        f"A pooler answers at {redacted_url(engine.url)}. If it is PgBouncer in transaction mode,"
+        " set database.pooler: true; else statements and settings of other clients mix with ours."
     )
 
 
@@ -2837,7 +2841,7 @@ class Scope:
     refused = False  # the reader has refused a statement, swallowed or not
     wrote = False  # in a sandbox, while it was to read
     replica: sa.Engine | None = None  # read from, unless it writes
-    lost_replica = False  # it did not answer; the primary does
+    replica_failed = False  # it did not answer; the primary does
     session: RequestSession | None = None  # made when `db` is first used
     owned_by_stream = False  # which closes it
 
@@ -2891,16 +2895,16 @@ class Scope:
         if session is None:
             return
         if expire or uncommitted(session):
-            _clean(session, session.rollback)
+            _clean_up(session, session.rollback)
         elif (transaction := session.get_transaction()) and not _open_streams(session):
-            _clean(session, transaction.close)
+            _clean_up(session, transaction.close)
 
     def end_session(self) -> None:
         """Roll back and forget the session. Runs inside the scope."""
         session, self.session = self.session, None
         if session is None:
             return
-        _clean(session, session.close)
+        _clean_up(session, session.close)
         self.database.scoped.registry.clear()
         self.database.refresh_sandbox()
 
@@ -2921,24 +2925,24 @@ class Scope:
 
     def read_from_replica(self) -> None:
         """Read from the replica whose turn it is, if one can be read from."""
-        if not (self.writes or self.lost_replica or self.database.sandboxed):
+        if not (self.writes or self.replica_failed or self.database.sandboxed):
             self.replica = self.database.replicas.next()
 
-    def is_of_replica(self, error: BaseException) -> bool:
+    def is_replica_failure(self, error: BaseException) -> bool:
         """Whether `error` says that the replica did not answer."""
         if self.replica is None or not is_unavailable(error):
             return False
-        self.lost_replica = True
+        self.replica_failed = True
         if not (isinstance(error, sa.exc.DBAPIError) and is_conflict(error)):
-            self.database.replicas.leave_out(self.replica, "it does not answer")
+            self.database.replicas.exclude(self.replica, "it does not answer")
         return True
 
     @property
-    def is_to_repeat(self) -> bool:
+    def needs_retry(self) -> bool:
         """Whether the request is to be answered once more: by a writer, or from the primary."""
-        return self.refused or (self.lost_replica and self.replica is not None)
+        return self.refused or (self.replica_failed and self.replica is not None)
 
-    def repeat(self) -> None:
+    def prepare_retry(self) -> None:
         """Begin again, without what was in the way."""
         self.end_session()
         self.writes, self.refused, self.replica = self.refused, False, None
@@ -2952,12 +2956,12 @@ class Scope:
         finally:
             self.replica = replica
 
-    def replay(self, attempt: Callable[[], T], retries: int) -> T:
+    def retry_on_conflict(self, attempt: Callable[[], T], retries: int) -> T:
         """Call `attempt`, again after a conflict between transactions if nothing was committed.
 
         Each wait is about twice as long as the one before, and random, so that those who met part.
         """
-        longest = _FIRST_WAIT
+        longest = _FIRST_DELAY
         while True:
             if self.session is not None:
                 self.session.committed = False  # what a guard committed is not done again
@@ -2971,7 +2975,7 @@ class Scope:
                 log.info("replayed after a conflict: %s", type(error.orig).__name__)
                 self.end_session()
                 time.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - no secret
-                longest = min(longest * 2, _LONGEST_WAIT)
+                longest = min(longest * 2, _MAX_DELAY)
 
     def _call(self, callback: Callable[[], Any]) -> None:
         try:
@@ -2980,7 +2984,7 @@ class Scope:
             log.exception("something could not be closed at the end of a request")
 
     @contextmanager
-    def resumed(self) -> Iterator[None]:
+    def activated(self) -> Iterator[None]:
         """Make this scope the current one again, for a chunk of a stream."""
         outer = self.database.current_scope.set(self)
         try:
@@ -2996,7 +3000,7 @@ _LAG = """
         ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 1e9)
     END
 """  # the age of the last transaction grows without end on an idle primary
-_ASK_AGAIN = 1.0  # seconds until a replica is asked for its lag again
+_LAG_CHECK_INTERVAL = 1.0  # seconds until a replica is asked for its lag again
 
 
 class Replicas:
@@ -3017,21 +3021,21 @@ class Replicas:
         """The replica whose turn it is; None if all are left out, or there is none."""
         for _ in self.engines:
             engine = next(self._turns)
-            if time.monotonic() - self._asked[engine] > _ASK_AGAIN:
+            if time.monotonic() - self._asked[engine] > _LAG_CHECK_INTERVAL:
                 self._asked[engine] = time.monotonic()
-                self.leave_out(engine, self._problem(engine))
+                self.exclude(engine, self._problem(engine))
             if engine not in self._problems:
                 return engine
         return None
 
-    def leave_out(self, engine: sa.Engine, problem: str | None) -> None:
+    def exclude(self, engine: sa.Engine, problem: str | None) -> None:
         """Leave the replica out because of `problem`; take it in again if that is None."""
         known = self._problems.pop(engine, None)
         if problem is not None:
             self._problems[engine] = problem
         if (known is None) != (problem is None):
             what = f"left out: {problem}" if problem else "read from again"
-            log.warning("the replica %s is %s", shown_url(engine.url), what)
+            log.warning("the replica %s is %s", redacted_url(engine.url), what)
 
     def _problem(self, engine: sa.Engine) -> str | None:
         try:
@@ -3084,7 +3088,7 @@ class Database:
     def _watch(self) -> None:
         event.listen(self.engine, "after_cursor_execute", self._note_statement)
         event.listen(self.engine, "savepoint", _note_savepoint)
-        event.listen(self.engine, "rollback_savepoint", _take_back)
+        event.listen(self.engine, "rollback_savepoint", _forget_rolled_back)
         for ending in ("commit", "rollback"):  # called before it: a driver may need the cursor
             event.listen(self.engine, ending, _end_streams)
         for reader in self._readers:
@@ -3094,11 +3098,11 @@ class Database:
                 listen_to_statements(reader, _check_reader)
         for engine in self.engines:
             listen_to_statements(engine, _note_stream)
-            _survive_fork(engine)
+            _reset_pool_after_fork(engine)
             weakref.finalize(self, engine.dispose)  # also at the end of the process
 
     def __repr__(self) -> str:
-        return f"<Database {shown_url(self.engine.url)}>"
+        return f"<Database {redacted_url(self.engine.url)}>"
 
     def dispose(self) -> None:
         """Close every connection that is not in use."""
@@ -3163,7 +3167,7 @@ class Database:
         if now - self._last_outage >= 1:
             self._last_outage = now
             reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
-            log.error("database %s: %s", shown_url(self.engine.url), reason)
+            log.error("database %s: %s", redacted_url(self.engine.url), reason)
 
     def scope_now(self) -> Scope:
         """The scope of the current request. Raises NoventaError outside one."""
@@ -3275,7 +3279,7 @@ class NeedsTransactionError(NoventaError):
 
     def __init__(self, statement: str) -> None:
         super().__init__(
-            f"{_shown(statement)} needs a transaction, but database.reader has none; use"
+            f"{_short_repr(statement)} needs a transaction, but database.reader has none; use"
             " database.engine."
         )
 
@@ -3330,7 +3334,7 @@ event.listen(RequestSession, "after_transaction_end", _forget_connections)
 event.listen(RequestSession, "after_commit", _note_commit)
 
 
-def _infos(session: RequestSession) -> Iterator[dict[str, Any]]:
+def _connection_infos(session: RequestSession) -> Iterator[dict[str, Any]]:
     """What was noted on each connection of the session's transaction."""
     for connection in session.connections:
         if not (connection.closed or connection.invalidated):
@@ -3341,7 +3345,7 @@ def _note_savepoint(connection: sa.Connection, name: str) -> None:
     connection.info[name] = len(connection.info.get("written", ()))
 
 
-def _take_back(connection: sa.Connection, name: str, _: object) -> None:
+def _forget_rolled_back(connection: sa.Connection, name: str, _: object) -> None:
     del connection.info.get("written", [])[connection.info.get(name, 0) :]
 
 
@@ -3361,7 +3365,7 @@ _WRITING_WORDS = {
 }  # fmt: skip
 
 
-def _clean(session: RequestSession, clean: Callable[[], None]) -> None:
+def _clean_up(session: RequestSession, clean: Callable[[], None]) -> None:
     """Call `clean`; a connection on which it fails is dropped, and spoils no answer."""
     connections = session.connections
     try:
@@ -3378,20 +3382,24 @@ def _clean(session: RequestSession, clean: Callable[[], None]) -> None:
 def uncommitted(session: RequestSession) -> list[str]:
     """What `session` changed and did not commit: `new User`, `UPDATE users SET …`."""
     rows = [f"new {type(row).__name__}" for row in session.new]
-    rows += [f"changed {_row(row)}" for row in session.dirty if session.is_modified(row)]
-    rows += [f"deleted {_row(row)}" for row in session.deleted]
-    for info in _infos(session):
+    rows += [f"changed {_describe_row(row)}" for row in session.dirty if session.is_modified(row)]
+    rows += [f"deleted {_describe_row(row)}" for row in session.deleted]
+    for info in _connection_infos(session):
         rows += info.get("written", ())
     return rows if len(rows) < _MAX_REPORTED else [*rows[:_MAX_REPORTED], "…"]
 
 
-def _row(row: Any) -> str:
+def _describe_row(row: Any) -> str:
     return f"{type(row).__name__} {sa.inspect(row, raiseerr=True).identity}"
 
 
 def _open_streams(session: RequestSession) -> bool:
     """Whether the session has results that are being read row by row."""
-    return any(_is_open(cursor) for info in _infos(session) for cursor in info.get("streams", ()))
+    return any(
+        _is_open(cursor)
+        for info in _connection_infos(session)
+        for cursor in info.get("streams", ())
+    )
 
 
 _SQLITE_BUSY, _SQLITE_READONLY = 5, 8
@@ -3452,8 +3460,8 @@ def is_bad_value(error: BaseException) -> bool:
     if "invalid input value for enum" in str(error.orig):
         values = error.params.values() if isinstance(error.params, Mapping) else error.params or ()
         return any(isinstance(value, FieldText) for value in values)
-    is_data = isinstance(error, sa.exc.DataError) or (sqlstate(error.orig) or "")[:2] == "22"
-    return is_data or _mysql_code(error.orig) == _MYSQL_BAD_VALUE
+    is_api = isinstance(error, sa.exc.DataError) or (sqlstate(error.orig) or "")[:2] == "22"
+    return is_api or _mysql_code(error.orig) == _MYSQL_BAD_VALUE
 
 
 def is_unavailable(error: BaseException) -> bool:
@@ -3520,17 +3528,17 @@ def _ping_if_idle(dialect: sa.Dialect, connection: Any, record: Any, _: object) 
         raise sa.exc.DisconnectionError from None  # the pool then makes a new one
 
 
-def _survive_fork(engine: sa.Engine) -> None:
+def _reset_pool_after_fork(engine: sa.Engine) -> None:
     """A forked child makes connections of its own, and never closes those of its parent."""
     reference = weakref.ref(engine)
     inherited: list[sa.Pool] = []  # kept alive: their destructor would close the shared sockets
 
-    def start_anew() -> None:
+    def reset_pool() -> None:
         if (living := reference()) is not None:
             inherited.append(living.pool)
             living.dispose(close=False)
 
-    os.register_at_fork(after_in_child=start_anew)
+    os.register_at_fork(after_in_child=reset_pool)
 
 
 def revision_script(config: Config) -> ScriptDirectory | None:
@@ -3540,7 +3548,7 @@ def revision_script(config: Config) -> ScriptDirectory | None:
     """
     folder = config.root / "migrations"
     settings = folder / "alembic.ini"
-    if not any((folder / "versions").rglob("*.py")) and not _names_locations(settings):
+    if not any((folder / "versions").rglob("*.py")) and not _has_version_locations(settings):
         return None
     from alembic.config import Config as AlembicConfig  # noqa: PLC0415 - takes 0.1 s
     from alembic.script import ScriptDirectory  # noqa: PLC0415
@@ -3556,7 +3564,7 @@ def revision_script(config: Config) -> ScriptDirectory | None:
         raise NoventaError(f"The revisions cannot be read: {place}.") from error
 
 
-def _names_locations(settings: Path) -> bool:
+def _has_version_locations(settings: Path) -> bool:
     """Whether alembic.ini may name other folders of revisions than migrations/versions."""
     return settings.exists() and "version_locations" in settings.read_text("utf-8", "replace")
 
@@ -3568,14 +3576,14 @@ def revision_mismatch(config: Config, engine: sa.Engine) -> str | None:
     """
     try:
         script = revision_script(config)
-        return _mismatch(script, current_revisions(config, engine)) if script else None
+        return _describe_mismatch(script, current_revisions(config, engine)) if script else None
     except (sa.exc.SQLAlchemyError, OSError):
         return None
     except NoventaError as error:
         return str(error)
 
 
-def _mismatch(script: ScriptDirectory, current: set[str]) -> str | None:
+def _describe_mismatch(script: ScriptDirectory, current: set[str]) -> str | None:
     heads, known = set(script.get_heads()), {one.revision for one in script.walk_revisions()}
     listed, newest = ", ".join(sorted(current)), ", ".join(sorted(heads))
     if strange := sorted(current - known):
@@ -3593,7 +3601,7 @@ def _mismatch(script: ScriptDirectory, current: set[str]) -> str | None:
     return f"The database is at {listed}, behind {newest}; run `python -m noventa migrate`."
 
 
-def lacks_file(engine: sa.Engine) -> bool:
+def is_file_missing(engine: sa.Engine) -> bool:
     """Whether the database is a file of SQLite that is not there: connecting would make it."""
     file = engine.url.database or ""
     if engine.dialect.name != "sqlite" or file.startswith("file:"):
@@ -3605,7 +3613,7 @@ def current_revisions(config: Config, engine: sa.Engine) -> set[str]:
     """The revisions that the database records. Raises NoventaError where Alembic knows none."""
     from alembic.migration import MigrationContext  # noqa: PLC0415 - takes 0.1 s
 
-    if lacks_file(engine):
+    if is_file_missing(engine):
         return set()
     require_migrations(engine.dialect)
     with reading(engine) as connection:
@@ -3660,7 +3668,7 @@ class RequestContext:
     mounted = False  # another application answers
     guarded = False  # a guard has run
     status = 200  # of the page
-    is_data = False  # an endpoint answers: JSON, unless the client prefers HTML
+    is_api = False  # an endpoint answers: JSON, unless the client prefers HTML
     unavailable = False  # the database is down
     reference = ""  # of the error, on its page and in the log
     route: Route | None = None  # that answers
@@ -3672,7 +3680,7 @@ class RequestContext:
         self.trail = Trail()
         self.headers: list[tuple[str, str]] = []  # that handlers add to the page's answer
 
-    def refer(self) -> str:
+    def make_reference(self) -> str:
         """A word that leads from an error page to the line in the log."""
         self.reference = self.reference or secrets.token_hex(4)
         return self.reference
@@ -3686,16 +3694,17 @@ class RequestContext:
     def remember_writer(self) -> None:
         """Let the next GETs of the route begin as writers, and say in the log how to say so."""
         if self.route is not None:
-            what, inside = described(self.request.environ), " > ".join(self.trail.names[1:])
+            what, inside = describe_request(self.request.environ), " > ".join(self.trail.names[1:])
             self.scope.database.remember_writer(self.route, what, inside)
 
     def url(self, path: str) -> str:
         """`path` of this application as a URL: with the mount's prefix, percent-encoded."""
         if not path.startswith("/") or path.startswith("//"):
             raise NoventaError(
-                f"{calling_line()}: url({path!r}): expected a path of this application, like '/x'."
+                f"{template_location()}: url({path!r}): expected a path of this application, like"
+                " '/x'."
             )
-        return self.request.prefix + quote(path, safe=_URL_SAFE)
+        return self.request.prefix + quote(path, safe=_SAFE_IN_URL)
 
 
 class ShortCircuit(Exception):  # noqa: N818
@@ -3717,21 +3726,21 @@ class Result(NamedTuple):
     headers: Sequence[tuple[str, str]] = ()
 
     @property
-    def is_whole(self) -> bool:
+    def is_final(self) -> bool:
         """Whether it answers the request by itself, without a page or JSON."""
         return self.redirect is not None or self.response is not None
 
 
 def run_handler(
     context: RequestContext, handler: Handler, arguments: Mapping[str, Any], *,
-    retries: int = 0, is_data: bool = False,
+    retries: int = 0, is_api: bool = False,
 ) -> Result:  # fmt: skip
     """Calls a handler and processes its result.
 
     With `retries` a conflict between transactions calls it again, with body and session as they
     were. With `is_data` its result becomes JSON.
     """
-    context.trail.enter(name_of(handler))
+    context.trail.enter(function_name(handler))
     if retries:
         restore = context.session.checkpoint()
 
@@ -3740,30 +3749,30 @@ def run_handler(
             restore()
             return handler(*context.arguments, **arguments)
 
-        returned = context.scope.replay(attempt, retries)
+        returned = context.scope.retry_on_conflict(attempt, retries)
     else:
         returned = handler(*context.arguments, **arguments)
     context.trail.leave()
-    return process_result(context, handler, returned, is_data=is_data)
+    return process_result(context, handler, returned, is_api=is_api)
 
 
 def process_result(
-    context: RequestContext, handler: Handler, returned: Any, *, is_data: bool = False
+    context: RequestContext, handler: Handler, returned: Any, *, is_api: bool = False
 ) -> Result:
     """Reads what a handler returned and finishes its transaction."""
-    result = read_result(returned, handler, is_data=is_data)
+    result = read_result(returned, handler, is_api=is_api)
     if result.redirect is not None and (workbench := context.request.app.workbench):
-        workbench.recorder.note_link(full_place(handler), result.redirect)
+        workbench.recorder.note_link(handler_label(handler), result.redirect)
     if context.scope.session is not None or context.session.touched:
         finish_transaction(context, handler, result.status)
     return result
 
 
 _SPECIAL_KEYS = {"_headers", "_redirect", "_status"}
-_OURS_ALONE = {"Connection", "Content-Length", "Location", "Transfer-Encoding"}
+_FRAMEWORK_HEADERS = {"Connection", "Content-Length", "Location", "Transfer-Encoding"}
 
 
-def read_result(returned: Any, handler: Handler, *, is_data: bool = False) -> Result:
+def read_result(returned: Any, handler: Handler, *, is_api: bool = False) -> Result:
     """Reads the response or dict that a handler returned, or None for an empty dict.
 
     With `is_data` a list is accepted too, and keys may begin with an underscore. Raises
@@ -3771,26 +3780,26 @@ def read_result(returned: Any, handler: Handler, *, is_data: bool = False) -> Re
     """
     if isinstance(returned, webob.Response):
         return Result(returned, returned.status_int, response=returned)
-    if is_data and isinstance(returned, list):
+    if is_api and isinstance(returned, list):
         return Result(returned, values=returned)
-    if not isinstance(returned, (dict, Mapping)) and (is_data or returned is not None):
-        expected = "a Response, or a dict or list for JSON" if is_data else "a dict"
+    if not isinstance(returned, (dict, Mapping)) and (is_api or returned is not None):
+        expected = "a Response, or a dict or list for JSON" if is_api else "a dict"
         raise NoventaError(
-            f"{full_place(handler)} returned a {type(returned).__name__}; expected {expected}."
+            f"{handler_label(handler)} returned a {type(returned).__name__}; expected {expected}."
         )
     values = returned or {}
     special = _SPECIAL_KEYS.intersection(values)
-    for name in values if not is_data else ():
+    for name in values if not is_api else ():
         if str(name).startswith("_") and name not in special:
             remedy = did_you_mean(name, _SPECIAL_KEYS)
-            raise NoventaError(f"{full_place(handler)} returned {name!r}; {remedy}")
+            raise NoventaError(f"{handler_label(handler)} returned {name!r}; {remedy}")
     if not special:
         return Result(returned, values=values)
     values = dict(values)
     status, target = values.pop("_status", 200), values.pop("_redirect", None)
     headers = values.pop("_headers", None)
     if not isinstance(status, int) or not 200 <= status <= 599:
-        problem = f"{full_place(handler)} returned the _status {_shown(status)}"
+        problem = f"{handler_label(handler)} returned the _status {_short_repr(status)}"
         raise NoventaError(f"{problem}; expected a number from 200 to 599.")
     if target is not None:
         target = safe_target(target, where=handler)
@@ -3805,12 +3814,12 @@ def _read_headers(given: Any, handler: Handler) -> Sequence[tuple[str, str]]:
     if not isinstance(pairs, list | tuple) or not all(
         isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
     ):
-        problem = f"{full_place(handler)} returned the _headers {_shown(given)}"
+        problem = f"{handler_label(handler)} returned the _headers {_short_repr(given)}"
         raise NoventaError(f"{problem}; expected a mapping, or pairs of name and value.")
     headers = check_headers([(name, value) for name, value in pairs])
     for name, _ in headers:
-        if name.title() in _OURS_ALONE:
-            problem = f"{full_place(handler)} returned {name!r} in _headers"
+        if name.title() in _FRAMEWORK_HEADERS:
+            problem = f"{handler_label(handler)} returned {name!r} in _headers"
             raise NoventaError(f"{problem}; Noventa writes it, so leave it out.")
     return headers
 
@@ -3830,7 +3839,7 @@ def finish_transaction(context: RequestContext, handler: Handler | None, status:
     context.session.finish_handler(keep_flashes=not rows)
     if rows:
         context.scope.end_transaction()
-        names = [] if handler is None else [name_of(handler)]
+        names = [] if handler is None else [function_name(handler)]
         name = " > ".join((*context.trail.names, *names))
         log.warning("%s changed rows without db.commit(), rolled back: %s", name, ", ".join(rows))
 
@@ -3863,7 +3872,7 @@ def in_new_transaction(context: RequestContext, work: Callable[[], T]) -> T:
     return work()
 
 
-def ask_guard(
+def run_guard(
     context: RequestContext, guard: Handler, props: Mapping[str, Any] | None = None
 ) -> None:
     """Runs a guard. Raises ShortCircuit if it answers."""
@@ -3872,15 +3881,15 @@ def ask_guard(
         result = run_handler(context, guard, props or {})
     if result.returned is None:
         return
-    if not result.is_whole and "_status" not in result.returned:
+    if not result.is_final and "_status" not in result.returned:
         raise NoventaError(
-            f"{place_of(guard)}: a guard answered {_shown(result.returned)}; expected None, a dict"
-            " with _redirect or _status (200 to 599), or a Response."
+            f"{location_of(guard)}: a guard answered {_short_repr(result.returned)}; expected"
+            " None, a dict with _redirect or _status (200 to 599), or a Response."
         )
     raise ShortCircuit(result)
 
 
-def calling_line() -> str:
+def template_location() -> str:
     """`pages/index.html:7`: the template line that is running now."""
     frame = sys._getframe(1)
     while frame:
@@ -3910,7 +3919,7 @@ class StaticFiles:
     def url(self, name: str) -> str:
         """`/files/site.css?v=…`, which changes with the file. Raises NoventaError without it."""
         if (found := self.find(name)) is None:
-            raise NoventaError(str(self.missing(calling_line(), name)))
+            raise NoventaError(str(self.missing(template_location(), name)))
         route, file = found
         with file:
             fingerprint = self._fingerprint(file, os.fstat(file.fileno()))
@@ -3933,7 +3942,7 @@ class StaticFiles:
     def missing(self, where: str, name: str) -> Fault:
         """The fault that no folder has the file `name`."""
         folders = ", ".join(route.folder for route in self.routes) or "no Static route"
-        known = [file for root in self.routes.values() for file in files_beside(root, name)]
+        known = [file for root in self.routes.values() for file in similar_files(root, name)]
         problem = f"static({name!r}): no such file in {folders}"
         return Fault(where, problem, did_you_mean(name, known))
 
@@ -3955,7 +3964,7 @@ class StaticFiles:
             return Answer("200 OK", [*headers, ("Content-Length", str(len(data)))], [data])
         response = _file_response(file, tail)
         response.headerlist = [*headers, ("Content-Length", str(status.st_size))]
-        return as_answer(request, response)
+        return answer_from_response(request, response)
 
     def _fingerprint(self, file: io.FileIO, status: os.stat_result) -> str:
         identity = status.st_dev, status.st_ino
@@ -3967,7 +3976,7 @@ class StaticFiles:
         return known[2]
 
 
-def files_beside(root: str | Path, name: str) -> list[str]:
+def similar_files(root: str | Path, name: str) -> list[str]:
     """Names like that of a missing file: beside it and one level below."""
     folder = Path(os.path.normpath(Path(root, name.strip("/")))).parent
     folder = folder if folder.is_dir() else folder.parent
@@ -4031,10 +4040,10 @@ _FUNCTIONS = {
     "action", "action_ticket", "component", "flashes", "fragment", "static", "url", "workbench"
 }  # fmt: skip
 RESERVED = frozenset({*_FUNCTIONS, "children", "instance", "key"})
-_NO_PROPS = RESERVED | {"request", "session", "db", "caller"}
-_OURS = "the name of a template function or an argument of every handler"
-_SHOWN_BEFORE = "a component, which is shown before the guard of the other one has run"
-_AS_CHILDREN = "show it within {% call component(…) %}, where the other one has {{ children }}"
+_RESERVED_PROPS = RESERVED | {"request", "session", "db", "caller"}
+_RESERVED_NAME = "the name of a template function or an argument of every handler"
+_RENDERED_TOO_EARLY = "a component, which is shown before the guard of the other one has run"
+_USE_CHILDREN = "show it within {% call component(…) %}, where the other one has {{ children }}"
 _MAX_DEPTH = 50  # of components inside each other; a deeper one probably shows itself
 
 
@@ -4045,7 +4054,7 @@ class Fields(dict[str, Any]):
     posted: Values[Any] | None = None  # the form, if a handler gave it as it is
 
     @classmethod
-    def of(cls, found: Any, owner: str) -> Fields:
+    def from_handler(cls, found: Any, owner: str) -> Fields:
         """What a handler gave. Raises PropsError unless it is a dict."""
         if found and not isinstance(found, Mapping):
             raise PropsError(f"{owner} is a {type(found).__name__}; expected a dict.")
@@ -4064,7 +4073,7 @@ class Fields(dict[str, Any]):
         return [*value] if isinstance(value, list | tuple | set) else [value]
 
 
-class ShownComponent(Markup):
+class RenderedComponent(Markup):
     """What `component()` returns."""
 
 
@@ -4094,11 +4103,11 @@ class CompiledComponent:
         """Raises PropsError for a missing, unknown or reserved prop, naming the template line."""
         takes, passed = self._props[action], props.keys()
         fits = takes.accepted is None or passed <= takes.accepted
-        if not (fits and takes.required <= passed and _NO_PROPS.isdisjoint(passed)):
-            raise PropsError(str(next(self.props_faults(calling_line(), passed, action))))
-        if shown := [name for name, value in props.items() if isinstance(value, ShownComponent)]:
-            problem = f"the prop {shown[0]!r} of {self.label} is {_SHOWN_BEFORE}"
-            raise PropsError(str(Fault(calling_line(), problem, _AS_CHILDREN)))
+        if not (fits and takes.required <= passed and _RESERVED_PROPS.isdisjoint(passed)):
+            raise PropsError(str(next(self.props_faults(template_location(), passed, action))))
+        if shown := [name for name, value in props.items() if isinstance(value, RenderedComponent)]:
+            problem = f"the prop {shown[0]!r} of {self.label} is {_RENDERED_TOO_EARLY}"
+            raise PropsError(str(Fault(template_location(), problem, _USE_CHILDREN)))
 
     def props_faults(
         self, where: str, passed: Set[str], action: str | None = None
@@ -4106,12 +4115,12 @@ class CompiledComponent:
         """What is wrong with props of these names: reserved, missing or unknown ones."""
         props = self._props[action]
         owner = self.label + (f": its action {action!r}" if action else "")
-        for name in sorted(_NO_PROPS & passed):
-            yield Fault(where, f"{self.label}: the prop {name!r} has {_OURS}", "rename it")
+        for name in sorted(_RESERVED_PROPS & passed):
+            yield Fault(where, f"{self.label}: the prop {name!r} has {_RESERVED_NAME}", "rename it")
         for name in sorted(props.required - passed):
             remedy = f"give it: component({self.name!r}, {name}=…)"
             yield Fault(where, f"{owner} needs the prop {name!r}", remedy)
-        for name in props.unknown(passed - _NO_PROPS):
+        for name in props.unknown(passed - _RESERVED_PROPS):
             problem = f"{owner} takes no prop {name!r}"
             yield Fault(where, problem, did_you_mean(name, props.accepted or ()))
 
@@ -4119,7 +4128,7 @@ class CompiledComponent:
         """The function of an action. Raises PropsError, naming the template line."""
         if found := self.actions.get(name):
             return found
-        problem = f"{calling_line()}: {self.label} has no action {name!r}"
+        problem = f"{template_location()}: {self.label} has no action {name!r}"
         raise PropsError(f"{problem}; {did_you_mean(name, self.actions)}")
 
     def guard_props(self, props: Mapping[str, Any]) -> dict[str, Any]:
@@ -4130,7 +4139,7 @@ class CompiledComponent:
     def check_guard(self, context: RequestContext, props: Mapping[str, Any]) -> None:
         """Runs the component's guard with the props that it takes. Raises ShortCircuit."""
         if self.guard is not None:
-            ask_guard(context, self.guard, self.guard_props(props))
+            run_guard(context, self.guard, self.guard_props(props))
 
 
 class Components:
@@ -4163,7 +4172,7 @@ class Components:
             self._analyse(compiled.template, compiled.where)
         for compiled in self.compiled if not self.debug else ():
             compiled.may_contain_forms = self._may_contain_forms(compiled)
-            compiled.may_use_instance = self.may_name(compiled.template, "instance")
+            compiled.may_use_instance = self.may_use(compiled.template, "instance")
 
     @property
     def templates(self) -> list[str]:
@@ -4178,32 +4187,36 @@ class Components:
         """The component of that name. Raises PropsError, naming the template line."""
         if found := self.by_name.get(name):
             return found
-        problem = f"{calling_line()}: component {name!r} is not in the registry"
+        problem = f"{template_location()}: component {name!r} is not in the registry"
         raise PropsError(f"{problem}; {did_you_mean(name, self.by_name)}")
 
     def components_in(self, template: str) -> list[str]:
         """The components that a template shows by name, also through others, sorted."""
-        found = list(self.shown_in(template))
+        found = list(self.direct_components(template))
         for name in found:
-            below = self.shown_in(self.by_name[name].template) if name in self.by_name else set()
+            below = (
+                self.direct_components(self.by_name[name].template)
+                if name in self.by_name
+                else set()
+            )
             found += below.difference(found)
         return sorted(found)
 
-    def shown_in(self, template: str) -> set[str]:
+    def direct_components(self, template: str) -> set[str]:
         """The components that a template itself, or one that it includes, shows by name."""
-        return self.called(template, "component", "fragment")
+        return self.literal_arguments(template, "component", "fragment")
 
-    def called(self, template: str, *functions: str) -> set[str]:
+    def literal_arguments(self, template: str, *functions: str) -> set[str]:
         """The texts that functions are called with in a template and those it includes."""
-        parts = self.parts(template)
+        parts = self.with_includes(template)
         return {c.first for part in parts for c in part.calls if c.function in functions}
 
-    def may_name(self, template: str, *names: str) -> bool:
+    def may_use(self, template: str, *names: str) -> bool:
         """Whether a template, or one that it includes, names one of these, or might."""
-        parts = self.parts(template)
+        parts = self.with_includes(template)
         return any(part.is_dynamic or not part.names.isdisjoint(names) for part in parts)
 
-    def parts(self, template: str) -> list[TemplateUses]:
+    def with_includes(self, template: str) -> list[TemplateUses]:
         """A template and those that it includes, if they are valid."""
         parts = [template]
         for part in parts:
@@ -4222,10 +4235,10 @@ class Components:
             uses = analyse_template(self.jinja.parse(source, name, filename))
             self.jinja.get_template(name)
         except jinja2.TemplateNotFound:
-            known = filter(self._loader.has_suffix, files_beside(self._loader.root, name))
+            known = filter(self._loader.has_suffix, similar_files(self._loader.root, name))
             problem, remedy = f"template {name!r} does not exist", did_you_mean(name, known)
             if not self._loader.has_suffix(name):
-                problem, remedy = f"{name!r} is no template: {_NO_TEMPLATE}", "rename it"
+                problem, remedy = f"{name!r} is no template: {_SUFFIX_RULE}", "rename it"
             if where:
                 self.faults.append(Fault(where, problem, remedy))
         except (jinja2.TemplateSyntaxError, UnicodeDecodeError) as error:
@@ -4244,7 +4257,7 @@ class Components:
         """Whether it or a component inside has actions, or shows what only a request decides."""
         shown = map(self.by_name.get, self.components_in(compiled.template))
         return any(
-            one.actions or self.may_name(one.template, "children", "fragment", "instance")
+            one.actions or self.may_use(one.template, "children", "fragment", "instance")
             for one in (compiled, *filter(None, shown))
         )
 
@@ -4252,14 +4265,14 @@ class Components:
 def _digest_of_guards(components: Iterable[Component]) -> str:
     """Changes when a guard is added, removed or takes other props: older tickets then name the
     wrong guarded ancestors."""
-    described = []
+    describe_request = []
     for component in components:
         if component.guard:
             accepted, required, _ = props_of(component.guard)
             names = None if accepted is None else sorted(accepted)
-            described.append((component.name, names, sorted(required)))
-    described.sort()
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:12]
+            describe_request.append((component.name, names, sorted(required)))
+    describe_request.sort()
+    return hashlib.sha256(json.dumps(describe_request).encode()).hexdigest()[:12]
 
 
 class Rendering:
@@ -4349,7 +4362,7 @@ class Node:
             return "".join(template.root_render_func(seen))
         except Exception as error:
             if self.is_empty and isinstance(error, jinja2.UndefinedError):
-                problem = f"{full_place(cast(Handler, self.compiled.load))} returned None"
+                problem = f"{handler_label(cast(Handler, self.compiled.load))} returned None"
                 raise PropsError(f"{problem}; its template needs a dict: {error}.") from error
             jinja.handle_exception()  # puts lines of templates into the traceback
 
@@ -4362,7 +4375,7 @@ class Node:
             self._add(values, rendering.posted.values)
         for name in ("errors", "values"):
             if type(values[name]) is not Fields:
-                values[name] = Fields.of(values[name], f"{compiled.label}: {name}")
+                values[name] = Fields.from_handler(values[name], f"{compiled.label}: {name}")
         return values
 
     def load(self) -> Mapping[str, Any]:
@@ -4372,7 +4385,7 @@ class Node:
             return {}
         returned = load(*context.arguments, **self.props)
         self.is_empty, result = returned is None, process_result(context, load, returned)
-        if result.is_whole or result.status >= 400:
+        if result.is_final or result.status >= 400:
             raise ShortCircuit(result)
         context.status = max(context.status, result.status)
         context.headers += result.headers
@@ -4389,12 +4402,14 @@ class Node:
 
     def component(
         self, name: str, /, key: Any = None, caller: Any = None, **props: Any
-    ) -> ShownComponent:
+    ) -> RenderedComponent:
         """Shows a component here; `key` tells apart what has the same name and props."""
         compiled = self.rendering.components.find(name)
         compiled.check_props(props)
-        instance = self._id_of(name, key, props, number=True) if compiled.may_contain_forms else ""
-        return ShownComponent(Node(self.rendering, compiled, instance, props, caller).show())
+        instance = (
+            self._instance_id(name, key, props, number=True) if compiled.may_contain_forms else ""
+        )
+        return RenderedComponent(Node(self.rendering, compiled, instance, props, caller).show())
 
     def fragment(self, name: str = "", /, key: Any = None, caller: Any = None, **props: Any) -> str:
         """A URL of this page that shows the component alone, as `component()` does here.
@@ -4404,17 +4419,17 @@ class Node:
         rendering, node = self.rendering, self
         if name:
             compiled = rendering.components.find(name)
-            node = Node(rendering, compiled, self._id_of(name, key, props, number=False), {})
+            node = Node(rendering, compiled, self._instance_id(name, key, props, number=False), {})
         ticket, compiled = node.ticket(""), node.compiled
         ticket = ticket._replace(props={**node.props, **props})
         compiled.check_props(ticket.props)
         if caller is not None or not (compiled.name and ticket.alone):
             what = f"fragment({name!r})" if name else f"{compiled.label}: its own fragment()"
             remedy = "can have no children" if compiled.name else "needs the name of a component"
-            raise PropsError(f"{calling_line()}: {what} {remedy}.")
+            raise PropsError(f"{template_location()}: {what} {remedy}.")
         text = rendering.components.fragments.issue(ticket)
         request = rendering.context.request
-        return f"{request.prefix}{quote(request.path_info, safe=_URL_SAFE)}?{FRAGMENT}={text}"
+        return f"{request.prefix}{quote(request.path_info, safe=_SAFE_IN_URL)}?{FRAGMENT}={text}"
 
     def action(self, name: str) -> Markup:
         """A hidden field for a `<form method="post">` that calls `action_<name>`."""
@@ -4430,7 +4445,7 @@ class Node:
     def ticket(self, action: str) -> Ticket:
         """What a form here may call; without an action, what may be shown alone."""
         rendering = self.rendering
-        path, nonce = rendering.context.request.whole_path, rendering.context.session.nonce
+        path, nonce = rendering.context.request.full_path, rendering.context.session.nonce
         ancestors = [
             (node.compiled.name, node.compiled.guard_props(node.props))
             for node in rendering.guarded
@@ -4441,7 +4456,7 @@ class Node:
             rendering.components.guards, int(time.time()), self.caller is None,
         )  # fmt: skip
 
-    def _id_of(self, name: str, key: Any, props: dict[str, Any], *, number: bool) -> str:
+    def _instance_id(self, name: str, key: Any, props: dict[str, Any], *, number: bool) -> str:
         """The id of a component inside: this one's, its name, and its key or a digest of its
         props. Equal ones are numbered."""
         instance = f"{self.id}/{name}"
@@ -4461,7 +4476,7 @@ TEMPLATE_SUFFIXES: tuple[str, ...] = (
     ".html", ".htm", ".xhtml", ".xml", ".svg", ".txt", ".md", ".css", ".js",
     ".jinja", ".jinja2", ".j2",
 )  # fmt: skip
-_NO_TEMPLATE = f"templates end in {', '.join(TEMPLATE_SUFFIXES)}"
+_SUFFIX_RULE = f"templates end in {', '.join(TEMPLATE_SUFFIXES)}"
 
 
 class _Loader(jinja2.FileSystemLoader):
@@ -4480,7 +4495,7 @@ class _Loader(jinja2.FileSystemLoader):
         self, environment: jinja2.Environment, template: str
     ) -> tuple[str, str, Callable[[], bool]]:
         if not self.has_suffix(template):
-            raise jinja2.TemplateNotFound(template, f"{template!r}: {_NO_TEMPLATE}")
+            raise jinja2.TemplateNotFound(template, f"{template!r}: {_SUFFIX_RULE}")
         source, filename, is_current = super().get_source(environment, template)
         hidden = any(part.startswith(".") for part in template.split("/"))
         if hidden or not Path(filename).resolve().is_relative_to(self.root):
@@ -4547,7 +4562,7 @@ def _shows_component(call: jinja2.nodes.Call) -> bool:
 
 def compile_registry(registry: Registry, config: Config) -> tuple[Router, Components]:
     """The routes and templates of a registry. Raises RegistryError with every fault of it."""
-    if wrong := wrong_types(registry):  # nothing else can be checked then
+    if wrong := type_faults(registry):  # nothing else can be checked then
         raise RegistryError(wrong)
     components = Components(registry, config)
     faults = [*registry_faults(registry), *route_faults(registry.routes)]
@@ -4557,14 +4572,14 @@ def compile_registry(registry: Registry, config: Config) -> tuple[Router, Compon
     return Router(registry.routes), components
 
 
-def wrong_types(registry: Registry) -> list[Fault]:
+def type_faults(registry: Registry) -> list[Fault]:
     """Entries, and fields of entries, of a wrong type."""
     if faults := [*_field_faults(registry)]:
         return faults
     for extension in registry.extensions:
         if not (isinstance(extension, type) and issubclass(extension, jinja2.ext.Extension)):
             remedy = "give the class itself, like jinja2.ext.InternationalizationExtension"
-            faults.append(Fault(registry.where, f"extensions has {_shown(extension)}", remedy))
+            faults.append(Fault(registry.where, f"extensions has {_short_repr(extension)}", remedy))
     for name, kind, expected in (
         ("components", Component, "a Component"),
         ("routes", Route, "Page, Endpoint, Mount, Static"),
@@ -4574,7 +4589,7 @@ def wrong_types(registry: Registry) -> list[Fault]:
                 faults += _field_faults(entry)
             else:
                 where = f"{registry.where}: {name}[{number}]"
-                problem = f"{_shown(entry)} is a {type(entry).__name__}"
+                problem = f"{_short_repr(entry)} is a {type(entry).__name__}"
                 faults.append(Fault(where, problem, f"expected {expected}"))
     return faults
 
@@ -4600,7 +4615,7 @@ def _field_faults(entry: Entry) -> Iterator[Fault]:
     for name in [one.name for one in dataclasses.fields(entry) if one.name in _FIELDS]:
         value, (kind, expected) = getattr(entry, name), _FIELDS[name]
         if not isinstance(value, kind) or (kind is int and value < 0):
-            yield Fault(entry.where, f"{name} is {_shown(value)}", f"expected {expected}")
+            yield Fault(entry.where, f"{name} is {_short_repr(value)}", f"expected {expected}")
     limits = getattr(entry, "limits", None)
     for name, value in limits.items() if isinstance(limits, Mapping) else ():
         if name not in _DEFAULT_LIMITS:
@@ -4624,14 +4639,16 @@ def _duplicates(registry: Registry) -> Iterator[Fault]:
     named = [(f"component {c.name!r}", c.where) for c in registry.components]
     for number, seed in enumerate(registry.seeds):
         named.append((f"seed {seed_name(seed)!r}", f"{registry.where}: seeds[{number}]"))
-    for name, where, first in _repeated(named):
+    for name, where, first in _find_duplicates(named):
         yield Fault(where, f"{name} is listed twice, first at {first}", "remove one of them")
-    for name, owner, first in _repeated((t.key, owner) for t, owner in registry.tables.items()):
+    for name, owner, first in _find_duplicates(
+        (t.key, owner) for t, owner in registry.tables.items()
+    ):
         problem = f"table {name!r} is already defined by {first}"
         yield Fault(owner, problem, "give one of them another __tablename__")
 
 
-def _repeated(named: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+def _find_duplicates(named: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
     """Each name that stood there before, with its place and the first place."""
     first: dict[str, str] = {}
     for name, where in named:
@@ -4653,8 +4670,8 @@ def _handler_faults(registry: Registry) -> Iterator[Fault]:
         faults = [*_signature_faults(guard, where)]
         yield from faults
         for name in sorted(props_of(guard).required) if not faults else ():
-            problem = f"{name_of(guard)} needs {name!r}, which a guard is not given"
-            yield Fault(place_of(guard), problem, "give it a default")
+            problem = f"{function_name(guard)} needs {name!r}, which a guard is not given"
+            yield Fault(location_of(guard), problem, "give it a default")
 
 
 def _handlers_of(entry: Entry) -> dict[str, Any]:
@@ -4664,32 +4681,34 @@ def _handlers_of(entry: Entry) -> dict[str, Any]:
     if not isinstance(entry, Component | Page):
         return {}
     handlers = load_function(entry), *actions_of(entry).values()
-    return {name_of(handler): handler for handler in handlers if handler is not None}
+    return {function_name(handler): handler for handler in handlers if handler is not None}
 
 
 def _signature_faults(function: Any, where: str) -> Iterator[Fault]:
     if not callable(function):
-        yield Fault(where, f"{_shown(function)} is no function", "give the function itself")
+        yield Fault(where, f"{_short_repr(function)} is no function", "give the function itself")
         return
     parameters = _parameters(function)
     first = [p.name for p in parameters[:3] if p.kind is not p.KEYWORD_ONLY]
     if first != ["request", "session", "db"]:
-        name = name_of(function)
+        name = function_name(function)
         signature = f"{name}({', '.join(parameter.name for parameter in parameters)})"
         problem = f"{signature}: the first three parameters are not request, session, db"
         yield Fault(
-            place_of(function), problem, f"write it as def {name}(request, session, db, **props)"
+            location_of(function), problem, f"write it as def {name}(request, session, db, **props)"
         )
 
 
 def _seed_faults(registry: Registry) -> Iterator[Fault]:
     for seed in registry.seeds:
         if not callable(seed):
-            yield Fault(registry.where, f"seed {_shown(seed)} is no function", "list the function")
+            yield Fault(
+                registry.where, f"seed {_short_repr(seed)} is no function", "list the function"
+            )
         elif len(parameters := _parameters(seed)) != 1:
             names = ", ".join(parameter.name for parameter in parameters)
             problem = f"seed {seed_name(seed)} takes ({names})"
-            yield Fault(place_of(seed), problem, "write it as def NAME(db: Session)")
+            yield Fault(location_of(seed), problem, "write it as def NAME(db: Session)")
 
 
 def _model_faults(registry: Registry) -> Iterator[Fault]:
@@ -4698,7 +4717,7 @@ def _model_faults(registry: Registry) -> Iterator[Fault]:
         members = [member for member, _ in members_of(model)]
         classes += (member for member in members if isinstance(member, type))
         if not members:
-            shown = model.__name__ if isinstance(model, ModuleType | type) else _shown(model)
+            shown = model.__name__ if isinstance(model, ModuleType | type) else _short_repr(model)
             remedy = "list a models module, a class, a Table, a Base or a MetaData"
             yield Fault(where, f"models entry {shown} has no table", remedy)
     listed: list[orm.Mapper[Any]] = [orm.class_mapper(cls, configure=False) for cls in classes]
@@ -4770,11 +4789,11 @@ def route_faults(routes: Sequence[Route]) -> Iterator[Fault]:
     for route in routes:
         if not (found := [*_path_faults(route)]):
             key, names = route_key(route)
-            methods = ["*"] if route.below else sorted(methods_of(route))
+            methods = ["*"] if route.is_prefix else sorted(methods_of(route))
             for method in [method for method in methods if (key, method) in first][:1]:
                 other = first[key, method]
                 problem = f"route {route.path!r} has the shape of {other.path!r} at {other.where}"
-                if route.is_data and other.is_data:
+                if route.is_api and other.is_api:
                     problem += f", which answers {method} too"
                 found.append((problem, "remove one of them"))
             for method in methods:
@@ -4795,11 +4814,11 @@ def _path_faults(route: Route) -> Iterator[tuple[str, str]]:
     names = list[str]()
     for number, segment in enumerate(route.segments, start=1):
         is_last = number == len(route.segments)
-        if parameter := parameter_of(segment):
+        if parameter := parse_parameter(segment):
             name, kind = parameter
             if kind not in CONVERTERS:
                 yield f"{subject} converter {kind!r}", did_you_mean(kind, CONVERTERS)
-            elif CONVERTERS[kind].takes_rest and (route.below or not is_last):
+            elif CONVERTERS[kind].takes_rest and (route.is_prefix or not is_last):
                 yield f"{subject} {segment} is not the last segment", "move it to the end"
             if name in names:
                 yield f"{subject} two parameters {name!r}", "rename one"
@@ -4813,13 +4832,13 @@ def _path_faults(route: Route) -> Iterator[tuple[str, str]]:
             yield f"{subject} two slashes in a row", "write one"
     methods = route.methods if isinstance(route.methods, list | tuple | Set) else ()
     valid = all(isinstance(name, str) and _HEADER_NAME.fullmatch(name) for name in methods)
-    if not valid or not (methods or route.below):
+    if not valid or not (methods or route.is_prefix):
         yield f"{subject} methods is {route.methods!r}", 'expected a list like ["GET", "POST"]'
 
 
 def _view_args_faults(route: Route, passed: Set[str]) -> Iterator[tuple[str, str]]:
-    for name in sorted(passed & _NO_PROPS) if isinstance(route, Page) else ():
-        yield f"parameter {name!r} of {route.path!r} is {_OURS}", "rename it"
+    for name in sorted(passed & _RESERVED_PROPS) if isinstance(route, Page) else ():
+        yield f"parameter {name!r} of {route.path!r} is {_RESERVED_NAME}", "rename it"
     for name_of_handler, handler in _handlers_of(route).items():
         props = props_of(handler)
         subject = f"route {route.path!r}: {name_of_handler}"
@@ -4840,7 +4859,7 @@ def template_faults(registry: Registry, components: Components) -> Iterator[Faul
     for status in registry.errors:
         if status not in _ERROR_KEYS:
             remedy = "expected a number from 400 to 599, '4xx' or '5xx'"
-            yield Fault(registry.where, f"errors has {_shown(status)}", remedy)
+            yield Fault(registry.where, f"errors has {_short_repr(status)}", remedy)
     yield from _folder_faults(components.static, guarded=bool(registry.guards))
     yield from components.faults
     for compiled in components.compiled:
@@ -4849,26 +4868,32 @@ def template_faults(registry: Registry, components: Components) -> Iterator[Faul
             yield from _call_faults(components, compiled)
     for template, uses in sorted(components.uses.items()):
         for line in uses.nested:
-            problem = f"an argument of component() is {_SHOWN_BEFORE}"
-            yield Fault(f"{template}:{line}", problem, _AS_CHILDREN)
+            problem = f"an argument of component() is {_RENDERED_TOO_EARLY}"
+            yield Fault(f"{template}:{line}", problem, _USE_CHILDREN)
         for line, function, name, props in sorted(uses.calls, key=lambda call: call.line):
             shown = components.by_name.get(name) if function in ("component", "fragment") else None
             if shown is not None and props is not None:
                 yield from shown.props_faults(f"{template}:{line}", frozenset(props))
 
 
-_PRIVATE = ("config.yaml", "registry.py", "wsgi.py", "secret.key", "database.url")
-_OF_SQLITE = ("", "-wal", "-shm", "-journal", ".lock")  # the database, and what lies beside it
+_PRIVATE_FILES = ("config.yaml", "registry.py", "wsgi.py", "secret.key", "database.url")
+_SQLITE_SUFFIXES = (
+    "",
+    "-wal",
+    "-shm",
+    "-journal",
+    ".lock",
+)  # the database, and what lies beside it
 
 
 def _folder_faults(static: StaticFiles, *, guarded: bool) -> Iterator[Fault]:
     """Static folders that do not exist, hold what visitors must not see, or leave open who may
     see them."""
     config = static.config
-    own = [config.root / name for name in _PRIVATE] + [*config.files]
+    own = [config.root / name for name in _PRIVATE_FILES] + [*config.files]
     if config.database_url.get_backend_name() == "sqlite" and not config.in_memory:
         file = str(config.database_url.database).removeprefix("file:").partition("?")[0]
-        own += [Path(file + end) for end in _OF_SQLITE]
+        own += [Path(file + end) for end in _SQLITE_SUFFIXES]
     for route, folder in static.routes.items():
         if route.guards is None and guarded:
             problem = (
@@ -4878,7 +4903,7 @@ def _folder_faults(static: StaticFiles, *, guarded: bool) -> Iterator[Fault]:
         if not Path(folder).is_dir():
             yield Fault(route.where, f"folder {route.folder!r} does not exist", "make it")
             continue
-        others = (Path(folder, name) for name in _PRIVATE)
+        others = (Path(folder, name) for name in _PRIVATE_FILES)
         for path in (*own, *filter(Path.exists, others)):
             if path.resolve().is_relative_to(folder):
                 problem = f"folder {route.folder!r} holds {path.name}, which visitors could read"
@@ -4889,25 +4914,25 @@ def _folder_faults(static: StaticFiles, *, guarded: bool) -> Iterator[Fault]:
 def _action_faults(compiled: CompiledComponent) -> Iterator[Fault]:
     """Props with reserved names, and props of the component that an action does not take."""
     props = props_of(compiled.load)
-    for name in sorted(_NO_PROPS & (props.required | props.defaults.keys())):
-        problem = f"prop {name!r} of {compiled.label} is {_OURS}"
-        yield Fault(place_of(compiled.load), problem, "rename it")
+    for name in sorted(_RESERVED_PROPS & (props.required | props.defaults.keys())):
+        problem = f"prop {name!r} of {compiled.label} is {_RESERVED_NAME}"
+        yield Fault(location_of(compiled.load), problem, "rename it")
     for action in compiled.actions.values():
         for name in props_of(action).unknown(props.accepted or frozenset())[:1]:
             problem = f"{action.__name__} does not take the prop {name!r} of load_template_context"
-            yield Fault(place_of(action), problem, "add it, or **props")
+            yield Fault(location_of(action), problem, "add it, or **props")
 
 
 def _call_faults(components: Components, owner: CompiledComponent) -> Iterator[Fault]:
     template, known = owner.template, components.by_name
-    for name in sorted(components.shown_in(template) - known.keys()):
+    for name in sorted(components.direct_components(template) - known.keys()):
         problem = f"component {name!r} is not in the registry"
         yield Fault(template, problem, did_you_mean(name, known))
-    for name in sorted(components.called(template, "fragment") & known.keys()):
-        if any("children" in one.names for one in components.parts(known[name].template)):
+    for name in sorted(components.literal_arguments(template, "fragment") & known.keys()):
+        if any("children" in one.names for one in components.with_includes(known[name].template)):
             problem = f"component {name!r} shows its children, which a fragment has not"
             yield Fault(template, problem, "give another component")
-    called = components.called(template, "action", "action_ticket")
+    called = components.literal_arguments(template, "action", "action_ticket")
     for name in sorted(called - owner.actions.keys()):
         problem = f"{owner.label} has no action {name!r}"
         yield Fault(template, problem, did_you_mean(name, owner.actions))
@@ -4938,8 +4963,8 @@ class RequestPolicy:
     pages of the site."""
 
     def __init__(self, config: Config) -> None:
-        self._answers_to = functools.lru_cache(maxsize=100)(config.answers_to)
-        self._trusted_origins = frozenset(map(origin_of, config["trusted_origins"]))
+        self._answers_to = functools.lru_cache(maxsize=100)(config.allows_host)
+        self._trusted_origins = frozenset(map(parse_origin, config["trusted_origins"]))
         self.answers_any_host = not config["server.hosts"]
 
     def check_host(self, environ: Mapping[str, Any]) -> None:
@@ -4954,7 +4979,7 @@ class RequestPolicy:
         if route.cross_origin:
             return
         evidence = self.is_same_origin(environ)
-        if evidence is None and route.is_data:  # for a page the ticket decides
+        if evidence is None and route.is_api:  # for a page the ticket decides
             raise Rejection(403, "no-origin")
         if evidence is False:
             origin, own = environ.get("HTTP_ORIGIN", ""), _own_origin(environ)
@@ -4969,14 +4994,14 @@ class RequestPolicy:
         Metadata decides, and without it the Origin (RFC 6454).
         """
         origin, site = environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE")
-        if origin and self._trusted_origins and origin_of(origin) in self._trusted_origins:
+        if origin and self._trusted_origins and parse_origin(origin) in self._trusted_origins:
             return True
         if site is not None:
             return site in ("same-origin", "none")
         if origin is None:
             return None
-        sent = origin_of(origin)
-        return sent is not None and sent == origin_of(_own_origin(environ))
+        sent = parse_origin(origin)
+        return sent is not None and sent == parse_origin(_own_origin(environ))
 
 
 def _own_origin(environ: Mapping[str, Any]) -> str:
@@ -4998,15 +5023,15 @@ class Responder:
     ) -> None:
         self.config, self.components = config, components
         self.sessions, self.database = sessions, database
-        self.answers = AnswerMaker(config)
+        self.answers = AnswerBuilder(config)
         self.workbench: Workbench | None = None
         self._debug: bool = config["debug"]
         self._error_page = _error_page()
 
-    def of_result(self, context: RequestContext, result: Result) -> Answer:
+    def from_result(self, context: RequestContext, result: Result) -> Answer:
         """What a handler answers in place of a page or of JSON."""
         if result.response is not None:
-            return self.of_response(context, result.response)
+            return self.from_response(context, result.response)
         if result.redirect is not None:
             answer = self.answers.page("", 303)
             answer.headerlist.append(("Location", context.request.prefix + result.redirect))
@@ -5014,7 +5039,7 @@ class Responder:
             answer = self.error(context, result.status, result.values.get("message"))
         return add_headers(answer, result.headers)
 
-    def of_response(self, context: RequestContext, response: webob.Response) -> Answer:
+    def from_response(self, context: RequestContext, response: webob.Response) -> Answer:
         """A checked and completed copy; an error page for a WebOb exception without a body."""
         is_error = isinstance(response, webob.exc.WSGIHTTPException) and response.status_int >= 400
         if is_error and not response.has_body and not context.mounted:
@@ -5022,7 +5047,7 @@ class Responder:
             headers = response.headerlist
             answer.headerlist += [h for h in headers if not h[0].lower().startswith("content-")]
             return answer
-        answer = as_answer(context.request, response)
+        answer = answer_from_response(context.request, response)
         if not context.mounted and "Location" in self.answers.complete(answer):
             location = response.headers["Location"]  # WebOb made the answer's absolute from Host
             if isinstance(response, Redirect) and location.startswith("/"):
@@ -5033,21 +5058,21 @@ class Responder:
         answer.headerlist = check_headers(answer.headerlist)
         return answer
 
-    def of_short_circuit(
+    def from_short_circuit(
         self, context: RequestContext, error: ShortCircuit | webob.exc.HTTPException
     ) -> Answer:
         """What was raised to answer the whole request."""
         context.session.shown_flashes = 0  # the page that showed them is not sent
         if isinstance(error, ShortCircuit):
-            return self.of_result(context, error.result)
-        _note_raised(context, error)
+            return self.from_result(context, error.result)
+        _log_raised(context, error)
         response = error.with_traceback(None).wsgi_response  # itself, so it must not hold frames
         finish_transaction(context, None, response.status_int)
-        return self.of_response(context, response)
+        return self.from_response(context, response)
 
-    def of_failure(self, context: RequestContext, error: BaseException) -> Answer:
+    def from_exception(self, context: RequestContext, error: BaseException) -> Answer:
         """The answer to an error of any other kind."""
-        what, trail = described(context.request.environ), str(context.trail)
+        what, trail = describe_request(context.request.environ), str(context.trail)
         if isinstance(error, Rejection):
             return self._refuse(context, error)
         too_large = isinstance(error, OverflowError) and "SQLite" in str(error)
@@ -5057,11 +5082,11 @@ class Responder:
         if is_unavailable(error):
             self.database.report_outage(error)
             context.unavailable = True
-            message = f"{shown_url(self.database.engine.url)}: {error.__cause__ or error}"
+            message = f"{redacted_url(self.database.engine.url)}: {error.__cause__ or error}"
             answer = self.error(context, 503, message if self._debug else None)
             answer.headers["Retry-After"] = str(_RETRY_AFTER)
             return answer
-        where, name, reference = trail or "?", type(error).__name__, context.refer()
+        where, name, reference = trail or "?", type(error).__name__, context.make_reference()
         if self.workbench is not None:
             reference += f", {self.workbench.address(context)}"
         log.error("500 %s in %s: %s, reference %s", what, where, name, reference, exc_info=error)
@@ -5075,8 +5100,8 @@ class Responder:
         if message and context.trail.names:
             message = f"in {context.trail}: {message}"
         if self.components.error_page(status) is not None:
-            context.refer()
-        _note_refused(context, rejection, message, fault)
+            context.make_reference()
+        _log_refusal(context, rejection, message, fault)
         if self.workbench is not None:
             self.workbench.recorder.note_refusal(reason)
         answer = self.error(context, status, message if self._debug else None, fault)
@@ -5099,7 +5124,7 @@ class Responder:
         workbench, page = self.workbench, None
         if workbench is not None and fault is not None:
             page = workbench.error_page(context, fault, status)  # kept for its request's page
-        if _prefers_json(context.request, default=context.is_data):
+        if _prefers_json(context.request, default=context.is_api):
             problem = {"title": title, "status": status, "detail": shown["message"]}
             if context.reference:
                 problem["reference"] = context.reference
@@ -5107,11 +5132,11 @@ class Responder:
                 problem |= workbench.problem_of(context)
             answer = self.answers.make(_PROBLEM, _to_json(problem).encode(), status)
         elif page is not None:
-            page.headerlist += _retargeting(context.request)
+            page.headerlist += _retarget_headers(context.request)
             return page
         else:
             answer = self._error_answer(context, shown)
-            answer.headerlist += _retargeting(context.request)
+            answer.headerlist += _retarget_headers(context.request)
             if context.session.touched or context.guarded:
                 make_private(answer)
         answer.headerlist.append(("Vary", "Accept"))
@@ -5136,7 +5161,10 @@ class Responder:
     ) -> str | None:
         """The application's error page; None if it fails or the database is down."""
         if not context.reference:  # nothing was logged yet
-            what, shown["reference"] = described(context.request.environ), context.refer()
+            what, shown["reference"] = (
+                describe_request(context.request.environ),
+                context.make_reference(),
+            )
             log.info("answered %s: %d, reference %s", what, shown["status"], context.reference)
         if context.unavailable:
             return None
@@ -5159,8 +5187,8 @@ class Responder:
         """Sets the session's cookie, and turns a redirect into what a script can follow."""
         session, request = context.session, context.request
         is_redirect = answer.status[0] == "3" and "Location" in answer.headers
-        if is_redirect and not context.mounted and _asks_for_fragment(request):
-            self._redirect_script(request, answer)
+        if is_redirect and not context.mounted and _wants_fragment(request):
+            self._redirect_in_header(request, answer)
         if session.touched:
             if session.shown_flashes and request.method != "HEAD":
                 del session.state["flashes"][: session.shown_flashes]
@@ -5168,13 +5196,13 @@ class Responder:
         elif context.guarded:
             make_private(answer)
         elif answer.streams and not context.mounted:
-            if "public" in _words((answer.headers.get("Cache-Control") or "").lower()):
+            if "public" in _list_items((answer.headers.get("Cache-Control") or "").lower()):
                 session.forbid()
             else:
                 make_private(answer)  # the stream may still read the session
         return answer
 
-    def _redirect_script(self, request: Request, answer: Answer) -> None:
+    def _redirect_in_header(self, request: Request, answer: Answer) -> None:
         """Makes a redirect a header: a script would follow it, and show a page as a fragment."""
         header = "HX-Redirect" if "HTTP_HX_REQUEST" in request.environ else "Noventa-Redirect"
         answer.headers[header] = target = answer.headers.pop("Location")
@@ -5186,22 +5214,26 @@ class Responder:
         self.answers.complete(answer)
 
 
-def _note_refused(
+def _log_refusal(
     context: RequestContext, rejection: Rejection, message: str, fault: BaseException | None
 ) -> None:
     """Logs a refusal in one line, with the reference that an error page shows."""
-    what, reason, status = described(context.request.environ), rejection.reason, rejection.status
+    what, reason, status = (
+        describe_request(context.request.environ),
+        rejection.reason,
+        rejection.status,
+    )
     end = f", {message}" if message else ""
     end += f", reference {context.reference}" if context.reference else ""
     log.warning("refused %s: %s (%d)%s", what, reason, status, end, exc_info=fault)
 
 
-def _note_raised(context: RequestContext, error: webob.exc.HTTPException) -> None:
+def _log_raised(context: RequestContext, error: webob.exc.HTTPException) -> None:
     """Logs an error that a handler raised as an answer, and where."""
     status, route = error.wsgi_response.status_int, context.route
     if status >= 400 and route is not None and route.kind in ("page", "endpoint"):
         text = f"{type(error).__name__}: {error}"
-        what, place = described(context.request.environ), raised_at(error)
+        what, place = describe_request(context.request.environ), error_location(error)
         log.info("answered %s: %d in %s, %s, %s", what, status, context.trail, text, place)
         if workbench := context.request.app.workbench:
             workbench.recorder.note_error(context, error)
@@ -5214,7 +5246,7 @@ def _prefers_json(request: Request, *, default: bool) -> bool:
     return best[0][0] != "text/html" if best else default
 
 
-def _asks_for_fragment(request: Request) -> bool:
+def _wants_fragment(request: Request) -> bool:
     """Whether a script wants one component only: by a fragment's URL, or by posting a form.
 
     htmx says so by HX-Request, and by two more headers if it wants a page after all.
@@ -5228,14 +5260,14 @@ def _asks_for_fragment(request: Request) -> bool:
     return by_htmx or environ.get("HTTP_NOVENTA_FRAGMENT") == "1"
 
 
-def _retargeting(request: Request) -> list[tuple[str, str]]:
+def _retarget_headers(request: Request) -> list[tuple[str, str]]:
     """Headers that make htmx show an answer as the whole page, not in place of a component."""
     if "HTTP_HX_REQUEST" not in request.environ:
         return []
     return [("HX-Retarget", "body"), ("HX-Reswap", "innerHTML")]
 
 
-_ASKED_AGAIN = {
+_RESUBMIT_MESSAGES = {
     "other-session": "Your session has changed: please send the form again.",
     "old-ticket": "This form is out of date: please send it again.",
 }
@@ -5273,15 +5305,15 @@ class Pages:
             reason = "old-ticket" if is_ours else "other-session"
             if context.reads or not self.policy.is_same_origin(request.environ):
                 raise Rejection(403, reason)
-            return self._ask_again(context, page, ticket, reason)
+            return self._ask_to_resubmit(context, page, ticket, reason)
         if context.reads:
             html = self._fragment(context, page, ticket, compiled)
             return self.answers.page(html, context.status, context.headers)
-        self._ask_page(context, page)
-        self._ask_ancestors(context, ticket)
+        self._check_page(context, page)
+        self._run_ancestor_guards(context, ticket)
         return self._act(context, page, ticket, compiled)
 
-    def _ask_page(self, context: RequestContext, page: Page) -> None:
+    def _check_page(self, context: RequestContext, page: Page) -> None:
         """Lets the page refuse or redirect before an action.
 
         It is loaded again to be shown, so what it did to the session is undone here.
@@ -5294,7 +5326,7 @@ class Pages:
         restore()
         context.scope.new_transaction(writes=True)
 
-    def _ask_ancestors(self, context: RequestContext, ticket: Ticket) -> None:
+    def _run_ancestor_guards(self, context: RequestContext, ticket: Ticket) -> None:
         for name, props in ticket.guarded_ancestors:
             context.trail.enter(name)
             self.components.by_name[name].check_guard(context, props)
@@ -5305,7 +5337,7 @@ class Pages:
     ) -> str:  # fmt: skip
         """The HTML of one component, if the page and the guards around it let it be shown."""
         self._node(context, page).load()
-        self._ask_ancestors(context, ticket)
+        self._run_ancestor_guards(context, ticket)
         return Rendering(self.components, context, posted).fragment(compiled, ticket)
 
     def _ticket(self, request: Request, tickets: Tickets, fields: Values[str]) -> Ticket:
@@ -5314,18 +5346,22 @@ class Pages:
         except BadTicket as error:
             status = {"bad-signature": 403, "outdated-ticket": 409}.get(error.reason, 400)
             raise Rejection(status, error.reason) from None
-        if ticket.path != request.whole_path:
+        if ticket.path != request.full_path:
             raise Rejection(403, "other-page")
-        ancestors = [(name, request.retyped(props)) for name, props in ticket.guarded_ancestors]
-        return ticket._replace(props=request.retyped(ticket.props), guarded_ancestors=ancestors)
+        ancestors = [
+            (name, request.as_field_text(props)) for name, props in ticket.guarded_ancestors
+        ]
+        return ticket._replace(
+            props=request.as_field_text(ticket.props), guarded_ancestors=ancestors
+        )
 
-    def _ask_again(
+    def _ask_to_resubmit(
         self, context: RequestContext, page: Page, ticket: Ticket, reason: str
     ) -> Answer:
         """Shows the form again with what was typed: the session changed since it was shown, say
         by a login in another tab, or it is too old."""
-        request, session, text = context.request, context.session, _ASKED_AGAIN[reason]
-        log.warning("refused %s: %s (403), asked again", described(request.environ), reason)
+        request, session, text = context.request, context.session, _RESUBMIT_MESSAGES[reason]
+        log.warning("refused %s: %s (403), asked again", describe_request(request.environ), reason)
         session.flash(text, "warning")
         typed = ActionResult(ticket.instance, {"values": request.form, "errors": {"form": text}})
         html = in_new_transaction(context, lambda: self.render(context, page, typed))
@@ -5345,12 +5381,12 @@ class Pages:
             compiled.check_guard(context, ticket.props)
         action = compiled.actions[ticket.action]
         result = run_handler(context, action, ticket.props, retries=compiled.retries)
-        if result.is_whole:
-            return self.responder.of_result(context, result)
+        if result.is_final:
+            return self.responder.from_result(context, result)
         context.trail.leave(1)
         context.status, context.headers = result.status, [*result.headers]
         posted = ActionResult(ticket.instance, result.values)
-        if _asks_for_fragment(context.request) and compiled.name and ticket.alone:
+        if _wants_fragment(context.request) and compiled.name and ticket.alone:
             html = in_new_transaction(
                 context, lambda: self._fragment(context, page, ticket, compiled, posted)
             )
@@ -5361,10 +5397,10 @@ class Pages:
     def _whole_page(self, context: RequestContext, html: str, status: int) -> Answer:
         """The answer to a form. htmx would put it in place of a component, and shows no 403."""
         request = context.request
-        if "HTTP_HX_REQUEST" not in request.environ or not _asks_for_fragment(request):
+        if "HTTP_HX_REQUEST" not in request.environ or not _wants_fragment(request):
             return self.answers.page(html, status, context.headers)
         answer = self.answers.page(html, 422 if status == 403 else status, context.headers)
-        answer.headerlist += _retargeting(request)
+        answer.headerlist += _retarget_headers(request)
         return answer
 
     def render(
@@ -5399,7 +5435,7 @@ class Dispatcher:
             return self._answer_probe(context)
         workbench = self.responder.workbench
         if workbench is not None:
-            workbench.refuse_strangers(environ)
+            workbench.check_debug_client(environ)
         elif not self.policy.answers_any_host:
             self.policy.check_host(environ)
         path, method = request.check(), environ["REQUEST_METHOD"]
@@ -5407,10 +5443,10 @@ class Dispatcher:
             return workbench.page(context, path)
         match = self.router.match(path, method)
         if match is not None:
-            self._enter(context, match)
+            self._enter_route(context, match)
         if not isinstance(context.route, Static):
             for guard in self.registry.guards or ():
-                ask_guard(context, guard)
+                run_guard(context, guard)
         if match is None:
             return self._redirect_slash(context, path)
         return self._answer_route(context, match)
@@ -5423,14 +5459,14 @@ class Dispatcher:
         if not context.reads and answers:
             self.policy.check_origin(environ, route)
         for guard in route.guards or ():
-            ask_guard(context, guard)
+            run_guard(context, guard)
         if not answers:
             return self._other_method(method, match.methods)
         if context.reads and route.replica:
             context.scope.read_from_replica()
         sends = environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ
         if sends or not context.reads:
-            self._await_body(context, route)
+            self._prepare_body(context, route)
         if isinstance(route, Page):
             return self.pages.respond(context, route)
         if isinstance(route, Endpoint):
@@ -5447,12 +5483,12 @@ class Dispatcher:
         context.scope.database.scoped.execute(sa.select(1), execution_options=ours)
         return self.answers.make("text/plain; charset=UTF-8", b"ok\n")
 
-    def _enter(self, context: RequestContext, match: Match) -> None:
+    def _enter_route(self, context: RequestContext, match: Match) -> None:
         """Notes the route that was found, also if it has another method."""
         request, route = context.request, match.route
         if match.view_args:
-            request.view_args = request.retyped(match.view_args)
-        context.route, context.is_data = route, route.is_data
+            request.view_args = request.as_field_text(match.view_args)
+        context.route, context.is_api = route, route.is_api
         context.trail.enter(getattr(route, "template", route.path))
         if context.reads and not context.scope.writes:
             context.scope.writes = context.begins_as_writer
@@ -5462,10 +5498,10 @@ class Dispatcher:
         other = self.router.slash_variant(path)
         if other is None:
             raise webob.exc.HTTPNotFound
-        query = quote(context.request.query_string.encode("latin-1"), safe=_URL_SAFE)
-        target = quote(other, safe=f"{_UNQUOTED};")
+        query = quote(context.request.query_string.encode("latin-1"), safe=_SAFE_IN_URL)
+        target = quote(other, safe=f"{_SAFE_IN_PATH};")
         moved = Redirect(f"{target}?{query}" if query else target, status=308)
-        return self.responder.of_response(context, moved)
+        return self.responder.from_response(context, moved)
 
     def _other_method(self, method: str, methods: Iterable[str]) -> Answer:
         """Answers OPTIONS, and refuses a method that the path does not have."""
@@ -5476,24 +5512,24 @@ class Dispatcher:
         answer.headers["Allow"] = allow
         return answer
 
-    def _await_body(self, context: RequestContext, route: Route) -> None:
+    def _prepare_body(self, context: RequestContext, route: Route) -> None:
         """Checks a body by the limits of the route before it is read."""
         request = context.request
-        if route.below:  # another application has its own limits, and a file reads nothing
+        if route.is_prefix:  # another application has its own limits, and a file reads nothing
             return
         request.limits = {**self.limits, **route.limits}
-        if not context.reads and request.media_type and not route.is_data:
+        if not context.reads and request.media_type and not route.is_api:
             _ = request.form_type
-        request.guard_body()
+        request.limit_body()
         context.scope.end_transaction()  # a slow client keeps nothing that its guards used
-        if route.is_data:
-            request.receive()
+        if route.is_api:
+            request.buffer_body()
 
     def _endpoint(self, context: RequestContext, route: Endpoint) -> Answer:
         handler, view_args = route.handler, context.request.view_args
-        result = run_handler(context, handler, view_args, retries=route.retries, is_data=True)
-        if result.is_whole:
-            return self.responder.of_result(context, result)
+        result = run_handler(context, handler, view_args, retries=route.retries, is_api=True)
+        if result.is_final:
+            return self.responder.from_result(context, result)
         body = encode_json(result.values, handler)
         answer = self.answers.make("application/json", body, result.status)
         return add_headers(answer, result.headers)
@@ -5508,7 +5544,7 @@ class Dispatcher:
         # PEP 3333 lets it replace an answer of which nothing was sent; WebOb would raise instead.
         inner = webob.request.BaseRequest(environ)
         response = inner.send(route.application, catch_exc_info=True)
-        return self.responder.of_response(context, response)
+        return self.responder.from_response(context, response)
 
 
 _SAVEPOINT = re.compile("(?:RELEASE |ROLLBACK TO )?SAVEPOINT ")
@@ -5577,14 +5613,14 @@ class App:
                 answer = self._answer(context)
             else:
                 answer = self.workbench.recorder.respond(context, self._answer)
-            if not scope.is_to_repeat:
+            if not scope.needs_retry:
                 break
             if hasattr(answer.app_iter, "close"):  # the handler swallowed the refusal
                 answer.app_iter.close()
             if scope.refused:
                 context.remember_writer()
             context.request.rewind()
-            scope.repeat()
+            scope.prepare_retry()
         if scope.wrote:
             context.remember_writer()  # in a sandbox, which has no reader that refuses
         return answer
@@ -5603,17 +5639,17 @@ class App:
             try:
                 answer = self.dispatcher.dispatch(context)
             except (ShortCircuit, webob.exc.HTTPException) as error:
-                answer = self.responder.of_short_circuit(context, error)
+                answer = self.responder.from_short_circuit(context, error)
             return self.responder.finish(context, answer)
         except (Exception, SystemExit) as error:
-            if context.scope.is_refused(error) or context.scope.is_of_replica(error):
+            if context.scope.is_refused(error) or context.scope.is_replica_failure(error):
                 return Answer(_status_line(500), [], [])  # never sent: respond() asks once more
             # In a server's worker thread SystemExit would leave the client hanging; in the main
             # thread it may be the server's own way to stop.
             in_main = threading.current_thread() is threading.main_thread()
             if isinstance(error, SystemExit) and in_main:
                 raise
-            return self.responder.of_failure(context, error)
+            return self.responder.from_exception(context, error)
 
     @contextmanager
     def count_queries(self) -> Iterator[Queries]:
@@ -5644,7 +5680,9 @@ class App:
 
         Raises ShortCircuit where its guard or a handler inside answers instead.
         """
-        with self._alone(request or Request.blank("/"), session, writes=False) as context:
+        with self._standalone_context(
+            request or Request.blank("/"), session, writes=False
+        ) as context:
 
             def show() -> str:
                 rendering = Rendering(self.components, context)
@@ -5667,12 +5705,12 @@ class App:
         compiled = self.components.find(name)
         handler = compiled.find_action(action)
         compiled.check_props(props, action)
-        with self._alone(posted, session, writes=True) as context:
+        with self._standalone_context(posted, session, writes=True) as context:
             compiled.check_guard(context, props)
             return run_handler(context, handler, props, retries=compiled.retries).returned
 
     @contextmanager
-    def _alone(
+    def _standalone_context(
         self, request: Request, session: Mapping[str, Any] | None, *, writes: bool
     ) -> Iterator[RequestContext]:
         """What handlers get that run without an HTTP request."""
@@ -5707,7 +5745,7 @@ class Stream:
         return self
 
     def __next__(self) -> bytes:
-        with self._scope.resumed():
+        with self._scope.activated():
             try:
                 return next(self._chunks)
             except StopIteration:
@@ -5725,7 +5763,7 @@ class Stream:
         """Ends the body and its session; WSGI servers call it, whatever happened."""
         if not self._closed:
             self._closed = True
-            with self._scope.resumed():
+            with self._scope.activated():
                 self._scope.close()
 
     def __del__(self) -> None:  # for servers that never call close()
@@ -5737,7 +5775,7 @@ def send(
 ) -> Iterable[bytes]:
     """Responder by the WSGI protocol (PEP 3333); a body that is made as it goes takes the scope."""
     body = answer.app_iter
-    whole = isinstance(body, _WHOLE)
+    whole = isinstance(body, _COMPLETE_TYPES)
     if not whole:
         if hasattr(body, "close"):
             scope.cleanup_callbacks.append(body.close)

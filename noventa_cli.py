@@ -131,30 +131,32 @@ from noventa import (
     Trail,
     __version__,
     actions_of,
-    calling_line,
     can_refuse_writes,
     compile_registry,
+    content_security_policy,
     current_revisions,
     data_folder,
-    described,
+    describe_request,
     did_you_mean,
-    host_name,
+    error_location,
+    format_traceback,
+    function_name,
     insert_notice,
+    is_file_missing,
     is_loopback,
     is_query,
     is_unbounded,
-    lacks_file,
     listen_to_statements,
+    location_of,
     log,
     make_engine,
     members_of,
-    name_of,
+    normalize_host,
     one_line,
-    parameter_of,
-    place_of,
+    parse_parameter,
     pooler_fault,
-    raised_at,
     reading,
+    redacted_url,
     registry_faults,
     reply,
     require_migrations,
@@ -162,14 +164,12 @@ from noventa import (
     revision_script,
     route_faults,
     seed_name,
-    shown_traceback,
-    shown_url,
     sqlstate,
-    strict_policy,
     template_faults,
+    template_location,
+    type_faults,
     version_table,
     with_length,
-    wrong_types,
 )
 
 # ---- Entry ----------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except NoventaError as error:
-        return complain(str(error))
+        return print_error(str(error))
     except BrokenPipeError:  # who reads has seen enough, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
         return 1
@@ -302,7 +302,7 @@ def _listed_commands() -> str:
     for title, names in GROUPS.items():
         firsts = [(inspect.getdoc(_function(name)) or "").partition("\n")[0] for name in names]
         rows = [f"  {name:<15}{first}" for name, first in zip(names, firsts, strict=True)]
-        lines += [f"{title}:", *(wrapped(row, sys.stdout, 15) for row in rows), ""]
+        lines += [f"{title}:", *(wrap_lines(row, sys.stdout, 15) for row in rows), ""]
     return "\n".join(
         [*lines, "`noventa COMMAND --help` says more. Exit: 0 done, 1 a fault, 2 wrong usage."]
     )
@@ -340,25 +340,25 @@ _COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36}  # of the terminal
 
 def say(text: str) -> None:
     """Progress, for people: to standard output, at once."""
-    print(wrapped(text, sys.stdout), flush=True)
+    print(wrap_lines(text, sys.stdout), flush=True)
 
 
-def complain(text: str) -> int:
+def print_error(text: str) -> int:
     """A fault, to standard error. Returns the exit code that belongs to it."""
     sys.stdout.flush()
-    print(wrapped(text, sys.stderr), file=sys.stderr, flush=True)
+    print(wrap_lines(text, sys.stderr), file=sys.stderr, flush=True)
     return 1
 
 
-def width_of(stream: TextIO) -> int | None:
+def terminal_width(stream: TextIO) -> int | None:
     """The columns of the terminal that `stream` is; None for a pipe or a file."""
     return max(20, shutil.get_terminal_size().columns) if stream.isatty() else None
 
 
-def wrapped(text: str, stream: TextIO, indent: int = 2) -> str:
+def wrap_lines(text: str, stream: TextIO, indent: int = 2) -> str:
     """Lines that are longer than a terminal is wide, broken between words; the rest of each
     stands `indent` further in. A pipe or file gets the text as it is."""
-    width = width_of(stream)
+    width = terminal_width(stream)
     if width is None:
         return text
     lines = []
@@ -382,7 +382,7 @@ def progress(text: str) -> Iterator[None]:
     """Says what is going on once that takes more than a second."""
 
     def tell() -> None:
-        _end_live()
+        _clear_line()
         say(f"{text} …")
 
     timer = threading.Timer(_PATIENCE, tell)
@@ -394,7 +394,7 @@ def progress(text: str) -> Iterator[None]:
         timer.cancel()
 
 
-def _counted(number: int, noun: str) -> str:
+def _pluralize(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
@@ -405,7 +405,7 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _end_live() -> None:
+def _clear_line() -> None:
     if sys.stdout.isatty():
         print("\r\x1b[2K", end="", flush=True)
 
@@ -413,7 +413,7 @@ def _end_live() -> None:
 # -- errors
 
 
-def _reason(error: BaseException) -> str:
+def _error_reason(error: BaseException) -> str:
     """The first line of an error, of the driver's if it is one, for the rest may show values."""
 
     if isinstance(error, NoventaError):
@@ -423,14 +423,14 @@ def _reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _reached(config: Config) -> Iterator[None]:
+def _connection_errors(config: Config) -> Iterator[None]:
     """A database that cannot be reached is one message; its password is in none."""
 
     try:
         yield
     except sa.exc.DBAPIError as error:
-        where = shown_url(config.database_url)
-        raise NoventaError(f"Database {where}: {_reason(error)}.") from None
+        where = redacted_url(config.database_url)
+        raise NoventaError(f"Database {where}: {_error_reason(error)}.") from None
 
 
 _CORE = {"noventa.py", "noventa_cli.py"}
@@ -438,7 +438,7 @@ _INSTALLED = {"site-packages", "dist-packages"}
 _STDLIB = sysconfig.get_path("stdlib")
 
 
-def _line_of(frame: FrameType, line: int, root: Path) -> str:
+def _project_line(frame: FrameType, line: int, root: Path) -> str:
     """`pages/index.html:7`: where in the project a frame stands; empty for one of a library."""
     template = frame.f_globals.get("__jinja_template__")
     if template is not None:
@@ -458,7 +458,7 @@ def _file_of_project(name: str, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _exception_chain(error: BaseException) -> Iterator[BaseException]:
     """An exception and those that led to it; not the driver's, which says the same."""
     seen: list[BaseException | None] = [None]
     found: BaseException | None = error
@@ -476,7 +476,7 @@ def _exception_line(error: BaseException) -> str:
 
 
 @dataclass(eq=False)
-class Step:
+class TracebackFrame:
     """A frame of a traceback; one of a template has the template's own line."""
 
     where: str
@@ -505,11 +505,11 @@ class Step:
         return [(number, text) for number, text in around if min(filled) <= number <= max(filled)]
 
 
-def _frames(error: BaseException, root: Path) -> list[Step]:
+def _frames(error: BaseException, root: Path) -> list[TracebackFrame]:
     """The frames of a traceback, the innermost last."""
-    steps, frames = list[Step](), traceback.walk_tb(error.__traceback__)
+    steps, frames = list[TracebackFrame](), traceback.walk_tb(error.__traceback__)
     for (frame, line), found in zip(frames, traceback.extract_tb(error.__traceback__), strict=True):
-        where, summary = _line_of(frame, line, root), found
+        where, summary = _project_line(frame, line, root), found
         template = frame.f_globals.get("__jinja_template__")
         rewritten = "__jinja_exception__" in frame.f_globals
         if template:
@@ -518,16 +518,18 @@ def _frames(error: BaseException, root: Path) -> list[Step]:
         elif rewritten:  # its columns are not the template's
             summary = traceback.FrameSummary(found.filename, line, found.name)
         place = where or f"{'/'.join(Path(found.filename).parts[-2:])}:{line}"
-        steps.append(Step(place, bool(where), bool(template or rewritten), frame, summary))
+        steps.append(
+            TracebackFrame(place, bool(where), bool(template or rewritten), frame, summary)
+        )
     return steps
 
 
-def _folded(steps: Iterable[Step]) -> list[tuple[str, list[Step]]]:
+def _group_frames(steps: Iterable[TracebackFrame]) -> list[tuple[str, list[TracebackFrame]]]:
     """The project's own steps one by one, those of libraries between them together, and together
     those whose line was there before, as in a recursion."""
     seen, kind = set[str](), ""
 
-    def kind_of(step: Step) -> str:
+    def kind_of(step: TracebackFrame) -> str:
         nonlocal kind
         if step.own:
             kind = "again" if step.where in seen else step.where
@@ -541,7 +543,7 @@ def _folded(steps: Iterable[Step]) -> list[tuple[str, list[Step]]]:
     return [(name if name in kinds else "own", [*found]) for name, found in groups]
 
 
-def _misspelt(error: BaseException) -> tuple[str, Collection[str]]:
+def _unknown_name(error: BaseException) -> tuple[str, Collection[str]]:
     """The name that an error did not find, and those that there are."""
     if isinstance(error, AttributeError) and error.name:
         return error.name, [name for name in dir(error.obj) if not name.startswith("_")]
@@ -563,14 +565,14 @@ def _misspelt(error: BaseException) -> tuple[str, Collection[str]]:
     return "", ()
 
 
-def _origin(error: BaseException, root: Path) -> str | None:
+def _project_origin(error: BaseException, root: Path) -> str | None:
     """`components/user/user_logic.py:3`: the project's line that raised, or cannot be parsed."""
     if isinstance(error, SyntaxError) and (file := _file_of_project(error.filename or "", root)):
         return f"{file}:{error.lineno}"
     return next((step.where for step in _frames(error, root)[::-1] if step.own), None)
 
 
-def _fault_steps(fault: NoventaError, root: Path) -> list[tuple[str, Step | None]]:
+def _fault_frames(fault: NoventaError, root: Path) -> list[tuple[str, TracebackFrame | None]]:
     """The faults of an application, each with the line of the project that it is about."""
     cause = fault.__cause__
     if isinstance(cause, SyntaxError) and cause.filename:
@@ -579,24 +581,31 @@ def _fault_steps(fault: NoventaError, root: Path) -> list[tuple[str, Step | None
             cause.filename, cause.lineno, "", end_lineno=cause.lineno,
             colno=begin, end_colno=end if end > begin else begin + 1,
         )  # fmt: skip
-        return [(str(fault), Step(_origin(cause, root) or "", True, False, None, summary))]
+        return [
+            (
+                str(fault),
+                TracebackFrame(_project_origin(cause, root) or "", True, False, None, summary),
+            )
+        ]
     if cause is not None and (own := [step for step in _frames(cause, root) if step.own]):
         return [(str(fault), own[-1])]
-    steps = list[tuple[str, Step | None]]()
+    steps = list[tuple[str, TracebackFrame | None]]()
     for one in getattr(fault, "faults", str(fault).split("\n")):
         found, step = re.match(r"([^:\s]+):(?: line )?(\d+)", str(one)), None
         if found and (root / found[1]).is_file():
             summary = traceback.FrameSummary(str(root / found[1]), int(found[2]), "")
-            step = Step(f"{found[1]}:{found[2]}", True, False, None, summary)
+            step = TracebackFrame(f"{found[1]}:{found[2]}", True, False, None, summary)
         steps.append((str(one), step))
     return steps
 
 
-_SECRET = re.compile(r"passw|secret|token|api_?key|authorization|cookie|_ticket", re.IGNORECASE)
-_MOST_VALUES = 20  # of a frame
+_SECRET_NAME = re.compile(
+    r"passw|secret|token|api_?key|authorization|cookie|_ticket", re.IGNORECASE
+)
+_MAX_VALUES = 20  # of a frame
 
 
-class _Brief(reprlib.Repr):
+class _ShortRepr(reprlib.Repr):
     """Short representations that load nothing; values with the name of a secret are hidden."""
 
     def __init__(self) -> None:
@@ -606,13 +615,13 @@ class _Brief(reprlib.Repr):
 
     def repr_dict(self, x: dict[Any, Any], level: int) -> str:
         """Values whose keys name a secret are hidden."""
-        secret = {key for key in x if isinstance(key, str) and _SECRET.search(key)}
+        secret = {key for key in x if isinstance(key, str) and _SECRET_NAME.search(key)}
         return super().repr_dict({k: "hidden" if k in secret else v for k, v in x.items()}, level)
 
     def repr_instance(self, x: Any, level: int) -> str:
         """A mapped object by its class, key and loaded columns."""
         if isinstance(x, Request):
-            return described(x.environ)
+            return describe_request(x.environ)
         if not isinstance(sa.inspect(type(x), raiseerr=False), orm.Mapper):
             return super().repr_instance(x, level)
         state = sa.inspect(x)
@@ -623,10 +632,12 @@ class _Brief(reprlib.Repr):
         return f"<{type(x).__name__} {key} {self.repr1(loaded, level - 1)}>"
 
 
-_BRIEF = _Brief()
+_SHORT_REPR = _ShortRepr()
 
 
-def _values(hide: Callable[[str], str], step: Step) -> tuple[dict[str, str], list[str]]:
+def _local_values(
+    hide: Callable[[str], str], step: TracebackFrame
+) -> tuple[dict[str, str], list[str]]:
     """The local names of a frame, those in its failing line first; and the names left out.
 
     Of a template's, functions are left out without a word: every template has them.
@@ -642,27 +653,29 @@ def _values(hide: Callable[[str], str], step: Step) -> tuple[dict[str, str], lis
     ]  # fmt: skip
     names.sort(key=lambda name: name not in named)
     shown = {
-        name: "hidden" if _SECRET.search(name) else hide(_BRIEF.repr(found[name]))
-        for name in names[:_MOST_VALUES]
+        name: "hidden" if _SECRET_NAME.search(name) else hide(_SHORT_REPR.repr(found[name]))
+        for name in names[:_MAX_VALUES]
     }
-    return shown, names[_MOST_VALUES:]
+    return shown, names[_MAX_VALUES:]
 
 
 # -- what mends an error
 
 
-_LACKING = re.compile(  # SQLite, PostgreSQL, MySQL and MariaDB: a table or column is not there
-    r"no such (?:table|column)|has no column|(?:relation|column) .* does not exist"
-    r"|Unknown column|Table .* doesn't exist"
+_MISSING_TABLE = (
+    re.compile(  # SQLite, PostgreSQL, MySQL and MariaDB: a table or column is not there
+        r"no such (?:table|column)|has no column|(?:relation|column) .* does not exist"
+        r"|Unknown column|Table .* doesn't exist"
+    )
 )
 
 
-def _cure(kind: str, name: str = "", known: str = "") -> dict[str, str]:
-    """The remedy of a kind, from cures.yaml: its heading, text and code; empty where there is none.
+def _advice(kind: str, name: str = "", known: str = "") -> dict[str, str]:
+    """Advice of one kind from advice.yaml: heading, text and code; empty if there is none.
 
     `name` is what it is about, `known` what may be meant instead.
     """
-    text = (data_folder("templates") / "workbench" / "cures.yaml").read_text("utf-8")
+    text = (data_folder("templates") / "workbench" / "advice.yaml").read_text("utf-8")
     entry = yaml.safe_load(text).get(kind)
     return {
         part: Template(entry.get(part, "")).safe_substitute(name=name, known=known)
@@ -670,33 +683,35 @@ def _cure(kind: str, name: str = "", known: str = "") -> dict[str, str]:
     }  # fmt: skip
 
 
-def _cure_of(error: BaseException, app: App, sent: Collection[str]) -> dict[str, str]:
+def _advice_for(error: BaseException, app: App, sent: Collection[str]) -> dict[str, str]:
     """The remedy of an exception; `sent` are the fields of the form."""
     if isinstance(error, sa.exc.DBAPIError):
-        return _cure_of_refusal(error, app, sent)
-    name, known = _misspelt(error)
-    unseen = isinstance(error, jinja2.UndefinedError) and _cure(f"no-{name}")
+        return _advice_for_database_error(error, app, sent)
+    name, known = _unknown_name(error)
+    unseen = isinstance(error, jinja2.UndefinedError) and _advice(f"no-{name}")
     nearest = did_you_mean(name, known)
-    return unseen or (_cure("misspelt", name, nearest[0].upper() + nearest[1:]) if known else {})
+    return unseen or (_advice("misspelt", name, nearest[0].upper() + nearest[1:]) if known else {})
 
 
-def _cure_of_refusal(error: sa.exc.DBAPIError, app: App, sent: Collection[str]) -> dict[str, str]:
+def _advice_for_database_error(
+    error: sa.exc.DBAPIError, app: App, sent: Collection[str]
+) -> dict[str, str]:
     """The remedy of what the database refused."""
     message = str(error.orig)
-    if _LACKING.search(message):
+    if _MISSING_TABLE.search(message):
         mismatch = revision_mismatch(app.config, app.database.engine)
-        return _cure("behind", known=mismatch) if mismatch else _cure("lacking")
+        return _advice("behind", known=mismatch) if mismatch else _advice("lacking")
     if not isinstance(error, sa.exc.IntegrityError):
         return {}
     if "foreign key" in message.lower():
-        return _cure("reference")
-    column = _broken_column(app.registry.metadata, message)
+        return _advice("reference")
+    column = _violated_column(app.registry.metadata, message)
     wanted = column.rpartition(".")[2]
     field = next(iter(get_close_matches(wanted, sent, n=1)), wanted)
-    return _cure("rule-of", column, field) if column else _cure("rule")
+    return _advice("rule-of", column, field) if column else _advice("rule")
 
 
-def _broken_column(metadata: sa.MetaData, message: str) -> str:
+def _violated_column(metadata: sa.MetaData, message: str) -> str:
     """`users.email`: the column whose rule a row broke, as far as the database names it or the
     constraint; else nothing."""
     words = {*re.findall(r"\w+", message)}
@@ -728,12 +743,13 @@ def _templates_in(folder: Path) -> jinja2.Environment:
 def _workbench_templates(config: Config) -> jinja2.Environment:
     environment = _templates_in(data_folder("templates") / "workbench")
     environment.filters |= {
-        "counted": _counted, "ms": _milliseconds, "place": _placing(config), "slug": _slug,
+        "counted": _pluralize, "ms": _milliseconds,
+        "place": _location_filter(config), "slug": _slug,
     }  # fmt: skip
     return environment
 
 
-def _placing(config: Config) -> Callable[[str], Markup]:
+def _location_filter(config: Config) -> Callable[[str], Markup]:
     """A filter that shows `file:line`, as a link to it where `editor` is set."""
 
     def place(where: str) -> Markup:
@@ -764,7 +780,7 @@ _FORWARDED = re.compile(
 _LEAVE_DEBUG = "Open http://localhost with the port of the server, or set debug: false."
 
 
-def refuse_strangers(environ: Mapping[str, Any], config: Config) -> None:
+def check_debug_client(environ: Mapping[str, Any], config: Config) -> None:
     """Raises Rejection unless the visitor may see source code.
 
     Debug pages are for a browser on this machine that asks for localhost, or one in `debug_from`,
@@ -780,8 +796,8 @@ def refuse_strangers(environ: Mapping[str, Any], config: Config) -> None:
         detail = f"{header} was sent: no proxy gets an answer in debug. {_LEAVE_DEBUG}"
         raise Rejection(403, "debug-by-proxy", detail=detail)
     host = str(environ.get("HTTP_HOST", "localhost"))  # every browser sends one
-    is_own = bool(config["debug_from"]) and config.answers_to(host)
-    if not (is_own or is_loopback(host_name(host))):
+    is_own = bool(config["debug_from"]) and config.allows_host(host)
+    if not (is_own or is_loopback(normalize_host(host))):
         detail = f"Host is {host[:80]!a}, but only localhost and 127.0.0.1 answer in debug."
         raise Rejection(403, "debug-host", detail=f"{detail} {_LEAVE_DEBUG}")
 
@@ -801,8 +817,8 @@ def _may_debug(address: str, config: Config) -> bool:
 # -- the log
 
 
-_ANSWERED = re.compile(r"(\d{3}) (\S+) (\S+) (?:in )?(.*)")  # status, method, path, what else
-_TONES = {"2": "green", "3": "cyan", "4": "yellow", "5": "red", "W": "yellow", "E": "red"}
+_ACCESS_LINE = re.compile(r"(\d{3}) (\S+) (\S+) (?:in )?(.*)")  # status, method, path, what else
+_LEVEL_COLOURS = {"2": "green", "3": "cyan", "4": "yellow", "5": "red", "W": "yellow", "E": "red"}
 _LOG_INDENT = 10  # the time, and two blanks
 
 
@@ -826,34 +842,34 @@ class _LogFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         label, text = record.levelname, one_line(record.message)
-        if found := _ANSWERED.fullmatch(text):
+        if found := _ACCESS_LINE.fullmatch(text):
             label, method, path, rest = found.groups()
             text = f"{method:<4} {path:<16} {rest}"
         line = f"{self.formatTime(record, self.datefmt)}  {label}  {text}"
-        lines = wrapped(line, self._stream, _LOG_INDENT)
-        if not (colour := _TONES.get(label[0])):
+        lines = wrap_lines(line, self._stream, _LOG_INDENT)
+        if not (colour := _LEVEL_COLOURS.get(label[0])):
             return lines
         return lines.replace(label, coloured(label, colour, self._stream), 1)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
-        lines = _own_lines(ei[1], self._root) if self._root else []
+        lines = _project_lines(ei[1], self._root) if self._root else []
         if not lines:
-            return shown_traceback(ei)
+            return format_traceback(ei)
         shown = []
         for line in lines:
             text = " " * _LOG_INDENT + one_line(line)
             is_source = line.startswith("    ")  # whose columns are marked
-            shown.append(text if is_source else wrapped(text, self._stream))
+            shown.append(text if is_source else wrap_lines(text, self._stream))
         return "\n".join(shown)
 
 
-def _own_lines(error: BaseException, root: Path) -> list[str]:
+def _project_lines(error: BaseException, root: Path) -> list[str]:
     """An exception, the project's line that raised it, the same of those it came from, and who
     called the first; empty where no line is the project's and it is no error of ours, which says
     itself where it comes from."""
     lines, callers, others = list[str](), list[str](), 0
     tells = isinstance(error, NoventaError)
-    for number, link in enumerate(_chain(error)):
+    for number, link in enumerate(_exception_chain(error)):
         steps = _frames(link, root)
         own = [step for step in steps if step.own]
         others += len(steps) - len(own)
@@ -893,7 +909,7 @@ def project_imports(root: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in [name for name in {*sys.modules} - before if _lies_in(root, name)]:
+        for name in [name for name in {*sys.modules} - before if _belongs_to(root, name)]:
             del sys.modules[name]
         sys.path[:] = path
 
@@ -902,7 +918,7 @@ def _is_project(folder: Path) -> bool:
     return (folder / "registry.py").is_file() and (folder / "config.yaml").is_file()
 
 
-def _lies_in(root: Path, name: str) -> bool:
+def _belongs_to(root: Path, name: str) -> bool:
     """Whether a module, or the package around it, is right in that folder; a library of a .venv
     there is not."""
     top = sys.modules.get(name.partition(".")[0])
@@ -938,8 +954,8 @@ def import_from_project(name: str, root: Path) -> ModuleType:
     except NoventaError:
         raise
     except (Exception, SystemExit) as error:  # whatever the user's code may raise
-        place, text = _origin(error, root) or f"{name}.py", getattr(error, "msg", error)
-        nearest = get_close_matches(*_misspelt(error), n=1)
+        place, text = _project_origin(error, root) or f"{name}.py", getattr(error, "msg", error)
+        nearest = get_close_matches(*_unknown_name(error), n=1)
         remedy = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise NoventaError(
             f"{name}.py cannot be imported: {place}: {type(error).__name__}: {text}{remedy}"
@@ -967,9 +983,9 @@ def new(
     project, `new component NAME` makes a component.
     """
     folder = Path(name).resolve()
-    _refuse_folder(folder)
+    _check_new_folder(folder)
     config = _config_of_new(folder, database)
-    _refuse_database(config, empty=empty)
+    _check_new_database(config, empty=empty)
     say(f"Making {folder}")
     _write_starter(config, empty=empty, database=database)
     password = None if empty else os.environ.get(_PASSWORD) or secrets.token_urlsafe(12)
@@ -980,7 +996,7 @@ def new(
             try:
                 failed = step()
             except NoventaError as error:
-                failed = complain(str(error))
+                failed = print_error(str(error))
             if failed:
                 rest = "".join(f"\n  {mend}" for _, _, mend in steps[number:])
                 raise NoventaError(
@@ -1007,11 +1023,15 @@ def _steps(project: Project, password: str | None) -> Sequence[tuple[str, Callab
         ("Applying it", apply, "python -m noventa migrate"),
         tests,
         # Last, so that the password is shown whatever failed before.
-        ("The first rows", partial(_seed_with, project, password), "python -m noventa seed"),
+        (
+            "The first rows",
+            partial(_seed_with_password, project, password),
+            "python -m noventa seed",
+        ),
     )
 
 
-def _seed_with(project: Project, password: str) -> int:
+def _seed_with_password(project: Project, password: str) -> int:
     with_ours = not os.environ.get(_PASSWORD)
     os.environ[_PASSWORD] = password
     try:
@@ -1021,7 +1041,7 @@ def _seed_with(project: Project, password: str) -> int:
             del os.environ[_PASSWORD]
 
 
-def _refuse_folder(folder: Path) -> None:
+def _check_new_folder(folder: Path) -> None:
     name = folder.name
     if name.lower() in ("noventa", "noventa_cli", "noventa_data"):
         raise NoventaError(f"{name!r} is the name of Noventa's own module; choose another.")
@@ -1045,20 +1065,25 @@ def _config_of_new(folder: Path, database: str | None) -> Config:
         raise NoventaError(str(error).replace("config.yaml: database", "--database")) from None
 
 
-def _refuse_database(config: Config, *, empty: bool) -> None:
+def _check_new_database(config: Config, *, empty: bool) -> None:
     """Raises NoventaError where a new project could not use it, before anything is written."""
     url = config.database_url
     if config.in_memory:
         raise NoventaError("--database: SQLite in memory is gone with each process; name a file.")
     if not url.database:
-        raise NoventaError(f"--database: {shown_url(url)} names no database; write it at the end.")
+        raise NoventaError(
+            f"--database: {redacted_url(url)} names no database; write it at the end."
+        )
     if url.get_backend_name() == "sqlite" and Path(str(url.database)).is_relative_to(config.root):
         return  # it is made with the folder
-    with _reached(config), reading(make_engine(config, poolclass=sa.NullPool)) as connection:
+    with (
+        _connection_errors(config),
+        reading(make_engine(config, poolclass=sa.NullPool)) as connection,
+    ):
         tables = sorted(sa.inspect(connection).get_table_names())
     if tables and not empty:
         raise NoventaError(
-            f"Database {shown_url(url)} has tables already ({', '.join(tables)}); the demo"
+            f"Database {redacted_url(url)} has tables already ({', '.join(tables)}); the demo"
             " needs an empty one. For an application on these tables give --empty, and see"
             " `migrate --help` for --adopt."
         )
@@ -1191,17 +1216,28 @@ Show it with {{{{ component("{name}") }}}} in a template, and make its table:
 
 # ---- Server ---------------------------------------------------------------------------------
 
-_PARENT = "NOVENTA_RELOADER"  # in the environment of a server that --reload started: who did
-_LAST = "NOVENTA_SERVER"  # there too: host and port of the settings that were sound last
-_CHANGED = 119  # exit code of a server that is to be started again
-_RELOADING = (".py", "config.yaml")  # ends of the names of files whose change is one of the code
-_MENDING = (*_RELOADING, *TEMPLATE_SUFFIXES, ".key")  # and of those that may have a fault
+_PARENT_VARIABLE = (
+    "NOVENTA_RELOADER"  # in the environment of a server that --reload started: who did
+)
+_ADDRESS_VARIABLE = (
+    "NOVENTA_SERVER"  # there too: host and port of the settings that were sound last
+)
+_RESTART_CODE = 119  # exit code of a server that is to be started again
+_RELOAD_SUFFIXES = (
+    ".py",
+    "config.yaml",
+)  # ends of the names of files whose change is one of the code
+_FIX_SUFFIXES = (
+    *_RELOAD_SUFFIXES,
+    *TEMPLATE_SUFFIXES,
+    ".key",
+)  # and of those that may have a fault
 _DRAIN_SECONDS = 30  # for requests under way when the server is told to stop
 _WATCH_SECONDS = 0.5
-_SILENCE_SECONDS = 30  # that end a connection on which no request is worked on
-_LONGEST_LINE = 8_192  # bytes of a chunk's size with its extensions, and of a trailer
+_IDLE_SECONDS = 30  # that end a connection on which no request is worked on
+_MAX_LINE = 8_192  # bytes of a chunk's size with its extensions, and of a trailer
 _LIMITS: Mapping[str, Any] = {
-    "channel_timeout": _SILENCE_SECONDS, "cleanup_interval": 5, "connection_limit": 600,
+    "channel_timeout": _IDLE_SECONDS, "cleanup_interval": 5, "connection_limit": 600,
     "max_request_header_size": 2**16, "recv_bytes": 2**16, "outbuf_high_watermark": 2**20,
 }  # fmt: skip
 
@@ -1223,12 +1259,12 @@ def serve(  # noqa: PLR0913 - one for each option
     starting is shown in the browser. The log shows the project's own lines of an error; --verbose
     and `log_level: debug` all.
     """
-    if reload and _PARENT not in os.environ and (root / "config.yaml").is_file():
+    if reload and _PARENT_VARIABLE not in os.environ and (root / "config.yaml").is_file():
         return _supervise(root)
     if debug:
         os.environ["NOVENTA_DEBUG"] = "1"
-    changed = _watch(root, _RELOADING, []) if _PARENT in os.environ else []
-    config, application, limit, fault = _loaded(root, host, changed)
+    changed = _watch(root, _RELOAD_SUFFIXES, []) if _PARENT_VARIABLE in os.environ else []
+    config, application, limit, fault = _load_for_server(root, host, changed)
     host = config["server.host"] if host is None else host
     port = config["server.port"] if port is None else port
     _configure_logging(config, verbose=verbose)
@@ -1243,10 +1279,10 @@ def serve(  # noqa: PLR0913 - one for each option
         say(_welcome(config, _url(host, server), fault))
         _run_loop(sockets, stopping, changed)
         server.task_dispatcher.shutdown(timeout=1)
-    return _CHANGED if changed else 0
+    return _RESTART_CODE if changed else 0
 
 
-def _loaded(
+def _load_for_server(
     root: Path, host: str | None, changed: list[int]
 ) -> tuple[Config, Any, int, NoventaError | None]:
     """Settings, application, and the bytes that a body may have. Raises NoventaError.
@@ -1254,7 +1290,9 @@ def _loaded(
     Under --reload, where a fault is in the way, the application is a page that shows it, and any
     file that may mend it is watched.
     """
-    config = Config.from_mapping({"server": json.loads(os.environ.get(_LAST, "{}"))}, root)
+    config = Config.from_mapping(
+        {"server": json.loads(os.environ.get(_ADDRESS_VARIABLE, "{}"))}, root
+    )
     try:
         config = Config.load(root)
         at = config["server.host"] if host is None else host
@@ -1270,15 +1308,15 @@ def _loaded(
         routes = load_registry(root).routes
         limit = max([config["limits.body"], *(route.limits.get("body", 0) for route in routes)])
     except NoventaError as fault:
-        if _PARENT not in os.environ:
+        if _PARENT_VARIABLE not in os.environ:
             raise
-        complain(str(fault))
-        _watch(root, _MENDING, changed)
+        print_error(str(fault))
+        _watch(root, _FIX_SUFFIXES, changed)
         return config, _fault_application(config, fault), config["limits.body"], fault
     engines = list[sa.Engine]()
     if isinstance(app := getattr(module, "app", None), App):
         engines = [*app.database.engines]
-        _say_if_away(app.database.engine)
+        _warn_if_unreachable(app.database.engine)
     return config, _with_access_log(application, engines), limit, None
 
 
@@ -1291,21 +1329,21 @@ def _welcome(config: Config, url: str, fault: NoventaError | None) -> str:
 def _fault_application(config: Config, fault: NoventaError) -> Any:
     """Shows what keeps the application from starting, to nobody but this machine."""
     template = _workbench_templates(config).get_template("fault.html")
-    html = template.render(hide=str, app=config.root.name, faults=_fault_steps(fault, config.root))
-    policy = f"{strict_policy(html)}; script-src 'self'; connect-src 'self'"
+    html = template.render(hide=str, app=config.root.name, faults=_fault_frames(fault, config.root))
+    policy = f"{content_security_policy(html)}; script-src 'self'; connect-src 'self'"
     headers = [
         ("Content-Type", "text/html; charset=UTF-8"), ("Cache-Control", "no-store"),
         ("Content-Security-Policy", policy), ("X-Content-Type-Options", "nosniff"),
     ]  # fmt: skip
     script = (data_folder("templates") / "workbench" / "reload.js").read_text("utf-8")
     others = {
-        _POLLED: webob.Response(str(os.getpid()), content_type="text/plain"),
+        _POLL_PATH: webob.Response(str(os.getpid()), content_type="text/plain"),
         "/_noventa/reload.js": webob.Response(script, content_type="text/javascript"),
     }
 
     def application(environ: dict[str, Any], start_response: Any) -> Any:
         try:
-            refuse_strangers(environ, config)
+            check_debug_client(environ, config)
             page = webob.Response(html.encode("utf-8", "replace"), 503, headers)
             answer = others.get(environ["PATH_INFO"], page)
         except Rejection as rejection:
@@ -1315,15 +1353,15 @@ def _fault_application(config: Config, fault: NoventaError) -> Any:
     return application
 
 
-def _say_if_away(engine: sa.Engine) -> None:
+def _warn_if_unreachable(engine: sa.Engine) -> None:
     try:
-        if not lacks_file(engine):
+        if not is_file_missing(engine):
             with reading(engine):
                 pass
     except sa.exc.DBAPIError as error:
-        complain(
-            f"The database {shown_url(engine.url)} does not answer: {_reason(error)}. It is tried"
-            " again with each request, which gets a 503 until it does."
+        print_error(
+            f"The database {redacted_url(engine.url)} does not answer: {_error_reason(error)}. It"
+            " is tried again with each request, which gets a 503 until it does."
         )
 
 
@@ -1336,7 +1374,7 @@ def _configure_logging(config: Config, *, verbose: bool) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it compares revisions at the start
 
 
-_SENT: ContextVar[list[str] | None] = ContextVar("noventa_sent", default=None)
+_SENT_STATEMENTS: ContextVar[list[str] | None] = ContextVar("noventa_sent", default=None)
 
 
 def _with_access_log(application: Any, engines: Iterable[sa.Engine]) -> Any:
@@ -1358,30 +1396,30 @@ def _with_access_log(application: Any, engines: Iterable[sa.Engine]) -> Any:
             status = line[:3]
             return start_response(line, headers, *more)
 
-        host, token = environ.get("HTTP_HOST"), _SENT.set(sent)
+        host, token = environ.get("HTTP_HOST"), _SENT_STATEMENTS.set(sent)
         bad = "," in host if host else environ["SERVER_PROTOCOL"] == "HTTP/1.1"
         try:
             return (_BAD_HOST if bad else application)(environ, start)
         finally:
-            _SENT.reset(token)
-            what, spent = described(environ), (time.perf_counter() - began) * 1000
-            if environ["PATH_INFO"] != _POLLED:
-                access.info("%s %s %4.0f ms%s", status, what, spent, _told_queries(sent))
+            _SENT_STATEMENTS.reset(token)
+            what, spent = describe_request(environ), (time.perf_counter() - began) * 1000
+            if environ["PATH_INFO"] != _POLL_PATH:
+                access.info("%s %s %4.0f ms%s", status, what, spent, _query_summary(sent))
 
     return logged
 
 
 _BAD_HOST = webob.Response("A request names its host once.", 400, content_type="text/plain")
-_POLLED = "/_noventa/changed"  # by each page that is open, again and again
+_POLL_PATH = "/_noventa/changed"  # by each page that is open, again and again
 
 
 def _note_query(_: Any, statement: str, *arguments: Any) -> None:
-    sent = _SENT.get()
+    sent = _SENT_STATEMENTS.get()
     if sent is not None and is_query(statement, arguments[-1]):
         sent.append(statement)
 
 
-def _told_queries(sent: Sequence[str]) -> str:
+def _query_summary(sent: Sequence[str]) -> str:
     if not sent:
         return ""
     (_, same), *_ = Counter(sent).most_common(1)
@@ -1415,7 +1453,7 @@ class _Parser(HTTPRequestParser):
     def received(self, data: bytes) -> int:
         number: int = super().received(data)
         parts = (getattr(self.body_rcv, name, b"") for name in ("control_line", "trailer"))
-        if not self.completed and max(map(len, parts)) > _LONGEST_LINE:
+        if not self.completed and max(map(len, parts)) > _MAX_LINE:
             self.error, self.completed = BadRequest("A chunk's line is too long."), True
         return number
 
@@ -1424,19 +1462,22 @@ class _Channel(HTTPChannel):
     """Waitress' connection, on which blank lines between requests count as silence."""
 
     parser_class = _Parser
-    heard = 0.0  # when more than that was sent last
+    last_data = 0.0  # when more than that was sent last
 
     def received(self, data: bytes) -> Any:
         if self.request is None and not data.strip(b"\r\n"):
-            self.last_activity = self.heard or self.creation_time
+            self.last_activity = self.last_data or self.creation_time
             return False
-        self.heard = self.last_activity
+        self.last_data = self.last_activity
         return super().received(data)
 
 
 def _run_loop(sockets: dict[int, Any], stopping: list[int], changed: list[int]) -> None:
     """Answers requests until it is told to stop, then those that are under way."""
-    parent, turn = int(os.environ.get(_PARENT, "0")), partial(wasyncore.loop, map=sockets, count=1)
+    parent, turn = (
+        int(os.environ.get(_PARENT_VARIABLE, "0")),
+        partial(wasyncore.loop, map=sockets, count=1),
+    )
     while not (stopping or changed) and parent in (0, os.getppid()):  # no orphan of a killed one
         turn(0.25, use_poll=True)
     deadline = time.monotonic() + (3 if parent else _DRAIN_SECONDS)
@@ -1483,20 +1524,20 @@ def _stop_signals() -> Iterator[list[int]]:
 
 def _supervise(root: Path) -> int:
     """Runs this same command as a child, again after each change, until it is told to stop."""
-    environment = {**os.environ, _PARENT: str(os.getpid())}
+    environment = {**os.environ, _PARENT_VARIABLE: str(os.getpid())}
     with _stop_signals() as stopping:
         while not stopping:
             with suppress(ConfigError):
                 config = Config.load(root)
                 address = {name: config[f"server.{name}"] for name in ("host", "port")}
-                environment[_LAST] = json.dumps(address)
+                environment[_ADDRESS_VARIABLE] = json.dumps(address)
             seen = _source_times(root)
             child = subprocess.Popen(  # noqa: S603
                 [sys.executable, *sys.orig_argv[1:]], env=environment
             )
             while child.poll() is None and not stopping:
                 time.sleep(_WATCH_SECONDS / 10)
-            if child.returncode not in (None, _CHANGED):
+            if child.returncode not in (None, _RESTART_CODE):
                 say("The server has ended; waiting for a change.")
                 while _source_times(root) == seen and not stopping:
                     time.sleep(_WATCH_SECONDS)
@@ -1518,7 +1559,7 @@ def _watch(root: Path, suffixes: tuple[str, ...], changed: list[int]) -> list[in
     def watch() -> None:
         while _source_times(root, suffixes) == seen:
             time.sleep(_WATCH_SECONDS)
-        changed.append(_CHANGED)
+        changed.append(_RESTART_CODE)
         time.sleep(_DRAIN_SECONDS)
         signal.raise_signal(signal.SIGTERM)  # it ends who still imports
 
@@ -1526,7 +1567,7 @@ def _watch(root: Path, suffixes: tuple[str, ...], changed: list[int]) -> list[in
     return changed
 
 
-def _source_times(root: Path, suffixes: tuple[str, ...] = _RELOADING) -> dict[str, int]:
+def _source_times(root: Path, suffixes: tuple[str, ...] = _RELOAD_SUFFIXES) -> dict[str, int]:
     """When each file of the project whose name ends so was last changed."""
     times: dict[str, int] = {}
     for folder, below, files in os.walk(root):
@@ -1560,7 +1601,7 @@ def migrate(project: Project, arguments: Sequence[str]) -> int:
     generated revision drop tables and columns; `--adopt` takes over a database that has the
     tables of the models already.
     """
-    _complete_folder(project.root)
+    _create_missing_files(project.root)
     words = [word for word in arguments if word not in ("--allow-drop", "--adopt")]
     drops = ["-x", "allow_drop=1"] if "--allow-drop" in arguments else []
     if "--adopt" in arguments:
@@ -1603,7 +1644,7 @@ def migrate_to_head(registry: Registry, config: Config) -> None:
 
     Reads no config.yaml, and so not env.py: its options for `configure()` do not count here.
     """
-    _complete_folder(config.root)
+    _create_missing_files(config.root)
     alembic = AlembicConfig(config.root / _FOLDER / "alembic.ini")
     script = ScriptDirectory.from_config(alembic)
 
@@ -1618,7 +1659,7 @@ def migrate_to_head(registry: Registry, config: Config) -> None:
         run_migrations(registry, config)
 
 
-def _complete_folder(root: Path) -> None:
+def _create_missing_files(root: Path) -> None:
     """Makes what migrations/ lacks; what is there stays as it is."""
     (root / _FOLDER / "versions").mkdir(parents=True, exist_ok=True)
     for name in ("alembic.ini", "env.py", "script.py.mako"):
@@ -1640,13 +1681,13 @@ def _alembic(root: Path, words: Sequence[str], **attributes: Any) -> int:
     options.raiseerr = True  # else it would print and leave the process
     file = options.config[0] if options.config else root / _FOLDER / "alembic.ini"
     config = AlembicConfig(file, stdout=sys.stdout, cmd_opts=options, attributes=attributes)
-    with _one_message(root, config):
+    with _translate_errors(root, config):
         line.run_cmd(config, options)
     return 0
 
 
 @contextmanager
-def _one_message(root: Path, config: AlembicConfig) -> Iterator[None]:
+def _translate_errors(root: Path, config: AlembicConfig) -> Iterator[None]:
     """Turns an error of Alembic, of env.py or of a revision's import into a NoventaError."""
     if "%" in str(root):
         raise NoventaError(f"{root}: Alembic cannot read a path with a % in it; rename the folder.")
@@ -1659,7 +1700,7 @@ def _one_message(root: Path, config: AlembicConfig) -> Iterator[None]:
     except Exception as error:  # of a revision or of env.py, while it is imported
         if not _frames(error, root)[-1].own and not isinstance(error, SyntaxError):
             raise
-        place = _origin(error, root)
+        place = _project_origin(error, root)
         raise NoventaError(f"{place}: {_exception_line(error)}; mend the file.") from error
 
 
@@ -1673,13 +1714,14 @@ def _alembic_errors(context: Any) -> Iterator[None]:
             raise
         first, _, rest = _alembic_message(error, context.config).partition("\n")
         if rest:  # Alembic would wrap the lines into one paragraph
-            complain(rest)
+            print_error(rest)
         raise CommandError(first) from None
 
 
 def _alembic_message(error: Exception, config: AlembicConfig) -> str:
     if isinstance(error, AutogenerateDiffsDetected):
-        return f"The database differs from the models: {_listed(_texts(error.diffs))}."
+        differences = _join_names(_describe_differences(error.diffs))
+        return f"The database differs from the models: {differences}."
     text = str(error)
     if "Multiple head" in text:
         return _heads_message(ScriptDirectory.from_config(config))
@@ -1703,12 +1745,12 @@ def _heads_message(script: ScriptDirectory) -> str:
     )
 
 
-def _texts(differences: Iterable[Any]) -> list[str]:
+def _describe_differences(differences: Iterable[Any]) -> list[str]:
     """`add_column users.nick` for each of Alembic's tuples, which it nests."""
     texts: list[str] = []
     for entry in differences:
         if isinstance(entry, list):
-            texts += _texts(entry)
+            texts += _describe_differences(entry)
             continue
         kind, *rest = entry
         thing = rest[-1]
@@ -1723,7 +1765,7 @@ def _texts(differences: Iterable[Any]) -> list[str]:
     return texts
 
 
-def _listed(names: Iterable[str]) -> str:
+def _join_names(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "no revision"
 
 
@@ -1740,7 +1782,7 @@ class _Comparison:
         self.metadata, self.migration = _plain_metadata(registry), migration
         self.schemas = {table.schema for table in self.metadata.tables.values()} | {None}
         self.own = dict(migration.opts)
-        self.keys: list[_Lines] = []  # other primary keys, which Alembic does not compare
+        self.keys: list[_RawOperation] = []  # other primary keys, which Alembic does not compare
 
     @property
     def options(self) -> dict[str, Any]:
@@ -1779,9 +1821,9 @@ class _Comparison:
             keys = [", ".join(one.primary_key.columns.keys()) for one in (found, thing)]
             text = f"{name}: ({keys[0]}) -> ({keys[1]})"
             differ = {*keys[0].split(", ")} != {*keys[1].split(", ")}
-            self.keys += [_Lines("", (), ("primary key of", text))] if differ else []
+            self.keys += [_RawOperation("", (), ("primary key of", text))] if differ else []
         if kind == "check_constraint" and server:
-            return not _is_of_boolean(thing)  # PostgreSQL makes none
+            return not _is_boolean_check(thing)  # PostgreSQL makes none
         if kind == "index" and not server and found is not None:  # DESC is not reflected there
             return not any(isinstance(each, sa.UnaryExpression) for each in thing.expressions)
         return True
@@ -1793,9 +1835,9 @@ class _Comparison:
             hook(migration, revision, directives)
         context = migration.opts.get("revision_context")
         if directives and (context is None or context.command_args["autogenerate"]):
-            _settle(migration, self.metadata, directives[0], self.keys)
+            _complete_operations(migration, self.metadata, directives[0], self.keys)
             if context is not None and self._writes(context):
-                _review(migration, self.metadata, directives)
+                _finish_revision(migration, self.metadata, directives)
 
     def _asked(self, name: str, *arguments: Any) -> bool:
         theirs = self.own.get(name)
@@ -1936,7 +1978,7 @@ def _compare_type(context: Any, _: Any, __: Any, found: Any, kind: Any) -> bool 
     return None if same else True
 
 
-def _bare(text: str | None) -> str:
+def _strip_spaces(text: str | None) -> str:
     return "".join((text or "").split()).strip("()")
 
 
@@ -1959,11 +2001,13 @@ _NOT_COMPARED = (
 )
 
 
-def _settle(migration: Any, metadata: sa.MetaData, script: Any, keys: Sequence[_Lines]) -> None:
+def _complete_operations(
+    migration: Any, metadata: sa.MetaData, script: Any, keys: Sequence[_RawOperation]
+) -> None:
     """Corrects and completes the operations that autogenerate found."""
     upgrade, downgrade = script.upgrade_ops, script.downgrade_ops
     inspector = sa.inspect(migration.connection)
-    _drop_other_names(upgrade, inspector, migration.environment_context.config.attributes)
+    _remove_renames(upgrade, inspector, migration.environment_context.config.attributes)
     if migration.dialect.name == "postgresql":
         _compare_enums(upgrade, inspector, metadata)
     upgrade.ops += keys
@@ -1983,11 +2027,11 @@ def _compare_enums(upgrade: Any, inspector: Any, metadata: sa.MetaData) -> None:
                 sql = f"ALTER TYPE {prepare.format_type(kind)} ADD VALUE IF NOT EXISTS '{literal}'"
                 lines = [f"op.execute({sql!r})"]
                 upgrade.ops.insert(
-                    0, _Lines("postgresql", lines, ("add_value", f"{kind.name}: {value!r}"))
+                    0, _RawOperation("postgresql", lines, ("add_value", f"{kind.name}: {value!r}"))
                 )
 
 
-def _is_of_boolean(key: Any) -> bool:
+def _is_boolean_check(key: Any) -> bool:
     """Whether a CHECK is the one that a Boolean with `create_constraint` makes."""
     if not isinstance(key, sa.CheckConstraint) or len(key.columns) != 1:
         return False
@@ -1997,7 +2041,7 @@ def _is_of_boolean(key: Any) -> bool:
     return made and isinstance(key.sqltext, sa.BinaryExpression)
 
 
-def _drop_other_names(upgrade: Any, inspector: Any, attributes: dict[str, Any]) -> None:
+def _remove_renames(upgrade: Any, inspector: Any, attributes: dict[str, Any]) -> None:
     """Takes out the operations that would only give a name of ours to what is there already.
 
     A history that Alembic made has other names for what the models leave to the naming
@@ -2007,39 +2051,39 @@ def _drop_other_names(upgrade: Any, inspector: Any, attributes: dict[str, Any]) 
     adds = ops.CreateUniqueConstraintOp | ops.CreateCheckConstraintOp | ops.CreateIndexOp
     for changes in [step for step in upgrade.ops if isinstance(step, ops.ModifyTableOps)]:
         for new in [step for step in changes.ops if isinstance(step, adds)]:
-            if not isinstance(_made(new).name, sa.schema.conv):
+            if not isinstance(_schema_item(new).name, sa.schema.conv):
                 continue
-            gone = [step for step in changes.ops if _is_same(step, new, inspector)][:1]
+            gone = [step for step in changes.ops if _replaces(step, new, inspector)][:1]
             count += len(gone)
-            if not renames if gone else _has_no_name(new, inspector):
+            if not renames if gone else _is_unnamed(new, inspector):
                 changes.ops = [step for step in changes.ops if step not in (new, *gone)]
     upgrade.ops = [step for step in upgrade.ops if getattr(step, "ops", True)]
     attributes["renamed"] = count
 
 
-def _made(step: Any) -> Any:
+def _schema_item(step: Any) -> Any:
     """The index or constraint that an operation makes or drops."""
     is_index = isinstance(step, ops.CreateIndexOp | ops.DropIndexOp)
     return step.to_index() if is_index else step.to_constraint()
 
 
-def _is_same(drop: Any, new: Any, inspector: Any) -> bool:
+def _replaces(drop: Any, new: Any, inspector: Any) -> bool:
     """Whether `drop` takes away what `new` makes."""
     if not isinstance(drop, ops.DropIndexOp | ops.DropConstraintOp):
         return False
-    old, made = _made(drop), _made(new)
+    old, made = _schema_item(drop), _schema_item(new)
     if isinstance(made, sa.CheckConstraint):
         ours = str(old.name).startswith(f"ck_{drop.table_name}_")  # with a hash of the condition
         if ours or not isinstance(old, sa.CheckConstraint):
             return False
         names = {one["name"] for one in inspector.get_columns(drop.table_name, drop.schema)}
-        return _gist(old, names) == _gist(made, names)
+        return _condition_key(old, names) == _condition_key(made, names)
     columns = [one.name for one in old.columns] == [one.name for one in made.columns]
     unique = [bool(getattr(key, "unique", True)) for key in (old, made)]  # a constraint is
     return isinstance(old, sa.Index | sa.UniqueConstraint) and columns and unique[0] is unique[1]
 
 
-def _gist(check: sa.CheckConstraint, columns: Collection[str]) -> set[str]:
+def _condition_key(check: sa.CheckConstraint, columns: Collection[str]) -> set[str]:
     """The columns, literals and bounds of a condition, which servers tell in words of their own.
 
     Where two conditions seem to differ but do not, one revision makes the CHECK anew.
@@ -2051,7 +2095,7 @@ def _gist(check: sa.CheckConstraint, columns: Collection[str]) -> set[str]:
     return {part for part in parts if part[0] in "'<>0123456789" or part in columns}
 
 
-def _has_no_name(new: Any, inspector: Any) -> bool:
+def _is_unnamed(new: Any, inspector: Any) -> bool:
     """Whether SQLite has the UNIQUE of an operation without a name."""
     if inspector.dialect.name != "sqlite" or not isinstance(new, ops.CreateUniqueConstraintOp):
         return False
@@ -2060,24 +2104,24 @@ def _has_no_name(new: Any, inspector: Any) -> bool:
         JOIN pragma_index_info(l.name) AS i WHERE l.origin = 'u' GROUP BY l.name
     """
     found = inspector.bind.execute(sa.text(query), {"name": new.table_name}).scalars()
-    wanted = sorted(column.name for column in _made(new).columns)
+    wanted = sorted(column.name for column in _schema_item(new).columns)
     return any(sorted(names.split(",")) == wanted for names in found)
 
 
-class _Lines(ops.MigrateOperation):
+class _RawOperation(ops.MigrateOperation):
     """Lines of a revision for one database, or a difference that has to be written by hand."""
 
     def __init__(self, dialect: str, lines: Sequence[str], diff: Any = (), undo: Any = ()) -> None:
         self.dialect, self.lines, self.diff, self.undo = dialect, lines, diff, undo
 
-    def reverse(self) -> _Lines:
-        return _Lines(self.dialect, self.undo)
+    def reverse(self) -> _RawOperation:
+        return _RawOperation(self.dialect, self.undo)
 
     def to_diff_tuple(self) -> Any:
         return self.diff
 
 
-def _write_lines(_: Any, step: _Lines) -> Any:
+def _render_raw_operation(_: Any, step: _RawOperation) -> Any:
     if not step.lines:
         return "pass  # PostgreSQL keeps the values of an enum"
     return [f'if op.get_context().dialect.name == "{step.dialect}":', *step.lines, ""]
@@ -2086,7 +2130,7 @@ def _write_lines(_: Any, step: _Lines) -> Any:
 # -- what a generated revision may contain
 
 
-def _review(migration: Any, metadata: sa.MetaData, directives: list[Any]) -> None:
+def _finish_revision(migration: Any, metadata: sa.MetaData, directives: list[Any]) -> None:
     """Refuses a generated revision that loses data, and writes none if nothing has changed."""
     if not metadata.tables:
         raise NoventaError("The registry lists no tables, so every table would be dropped.")
@@ -2095,23 +2139,23 @@ def _review(migration: Any, metadata: sa.MetaData, directives: list[Any]) -> Non
         say(f"Nothing has changed, so no file was written. Not compared: {_NOT_COMPARED}.")
         directives.clear()
         return
-    for step in _each(upgrade):
-        if isinstance(step, _Lines) and not step.dialect:
+    for step in _flatten(upgrade):
+        if isinstance(step, _RawOperation) and not step.dialect:
             raise NoventaError(f"Write a revision by hand for the {' '.join(step.diff)}.")
         if getattr(step, "constraint_name", "") is None:
             raise NoventaError(
                 f"A constraint of {step.table_name} has no name, so it cannot be dropped; write a"
                 " revision by hand: batch_alter_table(…, naming_convention={…}) gives it one."
             )
-    _refuse_loss(migration, upgrade)
+    _refuse_drops(migration, upgrade)
     _add_circular_keys(upgrade, downgrade)
     _make_enum_types(upgrade, downgrade, metadata)
     _make_schemas(upgrade, sa.inspect(migration.connection))
     for operations in (upgrade, downgrade):
-        _order(operations)
+        _sort_operations(operations)
     # Alembic has one table of renderers; this entry is for a class of our own.
-    renderers.dispatch_for(_Lines, replace=True)(_write_lines)
-    for step in _each(upgrade):
+    renderers.dispatch_for(_RawOperation, replace=True)(_render_raw_operation)
+    for step in _flatten(upgrade):
         column = getattr(step, "column", None)
         if column is not None and _needs_value(column):
             say(
@@ -2126,28 +2170,28 @@ def _needs_value(column: Any) -> bool:
     return not column.nullable and not given
 
 
-def _each(operations: Any) -> Iterator[Any]:
+def _flatten(operations: Any) -> Iterator[Any]:
     """Every operation, also those inside of a table's batch."""
     for operation in operations.ops:
         if hasattr(operation, "ops"):
-            yield from _each(operation)
+            yield from _flatten(operation)
         else:
             yield operation
 
 
-def _refuse_loss(migration: Any, upgrade: Any) -> None:
+def _refuse_drops(migration: Any, upgrade: Any) -> None:
     """Raises NoventaError for a drop that nobody has allowed."""
     environment = migration.environment_context
     allowed = environment.get_x_argument(as_dictionary=True).get("allow_drop")
     drops = ops.DropTableOp | ops.DropColumnOp
-    lost = [step for step in _each(upgrade) if isinstance(step, drops)]
+    lost = [step for step in _flatten(upgrade) if isinstance(step, drops)]
     if not lost or allowed in ("1", "true", "yes"):
         return
     text = ["The revision would lose data, so it was not written. It would drop:"]
     for one in lost:
         table, column = one.table_name, getattr(one, "column_name", None)
         text.append(f"  column {table}.{column}" if column else f"  table {table}")
-    if renames := [f"  {line}" for line in _renames(lost, upgrade)]:
+    if renames := [f"  {line}" for line in _suggest_renames(lost, upgrade)]:
         text += ["Renamed? Then do it in two steps. First, in a revision of your own,", *renames]
         text += ["`python -m noventa migrate`, and then autogenerate the rest as you just did."]
     text.append(
@@ -2156,9 +2200,9 @@ def _refuse_loss(migration: Any, upgrade: Any) -> None:
     raise NoventaError("\n".join(text))
 
 
-def _renames(lost: Sequence[Any], upgrade: Any) -> Iterator[str]:
+def _suggest_renames(lost: Sequence[Any], upgrade: Any) -> Iterator[str]:
     """For each drop that goes with a like addition, the line that renames instead."""
-    steps = [*_each(upgrade)]
+    steps = [*_flatten(upgrade)]
     for step in lost:
         for new in steps:
             if isinstance(step, ops.DropTableOp) and isinstance(new, ops.CreateTableOp):
@@ -2208,14 +2252,14 @@ def _make_enum_types(upgrade: Any, downgrade: Any, metadata: sa.MetaData) -> Non
             makes, drops = (upgrade, downgrade) if key in new else (downgrade, upgrade)
             text = f"sa.{sa.Enum(*kind.enums, name=kind.name, schema=kind.schema)!r}"
             make, drop = (f"{text}.{verb}(op.get_bind(), checkfirst=True)" for verb in verbs)
-            makes.ops.insert(0, _Lines("postgresql", [make]))
-            drops.ops.append(_Lines("postgresql", [drop]))
+            makes.ops.insert(0, _RawOperation("postgresql", [make]))
+            drops.ops.append(_RawOperation("postgresql", [drop]))
 
 
 def _enums_of(operations: Any) -> dict[Any, Any]:
     """The enums of the columns that operations make, by schema, table and column."""
     found = {}
-    for step in _each(operations):
+    for step in _flatten(operations):
         columns = [*getattr(step, "columns", ()), getattr(step, "column", None)]
         kinds = {one.name: one.type for one in columns if isinstance(one, sa.Column)}
         if isinstance(step, ops.AlterColumnOp) and step.modify_type is not None:
@@ -2235,7 +2279,7 @@ def _make_schemas(upgrade: Any, inspector: Any) -> None:
         upgrade.ops.insert(0, ops.ExecuteSQLOp(f"CREATE SCHEMA IF NOT EXISTS {quoted}"))
 
 
-def _order(operations: Any) -> None:
+def _sort_operations(operations: Any) -> None:
     """Orders what Alembic leaves to the database: MySQL keeps an index that a foreign key needs,
     so keys are dropped first; a new column is made before what uses it."""
     drops = [step for step in operations.ops if isinstance(step, ops.DropTableOp)]
@@ -2261,7 +2305,7 @@ def _run_locked(context: Any, registry: Registry, config: Config, settings: Any)
     """Runs a verb on the project's database. Raises NoventaError."""
     engine = _migration_engine(config)
     require_migrations(engine.dialect)
-    with _reached(config), engine.connect() as connection:
+    with _connection_errors(config), engine.connect() as connection:
         run = _Run(context, connection, settings)
         running = context.get_context()
         if "revision_context" in running.opts or running.opts.get("dont_mutate"):
@@ -2277,7 +2321,7 @@ def _run_locked(context: Any, registry: Registry, config: Config, settings: Any)
             run.begin(steps, engine)
             running.opts["noventa_patience"] = config["migrations.lock_timeout"]
             if not steps and not running.purge:
-                say(f"Nothing to do: the database is at {_listed(heads)}.")
+                say(f"Nothing to do: the database is at {_join_names(heads)}.")
             else:
                 run.says = not context.config.messaging_opts["quiet"]
                 with progress("  migrating"):
@@ -2285,7 +2329,7 @@ def _run_locked(context: Any, registry: Registry, config: Config, settings: Any)
                 connection.commit()
                 run.end(config, engine)
         if "purge" not in running.opts and not context.config.messaging_opts["quiet"]:
-            _say_what_is_missing(running, registry, run.heads if steps else heads)
+            _report_unmigrated(running, registry, run.heads if steps else heads)
 
 
 def _migration_config(config: Config) -> Config:
@@ -2297,10 +2341,10 @@ def _migration_config(config: Config) -> Config:
                 " itself, not its pooler; write migrations: {url: …} with a URL that leads there."
             )
         return config
-    return _at(config, config["migrations.url"])
+    return _with_database(config, config["migrations.url"])
 
 
-def _at(config: Config, url: str) -> Config:
+def _with_database(config: Config, url: str) -> Config:
     """The settings with another database."""
     own = {one.name: one.default for one in SETTINGS if one.name.startswith("database.")}
     own |= {"database.url": url, "migrations.url": None}
@@ -2368,8 +2412,8 @@ class _Run:
         found = current_revisions(config, engine)
         if found != self.heads:
             raise NoventaError(
-                f"The database says it is at {_listed(found)}, not at {_listed(self.heads)}: the"
-                " migration was not kept. Does a revision end the transaction itself?"
+                f"The migration was not kept: the database is at {_join_names(found)}, expected"
+                f" {_join_names(self.heads)}. Does a revision end the transaction itself?"
             )
         if self.is_mysql:
             _UNFINISHED.drop(engine, checkfirst=True)
@@ -2380,15 +2424,17 @@ class _Run:
         if "revision_context" in opts or opts.get("noventa_compares"):
             opts.update(_Comparison(registry, self.migration).options)
         try:
-            self._try_until_free(opts.get("noventa_patience", 0))
+            self._run_with_retries(opts.get("noventa_patience", 0))
         except (Exception, SystemExit) as error:  # whatever a revision may raise
             if self.engine is not None and not self.statements:  # it has not done anything
                 _UNFINISHED.drop(self.engine, checkfirst=True)
-            if isinstance(error, CommandError | NoScratch) or not (message := self._failure(error)):
+            if isinstance(error, CommandError | NoScratchDatabase) or not (
+                message := self._failure(error)
+            ):
                 raise
             raise NoventaError(message) from error
 
-    def _try_until_free(self, seconds: float) -> None:
+    def _run_with_retries(self, seconds: float) -> None:
         """Lets Alembic take its steps; on PostgreSQL again and again while a table is in use.
 
         Whoever waits for a table's lock stops all who come after. So a revision waits for
@@ -2402,7 +2448,7 @@ class _Run:
                 return
             except sa.exc.DBAPIError as error:
                 late = time.monotonic() + pause > deadline
-                if self.committed or late or not _is_in_use(error):
+                if self.committed or late or not _is_lock_timeout(error):
                     raise
             time.sleep(pause)
             pause *= 2
@@ -2463,14 +2509,14 @@ class _Run:
         paths = {Path(one.path).resolve() for one in self.context.script.walk_revisions()}
         frames = traceback.extract_tb(error.__traceback__)
         places = [frame for frame in frames if Path(frame.filename).resolve() in paths]
-        reason = "it called sys.exit()" if isinstance(error, SystemExit) else _reason(error)
+        reason = "it called sys.exit()" if isinstance(error, SystemExit) else _error_reason(error)
         if not places:
             return reason if isinstance(error, NoventaError | sa.exc.DBAPIError) else None
         place = os.path.relpath(places[-1].filename, Path(self.context.script.dir).parent)
         lines = [f"{place}:{places[-1].lineno}: {reason}"]
         if isinstance(error, sa.exc.DBAPIError) and error.statement:
             lines.append(f"  in: {textwrap.shorten(error.statement, 100)}")
-        if _is_in_use(error):
+        if _is_lock_timeout(error):
             lines.append("The table is in use; run it again when what uses it has ended.")
         if self.committed or (self.is_mysql and self.statements):
             ended = "The revision ended its transaction"
@@ -2482,7 +2528,7 @@ class _Run:
         return "\n".join(lines).replace("_alembic_tmp_", "")
 
 
-def _is_in_use(error: BaseException) -> bool:
+def _is_lock_timeout(error: BaseException) -> bool:
     """Whether PostgreSQL gave up waiting for a lock."""
     return isinstance(error, sa.exc.DBAPIError) and sqlstate(error.orig) == "55P03"
 
@@ -2522,7 +2568,7 @@ def _orphans(connection: Any) -> Counter[str]:
     return Counter(f"{child} (to {parent})" for child, _, parent, _ in rows)
 
 
-def _say_what_is_missing(running: Any, registry: Registry, arrived: Iterable[str]) -> None:
+def _report_unmigrated(running: Any, registry: Registry, arrived: Iterable[str]) -> None:
     """After an upgrade to the head: what the models have and no revision makes."""
     current = {one.revision for one in running.script.get_all_current(tuple(arrived))}
     if not registry.tables or not {*running.script.get_heads()} <= current:
@@ -2532,7 +2578,7 @@ def _say_what_is_missing(running: Any, registry: Registry, arrived: Iterable[str
     try:
         found = _differences(running)
     except sa.exc.SQLAlchemyError as error:
-        complain(f"The models could not be compared with the database: {_reason(error)}")
+        print_error(f"The models could not be compared with the database: {_error_reason(error)}")
         return
     if found:
         say(f"The models have what no revision makes: {', '.join(found)}; {_REVISE}.")
@@ -2543,7 +2589,7 @@ def _differences(running: Any) -> list[str]:
     with warnings.catch_warnings(action="ignore"):
         script: Any = produce_migrations(running, running.opts["target_metadata"])
         running.opts["process_revision_directives"](running, (), [script])
-    return _texts(script.upgrade_ops.as_diffs())
+    return _describe_differences(script.upgrade_ops.as_diffs())
 
 
 def compare(project: Project, **attributes: Any) -> tuple[list[str], int]:
@@ -2560,7 +2606,7 @@ def compare(project: Project, **attributes: Any) -> tuple[list[str], int]:
         return []
 
     try:
-        with _one_message(root, alembic):
+        with _translate_errors(root, alembic):
             script = ScriptDirectory.from_config(alembic)
             options = {"fn": run, "dont_mutate": True, "noventa_compares": True}
             with EnvironmentContext(alembic, script, **options):
@@ -2593,7 +2639,7 @@ def _use_own_implementation(migration: Any) -> None:
     )  # fmt: skip
 
 
-class _Careful:
+class _SafeOperations:
     """What is the same on every database: it tells what is dropped, and refuses to lose values."""
 
     connection: Any
@@ -2606,11 +2652,11 @@ class _Careful:
         return False
 
     def drop_table(self, table: Any, **options: Any) -> None:
-        self._tell(table)
+        self._report_drop(table)
         super().drop_table(table, **options)  # type: ignore[misc]
 
     def drop_column(self, table_name: str, column: Any, **options: Any) -> None:
-        self._tell(sa.table(table_name, schema=options.get("schema")), column.name)
+        self._report_drop(sa.table(table_name, schema=options.get("schema")), column.name)
         super().drop_column(table_name, column, **options)  # type: ignore[misc]
 
     def alter_column(self, table_name: str, column_name: str, **options: Any) -> None:
@@ -2622,7 +2668,7 @@ class _Careful:
                 if old is None:
                     there = sa.inspect(self.connection).get_columns(table.name, table.schema)
                     old = next(one["type"] for one in there if one["name"] == column_name)
-                _refuse_losses(self.connection, table.c[column_name], old, new)
+                _check_conversion(self.connection, table.c[column_name], old, new)
             if self.dialect.name == "postgresql" and old is not None:
                 options["postgresql_using"] = self._using(sa.column(column_name), old, new)
         super().alter_column(table_name, column_name, **options)  # type: ignore[misc]
@@ -2633,7 +2679,7 @@ class _Careful:
             return None
         return str(found.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True}))
 
-    def _tell(self, table: Any, column: str | None = None) -> None:
+    def _report_drop(self, table: Any, column: str | None = None) -> None:
         """Says what is about to be dropped, with the number of rows or values."""
         run = self.context_opts.get("noventa_run")
         if not (run and run.says):
@@ -2643,14 +2689,14 @@ class _Careful:
         query = sa.select(counted).select_from(sa.table(table.name, schema=table.schema))
         with suppress(sa.exc.DBAPIError), self.connection.begin_nested():  # the drop will tell
             count = self.connection.scalar(query)
-            say(f"    dropped {what} ({_counted(count, 'value' if column else 'row')})")
+            say(f"    dropped {what} ({_pluralize(count, 'value' if column else 'row')})")
 
 
-class _PostgreSQL(_Careful, PostgresqlImpl):
+class _PostgreSQL(_SafeOperations, PostgresqlImpl):
     pass
 
 
-class _MySQL(_Careful, MySQLImpl):
+class _MySQL(_SafeOperations, MySQLImpl):
     """Refuses a new column for which MySQL would make up the values."""
 
     def add_column(self, table_name: str, column: Any, **options: Any) -> None:
@@ -2709,7 +2755,7 @@ def _only_widens(old: Any, new: Any) -> bool:
     return isinstance(old, sa.Float) and isinstance(new, sa.Double)
 
 
-def _refuse_losses(connection: Any, column: Any, old: Any, new: Any) -> None:
+def _check_conversion(connection: Any, column: Any, old: Any, new: Any) -> None:
     """Converts the values of a column to a new type and back, in a temporary table.
 
     A value that does not come back as it was would be lost or altered: SQLite's `007` as 7,
@@ -2736,7 +2782,7 @@ def _refuse_losses(connection: Any, column: Any, old: Any, new: Any) -> None:
     connection.exec_driver_sql(
         f"DROP {'TEMPORARY ' * (name in ('mysql', 'mariadb'))}TABLE noventa_probe"
     )
-    _refuse(f"{column.table.name}.{column.name}", new, count, example)
+    _raise_if_changed(f"{column.table.name}.{column.name}", new, count, example)
 
 
 def _count_changed(connection: Any, probe: sa.Table, new: Any) -> tuple[int, Any]:
@@ -2765,7 +2811,7 @@ def _is_same_number(before: Any, after: Any) -> bool:
     return plain[0] == plain[1]
 
 
-def _refuse(where: str, new: Any, count: int, example: Any) -> None:
+def _raise_if_changed(where: str, new: Any, count: int, example: Any) -> None:
     if count:
         raise NoventaError(
             f"{where} is to be {new!r}, but {count} of its values would not be the same, for"
@@ -2782,7 +2828,7 @@ _CLAUSES = re.compile(
 )
 
 
-class _SQLite(_Careful, SQLiteImpl):
+class _SQLite(_SafeOperations, SQLiteImpl):
     """A copied table keeps its values and what belongs to it, or the revision is refused."""
 
     transactional_ddl = True  # make_engine() sees to it
@@ -2806,14 +2852,14 @@ class _SQLite(_Careful, SQLiteImpl):
         """SQLite keeps the text of a default as it was written, so that it can be compared."""
         compiler: Any = self.dialect.ddl_compiler(self.dialect, None)
         default = found.server_default
-        text = _bare(default.arg.text if default is not None else None)
-        return text != _bare(compiler.get_column_default_string(column))
+        text = _strip_spaces(default.arg.text if default is not None else None)
+        return text != _strip_spaces(compiler.get_column_default_string(column))
 
     def compare_check_constraint(self, metadata_constraint: Any, reflected_constraint: Any) -> Any:
         """The same holds for a CHECK."""
         equal = super().compare_check_constraint(metadata_constraint, reflected_constraint)
         text = self.render_ddl_sql_expr(metadata_constraint.sqltext)
-        if _bare(text) == _bare(str(reflected_constraint.sqltext)):
+        if _strip_spaces(text) == _strip_spaces(str(reflected_constraint.sqltext)):
             return equal
         return type(equal).Different("its text")
 
@@ -2832,7 +2878,7 @@ class _SQLite(_Careful, SQLiteImpl):
         batch_impl.indexes, batch_impl.new_indexes = {}, {}  # _make_again() makes them
         self.sequence, query = None, "SELECT seq FROM sqlite_sequence WHERE name = ?"
         has_counters = sa.inspect(self.connection).has_table("sqlite_sequence")
-        if has_counters and "AUTOINCREMENT" in self._text(table).upper():
+        if has_counters and "AUTOINCREMENT" in self._create_statement(table).upper():
             new.dialect_options["sqlite"]["autoincrement"] = True
             self.sequence = self.connection.exec_driver_sql(query, (table.name,)).scalar()
         for column, collation in self._collations(table):
@@ -2860,47 +2906,47 @@ class _SQLite(_Careful, SQLiteImpl):
         super().rename_table(old_table_name, *arguments, **options)
         if batch:
             self.connection.exec_driver_sql("PRAGMA legacy_alter_table=OFF")
-            self._make_again(batch.table.name)
+            self._recreate_objects(batch.table.name)
 
     def _check_copy(self, batch: Any) -> None:
         """Compares the copy with the table, which is still there. Raises NoventaError."""
         before, after = (
-            Counter(map(str.upper, _CLAUSES.findall(self._text(table))))
+            Counter(map(str.upper, _CLAUSES.findall(self._create_statement(table))))
             for table in (batch.table, batch.new_table)
         )
         kept = {key.name for key in batch.table.constraints} <= {None, *batch.named_constraints}
         gone = {*batch.table.columns.keys()} - batch.columns.keys()
         if before - after and kept and not gone:
             raise NoventaError(
-                f"The copy of {batch.table.name} would lack {_listed(before - after)}, which was"
-                " not read from the table; make it in this revision by statements of your own."
+                f"The copy of {batch.table.name} would lack {_join_names(before - after)}, which"
+                " was not read from the table; make it in this revision by statements of your own."
             )
         for name in gone:
-            self._tell(batch.table, name)
+            self._report_drop(batch.table, name)
         for name, transfer in batch.column_transfers.items():
             if "expr" in transfer:
                 old, new = batch.table.columns[name], batch.new_table.columns[name]
                 if not _only_widens(old.type, new.type):
-                    _refuse_losses(self.connection, old, old.type, new.type)
-                    count, example = _rewrite(self.connection, old.type, new)
-                    _refuse(f"{batch.table.name}.{name}", new.type, count, example)
+                    _check_conversion(self.connection, old, old.type, new.type)
+                    count, example = _normalize_values(self.connection, old.type, new)
+                    _raise_if_changed(f"{batch.table.name}.{name}", new.type, count, example)
 
-    def _make_again(self, name: str) -> None:
+    def _recreate_objects(self, name: str) -> None:
         """What went with the old table: its indexes, its triggers, and how it counts."""
         for lost in self.objects.keys() - self._objects().keys():
             try:
                 self.connection.exec_driver_sql(self.objects[lost])
             except sa.exc.DBAPIError as error:
                 raise NoventaError(
-                    f"{lost} on {name} would be lost ({_reason(error)}); drop or change it in the"
-                    " same revision."
+                    f"{lost} on {name} would be lost ({_error_reason(error)}); drop or change it"
+                    " in the same revision."
                 ) from error
         for index in self.indexes:
             self.connection.execute(CreateIndex(index))
         if broken := self._broken_views() - self.broken:
             raise NoventaError(
-                f"The view {_listed(broken)} uses what {name} would no longer have; drop it in the"
-                " same revision, or make it anew."
+                f"The view {_join_names(broken)} uses what {name} would no longer have; drop it"
+                " in the same revision, or make it anew."
             )
         if self.sequence is not None:  # AUTOINCREMENT never gives an id a second time
             update = "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?"
@@ -2925,7 +2971,7 @@ class _SQLite(_Careful, SQLiteImpl):
                 broken.add(name)
         return broken
 
-    def _text(self, table: Any) -> str:
+    def _create_statement(self, table: Any) -> str:
         query = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?"
         return str(self.connection.exec_driver_sql(query, (table.name,)).scalar())
 
@@ -2942,7 +2988,7 @@ class _SQLite(_Careful, SQLiteImpl):
 _TEXTS = (sa.Date, sa.DateTime, sa.Time, sa.Interval, sa.Uuid)  # which SQLite keeps as texts
 
 
-def _rewrite(connection: Any, old: Any, column: Any) -> tuple[int, Any]:
+def _normalize_values(connection: Any, old: Any, column: Any) -> tuple[int, Any]:
     """Has SQLAlchemy read each value of a copied column, and writes dates as it writes them.
 
     Returns the number of those that it cannot read, with one of them.
@@ -2996,7 +3042,7 @@ def migration_lock(config: Config) -> Iterator[None]:
             yield
     else:
         engine = make_engine(config, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
-        with _reached(config), engine.connect() as connection:
+        with _connection_errors(config), engine.connect() as connection:
             prepare, take = map(sa.text, _LOCKS[backend])
             connection.execute(prepare)
             _wait(lambda: connection.scalar(take), config["migrations.lock_timeout"])
@@ -3044,7 +3090,9 @@ def _wait(attempt: Callable[[], Any], seconds: int) -> None:
                 " end, or end it, or raise migrations.lock_timeout."
             )
         if not told:
-            complain(f"Process {os.getpid()} waits for another process, which migrates or seeds.")
+            print_error(
+                f"Process {os.getpid()} waits for another process, which migrates or seeds."
+            )
         told = True
         time.sleep(0.1)
 
@@ -3058,9 +3106,11 @@ def _adopt(project: Project) -> int:
     What has another name than the models give it is left to a revision, which can be reviewed.
     """
     root, config = project.root, project.config
-    with _reached(config):
+    with _connection_errors(config):
         if at := current_revisions(config, _migration_engine(config)):
-            raise NoventaError(f"The database is at {_listed(at)} already; nothing is to adopt.")
+            raise NoventaError(
+                f"The database is at {_join_names(at)} already; nothing is to adopt."
+            )
     differences, renamed = compare(project)
     if differences:
         raise NoventaError(
@@ -3081,7 +3131,7 @@ def _adopt(project: Project) -> int:
     return 0
 
 
-class NoScratch(NoventaError):  # noqa: N818
+class NoScratchDatabase(NoventaError):  # noqa: N818
     """No database could be made to try the revisions on."""
 
 
@@ -3096,10 +3146,12 @@ def _scratch(project: Project) -> Iterator[Any]:
         schemas = {table.schema for table in project.registry.tables}
         named = {*filter(None, schemas | {config["migrations.version_table_schema"]})}
         if named and backend in ("mysql", "mariadb"):
-            shown = f"on {backend} a schema is a database, so this would change {_listed(named)}"
-            raise NoScratch(shown)
+            shown = (
+                f"on {backend} a schema is a database, so this would change {_join_names(named)}"
+            )
+            raise NoScratchDatabase(shown)
         make = _server_database(_migration_config(config))
-    with make as url, _migration_engine(_at(config, url)).connect() as connection:
+    with make as url, _migration_engine(_with_database(config, url)).connect() as connection:
         if connection.dialect.name in ("mysql", "mariadb"):
             event.listen(connection, "before_execute", _stay_in_scratch)
         own = config["migrations.version_table_schema"]
@@ -3125,7 +3177,7 @@ def _stay_in_scratch(_: Any, statement: Any, *__: Any) -> None:
     element = getattr(statement, "element", None)
     parts = (statement, element, getattr(element, "table", None), getattr(statement, "table", None))
     if schema := next(filter(None, (getattr(part, "schema", None) for part in parts)), None):
-        raise NoScratch(f"a revision changes {schema}, which on MySQL is another database")
+        raise NoScratchDatabase(f"a revision changes {schema}, which on MySQL is another database")
 
 
 @contextmanager
@@ -3137,8 +3189,8 @@ def _server_database(config: Config) -> Iterator[str]:
         with engine.connect() as connection:
             connection.exec_driver_sql(f"CREATE DATABASE {name}")
     except sa.exc.DBAPIError as error:
-        raise NoScratch(
-            f"{shown_url(url)} makes no database to try them on: {_reason(error)}"
+        raise NoScratchDatabase(
+            f"{redacted_url(url)} makes no database to try them on: {_error_reason(error)}"
         ) from None
     try:
         yield url.set(database=name).render_as_string(hide_password=False)
@@ -3169,8 +3221,8 @@ def seed(project: Project, *, again: str | None = None, show_list: bool = False)
     engine = _migration_engine(project.config, cascades=True)
     if show_list:
         return _list_seeds(project.config, engine, seeds)
-    chosen = _seed_called(again, seeds) if again else None
-    with _reached(project.config), migration_lock(project.config):
+    chosen = _find_seed(again, seeds) if again else None
+    with _connection_errors(project.config), migration_lock(project.config):
         before = _applied_seeds(engine)
         pending = [chosen] if chosen else [name for name in seeds if not _has_run(before, name)]
         for name in set(before) & set(seeds) - set(pending):
@@ -3242,7 +3294,7 @@ def _seed_failure(config: Config, engine: Any, function: Any, error: BaseExcepti
     frames = traceback.extract_tb(error.__traceback__)
     numbers = [frame.lineno for frame in frames if frame.filename == file]
     place = f" ({Path(file).name}:{numbers[-1]})" if file and numbers else ""
-    reason = "it called sys.exit()" if isinstance(error, SystemExit) else _reason(error)
+    reason = "it called sys.exit()" if isinstance(error, SystemExit) else _error_reason(error)
     if name in _applied_seeds(engine):
         return f"Seed {name}{place} failed: {reason}\n{_HALF_SEEDED.format(name)}"
     text = f"Seed {name}{place} failed and left nothing: {reason}"
@@ -3265,7 +3317,7 @@ def _forget_seeds(connection: Any) -> list[str]:
                 connection.execute(sa.delete(_LEDGER).where(_LEDGER.c.name == row.name))
                 lines.append(f"    forgot that {row.name} has run: `seed` runs it again")
             else:
-                lines.append(f"    the rows of {row.name} in {_listed(gone)} are gone")
+                lines.append(f"    the rows of {row.name} in {_join_names(gone)} are gone")
     return lines
 
 
@@ -3275,7 +3327,7 @@ def _has_run(applied: Mapping[str, Any], name: str) -> bool:
 
 def _applied_seeds(engine: Any) -> dict[str, Any]:
     """The rows of the ledger by name; none where there is no ledger, which is not made here."""
-    if lacks_file(engine):
+    if is_file_missing(engine):
         return {}
     with reading(engine) as connection:
         if not sa.inspect(connection).has_table(_LEDGER.name):
@@ -3284,7 +3336,7 @@ def _applied_seeds(engine: Any) -> dict[str, Any]:
 
 
 def _list_seeds(config: Config, engine: Any, seeds: Mapping[str, Callable[..., Any]]) -> int:
-    with _reached(config):
+    with _connection_errors(config):
         applied = _applied_seeds(engine)
     rows = []
     for name in [*seeds, *(applied.keys() - seeds.keys())]:
@@ -3299,7 +3351,7 @@ def _list_seeds(config: Config, engine: Any, seeds: Mapping[str, Callable[..., A
     return 0
 
 
-def _seed_called(name: str, seeds: Mapping[str, Any]) -> str:
+def _find_seed(name: str, seeds: Mapping[str, Any]) -> str:
     """The full name of a seed of which the last parts were given. Raises NoventaError."""
     found = [full for full in seeds if full == name or full.endswith(f".{name}")]
     if len(found) == 1:
@@ -3451,8 +3503,8 @@ def _try_revisions(project: Project, connection: Any) -> Iterator[Fault]:
             left = set(sa.inspect(connection).get_table_names()) - {table}
             connection.rollback()
             if words[0] == "downgrade" and left:
-                yield Fault(where, f"downgrade leaves {_listed(left)}", "drop it there")
-    except NoScratch:
+                yield Fault(where, f"downgrade leaves {_join_names(left)}", "drop it there")
+    except NoScratchDatabase:
         raise
     except NoventaError as error:
         first = str(error).splitlines()[0]
@@ -3461,7 +3513,7 @@ def _try_revisions(project: Project, connection: Any) -> Iterator[Fault]:
         yield Fault(where, problem, "correct the revision")
         return
     if found := compare(project, connection=connection)[0]:
-        problem = f"the revisions do not make what the models say: {_listed(found)}"
+        problem = f"the revisions do not make what the models say: {_join_names(found)}"
         yield Fault(where, problem, _REVISE)
 
 
@@ -3485,13 +3537,13 @@ class Report:
                 for fault in faults:
                     if fault not in self.faults:
                         found[fault] = None
-            except NoScratch as error:  # what was found until then stays
+            except NoScratchDatabase as error:  # what was found until then stays
                 text, sound = f"{text}, not tried: {error}", ""
         self.faults += found
-        text += f", {_counted(len(found), 'fault')}" if found else sound
+        text += f", {_pluralize(len(found), 'fault')}" if found else sound
         self.looked_at.append(f"{part}: {text}")
         if not self.quiet:
-            line = wrapped(f"{part:<12} {text}", sys.stdout, indent=13)
+            line = wrap_lines(f"{part:<12} {text}", sys.stdout, indent=13)
             colour = "red" if found else "green"
             print(line.replace(part, coloured(part, colour, sys.stdout), 1), flush=True)
 
@@ -3522,8 +3574,8 @@ def _print_report(report: Report) -> int:
     if not report.faults:
         say(coloured("ok", "green", sys.stdout))
         return 0
-    count = coloured(f"{_counted(len(report.faults), 'fault')}:", "red", sys.stderr)
-    return complain("\n".join([count, *(f"  {fault}" for fault in report.faults)]))
+    count = coloured(f"{_pluralize(len(report.faults), 'fault')}:", "red", sys.stderr)
+    return print_error("\n".join([count, *(f"  {fault}" for fault in report.faults)]))
 
 
 def _print_json(report: Report) -> int:
@@ -3561,11 +3613,11 @@ def _check_registry(
     except NoventaError as error:
         report.add("registry", "registry.py", str(error).splitlines())
         return
-    if wrong := wrong_types(registry):  # nothing else can be judged by them
+    if wrong := type_faults(registry):  # nothing else can be judged by them
         report.add("registry", "registry.py", wrong)
         return
     kinds = {"route": registry.routes, "component": registry.components, "seed": registry.seeds}
-    listed = ", ".join(_counted(len(entries), noun) for noun, entries in kinds.items())
+    listed = ", ".join(_pluralize(len(entries), noun) for noun, entries in kinds.items())
     components = Components(registry, config)
     found, of_routes = registry_faults(registry), [*route_faults(registry.routes)]
     report.add("registry", listed, [*found, *of_routes])
@@ -3598,8 +3650,8 @@ def guard_advice(registry: Registry) -> Iterator[str]:
             called = getattr(call, "func", None)
             if getattr(called, "id", getattr(called, "attr", None)) == "redirect":
                 yield (
-                    f"{place_of(guard)}: {name_of(guard)} calls redirect() and drops it, so the"
-                    " request passes; write `return redirect(…)`."
+                    f"{location_of(guard)}: {function_name(guard)} calls redirect() and drops it,"
+                    " so the request passes; write `return redirect(…)`."
                 )
 
 
@@ -3663,13 +3715,13 @@ def _links(environment: jinja2.Environment, name: str) -> Iterator[tuple[int, st
 
 def _check_models(report: Report, project: Project) -> None:
     registry, config = project.registry, project.config
-    tables = _counted(len(registry.metadata.tables), "table")
+    tables = _pluralize(len(registry.metadata.tables), "table")
     dialects = ", ".join(config["migrations.portable_to"])
     report.add("models", f"{tables}, on {dialects}", portability_faults(project))
     report.advice += length_advice(project)
     if config.database_url.get_backend_name() not in ("mysql", "mariadb"):  # they make one
         report.advice += index_advice(registry.metadata)
-    revisions = _counted(_revision_count(config), "revision")
+    revisions = _pluralize(_revision_count(config), "revision")
     anew = "; made anew they equal the models"
     report.add("migrations", revisions, revision_faults(project), anew)
     _check_database(report, project)
@@ -3704,7 +3756,7 @@ def _check_database(report: Report, project: Project) -> None:
     models as they are."""
     config = project.config
     engine = make_engine(config, poolclass=sa.NullPool)
-    url, faults = shown_url(config.database_url), list[Fault]()
+    url, faults = redacted_url(config.database_url), list[Fault]()
     where, current, took = f"database {url}", set[str](), ""
     try:
         current = current_revisions(config, engine)
@@ -3721,10 +3773,10 @@ def _check_database(report: Report, project: Project) -> None:
                 faults.append(Fault(where, problem, remedy))
     except sa.exc.DBAPIError as error:
         remedy = "start it, or mend `database` in config.yaml"
-        faults.append(Fault(where, f"it does not answer: {_reason(error)}", remedy))
+        faults.append(Fault(where, f"it does not answer: {_error_reason(error)}", remedy))
     except NoventaError as error:
         faults.append(Fault(where, str(error), "correct it"))
-    at = f"at {_listed(current)}, " if current else ""
+    at = f"at {_join_names(current)}, " if current else ""
     report.add("database", f"{at}{url}{took}", faults)
     if missing := _missing_guarantees(config):
         report.advice.append(f"database: {config.database_url.drivername} has {missing}.")
@@ -3818,14 +3870,14 @@ def routes(project: Project, *, wide: bool = False, as_json: bool = False) -> in
     cells = [[" ".join(v) if isinstance(v, list) else v for v in row.values()] for row in rows]
     titles = [name.upper() for name in _ROUTE_COLUMNS]
     table = columns([titles, *([cell or "-" for cell in row] for row in cells)])
-    needed, room = max(map(len, table.split("\n"))), width_of(sys.stdout)
+    needed, room = max(map(len, table.split("\n"))), terminal_width(sys.stdout)
     if wide or room is None or needed <= room:
         print(table)
         return 0
     for row in rows:
         say(coloured(row["url"], "cyan", sys.stdout))
         for label, text in _route_lines(row, components):
-            print(wrapped(f"  {label:<11} {text}", sys.stdout, indent=12))
+            print(wrap_lines(f"  {label:<11} {text}", sys.stdout, indent=12))
     say(f"The table is {needed} wide: routes --wide")
     return 0
 
@@ -3848,7 +3900,7 @@ def _route_lines(row: Mapping[str, Any], components: Components) -> Iterator[tup
 def _nested(template: str, components: Components, above: tuple[str, ...]) -> list[str]:
     """`user_list › card`: what a template shows, each with what it shows itself."""
     texts = []
-    for name in sorted(components.shown_in(template)):
+    for name in sorted(components.direct_components(template)):
         below = components.by_name[name].template
         inner = _nested(below, components, (*above, name)) if name not in above else []
         listed = inner[0] if len(inner) == 1 else f"({', '.join(inner)})"
@@ -3873,9 +3925,9 @@ def _route_row(route: Any, registry: Registry, components: Components) -> dict[s
     values = (
         route.path,
         route.kind,
-        [] if route.below else list(route.methods),
+        [] if route.is_prefix else list(route.methods),
         _target_of(route),
-        [_name_of(guard) for guard in guards],
+        [_qualified_name(guard) for guard in guards],
         [component.name for component in used],
         [*actions, *(f"{one.name}.{action}" for one in used for action in actions_of(one))],
         sorted(tables),
@@ -3893,10 +3945,10 @@ def _target_of(route: Any) -> str:
     for name in ("template", "folder"):
         if hasattr(route, name):
             return str(getattr(route, name))
-    return _name_of(getattr(route, "handler", None) or route.application)
+    return _qualified_name(getattr(route, "handler", None) or route.application)
 
 
-def _name_of(function: Any) -> str:
+def _qualified_name(function: Any) -> str:
     module = getattr(function, "__module__", type(function).__module__)
     return f"{module}.{getattr(function, '__qualname__', type(function).__qualname__)}"
 
@@ -3930,7 +3982,7 @@ def run(project: Project, file: str, arguments: Sequence[str]) -> int:
             exec(compile(source, path, "exec"), vars(script))  # noqa: S102 - what was asked for
         except SystemExit as end:
             code = end.code or 0
-            return code if isinstance(code, int) else complain(code)
+            return code if isinstance(code, int) else print_error(code)
         except Exception as error:  # the script's own, to be shown as Python does
             sys.stdout.flush()
             print(_own_traceback(error, str(path)), file=sys.stderr)  # source keeps its columns
@@ -4008,11 +4060,11 @@ def guide(topic: str | None = None) -> int:
         say(columns([(f"  {name}", chapter.title) for name, chapter in known.items()]))
     elif topic in known:
         text = re.sub(r"\[\w+\]\((\w+)\.md\)", r"`help \1`", known[topic].text)  # its links
-        pydoc.pager(wrapped(f"# {known[topic].title}\n{text}", sys.stdout, 0))
+        pydoc.pager(wrap_lines(f"# {known[topic].title}\n{text}", sys.stdout, 0))
     else:
         most = [*chapters_with(topic)][:5]
         remedy = f"it is spoken of in: {', '.join(most)}" if most else did_you_mean(topic, known)
-        complain(f"help: {topic!r} is no chapter; {remedy}")
+        print_error(f"help: {topic!r} is no chapter; {remedy}")
         return 2
     return 0
 
@@ -4021,10 +4073,10 @@ def guide(topic: str | None = None) -> int:
 # An App makes one in debug only, where no other machine gets an answer; in production nothing of
 # this module is imported.
 
-_KEPT = 50  # requests
-_MOST_STATEMENTS = 1_000  # of one request
-_LONGEST = 2_000  # characters of a statement
-_MOST_NOTICES = 5  # on one page
+_MAX_RECORDS = 50  # requests
+_MAX_STATEMENTS = 1_000  # of one request
+_MAX_STATEMENT_LENGTH = 2_000  # characters of a statement
+_MAX_NOTICES = 5  # on one page
 _RECORD = "noventa.record"  # in the environ of a request that is answered once more
 
 
@@ -4049,7 +4101,7 @@ class Statement:
         return self.verb in {"INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE"}
 
 
-def _alike(statements: Iterable[Statement]) -> list[list[Statement]]:
+def _group_statements(statements: Iterable[Statement]) -> list[list[Statement]]:
     """The same statements of one line together, in the order of the first of them."""
     found: dict[tuple[str, str], list[Statement]] = {}
     for one in statements:
@@ -4057,9 +4109,9 @@ def _alike(statements: Iterable[Statement]) -> list[list[Statement]]:
     return [*found.values()]
 
 
-def _repeated(statements: Iterable[Statement]) -> list[list[Statement]]:
+def _repeated_statements(statements: Iterable[Statement]) -> list[list[Statement]]:
     """Those that one line sent again and again, most often first."""
-    often = [same for same in _alike(statements) if len(same) >= _REPEATED]
+    often = [same for same in _group_statements(statements) if len(same) >= _REPEATED]
     return sorted(often, key=len, reverse=True)
 
 
@@ -4166,8 +4218,8 @@ class Recorder:
 
     def __init__(self, app: App) -> None:
         self._app, self._config = app, app.config
-        self.records: deque[Record] = deque(maxlen=_KEPT)
-        self.notices: deque[Forgotten | Fault] = deque(maxlen=_MOST_NOTICES)  # for the next page
+        self.records: deque[Record] = deque(maxlen=_MAX_RECORDS)
+        self.notices: deque[Forgotten | Fault] = deque(maxlen=_MAX_NOTICES)  # for the next page
         self._numbers = itertools.count(1)
         self._now: ContextVar[Record | None] = ContextVar("noventa_record", default=None)
         self._files = {route.path for route in app.registry.routes if isinstance(route, Static)}
@@ -4192,12 +4244,12 @@ class Recorder:
             return answer(context)
         before: Record | None = environ.get(_RECORD)
         number = before.number if before else next(self._numbers)
-        record = Record(number, described(environ), again=before is not None)
+        record = Record(number, describe_request(environ), again=before is not None)
         environ[_RECORD], context.trail = record, record.trail
         if before and before in self.records:
             self.records.remove(before)
             waiting = [one for one in self.notices if one not in before.forgotten]
-            self.notices = deque([*before.told, *waiting], maxlen=_MOST_NOTICES)
+            self.notices = deque([*before.told, *waiting], maxlen=_MAX_NOTICES)
         token = self._now.set(record)
         try:
             answered = answer(context)
@@ -4209,7 +4261,7 @@ class Recorder:
         return answered
 
     def _keep(self, record: Record, context: RequestContext, answered: Answer) -> None:
-        record.hide = hide = _hider(self._config, context.request)
+        record.hide = hide = _secret_filter(self._config, context.request)
         record.status, record.route = int(answered.status[:3]), context.route
         record.headers = [
             (name, "hidden" if name == "Set-Cookie" else hide(value))
@@ -4225,14 +4277,19 @@ class Recorder:
         record = self.now
         if record is None or not is_query(text, context):
             return
-        if len(record.statements) >= _MOST_STATEMENTS:
+        if len(record.statements) >= _MAX_STATEMENTS:
             record.dropped += 1
             return
-        rest, verb = len(text) - _LONGEST, text.lstrip("( \n").partition(" ")[0].upper()
-        shown = text[:_LONGEST] + (f" … and {rest} characters more" if rest > 0 else "")
+        rest, verb = (
+            len(text) - _MAX_STATEMENT_LENGTH,
+            text.lstrip("( \n").partition(" ")[0].upper(),
+        )
+        shown = text[:_MAX_STATEMENT_LENGTH] + (
+            f" … and {rest} characters more" if rest > 0 else ""
+        )
         explained = not many and verb in ("SELECT", "WITH")
         one = Statement(
-            shown, _BRIEF.repr(parameters), _asking_line(self._config.root), verb,
+            shown, _SHORT_REPR.repr(parameters), _current_project_line(self._config.root), verb,
             self._tables & _tables_of(text, context), (text, parameters) if explained else None,
         )  # fmt: skip
         record.running = one
@@ -4256,14 +4313,14 @@ class Recorder:
         """Keeps what `handler` (None: it raised) leaves without commit, before it is lost."""
         if (record := self.now) is None:
             return
-        hide, session = _hider(self._config, context.request), context.session
+        hide, session = _secret_filter(self._config, context.request), context.session
         sent = {" ".join(one.text.split())[:60]: hide(one.parameters) for one in record.statements}
         flashes = session.state["flashes"][session.old_flashes :] if session.touched else []
         forgotten = Forgotten(
             record.what,
-            " › ".join([*context.trail.names[-1:], *([name_of(handler)] if handler else [])]),
-            place_of(handler) if handler else "",
-            [*_lost(context.arguments[2](), hide)],
+            " › ".join([*context.trail.names[-1:], *([function_name(handler)] if handler else [])]),
+            location_of(handler) if handler else "",
+            [*_lost_rows(context.arguments[2](), hide)],
             [(row, sent[row]) for row in rows if row in sent],
             [text for text, _ in flashes],
         )
@@ -4290,15 +4347,15 @@ class Recorder:
     def note_error(self, context: RequestContext, error: BaseException) -> None:
         """Keeps what was raised, and where, for the request's page."""
         if record := self.now:
-            hide = _hider(self._config, context.request)
-            where = _origin(error, self._config.root) or raised_at(error)
+            hide = _secret_filter(self._config, context.request)
+            where = _project_origin(error, self._config.root) or error_location(error)
             record.error = hide(_exception_line(error)), where
 
 
-def _asking_line(root: Path) -> str:
+def _current_project_line(root: Path) -> str:
     """`pages/index.html:7`: the line of the project that is running now."""
     stack = traceback.walk_stack(None)
-    return next(filter(None, (_line_of(frame, line, root) for frame, line in stack)), "")
+    return next(filter(None, (_project_line(frame, line, root) for frame, line in stack)), "")
 
 
 def _tables_of(text: str, context: Any) -> set[str]:
@@ -4309,27 +4366,27 @@ def _tables_of(text: str, context: Any) -> set[str]:
     return {one.name for one in sa_visitors.iterate(statement) if isinstance(one, sa.Table)}
 
 
-def _lost(
+def _lost_rows(
     session: orm.Session, hide: Callable[[str], str]
 ) -> Iterator[tuple[str, str, list[tuple[str, str, str]]]]:
     """The rows of a session that were not flushed: what was to happen to each, and its values."""
     kinds = {"added": session.new, "changed": session.dirty, "deleted": session.deleted}
     rows = [(kind, row) for kind, found in kinds.items() for row in found]
-    for kind, row in rows[:_MOST_VALUES]:
+    for kind, row in rows[:_MAX_VALUES]:
         state = sa.inspect(row, raiseerr=True)
         name = " ".join([state.mapper.local_table.name, *map(str, state.identity or ())])
         columns = []
         for column in (attribute.key for attribute in state.mapper.column_attrs):
             history = state.attrs[column].history  # loads nothing
             if history.added:
-                values = [hide(_BRIEF.repr(*found)) if found else "" for found in history[::2]]
-                now, was = ("hidden", "hidden") if _SECRET.search(column) else values
+                values = [hide(_SHORT_REPR.repr(*found)) if found else "" for found in history[::2]]
+                now, was = ("hidden", "hidden") if _SECRET_NAME.search(column) else values
                 columns.append((column, was, now))
         if columns or kind != "changed":
             yield kind, name, columns
 
 
-def _hider(config: Config, request: Request) -> Callable[[str], str]:
+def _secret_filter(config: Config, request: Request) -> Callable[[str], str]:
     """A function that takes secrets out of a text; the longest first, as it may contain a shorter
     one."""
     known: list[str] = [*config["secret_keys"]]
@@ -4338,7 +4395,7 @@ def _hider(config: Config, request: Request) -> Callable[[str], str]:
     cookies = [value for _, value in _cookies(request)]
     cookies += [value.strip('"') for value in cookies]
     known += [value for value in cookies if len(value) > 5]  # `theme=dark` is no secret
-    known += [value for name, value in _posted(request)[0] if _SECRET.search(name)]
+    known += [value for name, value in _posted(request)[0] if _SECRET_NAME.search(name)]
     ordered = sorted({*known} - {""}, key=len, reverse=True)
 
     def hide(text: str) -> str:
@@ -4357,7 +4414,7 @@ def _cookies(request: Request) -> list[tuple[str, str]]:
 
 def _posted(request: Request) -> tuple[list[tuple[str, str]], list[str]]:
     """The fields and files of a form that was read already; none of one that was not."""
-    fields, files = request.form_so_far
+    fields, files = request.parsed_form
     names = [f"{name}: {upload.filename}" for name, upload in files.pairs()] if files else []
     return [*fields.pairs()] if fields else [], names
 
@@ -4376,7 +4433,7 @@ def _asked(context: RequestContext, hide: Callable[[str], str]) -> dict[str, str
         "Cookies": ", ".join(f"{name}, hidden" for name, _ in _cookies(request) if name),
     }
     return {
-        name: hide(part if isinstance(part, str) else _BRIEF.repr(part)) if part else "none"
+        name: hide(part if isinstance(part, str) else _SHORT_REPR.repr(part)) if part else "none"
         for name, part in parts.items()
     }
 
@@ -4385,7 +4442,7 @@ class _AtLine(logging.LoggerAdapter[logging.Logger]):
     """Puts the line of the template that is running before a message."""
 
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
-        return f"{calling_line().replace('%', '%%')}: {msg}", kwargs
+        return f"{template_location().replace('%', '%%')}: {msg}", kwargs
 
 
 class _LoggedUndefined(jinja2.make_logging_undefined(cast(logging.Logger, _AtLine(log)))):  # type: ignore[misc]
@@ -4402,18 +4459,18 @@ class Workbench:
     def __init__(self, app: App) -> None:
         self.app, self.recorder = app, Recorder(app)
         self._templates = _workbench_templates(app.config)
-        self._templates.filters |= {"alike": _alike, "repeated": _repeated}
+        self._templates.filters |= {"alike": _group_statements, "repeated": _repeated_statements}
         policy = app.responder.answers.page("").headers.get("Content-Security-Policy", "")
-        self._reloads = _PARENT in os.environ and _allows_script(policy)
+        self._reloads = _PARENT_VARIABLE in os.environ and _allows_script(policy)
         app.jinja.globals["workbench"] = self.link
         if networks := app.config["debug_from"]:
             told = ", ".join(networks)
             log.warning("debug_from: source code is shown to %s, and whoever gets in there", told)
         app.jinja.undefined = _LoggedUndefined
 
-    def refuse_strangers(self, environ: Mapping[str, Any]) -> None:
+    def check_debug_client(self, environ: Mapping[str, Any]) -> None:
         """Raises Rejection unless the visitor may see source code."""
-        refuse_strangers(environ, self.app.config)
+        check_debug_client(environ, self.app.config)
 
     # What it adds to the answers of the application.
 
@@ -4431,7 +4488,7 @@ class Workbench:
         """`url()` of templates, for a path that some route should answer."""
         url = context.url(path)
         if not path.startswith(self.path):
-            self.recorder.note_link(calling_line(), path)
+            self.recorder.note_link(template_location(), path)
         return url
 
     def with_notices(self, context: RequestContext, html: str) -> str:
@@ -4463,21 +4520,21 @@ class Workbench:
         self.recorder.note_error(context, error)
         context.scope.end_session()  # its objects load nothing more: a repr() sends no SQL
         config, dialect = self.app.config, self.app.database.engine.dialect
-        hide, record = _hider(config, context.request), self.recorder.now
-        frames = [(one, _frames(one, config.root)[::-1]) for one in _chain(error)]
+        hide, record = _secret_filter(config, context.request), self.recorder.now
+        frames = [(one, _frames(one, config.root)[::-1]) for one in _exception_chain(error)]
         server = ".".join(map(str, getattr(dialect, "server_version_info", None) or ("?",)))
         answer = self._page(
             context, "error.html", status,
             title=http.HTTPStatus(status).phrase,
-            what=described(context.request.environ),
+            what=describe_request(context.request.environ),
             trail=context.trail.names,
-            cure=_cure_of(error, self.app, dict(_posted(context.request)[0])),
+            cure=_advice_for(error, self.app, dict(_posted(context.request)[0])),
             chain=[(hide(_exception_line(one)), steps) for one, steps in frames],
-            folded=_folded,
-            values=partial(_values, hide),
+            folded=_group_frames,
+            values=partial(_local_values, hide),
             hide=hide,
             statement=hide(getattr(error, "statement", None) or ""),
-            parameters=hide(_BRIEF.repr(getattr(error, "params", None))),
+            parameters=hide(_SHORT_REPR.repr(getattr(error, "params", None))),
             asked=_asked(context, hide),
             versions=[
                 ("Noventa", __version__), ("Python", platform.python_version()),
@@ -4500,14 +4557,14 @@ class Workbench:
         nearest: list[str] = []
         if shown["status"] == 404:
             asked = context.request.path_info
-            paths = [_filled(str(route.path), asked) for route in routes]
+            paths = [_fill_path(str(route.path), asked) for route in routes]
             nearest = get_close_matches(asked, paths, n=1)
-        hide = _hider(self.app.config, context.request)
+        hide = _secret_filter(self.app.config, context.request)
         return self._page(
             context, "status.html", shown["status"],
             title=shown["title"], message=hide(shown["message"]),
-            what=described(context.request.environ), trail=context.trail.names,
-            reason=record.refused if record else "", cure=_cure(record.refused if record else ""),
+            what=describe_request(context.request.environ), trail=context.trail.names,
+            reason=record.refused if record else "", cure=_advice(record.refused if record else ""),
             links=[one for one in self.recorder.take_notices() if isinstance(one, Fault)],
             error=record.error if record else ("", ""),
             nearest=[(path, context.url(path)) for path in nearest],
@@ -4536,11 +4593,11 @@ class Workbench:
             return self.app.responder.answers.make("text/plain", token.encode())
         if name in ("notice.css", "reload.js"):
             file = reply(data_folder("templates") / "workbench" / name)
-            return self.app.responder.of_response(context, file)
+            return self.app.responder.from_response(context, file)
         if name:
             raise webob.exc.HTTPNotFound
         about, q = (context.request.args.get(name, "") for name in ("about", "q"))
-        seen = Map(self.app, [*self.recorder.records], about, q)
+        seen = RegistryOverview(self.app, [*self.recorder.records], about, q)
         if "compare" in context.request.args:  # it takes a while
             seen.state["differences"] = _table_differences(self.app)
         return self._page(context, "map.html", map=seen, deploy=[*_deploy_faults(self.app.config)])
@@ -4572,7 +4629,7 @@ class Workbench:
     def _page(self, context: RequestContext, name: str, status: int = 200, **values: Any) -> Answer:
         html = self._templates.get_template(name).render(
             values, app=self.app.config.name, home=context.url("/"), at=context.url(self.path),
-            here=name, status=status, kept=_KEPT,
+            here=name, status=status, kept=_MAX_RECORDS,
         )  # fmt: skip
         html = html.encode("utf-8", "replace").decode()  # a lone surrogate of a client's
         answer = self.app.responder.answers.framework_page(html, status)
@@ -4591,7 +4648,7 @@ def _plan(engine: sa.Engine, record: Record, number: str) -> tuple[int, str] | N
         with reading(engine) as connection:
             rows = connection.exec_driver_sql(f"{words} {text}", parameters).all()
     except sa.exc.SQLAlchemyError as error:
-        return wanted, record.hide(_reason(error))
+        return wanted, record.hide(_error_reason(error))
     return wanted, record.hide("\n".join("  ".join(map(str, row)) for row in rows))
 
 
@@ -4630,11 +4687,11 @@ def _lines(parts: Sequence[Part], depth: int = 0) -> Iterator[Line]:
                 yield Line(depth, same, group, later=True)
 
 
-def _filled(path: str, asked: str) -> str:
+def _fill_path(path: str, asked: str) -> str:
     """The path of a route with what was asked for as its parameters, where it fits."""
     parts, segments = path.split("/"), asked.split("/")
     for number, part in enumerate(parts[: len(segments)]):
-        if parameter := parameter_of(part):
+        if parameter := parse_parameter(part):
             converter = CONVERTERS[parameter[1]]
             end = len(segments) if converter.takes_rest else number + 1
             text = "/".join(segments[number:end])
@@ -4671,7 +4728,7 @@ class Item:
     table: sa.Table | None = None
 
 
-class Map:
+class RegistryOverview:
     """The registry as it runs, the database's state, and what the kept requests tell of both.
 
     `about` is a name of which it shows what hangs together; `q` a part of names.
@@ -4689,7 +4746,7 @@ class Map:
                 self._note(record, record.trail.root, (self._routes[record.route],))
         dismissed = app.registry.dismissed
         self.hints = [one for one in self._hints() if f"{one.word} {one.about}" not in dismissed]
-        self.shown = [one for one in self.items if self._shows(one)]
+        self.shown = [one for one in self.items if self._matches_filter(one)]
 
     def _route(self, route: Route) -> Item:
         row = _route_row(route, self.app.registry, self.app.components)
@@ -4708,7 +4765,7 @@ class Map:
         guarded = one.guard or registry.guards or all(page.guards for page in showing)
         actions = [*components.by_name[one.name].actions]
         lists = sorted(table.name for table in Registry(models=one.models).tables)
-        below = {*components.shown_in(one.template), *lists}
+        below = {*components.direct_components(one.template), *lists}
         return Item("component", one.name, one.where, (), actions, bool(guarded), below, lists)
 
     def _table(self, table: sa.Table) -> Item:
@@ -4734,9 +4791,13 @@ class Map:
 
     def _hints(self) -> Iterator[Hint]:
         for one in self.items:
-            if one.kind == "route" and one.record and (often := _repeated(one.record.statements)):
+            if (
+                one.kind == "route"
+                and one.record
+                and (often := _repeated_statements(one.record.statements))
+            ):
                 same, where = len(often[0]), often[0][0].where or "a library"
-                sent = _counted(one.record.count, "statement")
+                sent = _pluralize(one.record.count, "statement")
                 text = f"was seen to send {sent}, one of them {same} times from {where}."
                 yield Hint("repeated", one.name, "bad", text, one.record)
             for action in one.actions if not one.guarded else ():
@@ -4752,11 +4813,11 @@ class Map:
                 text = "is listed by no component or page, and no request has used it."
                 yield Hint("unused", name, "", text)
 
-    def holders(self, item: Item) -> list[str]:
+    def shown_by(self, item: Item) -> list[str]:
         """The components that show another one."""
         return [one.name for one in self._components.values() if item.name in one.below]
 
-    def _shows(self, one: Item) -> bool:
+    def _matches_filter(self, one: Item) -> bool:
         """Whether it is to be shown: by a part of its name, or as it hangs together with another
         of the name, on either side."""
         about = self.about
@@ -4769,18 +4830,18 @@ class Map:
     def of(self, kind: str) -> list[tuple[str, list[Item]]]:
         """What is shown of a kind; where that is much, what has the same beginning together."""
         items = [one for one in self.shown if one.kind == kind]
-        beginnings = Counter(_beginning(one.name) for one in items)
+        beginnings = Counter(_name_prefix(one.name) for one in items)
         groups: defaultdict[str, list[Item]] = defaultdict(list)
         for one in items:
-            name = _beginning(one.name)
-            groups[name if len(items) > _MANY and beginnings[name] > 2 else ""].append(one)
+            name = _name_prefix(one.name)
+            groups[name if len(items) > _FOLD_ABOVE and beginnings[name] > 2 else ""].append(one)
         return [*groups.items()]
 
 
-_MANY = 30  # items of one kind, beyond which those of one beginning are folded
+_FOLD_ABOVE = 30  # items of one kind, beyond which those of one beginning are folded
 
 
-def _beginning(name: str) -> str:
+def _name_prefix(name: str) -> str:
     """`/admin` of `/admin/users`, `user` of `user_list`."""
     return "/".join(name.split("/")[:2]) if name.startswith("/") else name.partition("_")[0]
 
@@ -4790,11 +4851,11 @@ def _database_state(app: App) -> dict[str, Any]:
     config, engine, rows = app.config, app.database.engine, dict[str, str]()
     names = [seed_name(function) for function in app.registry.seeds]
     state: dict[str, Any] = {
-        "url": shown_url(engine.url).replace(f"{config.root}/", ""), "error": "", "rows": rows,
+        "url": redacted_url(engine.url).replace(f"{config.root}/", ""), "error": "", "rows": rows,
         "mismatch": None, "seeds": None, "differences": None,
     }  # fmt: skip
     try:
-        if lacks_file(engine):
+        if is_file_missing(engine):
             return state | {"error": "the file is not there: python -m noventa migrate"}
         state["mismatch"] = revision_mismatch(config, engine)
         ran = _applied_seeds(engine)
@@ -4804,9 +4865,9 @@ def _database_state(app: App) -> dict[str, Any]:
             for table in app.registry.tables:
                 if table.schema is None and table.name in there:
                     count = connection.scalar(sa.select(sa.func.count()).select_from(table))
-                    rows[table.name] = _counted(count or 0, "row")
+                    rows[table.name] = _pluralize(count or 0, "row")
     except sa.exc.DBAPIError as error:
-        return state | {"error": f"it does not answer: {_reason(error)}"}
+        return state | {"error": f"it does not answer: {_error_reason(error)}"}
     return state
 
 
@@ -4815,4 +4876,4 @@ def _table_differences(app: App) -> list[str]:
     try:
         return compare(Project(app.config.root, app.config, app.registry))[0]
     except (NoventaError, sa.exc.DBAPIError) as error:
-        return [_reason(error)]
+        return [_error_reason(error)]

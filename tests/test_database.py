@@ -178,7 +178,7 @@ def test_requests_in_one_thread_can_be_interleaved(tmp_path: Path) -> None:
         one = app.database.scoped()
         with app.database.scope(writes=False):
             assert app.database.scoped() is not one
-            with first.resumed():
+            with first.activated():
                 assert app.database.scoped() is one
         assert app.database.scoped() is one
 

@@ -20,7 +20,7 @@ from noventa import (
     Static,
     did_you_mean,
     registry_faults,
-    wrong_types,
+    type_faults,
 )
 
 
@@ -133,7 +133,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest_or_all(known, remedy):
 def test_an_entry_of_a_wrong_type_is_named_with_its_place(tmp_path, registry, problem):
     (fault,) = faults_of(tmp_path, {"a.html": ""}, **registry)
     assert fault.startswith(("test_registry.py:", "support.py:"))
-    assert next(str(one) for one in wrong_types(Registry(**registry))).endswith(
+    assert next(str(one) for one in type_faults(Registry(**registry))).endswith(
         fault.partition(": ")[2]
     )
     assert problem in fault

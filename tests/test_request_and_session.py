@@ -137,7 +137,7 @@ def test_a_body_without_length_on_a_server_that_does_not_end_it_is_not_read():
     request = make_request(b"a=1", CONTENT_LENGTH="")
     assert refusal_of(lambda: request.form) == (411, "no-length")
     assert request.environ["wsgi.input"].tell() == 0
-    request.guard_body()
+    request.limit_body()
     assert request.environ["wsgi.input"].read() == b""  # whoever reads on would wait for ever
 
 
@@ -155,7 +155,7 @@ def test_a_body_over_the_limit_is_refused_before_a_byte_is_read(name):
     )
 
     def read():
-        request.guard_body()
+        request.limit_body()
         return getattr(request, name)
 
     assert refusal_of(read) == (413, "body-too-large")
