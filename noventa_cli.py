@@ -4016,7 +4016,7 @@ def _names(project: Project) -> Iterator[dict[str, Any]]:
 _CHAPTERS = (
     "first_steps", "registry", "pages", "forms", "fragments", "sessions", "database",
     "migrations", "endpoints", "uploads", "errors", "languages", "testing", "scripts", "settings",
-    "security", "deploying", "performance", "from_flask", "from_django",
+    "security", "deploying", "performance", "from_flask", "from_django", "reference",
 )  # fmt: skip
 
 

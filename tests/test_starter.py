@@ -167,6 +167,15 @@ def test_the_wheel_brings_the_guide_without_its_pictures(python, wheel, place):
     assert {name.rpartition("/")[2] for name in shipped} == {path.name for path in ours}
 
 
+def test_the_readme_of_the_package_has_no_link_that_needs_the_repository(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    text = archive.read(name).decode().partition("\n\n")[2]
+    assert text.startswith("# Noventa")
+    assert "Start: `first_steps`, `registry`," in text
+    assert "](" not in text
+
+
 def test_the_linter_has_nothing_to_say(made, place):
     for arguments in (["check"], ["format", "--check", "--exclude", "migrations/versions"]):
         run(sys.executable, "-m", "ruff", *arguments, "--isolated", cwd=place / "hello")
