@@ -4015,8 +4015,9 @@ def _names(project: Project) -> Iterator[dict[str, Any]]:
 
 _CHAPTERS = (
     "first_steps", "registry", "pages", "forms", "fragments", "sessions", "database",
-    "migrations", "endpoints", "uploads", "errors", "languages", "testing", "scripts", "settings",
-    "security", "deploying", "performance", "from_flask", "from_django", "reference",
+    "migrations", "endpoints", "uploads", "emails", "errors", "languages", "testing", "scripts",
+    "settings", "security", "deploying", "performance", "from_flask", "from_flask_sqlalchemy",
+    "from_django", "reference",
 )  # fmt: skip
 
 
