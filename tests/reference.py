@@ -176,7 +176,7 @@ def settings() -> Iterator[str]:
     for setting in noventa.SETTINGS:
         entry, default = examples[setting.name], "–"
         if setting.default is not None:
-            default = json.dumps(setting.default).strip('"').replace('"', "")
+            default = json.dumps(setting.default).replace('"', "")
         choices = f" ({', '.join(setting.choices)})" if setting.choices else ""
         yield row(
             f"`{setting.name}`", setting.kind, f"`{default}`" if default != "–" else default,

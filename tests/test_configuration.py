@@ -1,6 +1,5 @@
 """Configuration: config.yaml is checked as a whole, typed, and never prints a password."""
 
-import re
 import sys
 from types import ModuleType
 
@@ -8,7 +7,6 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import example, given
 from hypothesis import strategies as st
-from processes import ROOT
 
 from noventa import SETTINGS, Config, ConfigError
 
@@ -505,24 +503,3 @@ def test_a_trusted_origin_that_no_browser_sends_is_a_fault(origin):
 def test_a_host_that_no_request_can_name_is_a_fault(host):
     with pytest.raises(ConfigError, match=r"server.hosts\[1\] is .*; expected a name without"):
         Config.from_mapping({"server": {"hosts": [".a.example", host]}}, ".")
-
-
-# ---- the guide's table of them --------------------------------------------------------------
-
-
-def shown(value):
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    if isinstance(value, tuple):
-        return f"`[{', '.join(value)}]`"
-    return "–" if value is None else f"`{value}`"
-
-
-def test_the_guides_table_of_settings_is_that_of_the_code():
-    chapter = (ROOT / "templates" / "guide" / "settings.md").read_text("utf-8")
-    rows = re.findall(r"^\| `([\w.]+)` \| (.+?) \| (.+) \|$", chapter, re.MULTILINE)
-    expected = []
-    for setting in SETTINGS:
-        choices = f" ({', '.join(setting.choices)})" if setting.choices else ""
-        expected.append((setting.name, shown(setting.default), setting.help + choices))
-    assert rows == expected
