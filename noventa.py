@@ -1,28 +1,28 @@
 """Noventa: server-rendered pages made of components, on a real database.
 
-The file reads downwards; each section uses only sections above it, those that its banner names:
+Read it from top to bottom: each section uses only the sections above it that its banner names.
 
-    Errors         what the user can fix, what refuses a request, and the log
+    Errors         errors that users can fix, refused requests, and the log
     Configuration  config.yaml: one table of settings, checked and typed
-    Registry       what an application consists of
-    Router         from a path to a route, at a cost that does not grow with the routes
+    Registry       the parts of an application, listed explicitly
+    Router         from a path to its route, in time that does not grow with the routes
     Request        a WebOb request, read strictly
-    Answers        a status, headers and a body; how they are made and checked
-    Signing        keys for one purpose each, and the tickets of forms
+    Answers        responses: status, headers and body, built and checked
+    Signing        a key for each purpose, and the tickets of forms
     Session        a dict in a signed cookie
-    Database       engine, pool, scoped session, transactions, sandbox; the revision it is at
-    Handlers       how they are called, what they may return, what they forgot to commit
-    Static         files of a folder, and no way out of it
+    Database       engines, pools, scoped session, transactions, sandbox, current revision
+    Handlers       how handlers are called, what they may return, forgotten commits
+    Static         the files of a folder, and nothing outside it
     Components     templates, components and pages, compiled and rendered
-    Checks         the rules for registry and templates; each breach is a Fault
-    App            policy, responder, pages, dispatcher; the WSGI application composes all of it
+    Checks         the rules for registry and templates; each violation is a Fault
+    App            policy, responder, pages, dispatcher, and the WSGI application composed of them
 
 Start reading at `App.__call__`, near the end.
 """
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # `python -m noventa`: run once, not a second copy of every class
+if __name__ == "__main__":  # `python -m noventa`: hand over before classes exist twice
     from noventa_cli import main
 
     raise SystemExit(main())
@@ -86,7 +86,7 @@ from sqlalchemy import event, orm
 from sqlalchemy.engine.interfaces import BindTyping
 from sqlalchemy.util import memoized_property
 
-with warnings.catch_warnings():  # WebOb imports `cgi`, deprecated from Python 3.11 on
+with warnings.catch_warnings():  # WebOb imports `cgi`, deprecated since Python 3.11
     warnings.simplefilter("ignore", DeprecationWarning)
     import webob
     import webob.exc
@@ -100,7 +100,7 @@ if TYPE_CHECKING:
 
     from noventa_cli import Workbench
 
-__all__ = [  # noventa_cli imports more names, which may change at any time
+__all__ = [  # noventa_cli also imports names that are not public and may change at any time
     "App", "BadTicket", "Component", "Config", "ConfigError", "Database", "Endpoint",
     "Mount", "NoventaError", "Page", "Redirect", "Registry", "RegistryError", "Request", "Session",
     "ShortCircuit", "Signer", "Static", "Upload", "redirect", "reply",
@@ -124,25 +124,25 @@ UNPRINTABLE = re.compile(
 
 
 def one_line(text: str) -> str:
-    """`text` with controls escaped, so that it cannot begin a line or steer a terminal."""
-    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+    """Escape the controls in `text`, so that it cannot start a line or steer a terminal."""
+    return UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def format_traceback(exc_info: Any) -> str:
-    """The traceback, indented: what an exception says cannot pass for another log entry."""
+    """Return the traceback indented, so that an exception's text cannot pass for a log entry."""
     lines = "".join(traceback.format_exception(*exc_info)).rstrip("\n").split("\n")
     return "\n".join(f"  {one_line(line)}" for line in lines)
 
 
 class _EscapeControls(logging.Filter):
-    """Escapes control characters before any log handler sees the record."""
+    """Escape control characters before any log handler sees the record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
         if (escaped := one_line(message)) != message:
             record.msg, record.args = escaped, None
         if record.exc_info:
-            record.exc_text = format_traceback(record.exc_info)  # formatters use it as it is
+            record.exc_text = format_traceback(record.exc_info)  # formatters use it unchanged
         return True
 
 
@@ -150,42 +150,44 @@ log.addFilter(_EscapeControls())
 
 
 class NoventaError(Exception):
-    """Something that the user can fix; the command line prints it without a traceback."""
+    """An error that the user can fix. The command line prints it without a traceback."""
 
 
 class ConfigError(NoventaError):
-    """config.yaml, or what it points to, is wrong."""
+    """config.yaml is invalid, or a file or variable that it names."""
 
 
 class RegistryError(NoventaError):
-    """The registry has faults; `faults` has all of them."""
+    """The registry has problems; `faults` lists them all."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
         lines = "\n".join(f"  {fault}" for fault in self.faults)
-        count = f"{len(self.faults)} fault{'s' if len(self.faults) > 1 else ''}"
+        count = f"{len(self.faults)} problem{'s' if len(self.faults) > 1 else ''}"
         super().__init__(f"The registry has {count}:\n{lines}")
 
 
 class PropsError(NoventaError):
-    """A component was shown with a prop that it does not accept, or without one it requires."""
+    """A component was called with a prop that it does not accept, or without a required one."""
 
 
 class SessionError(NoventaError):
-    """The session cannot be kept in a cookie: no key, not JSON, or too large."""
+    """The session cannot be stored in a cookie: no key, not JSON, or too large."""
 
 
 class BadTicket(NoventaError):  # noqa: N818
-    """A ticket was altered or is malformed. `reason` is one word for the log."""
+    """A form's ticket was altered or is malformed. `reason` is one word for the log."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
-        super().__init__(f"The form's ticket was refused: {reason}.")
+        super().__init__(f"The form's ticket was rejected: {reason}.")
 
 
 class Rejection(Exception):  # noqa: N818
-    """A request is refused with `status`, and nothing runs. `reason` is one word for the log,
-    `detail` is for the log and, in debug, for the page."""
+    """A request is refused with `status`. `reason` is one word for the log.
+
+    `detail` is logged too and, in debug, shown on the page.
+    """
 
     def __init__(
         self, status: int, reason: str, headers: Mapping[str, str] | None = None, detail: str = ""
@@ -196,18 +198,18 @@ class Rejection(Exception):  # noqa: N818
 
 
 class MissingField(Rejection, KeyError):  # noqa: N818
-    """A handler asked for a field that was not sent: 400, or a KeyError for code that catches it.
+    """A handler read a field that was not sent: a 400, unless it catches the KeyError.
 
-    `source` is the attribute of the request, like `form`; `name` may come from the visitor.
+    `source` is the request's attribute, such as `form`. `name` may be visitor input.
     """
 
     def __init__(self, source: str, name: object) -> None:
-        shown = str(name) if len(str(name)) <= 50 else f"{str(name)[:47]}..."
-        super().__init__(400, "missing-field", detail=f"there is no request.{source}[{shown!a}].")
+        short = str(name) if len(str(name)) <= 50 else f"{str(name)[:47]}..."
+        super().__init__(400, "missing-field", detail=f"there is no request.{source}[{short!a}].")
 
 
 def error_location(error: BaseException) -> str:
-    """`components/user/user_logic.py:12`: the line that raised an exception."""
+    """Return the line that raised an exception, as `components/user/user_logic.py:12`."""
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
     depth = frame.f_globals.get("__name__", "").count(".") + 1
     return f"{'/'.join(Path(frame.f_code.co_filename).parts[-depth:])}:{line}"
@@ -215,7 +217,7 @@ def error_location(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault of an application: where it is, what is wrong, what to do."""
+    """A problem in an application: where it is, what is wrong, what to do."""
 
     where: str
     problem: str
@@ -227,7 +229,7 @@ class Fault:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The remedy for a misspelt name: the nearest known one, or all of them."""
+    """Suggest the known name nearest to a misspelt one, or else list all known names."""
     names = sorted(known)
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if nearest:
@@ -240,111 +242,114 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 class Setting(NamedTuple):
-    """A row of the table of settings. `name` is the path in config.yaml."""
+    """A row of the settings table. `name` is the setting's path in config.yaml."""
 
     name: str
-    kind: str
+    type: str
     default: Any
     help: str
     choices: tuple[str, ...] = ()
 
 
-_TEXT, _NUMBER, _FLAG = "a text", "a whole number", "true or false"
-_TEXTS, _MAPPING = "a list of texts", "a mapping of names to values"
+_TEXT, _NUMBER, _FLAG = "a string", "a whole number", "true or false"
+_TEXTS, _MAPPING = "a list of strings", "a mapping of names to values"
 SETTINGS = (
-    Setting("database.url", _TEXT, "sqlite:///./noventa.db", "URL; `database: URL` is the same"),
-    Setting("database.driver", _TEXT, None, "instead of a URL: `sqlite`, `postgresql`, `mysql` …"),
-    Setting("database.host", _TEXT, None, "server of the database"),
-    Setting("database.port", _NUMBER, None, "its port"),
-    Setting("database.user", _TEXT, None, "who connects"),
-    Setting("database.password", _TEXT, None, "any characters, as they are; never printed"),
-    Setting("database.name", _TEXT, None, "name of the database, or file of SQLite"),
-    Setting("database.options", _MAPPING, {}, "the driver's own, as in a URL's query"),
-    Setting("database.pool_size", _NUMBER, None, "connections kept; as many as `server.threads`"),
-    Setting("database.max_overflow", _NUMBER, 2, "connections beyond, closed after use"),
+    Setting("database.url", _TEXT, "sqlite:///./noventa.db",
+            "database URL; `database: URL` is the short form"),
+    Setting("database.driver", _TEXT, None,
+            "database driver, instead of a URL: `sqlite`, `postgresql`, `mysql` …"),
+    Setting("database.host", _TEXT, None, "host name or address of the database server"),
+    Setting("database.port", _NUMBER, None, "port of the database server; default: the driver's"),
+    Setting("database.user", _TEXT, None, "user name for the database"),
+    Setting("database.password", _TEXT, None,
+            "password for the database: any characters, unencoded; never printed"),
+    Setting("database.name", _TEXT, None, "name of the database, or path of the SQLite file"),
+    Setting("database.options", _MAPPING, {}, "options for the driver, as in a URL's query"),
+    Setting("database.pool_size", _NUMBER, None,
+            "connections that each engine keeps open; default: `server.threads`"),
+    Setting("database.max_overflow", _NUMBER, 2, "extra connections under load, closed after use"),
     Setting("database.pool_timeout", _NUMBER, 10, "seconds to wait for a connection before a 503"),
-    Setting("database.pool_recycle", _NUMBER, 1800, "seconds after which one is made anew"),
-    Setting(
-        "database.isolation_level", _TEXT, None,
-        "of every transaction; the database's own; SQLite takes no AUTOCOMMIT",
-    ),
-    Setting(
-        "database.autocommit_reads", _FLAG, True,
-        "PostgreSQL: a GET reads statement by statement; false: in one transaction",
-    ),
-    Setting("database.pooler", _FLAG, False, "PostgreSQL behind PgBouncer in transaction mode"),
-    Setting("database.replicas", _TEXTS, (), "URLs of PostgreSQL's, for entries with replica=True"),
-    Setting("database.max_lag", _NUMBER, 10, "seconds by which a replica may be behind"),
-    Setting("name", _TEXT, None, "of the site, on the plain error page; that of its folder"),
-    Setting("app", _MAPPING, {}, "the application's own: `request.app.config.app[\"…\"]`"),
-    Setting("debug", _FLAG, False, "error pages with source; the variable NOVENTA_DEBUG overrides"),
-    Setting("debug_from", _TEXTS, (), "networks that see debug pages too, like `172.16.0.0/12`"),
-    Setting("editor", _TEXT, None, "debug: link of `file:line`: `vscode://file/{file}:{line}`"),
-    Setting("secret_keys", _TEXTS, (), "first signs, all verify; 32 characters at least"),
-    Setting("session.cookie_name", _TEXT, "noventa_session", "may begin with `__Host-`"),
-    Setting("session.max_age", _NUMBER, 1_209_600, "seconds without a visit that end a session"),
-    Setting("session.lifetime", _NUMBER, 7_776_000, "seconds that end it however busy it is"),
-    Setting("session.ticket_age", _NUMBER, 86_400, "seconds after which a form is asked for again"),
-    Setting("session.secure", _FLAG, False, "send the cookie over HTTPS only"),
-    Setting(
-        "session.same_site", _TEXT, "lax",
-        "SameSite of the cookie; strict: who follows a link from elsewhere is a stranger at first",
-        ("lax", "strict", "none"),
-    ),
-    Setting("session.domain", _TEXT, None, "Domain of the cookie"),
+    Setting("database.pool_recycle", _NUMBER, 1800, "seconds after which a connection is replaced"),
+    Setting("database.isolation_level", _TEXT, None,
+            "isolation level of transactions; default: the database's; SQLite: not AUTOCOMMIT"),
+    Setting("database.autocommit_reads", _FLAG, True,
+            "PostgreSQL: GET requests read in autocommit; false: in one transaction"),
+    Setting("database.pooler", _FLAG, False, "PostgreSQL is behind PgBouncer in transaction mode"),
+    Setting("database.replicas", _TEXTS, (),
+            "URLs of PostgreSQL replicas, for entries with `replica=True`"),
+    Setting("database.max_lag", _NUMBER, 10, "seconds a replica may lag before it is left out"),
+    Setting("name", _TEXT, None,
+            "name of the site, for the plain error page; default: the project folder's name"),
+    Setting("app", _MAPPING, {}, "the application's own settings: `request.app.config.app[\"…\"]`"),
+    Setting("debug", _FLAG, False,
+            "show source code on error pages; the environment variable NOVENTA_DEBUG overrides it"),
+    Setting("debug_from", _TEXTS, (), "networks that also see debug pages, like `172.16.0.0/12`"),
+    Setting("editor", _TEXT, None,
+            "URL that debug pages link file:line to, like `vscode://file/{file}:{line}`"),
+    Setting("secret_keys", _TEXTS, (), "keys, 32 characters or more; the first signs, all verify"),
+    Setting("session.cookie_name", _TEXT, "noventa_session",
+            "name of the session cookie; may start with `__Host-`"),
+    Setting("session.max_age", _NUMBER, 1_209_600,
+            "seconds of inactivity after which a session expires"),
+    Setting("session.lifetime", _NUMBER, 7_776_000,
+            "seconds after which a session expires, active or not"),
+    Setting("session.ticket_age", _NUMBER, 86_400,
+            "seconds after which an open form must be submitted again"),
+    Setting("session.secure", _FLAG, False, "send the session cookie over HTTPS only"),
+    Setting("session.same_site", _TEXT, "lax",
+            "SameSite of the session cookie; strict: links from other sites open without a session",
+            ("lax", "strict", "none")),
+    Setting("session.domain", _TEXT, None, "Domain of the session cookie; default: the host only"),
     Setting("server.host", _TEXT, "127.0.0.1", "address that `serve` listens on"),
-    Setting("server.port", _NUMBER, 8000, "its port"),
-    Setting("server.threads", _NUMBER, 8, "requests that are worked on at once"),
-    Setting("server.hosts", _TEXTS, (), "names in `Host` that are answered; none: any"),
-    Setting("server.health", _TEXT, None, "path for probes: 200, or 503 without the database"),
-    Setting("limits.body", _NUMBER, 10_485_760, "bytes of a request's body"),
-    Setting("limits.form", _NUMBER, 500_000, "bytes of a form without files (urlencoded text)"),
-    Setting("limits.json", _NUMBER, 1_048_576, "bytes of a JSON body: 1 MB may need 40 in memory"),
-    Setting("limits.memory", _NUMBER, 1_048_576, "bytes of an upload before it goes to disk"),
-    Setting("limits.fields", _NUMBER, 1000, "fields of a form or query"),
-    Setting("limits.files", _NUMBER, 100, "files of a form"),
-    Setting("trusted_origins", _TEXTS, (), "origins that may post, like `https://example.com`"),
-    Setting("headers", _MAPPING, {}, "added to every answer; null removes a default one"),
-    Setting(
-        "migrations.portable_to", _TEXTS, ("sqlite", "postgresql", "mysql"),
-        "on which of these `check` tries the models",
-    ),
-    Setting("migrations.url", _TEXT, None, "where migrations and seeds connect; `database`"),
-    Setting("migrations.version_table", _TEXT, "alembic_version", "that records the revision"),
-    Setting("migrations.version_table_schema", _TEXT, None, "its schema; the default one"),
-    Setting("migrations.lock", _FLAG, True, "one process migrates, the others wait"),
-    Setting("migrations.lock_timeout", _NUMBER, 60, "seconds that they wait"),
-    Setting(
-        "migrations.table_timeout", _NUMBER, 5,
-        "PostgreSQL: seconds to wait for a table at once",
-    ),
-    Setting(
-        "migrations.on_mismatch", _TEXT, "warn", "database not at head: say so, or do not start",
-        ("warn", "refuse"),
-    ),
-    Setting(
-        "log_level", _TEXT, "info", "of what `serve` writes",
-        ("debug", "info", "warning", "error"),
-    ),
+    Setting("server.port", _NUMBER, 8000, "port that `serve` listens on"),
+    Setting("server.threads", _NUMBER, 8, "requests that one process handles at once"),
+    Setting("server.hosts", _TEXTS, (), "accepted names in the `Host` header; empty: any"),
+    Setting("server.health", _TEXT, None, "path for health probes: 200, or 503 without a database"),
+    Setting("limits.body", _NUMBER, 10_485_760, "maximum bytes of a request body"),
+    Setting("limits.form", _NUMBER, 500_000, "maximum bytes of a form without files (urlencoded)"),
+    Setting("limits.json", _NUMBER, 1_048_576,
+            "maximum bytes of a JSON body; parsing 1 MB may take 40 MB of memory"),
+    Setting("limits.memory", _NUMBER, 1_048_576, "bytes above which an upload goes to disk"),
+    Setting("limits.fields", _NUMBER, 1000, "maximum number of fields in a form or query"),
+    Setting("limits.files", _NUMBER, 100, "maximum number of files in a form"),
+    Setting("trusted_origins", _TEXTS, (),
+            "origins that may also post, like `https://example.com`"),
+    Setting("headers", _MAPPING, {}, "headers added to every response; null removes a default one"),
+    Setting("migrations.portable_to", _TEXTS, ("sqlite", "postgresql", "mysql"),
+            "databases that `check` tests the models for"),
+    Setting("migrations.url", _TEXT, None,
+            "database URL for migrations and seeds; default: that of `database`"),
+    Setting("migrations.version_table", _TEXT, "alembic_version", "table that stores the revision"),
+    Setting("migrations.version_table_schema", _TEXT, None,
+            "schema of the version table; default: the database's default schema"),
+    Setting("migrations.lock", _FLAG, True, "let one process migrate at a time; the others wait"),
+    Setting("migrations.lock_timeout", _NUMBER, 60,
+            "seconds to wait for another migrating process"),
+    Setting("migrations.table_timeout", _NUMBER, 5,
+            "PostgreSQL: seconds to wait for a table before each retry of a migration"),
+    Setting("migrations.on_mismatch", _TEXT, "warn",
+            "if the database is not at head: warn, or refuse to start", ("warn", "refuse")),
+    Setting("log_level", _TEXT, "info", "lowest level that `serve` logs",
+            ("debug", "info", "warning", "error")),
 )  # fmt: skip
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _VARIABLE = re.compile(
     r"\$(?P<escape>\$)?\{(?:file:(?P<file>[^}]+?)|(?P<name>\w+))(?::-(?P<default>[^}]*))?\}"
 )
-_SECRET_LENGTH, _SECRET_VARIETY = 32, 8  # characters, and different ones
-_KEY_REMEDY = "write the output of `openssl rand -hex 32`."
-_MAKE_KEY = "(umask 077; openssl rand -hex 32 > {})"  # only its owner can read the file
-STARTER_KEY = "starter-"  # the secret keys of `new` begin so, and are good for debug only
+_SECRET_LENGTH, _SECRET_VARIETY = 32, 8  # minimum of characters, and of different ones
+_KEY_REMEDY = "use the output of `openssl rand -hex 32`."
+_MAKE_KEY = "(umask 077; openssl rand -hex 32 > {})"  # only the owner can read the file
+STARTER_KEY = "starter-"  # prefix of the keys that `new` writes, accepted only in debug
 _SECRET_SETTINGS = (
     "secret_keys", "database.url", "database.password", "database.options", "migrations.url",
 )  # fmt: skip
-_URL_PARTS = {  # as SQLAlchemy calls them
+_URL_PARTS = {  # to SQLAlchemy's names
     "host": "host", "port": "port", "user": "username", "password": "password",
     "name": "database", "options": "query",
 }  # fmt: skip
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-_EDITOR = re.compile(  # no scheme by which a link runs a script
+_EDITOR = re.compile(  # no scheme that lets a link run a script
     r"(?!javascript:|vbscript:|data:)[a-z][a-z0-9+.-]*:.*\{file\}", re.IGNORECASE
 )
 _DOMAIN = re.compile(r"[\w.-]*", re.ASCII)
@@ -353,16 +358,15 @@ _HOST_AND_PORT = re.compile(rf"({_HOST})(?::[0-9]*)?", re.ASCII)
 _ALLOWED_HOST = re.compile(rf"\.?(?:{_HOST})", re.ASCII | re.IGNORECASE)
 _ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://({_HOST})(?::([0-9]{{1,5}}))?", re.ASCII)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}  # ours, of drivers
+EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}  # Noventa's, for drivers
 _POSTGRESQL_DRIVERS = {"psycopg": "psycopg", "psycopg2": "psycopg2", "pg8000": "pg8000"}
 _MYSQL_DRIVERS = {"pymysql": "pymysql", "mysqldb": "MySQLdb", "mariadbconnector": "mariadb"}
-# The drivers of a database whose URL names none, as SQLAlchemy calls them, and their modules. The
-# first that is installed is used.
+# If a URL names no driver, the first one installed is used: SQLAlchemy's names, with modules.
 _DRIVERS = {
     "postgresql": _POSTGRESQL_DRIVERS, "mysql": _MYSQL_DRIVERS, "mariadb": _MYSQL_DRIVERS,
 }  # fmt: skip
 _SQLITE_DRIVERS = ("pysqlite", "pysqlcipher")
-_PACKAGES = {  # of drivers whose package has another name than the module, for pip
+_PACKAGES = {  # for pip, where the package and the module of a driver differ in name
     "psycopg": "noventa-wsgi[postgres]", "psycopg2": "psycopg2-binary",
     "pymysql": "noventa-wsgi[mysql]", "MySQLdb": "mysqlclient",
     "pysqlcipher3": "sqlcipher3-binary",
@@ -371,17 +375,17 @@ _PACKAGES = {  # of drivers whose package has another name than the module, for 
 
 @dataclass(frozen=True, repr=False)
 class Config:
-    """The settings of one project: `config["session.max_age"]`. `root` is the project's folder."""
+    """A project's settings, read as `config["session.max_age"]`. `root` is the project folder."""
 
     values: Mapping[str, Any]
     root: Path
-    files: Sequence[Path] = ()  # that `${file:…}` names
+    files: Sequence[Path] = ()  # named by `${file:…}`
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], **overrides: Any) -> Config:
-        """Reads `config.yaml` of `folder`; `instead` replaces its entries of these names.
+        """Read `config.yaml` in `folder`; `overrides` replace its top-level entries.
 
-        Raises ConfigError with every fault.
+        Raises ConfigError, which lists every problem.
         """
         path = Path(folder).resolve() / "config.yaml"
         document = {**_read_yaml(path), **overrides}
@@ -391,13 +395,13 @@ class Config:
 
     @classmethod
     def from_mapping(cls, document: Mapping[str, Any], root: str | os.PathLike[str]) -> Config:
-        """The settings of `document`, nested as in config.yaml. Raises ConfigError."""
+        """Create a Config from `document`, nested like config.yaml. Raises ConfigError."""
         values = {setting.name: setting.default for setting in SETTINGS}
         folder = Path(root).resolve()
         problems: list[str] = []
         values |= _read_settings(document, folder, problems)
-        named = [found["file"] for found in _VARIABLE.finditer(repr(document))]
-        config = cls(values, folder, [folder / name for name in named if name])
+        files = [match["file"] for match in _VARIABLE.finditer(repr(document))]
+        config = cls(values, folder, [folder / file for file in files if file])
         problems += config._faults()
         if problems:
             raise ConfigError("\n".join(f"config.yaml: {problem}" for problem in problems))
@@ -411,16 +415,16 @@ class Config:
 
     @functools.cached_property
     def database_url(self) -> sa.URL:
-        """The URL of the database. SQLite's path is made absolute from the project's folder."""
-        parts = {theirs: self[f"database.{ours}"] for ours, theirs in _URL_PARTS.items()}
+        """The database URL. A SQLite path is absolute, resolved from the project folder."""
+        parts = {part: self[f"database.{name}"] for name, part in _URL_PARTS.items()}
         parts["query"] = {n: value for n, value in parts["query"].items() if isinstance(value, str)}
         driver = self["database.driver"]
         try:
             url = sa.URL.create(driver, **parts) if driver else sa.make_url(self["database.url"])
         except (sa.exc.ArgumentError, ValueError):  # their messages would print the password
             raise ConfigError(
-                "database is no URL; expected driver://user:password@host:port/name, with every"
-                " special character of user and password percent-encoded, or a mapping."
+                "database is not a URL; expected driver://user:password@host:port/name, with"
+                " special characters in user and password percent-encoded, or a mapping."
             ) from None
         url = _with_driver(url)
         file = sqlite_file(url)
@@ -428,7 +432,7 @@ class Config:
 
     @functools.cached_property
     def replica_urls(self) -> list[sa.URL]:
-        """The URLs of the replicas. By libpq, connecting takes 2 seconds unless a URL says more."""
+        """The replicas' URLs. With libpq, connecting times out after 2 seconds by default."""
         urls = [_with_driver(sa.make_url(text)) for text in self["database.replicas"]]
         libpq = ("psycopg", "psycopg2")
         return [
@@ -440,13 +444,13 @@ class Config:
 
     @property
     def driver_options(self) -> dict[str, Any]:
-        """The entries of `database.options` that a URL cannot hold, as the driver takes them."""
+        """The entries of `database.options` that are not strings, for the driver itself."""
         options = self["database.options"].items()
         return {name: value for name, value in options if not isinstance(value, str)}
 
     @property
     def name(self) -> str:
-        """What the site is called."""
+        """The site's name."""
         return self["name"] or self.root.name
 
     @property
@@ -456,12 +460,12 @@ class Config:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the database is SQLite's `:memory:`, which ends with its connection."""
+        """True if the database is SQLite's `:memory:`, which lasts as long as its connection."""
         url = self.database_url
         return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
 
     def allows_host(self, host: str) -> bool:
-        """Whether a `Host` header names one of `server.hosts`."""
+        """Return whether a `Host` header names one of `server.hosts`."""
         name = normalize_host(host)
         for entry in self["server.hosts"]:
             known = normalize_host(entry.removeprefix("."))
@@ -470,10 +474,10 @@ class Config:
         return False
 
     def starter_keys(self) -> list[str]:
-        """A fault for each secret key that `new` wrote: only `debug: true` accepts them."""
+        """Return a problem for each secret key that `new` wrote; only debug accepts them."""
         return [
-            f"config.yaml: secret_keys[{number}] is the starter's; write one of your own,"
-            f" as `{_MAKE_KEY.format('secret.key')}` does."
+            f"config.yaml: secret_keys[{number}] is the starter's key; create your own with"
+            f" `{_MAKE_KEY.format('secret.key')}`."
             for number, key in enumerate(self["secret_keys"])
             if key.startswith(STARTER_KEY)
         ]
@@ -484,38 +488,41 @@ class Config:
             entries = {name: value}
             if isinstance(value, tuple):
                 entries = {f"{name}[{number}]": entry for number, entry in enumerate(value)}
-            for place, entry in entries.items():
+            for entry_name, entry in entries.items():
                 if entry is not None and not fits(entry):
-                    yield f"{place} is {_short_repr(entry)}; expected {expected}."
+                    yield f"{entry_name} is {_short_repr(entry)}; expected {expected}."
         for name, value in self["headers"].items():
             if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(str(value)):
-                yield f"headers: {name!r} or its value holds what HTTP does not allow; encode it."
+                yield f"headers: {name!r} or its value has characters invalid in HTTP; encode them."
         yield from self._session_faults()
         yield from self._database_faults()
 
     def _session_faults(self) -> Iterator[str]:
         for number, key in enumerate(self["secret_keys"]):
-            if "${" in key:  # a misspelt variable would be a key that anybody can guess
-                yield f"secret_keys[{number}] holds ${{…}} that is no variable; write ${{NAME}}."
+            if "${" in key:  # a misspelt variable would be a key that anyone can guess
+                yield f"secret_keys[{number}] has an invalid ${{…}}; write ${{NAME}}."
             elif len(key) < _SECRET_LENGTH:
                 problem = f"has {len(key)} characters; expected at least {_SECRET_LENGTH}"
                 yield f"secret_keys[{number}] {problem}: {_KEY_REMEDY}"
             elif len(set(key)) < _SECRET_VARIETY:
-                problem = f"has {len(set(key))} different characters, so it can be guessed"
+                problem = f"has too few different characters ({len(set(key))}) and can be guessed"
                 yield f"secret_keys[{number}] {problem}; {_KEY_REMEDY}"
         if self["session.cookie_name"].startswith("__Host-") and (
             self["session.domain"] or not self["session.secure"]
         ):
-            yield "session.cookie_name begins with __Host-; that needs secure: true and no domain."
+            yield (
+                "session.cookie_name starts with __Host-; set session.secure: true and remove"
+                " session.domain."
+            )
         if self["session.same_site"] == "none" and not self["session.secure"]:
-            yield "session.same_site is 'none'; browsers then also need session.secure: true."
+            yield "session.same_site is 'none'; set session.secure: true, which browsers require."
 
     def _database_faults(self) -> Iterator[str]:
         parts = [f"database.{part}" for part in _URL_PARTS if self[f"database.{part}"]]
         if parts and not self["database.driver"]:
-            yield f"database.driver is missing beside {parts[0]}; write `driver: postgresql`, say."
+            yield f"database.driver is missing; {parts[0]} needs one, like `driver: postgresql`."
         elif self["database.driver"] and self["database.url"] != _BY_NAME["database.url"].default:
-            yield "database.url and database.driver are both given; remove one of them."
+            yield "database.url and database.driver are both set; remove one of them."
         try:
             yield from self._driver_faults(self.database_url)
         except ConfigError as error:
@@ -524,42 +531,42 @@ class Config:
     def _driver_faults(self, url: sa.URL) -> Iterator[str]:
         backend, driver = url.get_backend_name(), url.drivername.partition("+")[2]
         if self["database.pooler"] and backend != "postgresql":
-            yield "database.pooler is true, but a pooler like PgBouncer is for PostgreSQL only."
+            yield "database.pooler is true, but the database is not PostgreSQL; remove it."
         yield from self._replica_faults()
         if backend == "sqlite" and driver not in ("", *_SQLITE_DRIVERS):
-            yield f"database: {url.drivername!r} is not SQLite itself; expected sqlite:///FILE."
+            yield f"database: {url.drivername!r} is not supported; expected sqlite:///FILE."
             return
         if backend == "sqlite" and url.query.get("cache") == "shared":
-            yield "database has cache=shared, with which connections lock each other out; drop it."
+            yield "database has cache=shared, which makes connections block each other; remove it."
         try:
             dialect = url.get_dialect()
             dialect.import_dbapi()
         except sa.exc.NoSuchModuleError:
             remedy = did_you_mean(backend, ("sqlite", *_DRIVERS, "oracle", "mssql"))
-            yield f"database: {url.drivername!r} is no database here; {remedy}"
+            yield f"database: {url.drivername!r} is not a known driver; {remedy}"
         except ImportError as error:
             package = _PACKAGES.get(error.name or "", error.name or "the driver")
-            yield f"database: the driver is not installed ({error}); pip install '{package}'."
+            yield f"database: the driver is not installed ({error}); run pip install '{package}'."
         else:
             if dialect.is_async:
                 known = " or ".join(_DRIVERS.get(backend, _SQLITE_DRIVERS))
                 yield (
-                    f"database: the driver {driver} is asynchronous, and handlers are plain"
-                    f" functions; use {known}."
+                    f"database: the driver {driver} is asynchronous, but handlers are"
+                    f" synchronous; use {known}."
                 )
 
     def _replica_faults(self) -> Iterator[str]:
         try:
             drivers = {url.drivername for url in self.replica_urls}
         except (sa.exc.ArgumentError, ValueError):  # its message would print the password
-            yield "database.replicas holds what is no URL; expected postgresql://user:password@host"
+            yield "database.replicas has an invalid URL; expected postgresql://user:password@host."
             return
         if drivers - {f"postgresql+{driver}" for driver in _POSTGRESQL_DRIVERS}:
-            yield "database.replicas are for PostgreSQL, by psycopg, psycopg2 or pg8000."
+            yield "database.replicas must be postgresql:// URLs, for psycopg, psycopg2 or pg8000."
 
 
 def _with_driver(url: sa.URL) -> sa.URL:
-    """The URL with a driver: the first one of the database that is installed."""
+    """Add to a URL without a driver the first one installed for its database."""
     if not (drivers := _DRIVERS.get(url.drivername)):
         return url
     installed = (name for name, module in drivers.items() if find_spec(module))
@@ -567,20 +574,20 @@ def _with_driver(url: sa.URL) -> sa.URL:
 
 
 def normalize_host(host: str) -> str:
-    """`Example.com.:80` as `example.com`: no port, last dot or brackets; empty if invalid."""
-    found = _HOST_AND_PORT.fullmatch(host.lower())
-    return found[1].strip("[]").removesuffix(".") if found else ""
+    """Return `Example.com.:80` as `example.com`: no port, final dot or brackets; "" if invalid."""
+    match = _HOST_AND_PORT.fullmatch(host.lower())
+    return match[1].strip("[]").removesuffix(".") if match else ""
 
 
 def sqlite_file(url: sa.URL) -> str | None:
-    """The path of SQLite's file; None in memory, for a `file:` URI, and for other databases."""
+    """Return the SQLite file's path; None for memory, a `file:` URI and other databases."""
     file = url.database or ""
     is_other = url.get_backend_name() != "sqlite" or file.startswith((":memory:", "file:"))
     return None if is_other else file or None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address always leads to this machine (RFC 6761, 6.3)."""
+    """Return whether a host name or address always means this machine (RFC 6761, 6.3)."""
     try:
         return f".{host}".endswith(".localhost") or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -588,7 +595,7 @@ def is_loopback(host: str) -> bool:
 
 
 def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    """The network that a text like `172.16.0.0/12` names; None if invalid."""
+    """Return the network for a string like `172.16.0.0/12`; None if invalid."""
     try:
         return ipaddress.ip_network(text)
     except ValueError:
@@ -596,29 +603,29 @@ def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | 
 
 
 def parse_origin(text: str) -> tuple[str, str, int | None] | None:
-    """Scheme, host and port of an origin (RFC 6454, 4), with the default port; None if invalid."""
-    if not (found := _ORIGIN.fullmatch(text.lower())):
+    """Return an origin's scheme, host and port or default port (RFC 6454, 4); None if invalid."""
+    if not (match := _ORIGIN.fullmatch(text.lower())):
         return None
-    scheme, host, port = found.groups()
+    scheme, host, port = match.groups()
     return scheme, host, int(port) if port else _DEFAULT_PORTS.get(scheme)
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Refuses equal keys, of which YAML takes the last one in silence, and a list inside itself."""
+    """A loader that rejects duplicate keys, which YAML accepts, and a list inside itself."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        return super().construct_object(node, deep=True)  # which refuses a list inside itself
+        return super().construct_object(node, deep=True)  # rejects a list inside itself
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
+        keys: set[Any] = set()
         for key_node, _ in node.value:
             key = key_node.value
             if key_node.tag != "tag:yaml.org,2002:str":  # `<<`, or not the name of a setting
                 continue
-            if key in seen:
+            if key in keys:
                 line = key_node.start_mark.line + 1
-                raise ConfigError(f"config.yaml: line {line}: {key!r} stands twice; remove one.")
-            seen.add(key)
+                raise ConfigError(f"config.yaml: line {line}: {key!r} appears twice; remove one.")
+            keys.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -627,8 +634,8 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         document = yaml.load(path.read_text("utf-8"), Loader=_StrictLoader)  # noqa: S506
     except FileNotFoundError:
         raise ConfigError(
-            f"{path} does not exist; give the project's folder with --project,"
-            " or make a project with `python -m noventa new NAME`."
+            f"{path} does not exist; pass the project's folder with --project,"
+            " or create a project with `python -m noventa new NAME`."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}.") from None
@@ -636,7 +643,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         raise ConfigError(f"{path} is nested too deeply to be read.") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date like 2026-99-99
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", error)
-        where = f"config.yaml: line {mark.line + 1}:" if mark else "config.yaml is not YAML:"
+        where = f"config.yaml: line {mark.line + 1}:" if mark else "config.yaml is invalid YAML:"
         raise ConfigError(f"{where} {problem}.") from None
     if document is None:
         return {}
@@ -648,7 +655,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
 def _read_settings(
     document: Mapping[str, Any], root: Path, problems: list[str], prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """Yields (name, value) of every setting in a document; appends what is wrong to `problems`."""
+    """Yield (name, value) for each setting in a document; append errors to `problems`."""
     for key, raw in document.items():
         name = f"{prefix}{key}"
         if name == "database" and isinstance(raw, str):
@@ -659,13 +666,13 @@ def _read_settings(
             except ConfigError as error:
                 problems.append(str(error))
         elif not any(known.startswith(f"{name}.") for known in _BY_NAME):
-            below = (n.removeprefix(prefix) for n in _BY_NAME if n.startswith(prefix))
-            known_here = {name.split(".")[0] for name in below}
-            problems.append(f"{name} is no setting; {did_you_mean(str(key), known_here)}")
+            siblings = (n.removeprefix(prefix) for n in _BY_NAME if n.startswith(prefix))
+            known = {sibling.split(".")[0] for sibling in siblings}
+            problems.append(f"{name} is not a setting; {did_you_mean(str(key), known)}")
         elif isinstance(raw, Mapping):
             yield from _read_settings(raw, root, problems, f"{name}.")
-        elif name == "database":  # not shown: it may hold a password
-            problems.append("database is of another type; expected a URL or a mapping.")
+        elif name == "database":  # its value may contain a password
+            problems.append("database has the wrong type; expected a URL or a mapping.")
         elif raw is not None:
             problems.append(f"{name} is {_short_repr(raw)}; expected {_MAPPING}.")
 
@@ -677,15 +684,15 @@ _FLAGS = {
 
 
 def _parse_value(setting: Setting, raw: Any, root: Path) -> Any:
-    """The value of a setting, of its kind. Raises ConfigError naming the setting."""
+    """Return a setting's value, of the right type. Raises ConfigError, which names the setting."""
     value = _expand(setting.name, raw, root)
     if value is None:
         return setting.default
-    is_expanded = isinstance(raw, str) and value != raw  # from a variable or file: always text
+    is_expanded = isinstance(raw, str) and value != raw  # variables and files hold only strings
     if is_expanded:
-        if setting.kind == _FLAG:
+        if setting.type == _FLAG:
             value = _FLAGS.get(value.strip().lower(), value)
-        elif setting.kind == _NUMBER and re.fullmatch(r"\s*[0-9]{1,18}\s*", value):
+        elif setting.type == _NUMBER and re.fullmatch(r"\s*[0-9]{1,18}\s*", value):
             value = int(value)
     fits = {
         _TEXT: isinstance(value, str),
@@ -694,24 +701,24 @@ def _parse_value(setting: Setting, raw: Any, root: Path) -> Any:
         _TEXTS: isinstance(value, list) and all(isinstance(item, str) for item in value),
         _MAPPING: isinstance(value, dict) and all(isinstance(key, str) for key in value),
     }
-    if not fits[setting.kind]:
-        shown = _short_repr(value) + (f", from {raw}" if is_expanded else "")
-        shown = "of another type" if setting.name in _SECRET_SETTINGS else shown
-        raise ConfigError(f"{setting.name} is {shown}; expected {setting.kind}.")
-    return tuple(value) if setting.kind == _TEXTS else value
+    if not fits[setting.type]:
+        problem = f"is {_short_repr(value)}" + (f", from {raw}" if is_expanded else "")
+        problem = "has the wrong type" if setting.name in _SECRET_SETTINGS else problem
+        raise ConfigError(f"{setting.name} {problem}; expected {setting.type}.")
+    return tuple(value) if setting.type == _TEXTS else value
 
 
 def _expand(name: str, raw: Any, root: Path) -> Any:
-    """`${VAR}` from the environment, `${file:PATH}` from a file; `$${` is a plain `${`.
+    """Replace `${VAR}` by a variable and `${file:PATH}` by a file; `$${` is a plain `${`.
 
-    `${VAR:-default}` stands for what is missing. A relative path starts at `root`.
+    `${VAR:-default}` provides a default if VAR is missing. Relative paths start at `root`.
     """
     if isinstance(raw, list):
         return [_expand(name, item, root) for item in raw]
     if isinstance(raw, dict):
         return {key: _expand(f"{name}.{key}", item, root) for key, item in raw.items()}
 
-    def found(match: re.Match[str]) -> str:
+    def replacement(match: re.Match[str]) -> str:
         variable, file, default = match["name"], match["file"], match["default"]
         if match["escape"]:
             return match[0][1:]
@@ -722,44 +729,44 @@ def _expand(name: str, raw: Any, root: Path) -> Any:
                 return default
             if isinstance(error, KeyError):
                 problem = f"the environment variable {variable}, which is not set"
-                remedy = f"set it, or write a default: ${{{variable}:-…}}"
+                remedy = f"set it, or add a default: ${{{variable}:-…}}"
             else:
                 problem, remedy = _unreadable(name, root / file, error)
             raise ConfigError(f"{name} needs {problem}; {remedy}.") from None
         return value or default or ""
 
-    return _VARIABLE.sub(found, raw) if isinstance(raw, str) else raw
+    return _VARIABLE.sub(replacement, raw) if isinstance(raw, str) else raw
 
 
 def _unreadable(setting: str, file: Path, error: Exception) -> tuple[str, str]:
     reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
     if isinstance(error, FileNotFoundError):
         reason = "does not exist"
-    remedy = f"write it, or a default: ${{file:{file.name}:-…}}"
+    remedy = f"create it, or add a default: ${{file:{file.name}:-…}}"
     if setting == "secret_keys":
-        remedy = f"`{_MAKE_KEY.format(file.name)}` makes one"
+        remedy = f"create one with `{_MAKE_KEY.format(file.name)}`"
     return f"the file {file}, which {reason}", remedy
 
 
-# What a value, or each of a list, must be beside its kind, and how messages say it.
+# Checks beyond the type, for a value or each item of a list, with their wording in messages.
 _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "server.port": (range(65_536).__contains__, "0 to 65535"),
     "server.threads": (range(1, 10_001).__contains__, "1 to 10000"),
     "server.hosts": (
         _ALLOWED_HOST.fullmatch,
-        "a name without scheme and port, like example.com, or .example.com with all below it",
+        "a name without scheme and port, like example.com, or .example.com for subdomains too",
     ),
     "server.health": (re.compile("/[!-~]*").fullmatch, "a path, like /health"),
-    "debug_from": (parse_network, "a network like 172.16.0.0/12, without bits beyond its mask"),
+    "debug_from": (parse_network, "a network like 172.16.0.0/12, with no host bits set"),
     "trusted_origins": (
         parse_origin,
-        "a scheme, a host and where it is an odd one a port, like https://example.com:8443",
+        "a scheme, a host and a port if it is not the default, like https://example.com:8443",
     ),
     "session.cookie_name": (_HEADER_NAME.fullmatch, "letters, digits, - and _"),
     "session.domain": (_DOMAIN.fullmatch, "a name like example.com"),
     "editor": (
         _EDITOR.match,
-        "the address of an editor with {file} in it, like vscode://file/{file}:{line}",
+        "an editor's URL that contains {file}, like vscode://file/{file}:{line}",
     ),
 }
 _RULES |= {
@@ -775,7 +782,7 @@ def _short_repr(value: Any) -> str:
 
 
 def data_folder(name: str) -> Path:
-    """A folder that is shipped with Noventa: in `noventa_data` when installed from a wheel."""
+    """Return a folder shipped with Noventa; a wheel installs it in `noventa_data`."""
     here = Path(__file__).resolve().parent
     installed = here / "noventa_data" / name
     return installed if installed.is_dir() else here / name
@@ -786,14 +793,14 @@ def data_folder(name: str) -> Path:
 
 
 def _call_site() -> str:
-    """`registry.py:12`: the line that called our caller."""
+    """Return the line that called this function's caller, as `registry.py:12`."""
     frame = sys._getframe(2)
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """An entry of the registry. `where` is the line that made it."""
+    """An entry of the registry. `where` is the line that created it."""
 
     _: KW_ONLY
     where: str = field(default_factory=_call_site, repr=False)
@@ -801,11 +808,11 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Component(Entry):
-    """A template, its logic module and its models, shown by `component("name")`.
+    """A template, its logic module and its models, rendered by `component("name")`.
 
-    The template of `"user"` is by default `components/user/user_template.html`.
-    `guard` runs before it is shown, and before the actions of it and of components inside it.
-    `retries` is how often an action runs again after a conflict between transactions.
+    The template of `"user"` is `components/user/user_template.html` by default.
+    `guard` runs before the component is rendered, and before its actions and nested ones.
+    `retries` is how many times an action is repeated after a transaction conflict.
     """
 
     name: str
@@ -820,11 +827,11 @@ class Component(Entry):
         if self.template == "":
             last = str(self.name).rpartition("/")[2]
             default = f"components/{self.name}/{last}_template.html"
-            object.__setattr__(self, "template", default)  # as the dataclass itself is frozen
+            object.__setattr__(self, "template", default)  # the dataclass is frozen
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """The component's name in messages."""
         return f"component {self.name!r}"
 
 
@@ -833,10 +840,10 @@ _GET: Sequence[str] = ("GET",)
 
 @dataclass(frozen=True, eq=False)
 class Route(Entry):
-    """A URL, and how a request for it is answered.
+    """A URL, and how its requests are handled.
 
-    `limits` raises those of the config: `{"body": 50_000_000}`. An attribute without a type is no
-    parameter, unless a kind of route makes it one.
+    `limits` overrides limits of config.yaml: `{"body": 50_000_000}`. Attributes without an
+    annotation are not parameters, unless a subclass annotates them.
     """
 
     path: str
@@ -844,25 +851,25 @@ class Route(Entry):
     guards: Sequence[Handler] | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
     kind = ""
-    is_prefix = False  # also answers paths below its own
+    is_prefix = False  # whether paths below its own match too
     methods = _GET
-    is_api = False  # answers programs: errors are JSON unless the client prefers HTML
-    cross_origin = False  # an unsafe method needs no evidence of the same origin
-    writes = False  # a GET begins as a writer, like an action
-    replica = False  # a GET reads from a replica
+    is_api = False  # whether errors are JSON unless the client prefers HTML
+    cross_origin = False  # whether unsafe methods need no same-origin evidence
+    writes = False  # whether a GET uses the writing engine, like an action
+    replica = False  # whether a GET reads from a replica
 
     @property
     def segments(self) -> list[str]:
-        """Those of the path; a route that answers paths below has no last slash."""
+        """The path's segments. The final slash of a prefix route is ignored."""
         return (self.path.rstrip("/") if self.is_prefix else self.path).split("/")[1:]
 
 
 @dataclass(frozen=True, eq=False)
 class Page(Route):
-    """A component at a URL, whose parameters are its props.
+    """A component at a URL. The URL's parameters are its props.
 
-    `writes` says that showing it writes: its GETs then begin as writers, like an action. With
-    `replica` they read from one of `database.replicas`, whose rows may be some seconds old.
+    Set `writes` if rendering writes: a GET then uses the writing engine, like an action. With
+    `replica` it reads from one of `database.replicas`, whose rows may be some seconds old.
     """
 
     template: str
@@ -874,21 +881,21 @@ class Page(Route):
     retries: int = 0
     kind = "page"
     methods = ("GET", "HEAD", "POST")
-    name = ""  # which components have
+    name = ""  # only components have one
     guard: ClassVar[Handler | None] = None  # its `guards` run before its body is read
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """The page's name in messages."""
         return f"page {self.path!r}"
 
 
 @dataclass(frozen=True, eq=False)
 class Endpoint(Route):
-    """A function at a URL, which returns a WebOb response, or a dict or list sent as JSON.
+    """A function at a URL that returns a WebOb response, or a dict or list to send as JSON.
 
-    An unsafe method needs evidence of the same origin unless `cross_origin`. With `writes` a GET
-    begins as a writer, like an action; with `replica` it reads from one of `database.replicas`.
+    Unsafe methods need same-origin evidence unless `cross_origin` is set. With `writes` a GET uses
+    the writing engine, like an action; with `replica` it reads from one of `database.replicas`.
     """
 
     handler: Handler
@@ -904,7 +911,7 @@ class Endpoint(Route):
 
 @dataclass(frozen=True, eq=False)
 class Mount(Route):
-    """Another WSGI application below a URL, which has its own limits.
+    """Another WSGI application below a URL. It enforces its own limits.
 
     `limits` is for `serve`, which receives the body first: `{"body": 50_000_000}`.
     """
@@ -912,7 +919,7 @@ class Mount(Route):
     application: WSGIApp
     kind = "mount"
     is_prefix = True
-    methods = ()  # the application decides, about origins too
+    methods = ()  # the application checks methods and origins itself
     cross_origin = True
 
 
@@ -920,8 +927,8 @@ class Mount(Route):
 class Static(Route):
     """The files of a folder (relative to the project) below a URL.
 
-    The registry's guards do not run for files: where there are any, `guards` must be given, and
-    `guards=[]` says that the files are public.
+    The registry's guards do not run for files. If it has any, `guards` is required here, and
+    `guards=[]` makes the files public.
     """
 
     folder: str
@@ -932,14 +939,13 @@ class Static(Route):
 
 @dataclass(frozen=True, eq=False)
 class Registry(Entry):
-    """Everything that an application consists of; what is not listed does not exist.
+    """Everything that an application consists of. Unlisted parts do not exist.
 
-    `models` and `Component(models=)` take modules, mapped classes and tables, and a declarative
-    Base or a MetaData for all its tables; `seeds` are functions of one argument, the session;
-    `guards` run before every request but those for files, also where no route answers; `filters`
-    and `globals` are added to Jinja's, and so are `extensions`, classes; `errors` maps a status,
-    `"4xx"` or `"5xx"` to a template; `dismissed` are hints that the map leaves out, as it words
-    them: `"unused audit_log"`.
+    `models` and `Component(models=)` accept modules, mapped classes and tables, and a declarative
+    Base or a MetaData for all its tables. `seeds` are functions of one argument, the session.
+    `guards` run before every request except for files, even if no route matches. `filters`,
+    `globals` and `extensions` (classes) are added to Jinja's. `errors` maps a status, `"4xx"` or
+    `"5xx"` to a template. `dismissed` lists hints to hide from the map: `"unused audit_log"`.
     """
 
     _: KW_ONLY
@@ -956,26 +962,26 @@ class Registry(Entry):
 
     @functools.cached_property
     def metadata(self) -> sa.MetaData:
-        """The tables of every Base in one MetaData, each constraint with a name.
+        """The tables of every Base in one MetaData, with a name for each constraint.
 
-        A `String` without a length is `VARCHAR(255)` on MySQL and MariaDB, which need one.
+        A `String` without a length is `VARCHAR(255)` on MySQL and MariaDB, which require one.
         """
         merged = sa.MetaData(naming_convention=_NAMING_CONVENTION)
         for table in self.tables:
             if table.key not in merged.tables:
                 copied: Any = table.to_metadata(merged).columns
                 for column in table.columns:
-                    if isinstance(column.type, sa.Enum):  # to_metadata() gives it the table's
+                    if isinstance(column.type, sa.Enum):  # to_metadata() sets the table's
                         copied[column.key].type.schema = column.type.schema
-        for table in merged.tables.values():  # by now each foreign key has the type of its target
+        for table in merged.tables.values():  # foreign keys now have the type of their target
             for column in table.columns:
                 column.type = with_length(column.type)
         return merged
 
     @functools.cached_property
     def tables(self) -> Mapping[sa.Table, str]:
-        """Each registered table, with the module and class that define it."""
-        found: dict[sa.Table, str] = {}
+        """The registered tables, each with the module and class that define it."""
+        owners: dict[sa.Table, str] = {}
         for model, _ in self.listed_models():
             for member, owner in members_of(model):
                 tables = [member]
@@ -983,8 +989,8 @@ class Registry(Entry):
                     tables = [*orm.class_mapper(member, configure=False).tables]
                 for table in tables:
                     if isinstance(table, sa.Table):
-                        found.setdefault(table, owner)
-        return found
+                        owners.setdefault(table, owner)
+        return owners
 
     @property
     def pages(self) -> list[Page]:
@@ -992,27 +998,27 @@ class Registry(Entry):
         return [route for route in self.routes if isinstance(route, Page)]
 
     def listed_models(self) -> Iterator[tuple[Any, str]]:
-        """Each entry of a `models` list, with the line that lists it."""
-        shown: list[Component | Page] = [*self.components, *self.pages]
-        for component in shown:
+        """Yield each entry of a `models` list with the line that lists it."""
+        components: list[Component | Page] = [*self.components, *self.pages]
+        for component in components:
             yield from ((model, component.where) for model in component.models)
         yield from ((model, self.where) for model in self.models)
 
 
 def seed_name(seed: Callable[..., Any]) -> str:
-    """`migrations.seed.initial_users.seed_users`: the seed's name in the ledger."""
+    """Return the seed's name in the ledger, as `migrations.seed.initial_users.seed_users`."""
     return f"{getattr(seed, '__module__', '?')}.{getattr(seed, '__qualname__', seed)}"
 
 
 def load_function(component: Component | Page) -> Handler | None:
-    """The component's `load_template_context`, if its logic module has one."""
+    """Return the component's `load_template_context`, or None."""
     return getattr(component.logic, "load_template_context", None)
 
 
 def actions_of(component: Component | Page) -> dict[str, Handler]:
-    """The `action_*` functions that the logic module itself defines, by name without prefix."""
+    """Return the `action_*` functions that the logic module defines, by name without prefix."""
     if not isinstance(component.logic, ModuleType):
-        return {}  # none, or a fault of the registry
+        return {}  # None, or an entry that the checks report
     return {
         name.removeprefix("action_"): value
         for name, value in vars(component.logic).items()
@@ -1023,12 +1029,12 @@ def actions_of(component: Component | Page) -> dict[str, Handler]:
 
 
 def function_name(function: Any) -> str:
-    """A function's name; the repr of a partial or callable object, which has none."""
+    """Return a function's name, or the repr of a partial or callable object, which has none."""
     return getattr(function, "__name__", None) or repr(function)
 
 
 def location_of(function: Any) -> str:
-    """`components/user/user_logic.py:12`, relative to the folder of its top package."""
+    """Return `components/user/user_logic.py:12`, relative to the folder of its top package."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     if code is None:
         return repr(function)
@@ -1037,12 +1043,12 @@ def location_of(function: Any) -> str:
 
 
 def handler_label(function: Any) -> str:
-    """`components/user/user_logic.py:12: action_rename`: how errors begin."""
+    """Return `components/user/user_logic.py:12: action_rename`, the start of an error message."""
     return f"{location_of(function)}: {function_name(function)}"
 
 
 def _parameters(function: Any) -> list[inspect.Parameter]:
-    """Empty for a built-in function without a signature, and for what is no function."""
+    """Return a function's parameters; none for a built-in without a signature or a non-function."""
     try:
         return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
@@ -1057,12 +1063,12 @@ class Props(NamedTuple):
     defaults: Mapping[str, Any]
 
     def unknown(self, passed: Set[str]) -> list[str]:
-        """Those of `passed` that are not accepted."""
+        """Return the names in `passed` that are not accepted."""
         return [] if self.accepted is None else sorted(passed - self.accepted)
 
 
 def props_of(handler: Handler | None) -> Props:
-    """The parameters of a handler after the first three; without a handler any are accepted."""
+    """Return the props that a handler declares after its first three parameters; None: any."""
     if handler is None:
         return Props(None, frozenset(), {})
     parameters = _parameters(handler)[3:]
@@ -1074,8 +1080,10 @@ def props_of(handler: Handler | None) -> Props:
 
 
 def members_of(model: Any) -> Iterator[tuple[Any, str]]:
-    """The tables and mapped classes that an entry of `models` means, with their names: those that
-    a module itself defines, or all of a declarative Base or a MetaData."""
+    """Yield (table or mapped class, name) for an entry of `models`.
+
+    A module yields those that it defines, a declarative Base or a MetaData all that it has.
+    """
     members: Iterable[Any] = [model]
     registry = getattr(model, "registry", None) if isinstance(model, type) else None
     if isinstance(model, ModuleType):
@@ -1104,23 +1112,23 @@ def _full_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__name__}"
 
 
-def is_unbounded(kind: Any) -> bool:
-    """Whether a type is a `String` without a length; not Text, not Enum."""
-    return type(kind) in (sa.String, sa.Unicode, sa.VARCHAR) and kind.length is None
+def is_unbounded(sql_type: Any) -> bool:
+    """Return whether a type is a `String` without a length; Text and Enum are not."""
+    return type(sql_type) in (sa.String, sa.Unicode, sa.VARCHAR) and sql_type.length is None
 
 
-def with_length(kind: Any) -> Any:
-    """A `String` without a length, with the one that MySQL and MariaDB need; others unchanged."""
-    if is_unbounded(kind):
-        bounded = type(kind)(255, collation=kind.collation)
+def with_length(sql_type: Any) -> Any:
+    """Add to a `String` without a length the one that MySQL and MariaDB require."""
+    if is_unbounded(sql_type):
+        bounded = type(sql_type)(255, collation=sql_type.collation)
         for dialect in ("mysql", "mariadb"):
             with contextlib.suppress(sa.exc.ArgumentError):  # the model has a variant for it
-                kind = kind.with_variant(bounded, dialect)
-    return kind
+                sql_type = sql_type.with_variant(bounded, dialect)
+    return sql_type
 
 
 def _condition(constraint: Any, table: sa.Table) -> str:
-    """The name of a check constraint, or a hash of its condition."""
+    """Return a check constraint's name, or a hash of its condition if it has none."""
     if isinstance(constraint.name, str):
         return str(constraint.name)
     text = " ".join(str(constraint.sqltext).split())
@@ -1145,15 +1153,15 @@ _PARAMETER = re.compile(r"\{([A-Za-z_]\w*)(?::(\w+))?\}")
 
 @dataclass(frozen=True, eq=False)
 class Converter:
-    """Turns the text of a parameter, like `{day:date}`, into a value of `type`."""
+    """A converter from the text of a parameter, like `{day:date}`, to a value of `type`."""
 
     type: type
     pattern: re.Pattern[str]
     read: Callable[[str], Any]
-    takes_rest: bool = False  # all segments to the end of the path, slashes included
+    takes_rest: bool = False  # whether it matches the rest of the path, slashes included
 
     def convert(self, text: str) -> Any:
-        """The value, or None if the text has none."""
+        """Return the value, or None if `text` is invalid."""
         try:
             return self.read(text) if self.pattern.fullmatch(text) else None
         except ValueError:  # a date like 2026-02-30
@@ -1162,7 +1170,7 @@ class Converter:
 
 _ANY = re.compile(".+", re.DOTALL)
 CONVERTERS = {  # by name, in the order in which they are tried
-    "int": Converter(int, re.compile("[0-9]{1,18}"), int),  # more do not fit into a BIGINT
+    "int": Converter(int, re.compile("[0-9]{1,18}"), int),  # more digits overflow a BIGINT
     "uuid": Converter(
         uuid.UUID, re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I), uuid.UUID
     ),
@@ -1173,8 +1181,8 @@ CONVERTERS = {  # by name, in the order in which they are tried
     "path": Converter(str, _ANY, str, takes_rest=True),
 }
 
-# A node of the tree maps a literal segment or a Converter to the next node, and one of these to a
-# Match: the path ends here, or a Mount or Static takes all that begins like this.
+# A node maps a literal segment or a Converter to the next node. _END (the path ends here) and
+# _PREFIX (a Mount or Static matches whatever follows) map to a Match.
 _Node = dict[Any, Any]
 _END, _PREFIX = range(2)
 
@@ -1183,8 +1191,8 @@ _END, _PREFIX = range(2)
 class Match:
     """A route for a path.
 
-    `methods` has a Match for each method that the path answers; it is empty for a Mount or a
-    Static, of which `tail` is the path below it. `names` are those of the parameters.
+    `methods` has a Match for each method that the path allows; it is empty for a Mount. `names`
+    are the parameters' names. `tail` is the rest of the path below a Mount or a Static.
     """
 
     route: Route
@@ -1195,19 +1203,19 @@ class Match:
 
 
 def methods_of(route: Route) -> frozenset[str]:
-    """The methods that a route answers; HEAD wherever GET. None for a Mount, which decides."""
+    """Return a route's methods, with HEAD if GET is one; none for a Mount, which checks itself."""
     methods = frozenset(name.upper() for name in route.methods)
     return methods | {"HEAD"} if "GET" in methods else methods
 
 
 def parse_parameter(segment: str) -> tuple[str, str] | None:
-    """The name and the converter's name of `{name:converter}`; None for a literal segment."""
-    found = _PARAMETER.fullmatch(segment)
-    return (found[1], found[2] or "str") if found else None
+    """Return the two names in `{name:converter}`; None for a literal segment."""
+    match = _PARAMETER.fullmatch(segment)
+    return (match[1], match[2] or "str") if match else None
 
 
 def route_key(route: Route) -> tuple[tuple[Any, ...], tuple[str, ...]]:
-    """The keys that lead through the tree to a route, and the names of its parameters."""
+    """Return the route's keys in the tree, from root to leaf, and its parameters' names."""
     keys, names = list[Any](), list[str]()
     for segment in route.segments:
         if parameter := parse_parameter(segment):
@@ -1219,10 +1227,10 @@ def route_key(route: Route) -> tuple[tuple[Any, ...], tuple[str, ...]]:
 
 
 class Router:
-    """Finds the route of a path: a dict for paths without parameters, else a tree of segments.
+    """A dict of the paths without parameters, and a tree of segments for all others.
 
-    At each segment a literal wins over a converter, the converters are tried in their order, and
-    a Mount or Static comes last. The routes must be without faults.
+    Each segment is matched with literals first, then converters in their order, and finally a
+    Mount or Static. The routes must be valid.
     """
 
     def __init__(self, routes: Sequence[Route]) -> None:
@@ -1242,7 +1250,7 @@ class Router:
                 self._exact[route.path] = first
 
     def match(self, path: str, method: str = "GET") -> Match | None:
-        """The route for a decoded path, by preference one for that method; or None."""
+        """Return the match for a decoded path, if possible one for `method`; None without one."""
         if (exact := self._exact.get(path)) is not None:
             return exact.methods.get(method, exact)
         if not path.startswith("/"):
@@ -1256,7 +1264,7 @@ class Router:
         return Match(match.route, match.methods, match.names, view_args, tail)
 
     def slash_variant(self, path: str) -> str | None:
-        """The path with or without its last slash, if only that one has a route."""
+        """Return the path with its final slash added or removed, if that path has a route."""
         other = path[:-1] if path.endswith("/") else f"{path}/"
         return other if other and self.match(other) else None
 
@@ -1264,7 +1272,7 @@ class Router:
 def _find(
     node: _Node, segments: Sequence[str], position: int
 ) -> tuple[Match, tuple[Any, ...], str] | None:
-    """The match below `node` for the segments from `position`: (match, values, tail)."""
+    """Return (match, values, tail) for the segments from `position`, searched below `node`."""
     if position == len(segments):
         match = node.get(_END) or node.get(_PREFIX)
         return (match, (), "") if match else None
@@ -1292,12 +1300,10 @@ _COOKIE_HEADER_LIMIT = 16_384  # bytes
 _CONTENT_TYPE_LIMIT = 1_024
 _AUTHORIZATION_LIMIT = 1_024
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_WHITESPACE = (
-    " \t"  # of a header: `str.strip()` also strips \x85 and \xa0, which are part of a name
-)
+_WHITESPACE = " \t"  # in headers; `str.strip()` would also strip \x85 and \xa0, part of names
 _SAFE_IN_PATH = "/~!$&'()*+,=:@"  # in a path (RFC 3986, 3.3)
-# Invalid values of these are to be ignored (RFC 9110, 13.1.3, 14.2), but make WebOb raise; over
-# long ones it reads for a third of a second.
+# Invalid values of these must be ignored (RFC 9110, 13.1.3, 14.2), but WebOb raises an error, or
+# takes a third of a second for a long one.
 _DROPPED_IF_INVALID = (
     "HTTP_DATE", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE",
     "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_MAX_FORWARDS", "HTTP_RANGE",
@@ -1312,18 +1318,18 @@ _DEFAULT_LIMITS = {
 
 
 class FieldText(str):
-    """A text of a request, which SQLAlchemy compares as the type of the column.
+    """A string from a request that SQLAlchemy compares as the column's type.
 
-    SQLAlchemy has PostgreSQL's drivers cast a plain `str` to VARCHAR, which equals no integer.
+    For PostgreSQL, SQLAlchemy casts a plain `str` to VARCHAR, which never equals an integer.
     """
 
     __slots__ = ()
 
 
 class Values(Mapping[str, T]):
-    """Values by name; of several with one name the first wins, and `getlist` gives all.
+    """Values by name. The first of several wins; `getlist` returns them all.
 
-    A missing one is a KeyError, and if nobody catches it an answer of 400.
+    A missing name raises a KeyError, which becomes a 400 response unless it is caught.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, T]] = (), source: str = "form") -> None:
@@ -1347,26 +1353,26 @@ class Values(Mapping[str, T]):
         return len(self._lists)
 
     def __or__(self, other: Values[Any]) -> Values[Any]:
-        """Both together: `request.form | request.files` is what a form library takes."""
+        """Combine both: form libraries accept `request.form | request.files`."""
         return Values([*self.pairs(), *other.pairs()], self._source)
 
     def __repr__(self) -> str:  # names only: values may be passwords
         return f"<Values {sorted(self._lists)}>"
 
     def getlist(self, name: str) -> list[T]:
-        """All values of `name`, in the order they were sent."""
+        """Return all values of `name`, in the order they were sent."""
         return list(self._lists.get(name, ()))
 
     def discard(self, name: str) -> None:
-        """Drops every value of `name`."""
+        """Remove every value of `name`."""
         self._lists.pop(name, None)
 
     def pairs(self) -> Iterator[tuple[str, T]]:
-        """Every (name, value)."""
+        """Yield every (name, value)."""
         return ((name, value) for name, values in self._lists.items() for value in values)
 
     def get(self, name: str, default: Any = None, type: Callable[[T], Any] | None = None) -> Any:
-        """The first value, converted by `type`; `default` if it is missing or does not convert."""
+        """Return the first value, converted by `type`; `default` if missing or not convertible."""
         if name not in self._lists:
             return default
         try:
@@ -1379,7 +1385,7 @@ class Values(Mapping[str, T]):
 
 @dataclass(frozen=True)
 class Upload:
-    """A posted file. `file` is open for reading in binary and gone after the request."""
+    """An uploaded file. `file` is open for reading bytes, and closed after the request."""
 
     filename: str
     content_type: str
@@ -1387,11 +1393,10 @@ class Upload:
 
 
 class BoundedRequest(webob.request.BaseRequest):
-    """A WebOb request whose body is limited and whose own names read strictly."""
+    """A WebOb request that limits its body and rejects malformed input."""
 
-    cleanup_callbacks: list[Callable[[], Any]] | None = None  # called at the end of the request
+    cleanup_callbacks: list[Callable[[], Any]] | None = None  # called when the request ends
     _open_files: tuple[tempfile.SpooledTemporaryFile[bytes], ...] = ()
-
     limits: Mapping[str, int] = _DEFAULT_LIMITS
 
     def __init__(self, environ: dict[str, Any], **attributes: Any) -> None:
@@ -1399,17 +1404,17 @@ class BoundedRequest(webob.request.BaseRequest):
         for name in _DROPPED_IF_INVALID:
             if name in environ and not _is_valid(name, environ[name]):
                 del environ[name]
-                if name == "HTTP_IF_RANGE":  # its condition is not met (RFC 9110, 13.1.5)
+                if name == "HTTP_IF_RANGE":  # an unmet condition: ignore the range (13.1.5)
                     environ.pop("HTTP_RANGE", None)
 
     def __repr__(self) -> str:
         return f"<Request {describe_request(self.environ)}>"
 
-    __str__ = __repr__  # WebOb's shows body and cookies
+    __str__ = __repr__  # WebOb's shows the body and cookies
 
     @property
     def length(self) -> int | None:
-        """The declared length, if any. Raises Rejection if it is invalid or too large."""
+        """The declared length of the body, or None. Raises Rejection if invalid or too large."""
         text = str(self.environ.get("CONTENT_LENGTH") or "")
         if not text:
             return None
@@ -1420,7 +1425,7 @@ class BoundedRequest(webob.request.BaseRequest):
         return int(text)
 
     def limit_body(self) -> None:
-        """Checks the length, and limits what anybody can read of the body."""
+        """Check the declared length, and limit how much of the body can be read."""
         length = self.length
         if "_body" not in self.__dict__:
             self._body = _LimitedStream(self.environ, length, self.limits["body"])
@@ -1428,7 +1433,7 @@ class BoundedRequest(webob.request.BaseRequest):
             self.environ["webob.is_body_seekable"] = False
 
     def read_body(self, size: int = -1) -> bytes:
-        """Bytes of the body. Raises Rejection if its end is unknown."""
+        """Return up to `size` bytes of the body. Raises Rejection if its end is unknown."""
         if self.length is None and not self.environ.get("wsgi.input_terminated"):
             raise Rejection(411, "no-length")
         if "_body" not in self.__dict__:
@@ -1436,20 +1441,20 @@ class BoundedRequest(webob.request.BaseRequest):
         return cast(bytes, self.environ["wsgi.input"].read(size))
 
     def read_text(self, kind: str) -> bytes:
-        """The whole body, a "form" or "json". Raises Rejection if it is over the limit of those."""
+        """Return the whole body, a "form" or "json". Raises Rejection above the limit for it."""
         limit = self.limits[kind]
         if (self.length or 0) > limit or len(body := self.read_body(limit + 1)) > limit:
             raise Rejection(413, f"{kind}-too-large")
         return body
 
     def buffer_body(self) -> None:
-        """Reads a guarded body into a file, so that later readers do not wait for the client."""
+        """Read a limited body into a file, so that later readers do not wait for the client."""
         body = self.__dict__.get("_body")
         if body and body.left == body.total and self.is_body_readable:
             self.make_body_seekable()
 
     def make_tempfile(self) -> tempfile.SpooledTemporaryFile[bytes]:  # type: ignore[override]
-        """A file that goes to disk above `limits.memory`; for uploads, and for WebOb's `body`."""
+        """Create a file that moves to disk above `limits.memory`. WebOb's `body` uses it too."""
         file = tempfile.SpooledTemporaryFile[bytes](self.limits["memory"])
         if self.cleanup_callbacks is not None and not self._open_files:
             self.cleanup_callbacks.append(self.close_files)
@@ -1457,12 +1462,12 @@ class BoundedRequest(webob.request.BaseRequest):
         return file
 
     def close_files(self) -> None:
-        """Closes every uploaded file, which deletes it."""
+        """Close every uploaded file, which deletes it."""
         for file in self._open_files:
             file.close()
 
     def rewind(self) -> None:
-        """Makes the body and uploaded files readable from their start again."""
+        """Rewind the body and uploaded files."""
         if self.is_body_seekable:
             self.environ["wsgi.input"].seek(0)
         for file in self._open_files:
@@ -1471,7 +1476,7 @@ class BoundedRequest(webob.request.BaseRequest):
 
     @property
     def charset(self) -> str:
-        """UTF-8. Raises Rejection for another one: decoding some takes quadratic time."""
+        """UTF-8. Raises Rejection for any other charset: decoding some takes quadratic time."""
         charset = str(super().charset)
         if charset.lower() not in ("utf-8", "us-ascii", "ascii"):
             raise Rejection(415, "charset")
@@ -1479,20 +1484,20 @@ class BoundedRequest(webob.request.BaseRequest):
 
     @property
     def text(self) -> str:  # type: ignore[override]
-        """The body as text. Raises Rejection if it is not UTF-8."""
+        """The body as a string. Raises Rejection if it is not UTF-8."""
         try:
             return self.body.decode(self.charset)
         except UnicodeDecodeError:
             raise Rejection(400, "undecodable-body") from None
 
     def as_text(self) -> str:
-        """The whole request, for people to read."""
+        """Return the whole request as a string, with invalid UTF-8 escaped."""
         return self.as_bytes().decode("utf-8", "backslashreplace")
 
     @property
     def body_file_raw(self) -> Any:
-        """`wsgi.input`, which `body` and `body_file` read: within the limit."""
-        if not self.is_body_seekable:  # else it is a copy that WebOb made
+        """`wsgi.input` up to the limit. `body` and `body_file` read from it."""
+        if not self.is_body_seekable:  # otherwise it is a copy that WebOb made
             self.limit_body()
         return self.environ["wsgi.input"]
 
@@ -1502,12 +1507,12 @@ class BoundedRequest(webob.request.BaseRequest):
 
     @property
     def client_addr(self) -> str | None:
-        """The peer's address; WebOb's own trusts X-Forwarded-For."""
+        """The peer's address. WebOb's version trusts X-Forwarded-For."""
         return cast("str | None", self.environ.get("REMOTE_ADDR"))
 
     @property
     def authorization(self) -> Any:  # type: ignore[override]
-        """WebOb's, whose time for a Digest or Basic header is quadratic in its length."""
+        """WebOb's value. Long headers other than Bearer are refused: parsing is quadratic."""
         header = self.environ.get("HTTP_AUTHORIZATION", "")
         if len(header) > _AUTHORIZATION_LIMIT and not header.startswith("Bearer "):
             raise Rejection(431, "authorization-too-large")
@@ -1517,9 +1522,9 @@ class BoundedRequest(webob.request.BaseRequest):
 class Request(BoundedRequest):
     """A WebOb request that reads path, query, cookies and body strictly.
 
-    `args`, `form` (text) and `files` are `Values`; `view_args` are the URL's parameters; through
-    `app` a handler reaches the App's `config` and `database`. Malformed input is refused with a
-    4xx when it is read; path and query are read at once.
+    `args`, `form` (strings) and `files` are `Values`. `view_args` are the URL's parameters. `app`
+    is the App, with its `config` and `database`. Malformed input is refused with a 4xx status on
+    first access; path and query are checked before any handler runs.
     """
 
     app: Any = None
@@ -1527,9 +1532,9 @@ class Request(BoundedRequest):
     view_args: Mapping[str, Any] = MappingProxyType({})
 
     def check(self) -> str:
-        """The decoded path; reads the query too, so that neither raises later. Raises Rejection."""
+        """Return the decoded path, and check the query too. Raises Rejection."""
         environ = self.environ
-        # Hosts differ in where the slash between the two goes; "//" would name another host.
+        # Servers put the slash between the two in either one; "//" would name another host.
         if prefix := environ.setdefault("SCRIPT_NAME", ""):
             environ["SCRIPT_NAME"] = f"/{stripped}" if (stripped := prefix.strip("/")) else ""
             _decode_path(prefix)
@@ -1543,14 +1548,14 @@ class Request(BoundedRequest):
 
     @memoized_property
     def prefix(self) -> str:
-        """Where the host has mounted this application, percent-encoded: "" or `/m`."""
+        """The path where this application is mounted, percent-encoded: "" or `/m`."""
         prefix = self.environ.get("SCRIPT_NAME", "").strip("/")
-        raw = prefix.encode("latin-1", "replace")  # that of a refused request may be invalid
+        raw = prefix.encode("latin-1", "replace")  # may be invalid in a refused request
         return f"/{quote(raw, safe=_SAFE_IN_PATH)}" if prefix else ""
 
     @memoized_property
     def full_path(self) -> str:
-        """The path with the mount's prefix, decoded: where a form's ticket counts."""
+        """The decoded path with the mount prefix. A form's ticket is valid for this path only."""
         return self.script_name + self.path_info
 
     @memoized_property
@@ -1563,26 +1568,27 @@ class Request(BoundedRequest):
         return self.field_values(_parse_fields(query, self.limits["fields"], "query"), "args")
 
     def field_values(self, pairs: Iterable[tuple[str, str]], source: str) -> Values[str]:
+        """Return `pairs` as Values of `text_type`."""
         return Values(((name, self.text_type(value)) for name, value in pairs), source)
 
     def as_field_text(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """`values` of a path or a ticket, whose texts are then like those of the form."""
-        kind = self.text_type
-        return {n: kind(value) if isinstance(value, str) else value for n, value in values.items()}
+        """Convert strings from a path or a ticket to `text_type`, the type of form fields."""
+        text = self.text_type
+        return {n: text(value) if isinstance(value, str) else value for n, value in values.items()}
 
     @property
     def form(self) -> Values[str]:
-        """The posted fields, always text."""
+        """The posted fields, always strings."""
         return self._parsed_body[0]
 
     @property
     def files(self) -> Values[Upload]:
-        """The posted files."""
+        """The uploaded files."""
         return self._parsed_body[1]
 
     @property
     def parsed_form(self) -> Any:
-        """Fields and files of a form that was read already, for debug; twice None if it was not."""
+        """For debug pages: a form's fields and files if it was parsed already, else two Nones."""
         return self.__dict__.get("_parsed_body", (None, None))
 
     @memoized_property
@@ -1591,17 +1597,16 @@ class Request(BoundedRequest):
 
     @memoized_property
     def cookies(self) -> Values[str]:  # type: ignore[override]
-        """The cookies; of equal names the first, without those that are not UTF-8."""
+        """The cookies that are valid UTF-8. The first of several with one name wins."""
         try:
             return Values(_parse_cookies(self.environ.get("HTTP_COOKIE", "")), "cookies")
         except Rejection:
-            self.__dict__["cookies"] = Values((), "cookies")  # what an error page then reads
+            self.__dict__["cookies"] = Values((), "cookies")  # for the error page
             raise
 
     @memoized_property
     def json(self) -> Any:
-        """The body as JSON. Raises Rejection: 415 for another type, 400 for what is not JSON, 413
-        if it is larger than `limits.json`."""
+        """The parsed JSON body. Raises Rejection: 415 (type), 413 (size) or 400 (syntax)."""
         if self.media_type != "application/json" and not self.media_type.endswith("+json"):
             raise Rejection(415, "content-type")
         return _parse_json(self.read_text("json"))
@@ -1614,7 +1619,7 @@ class Request(BoundedRequest):
 
     @memoized_property
     def form_type(self) -> tuple[str, dict[str, str]]:
-        """The type of a form with its options. Raises Rejection if the body is of another type."""
+        """A form's media type and parameters. Raises Rejection if the body is not a form."""
         header = str(self.environ.get("CONTENT_TYPE") or "")
         if len(header) > _CONTENT_TYPE_LIMIT or self.media_type not in _FORM_TYPES:
             raise Rejection(415, "content-type")
@@ -1630,22 +1635,22 @@ class Request(BoundedRequest):
 
     @property
     def GET(self) -> Any:  # noqa: N802 - WebOb's name
-        """`args` as WebOb has them."""
+        """`args` as a WebOb MultiDict."""
         return webob.multidict.MultiDict(self.args.pairs())
 
     @property
     def POST(self) -> Any:  # noqa: N802 - WebOb's name
-        """`form` as WebOb has it; its own parser is lenient and gone with Python 3.13."""
+        """`form` as a WebOb MultiDict. WebOb's own parser is lenient, and gone in Python 3.13."""
         return webob.multidict.MultiDict(self.form.pairs())
 
 
 class _LimitedStream(io.RawIOBase):
-    """`wsgi.input` up to its length, or to the limit if none is given."""
+    """`wsgi.input` up to its declared length or, without one, up to the limit."""
 
     def __init__(self, environ: Mapping[str, Any], length: int | None, limit: int) -> None:
-        self.stream, self.known = environ["wsgi.input"], length is not None
+        self.stream, self.has_length = environ["wsgi.input"], length is not None
         if length is None and not environ.get("wsgi.input_terminated"):
-            length, self.known = 0, True  # the server does not end the stream: read nothing
+            length, self.has_length = 0, True  # the stream may never end: read nothing
         self.total = self.left = limit + 1 if length is None else length
 
     def readable(self) -> bool:
@@ -1656,26 +1661,26 @@ class _LimitedStream(io.RawIOBase):
             return 0
         try:
             data = self.stream.read(min(len(buffer), self.left))
-        except Exception as error:  # each server has its own classes for a broken body
+        except Exception as error:  # each server raises classes of its own for a broken body
             raise Rejection(400, "body-unreadable") from error
-        if not data and self.known:
+        if not data and self.has_length:
             raise Rejection(400, "body-too-short")
         self.left -= len(data)
-        if not self.known and self.left == 0:
+        if not self.has_length and self.left == 0:
             raise Rejection(413, "body-too-large")
         buffer[: len(data)] = data
         return len(data)
 
 
 def describe_request(environ: Mapping[str, Any]) -> str:
-    """`GET /users/7` for logs: printable ASCII whatever the client sent."""
+    """Return `GET /users/7` for logs, in printable ASCII whatever the client sent."""
     path = str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", ""))
     method = str(environ.get("REQUEST_METHOD", "GET"))[:20]
     return f"{quote(method)} {quote(path.encode('latin-1', 'replace'))[:200]}"
 
 
 def _decode_path(path: str) -> str:
-    """A path of WSGI (bytes as latin-1, PEP 3333) as UTF-8. Raises Rejection."""
+    """Decode a WSGI path (bytes as latin-1, PEP 3333) as UTF-8. Raises Rejection."""
     try:
         text = path if path.isascii() else path.encode("latin-1").decode("utf-8")
     except UnicodeError:
@@ -1686,7 +1691,7 @@ def _decode_path(path: str) -> str:
 
 
 def _is_valid(name: str, value: str) -> bool:
-    """Whether WebOb can read the value of one of _DROPPED_IF_INVALID."""
+    """Return whether WebOb can read the value of a header in _DROPPED_IF_INVALID."""
     if len(value) > 1_000 or not value.isascii():
         return False
     if name == "HTTP_MAX_FORWARDS":
@@ -1701,7 +1706,7 @@ def _is_valid(name: str, value: str) -> bool:
 
 
 def _parse_cookies(header: str) -> Iterator[tuple[str, str]]:
-    """The pairs of a Cookie header; an invalid one is skipped."""
+    """Yield the valid pairs of a Cookie header."""
     if len(header) > _COOKIE_HEADER_LIMIT:
         raise Rejection(431, "cookies-too-large")
     is_plain = header.isascii() and header.isprintable()
@@ -1717,25 +1722,25 @@ def _parse_cookies(header: str) -> Iterator[tuple[str, str]]:
             yield name, text
 
 
-def _parse_fields(data: bytes, limit: int, what: str) -> list[tuple[str, str]]:
-    """The pairs of a query or a urlencoded form (WHATWG URL, 5.1), read strictly."""
+def _parse_fields(data: bytes, limit: int, source: str) -> list[tuple[str, str]]:
+    """Parse a "query" or a urlencoded "form" (WHATWG URL, 5.1) strictly."""
     if b"\0" in data or b"%00" in data:
-        raise Rejection(400, f"nul-in-{what}")
+        raise Rejection(400, f"nul-in-{source}")
     try:
         return parse_qsl(
             data.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=limit
         )
     except UnicodeDecodeError:
-        raise Rejection(400, f"undecodable-{what}") from None
+        raise Rejection(400, f"undecodable-{source}") from None
     except ValueError:  # more than max_num_fields
-        raise Rejection(414 if what == "query" else 413, "too-many-fields") from None
+        raise Rejection(414 if source == "query" else 413, "too-many-fields") from None
 
 
 def _parse_json(body: bytes) -> Any:
-    """The value of a body (RFC 8259), read strictly."""
+    """Parse a JSON body (RFC 8259) strictly."""
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
-        if b"\\u" in body:  # may hide half a surrogate pair, which nothing can encode
+        if b"\\u" in body:  # may be half a surrogate pair, which cannot be encoded
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise Rejection(400, "malformed-json") from None
@@ -1743,14 +1748,14 @@ def _parse_json(body: bytes) -> Any:
 
 
 def _finite(text: str) -> float:
-    """Refuses 1e999 and Infinity, which Python reads but JSON cannot express."""
+    """Reject 1e999 and Infinity, which Python parses but JSON cannot express."""
     if not math.isfinite(number := float(text)):
         raise ValueError(f"{text} is not JSON")
     return number
 
 
 def _parse_form(request: Request) -> tuple[Values[str], Values[Upload]]:
-    """The fields and files of a body."""
+    """Return the fields and files of a request's body."""
     if request.method in READ_METHODS or (not request.media_type and not request.length):
         return Values(), Values((), "files")
     media_type, options = request.form_type
@@ -1761,8 +1766,8 @@ def _parse_form(request: Request) -> tuple[Values[str], Values[Upload]]:
 
 
 def _parse_multipart(request: Request, boundary: str) -> tuple[Values[str], Values[Upload]]:
-    """The fields and files of a multipart body (RFC 7578), read strictly."""
-    request.read_body(0)  # refuses one without an end
+    """Parse the fields and files of a multipart body (RFC 7578) strictly."""
+    request.read_body(0)  # rejects a body whose end is unknown
     limits = request.limits
     fields: list[tuple[str, str]] = []
     files: list[tuple[str, Upload]] = []
@@ -1776,10 +1781,10 @@ def _parse_multipart(request: Request, boundary: str) -> tuple[Values[str], Valu
                 if b"\0" in data:
                     raise Rejection(400, "nul-in-form")
                 fields.append((segment.name, request.text_type(data.decode("utf-8"))))
-            elif segment.filename or segment.size:  # else no file was chosen
+            elif segment.filename or segment.size:  # otherwise no file was chosen
                 name = UNPRINTABLE.sub("", re.split(r"[/\\]", segment.filename)[-1]).strip()
-                kind = _CONTROLS.sub("", segment.content_type or "application/octet-stream")
-                upload = Upload("file" if name in ("", ".", "..") else name, kind, file)
+                media_type = _CONTROLS.sub("", segment.content_type or "application/octet-stream")
+                upload = Upload("file" if name in ("", ".", "..") else name, media_type, file)
                 files.append((segment.name, upload))
             if len(fields) > limits["fields"] or len(files) > limits["files"]:
                 raise Rejection(413, "too-many-fields")
@@ -1793,7 +1798,7 @@ def _parse_multipart(request: Request, boundary: str) -> tuple[Values[str], Valu
 def _segments(
     request: Request, boundary: str
 ) -> Iterator[tuple[multipart.MultipartSegment, tempfile.SpooledTemporaryFile[bytes]]]:
-    """Each part of a multipart body with a file of its content."""
+    """Yield each part of a multipart body with a file of its content."""
     parts = request.limits["fields"] + request.limits["files"]
     length = -1 if request.length is None else request.length
     with multipart.PushMultipartParser(boundary, length, max_segment_count=parts) as parser:

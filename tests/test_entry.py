@@ -123,7 +123,7 @@ def test_a_fault_is_broken_between_words_where_a_terminal_ends(tmp_path):
         root = write_project(tmp_path, {"registry.py": text})
         assert main(["--project", str(root), "routes"]) == 1
     head, *lines = shown.lines()
-    assert head == "The registry has 2 faults:"
+    assert head == "The registry has 2 problems:"
     assert max(map(len, lines)) <= 60
     assert " ".join(lines).count("is a str") == 2
     assert [line[:4].strip() == "" for line in lines] == [False, True, False, True]

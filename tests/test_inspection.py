@@ -235,7 +235,7 @@ def test_check_as_json_is_one_document(migrated, capsys):
     out, err = capsys.readouterr()
     document = json.loads(out)
     assert document["faults"] == [
-        {"where": "config.yaml", "problem": "debgu is no setting; did you mean 'debug'?",
+        {"where": "config.yaml", "problem": "debgu is not a setting; did you mean 'debug'?",
          "remedy": None},
         {"where": "pages/index.html", "problem": "component 'usr' is not in the registry",
          "remedy": "did you mean 'user'?"},
@@ -375,7 +375,13 @@ def test_check_lists_the_faults_of_all_parts_together(migrated, capsys):
     assert run(migrated, "check") == 1
     out, err = capsys.readouterr()
     assert "ok" not in out.splitlines()
-    for part in ("debgu is no setting", "server.port is 'high'", "user.html:1", "'usr'", "rename"):
+    for part in (
+        "debgu is not a setting",
+        "server.port is 'high'",
+        "user.html:1",
+        "'usr'",
+        "rename",
+    ):
         assert part in err
     count, *faults = err.splitlines()
     assert count == f"{len(faults)} faults:"
@@ -469,7 +475,7 @@ registry = Registry(
         ("secret_keys: []", 'secret_keys is empty: sessions and forms fail; write ["${NOVENTA'),
         (f'secret_keys: ["{KEY}"]', "secret_keys[0] stands in the file; write"),
         (f'secret_keys: ["${{NOT_SET:-{KEY}}}"]', "secret_keys[0] stands in the file; write"),
-        (f'secret_keys: ["starter-{KEY}"]', "secret_keys[0] is the starter's; write"),
+        (f'secret_keys: ["starter-{KEY}"]', "secret_keys[0] is the starter's key; create"),
         ("session: {secure: false}", "session.secure is false"),
         ('debug: true\ndatabase: "sqlite://"', "database is in memory: each process has its own"),
     ],
@@ -538,8 +544,8 @@ def test_the_starters_key_is_good_for_debug_only(command, tmp_path, capsys):
     settings = 'secret_keys: ["${file:secret.key}"]\ndebug: false\nsession: {secure: true}\n'
     write_project(tmp_path, {"config.yaml": settings, "secret.key": f"starter-{KEY}"})
     assert run(tmp_path, *command) == 1
-    remedy = "write one of your own, as `(umask 077; openssl rand -hex 32 > secret.key)` does."
-    assert f"secret_keys[0] is the starter's; {remedy}" in capsys.readouterr().err
+    remedy = "create your own with `(umask 077; openssl rand -hex 32 > secret.key)`."
+    assert f"secret_keys[0] is the starter's key; {remedy}" in capsys.readouterr().err
     write_project(tmp_path, {"config.yaml": settings.replace("false", "true", 1)})
     assert run(tmp_path, "check") == 0
 

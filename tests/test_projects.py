@@ -34,8 +34,8 @@ def test_a_project_is_its_folder_its_settings_and_its_registry(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"config.yaml": None}, r"config\.yaml does not exist; give the project's folder"),
-        ({"config.yaml": "debgu: true"}, r"debgu is no setting; did you mean 'debug'\?"),
+        ({"config.yaml": None}, r"config\.yaml does not exist; pass the project's folder"),
+        ({"config.yaml": "debgu: true"}, r"debgu is not a setting; did you mean 'debug'\?"),
         ({"registry.py": None}, r"registry\.py does not exist; give the project's folder"),
         ({"registry.py": "registery = 1"}, r"registry\.py defines no `registry`; write registry ="),
         ({"registry.py": "registry = []"}, r"`registry` is a list; expected Registry\(…\)"),
@@ -243,10 +243,10 @@ def test_tests_that_cannot_run_are_said(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("foo", "--database is no URL; expected driver://user:password@host"),
+        ("foo", "--database is not a URL; expected driver://user:password@host"),
         (
             "postgrse://a/b",
-            r"--database: 'postgrse' is no database here; did you mean 'postgresql'",
+            r"--database: 'postgrse' is not a known driver; did you mean 'postgresql'",
         ),
         (
             "postgresql://me:secret@127.0.0.1:1/b",

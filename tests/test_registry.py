@@ -83,9 +83,9 @@ def test_all_faults_are_shown_together(tmp_path):
 def test_the_error_lists_every_fault_on_a_line():
     faults = [Fault("registry.py:3", "it is wrong", "mend it"), Fault("a.html:1", "no", "yes")]
     assert str(RegistryError(faults)) == (
-        "The registry has 2 faults:\n  registry.py:3: it is wrong; mend it.\n  a.html:1: no; yes."
+        "The registry has 2 problems:\n  registry.py:3: it is wrong; mend it.\n  a.html:1: no; yes."
     )
-    assert str(RegistryError(faults[:1])).startswith("The registry has 1 fault:\n")
+    assert str(RegistryError(faults[:1])).startswith("The registry has 1 problem:\n")
 
 
 def test_a_remedy_that_asks_ends_with_its_question_mark():
@@ -114,7 +114,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest_or_all(known, remedy):
         ({"models": pytest}, "models is <module 'pytest'"),
         ({"guards": guard}, "guards is <function guard"),
         ({"filters": ["a"]}, "filters is ['a']; expected a mapping"),
-        ({"components": [Component("a", None)]}, "template is None; expected a text"),
+        ({"components": [Component("a", None)]}, "template is None; expected a string"),
         ({"components": [Component(pytest, "a.html")]}, "name is <module 'pytest'"),
         ({"components": [Component("a", "a.html", models=pytest)]}, "models is <module 'pytest'"),
         ({"components": [Component("a", "a.html", retries=-1)]}, "retries is -1; expected 0 or"),
@@ -123,7 +123,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest_or_all(known, remedy):
         ({"routes": [Page("/", "a.html", limits=9)]}, "limits is 9; expected a mapping"),
         ({"routes": [Page("/", "a.html", limits={"bdoy": 9})]}, "limits has 'bdoy'; did you mean"),
         ({"routes": [Page("/", "a.html", limits={"body": "9"})]}, "limits has 'body': '9'; expec"),
-        ({"routes": [Static("/f", None)]}, "folder is None; expected a text"),
+        ({"routes": [Static("/f", None)]}, "folder is None; expected a string"),
         ({"routes": [Mount("/m", "app")]}, "application is 'app'; expected a WSGI application"),
         ({"routes": [Endpoint("/e", endpoint, retries="2")]}, "retries is '2'; expected 0 or more"),
         ({"routes": [Endpoint("/e", endpoint, cross_origin=1)]}, "cross_origin is 1; expected"),

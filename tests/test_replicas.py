@@ -238,9 +238,13 @@ def test_no_request_fails_while_replicas_die_come_back_and_are_promoted(
 @pytest.mark.parametrize(
     ("url", "replica", "fault"),
     [
-        ("sqlite:///./a.db", "sqlite:///./b.db", "replicas are for PostgreSQL"),
-        ("mysql://root@127.0.0.1/a", "mysql://root@127.0.0.1/b", "replicas are for PostgreSQL"),
-        ("postgresql://127.0.0.1/a", "hunter2", "replicas holds what is no URL"),
+        ("sqlite:///./a.db", "sqlite:///./b.db", "replicas must be postgresql:// URLs"),
+        (
+            "mysql://root@127.0.0.1/a",
+            "mysql://root@127.0.0.1/b",
+            "replicas must be postgresql:// URLs",
+        ),
+        ("postgresql://127.0.0.1/a", "hunter2", "replicas has an invalid URL"),
     ],
 )
 def test_replicas_of_a_database_that_has_none_are_a_fault_at_the_start(

@@ -323,7 +323,7 @@ def test_a_port_that_is_taken_is_one_message(tmp_path, capsys):
     [
         ({"wsgi.py": "app = None"}, "wsgi.py defines no `application`; write application = app."),
         ({"wsgi.py": "import wgsi"}, "wsgi.py cannot be imported: wsgi.py:1: ModuleNotFound"),
-        ({"pages/index.html": "{% if %}"}, "The registry has 1 fault:\n  pages/index.html:1: "),
+        ({"pages/index.html": "{% if %}"}, "The registry has 1 problem:\n  pages/index.html:1: "),
         ({"config.yaml": "server: {port: high}"}, "server.port is 'high'; expected a whole"),
     ],
 )

@@ -795,7 +795,7 @@ def test_a_line_is_a_link_into_the_editor_that_the_settings_name(tmp_path):
 
 @pytest.mark.parametrize("editor", ["javascript:alert({file})", "DATA:,{file}", "vscode://file/"])
 def test_an_editor_is_no_script_and_gets_the_file(editor, tmp_path):
-    with pytest.raises(ConfigError, match="expected the address of an editor with"):
+    with pytest.raises(ConfigError, match="expected an editor's URL that contains"):
         Config.from_mapping({"editor": editor}, tmp_path)
 
 
