@@ -22,7 +22,7 @@ Start reading at `App.__call__`, near the end.
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # `python -m noventa`: hand over before classes exist twice
+if __name__ == "__main__":  # `python -m noventa`: hand over before any class exists twice
     from noventa_cli import main
 
     raise SystemExit(main())
@@ -154,7 +154,7 @@ class NoventaError(Exception):
 
 
 class ConfigError(NoventaError):
-    """config.yaml is invalid, or a file or variable that it names."""
+    """config.yaml is invalid, or a file or variable that it names is missing."""
 
 
 class RegistryError(NoventaError):
@@ -184,10 +184,7 @@ class BadTicket(NoventaError):  # noqa: N818
 
 
 class Rejection(Exception):  # noqa: N818
-    """A request is refused with `status`. `reason` is one word for the log.
-
-    `detail` is logged too and, in debug, shown on the page.
-    """
+    """A refused request. `reason` is one word for the log; `detail` is for log and debug page."""
 
     def __init__(
         self, status: int, reason: str, headers: Mapping[str, str] | None = None, detail: str = ""
@@ -279,13 +276,13 @@ SETTINGS = (
             "URLs of PostgreSQL replicas, for entries with `replica=True`"),
     Setting("database.max_lag", _NUMBER, 10, "seconds a replica may lag before it is left out"),
     Setting("name", _TEXT, None,
-            "name of the site, for the plain error page; default: the project folder's name"),
+            "name of the site, shown on the plain error page; default: the project folder's"),
     Setting("app", _MAPPING, {}, "the application's own settings: `request.app.config.app[\"…\"]`"),
     Setting("debug", _FLAG, False,
             "show source code on error pages; the environment variable NOVENTA_DEBUG overrides it"),
     Setting("debug_from", _TEXTS, (), "networks that also see debug pages, like `172.16.0.0/12`"),
     Setting("editor", _TEXT, None,
-            "URL that debug pages link file:line to, like `vscode://file/{file}:{line}`"),
+            "URL for file:line links on debug pages, like `vscode://file/{file}:{line}`"),
     Setting("secret_keys", _TEXTS, (), "keys, 32 characters or more; the first signs, all verify"),
     Setting("session.cookie_name", _TEXT, "noventa_session",
             "name of the session cookie; may start with `__Host-`"),
@@ -316,7 +313,7 @@ SETTINGS = (
             "origins that may also post, like `https://example.com`"),
     Setting("headers", _MAPPING, {}, "headers added to every response; null removes a default one"),
     Setting("migrations.portable_to", _TEXTS, ("sqlite", "postgresql", "mysql"),
-            "databases that `check` tests the models for"),
+            "databases that `check` tests the models against"),
     Setting("migrations.url", _TEXT, None,
             "database URL for migrations and seeds; default: that of `database`"),
     Setting("migrations.version_table", _TEXT, "alembic_version", "table that stores the revision"),
@@ -326,7 +323,7 @@ SETTINGS = (
     Setting("migrations.lock_timeout", _NUMBER, 60,
             "seconds to wait for another migrating process"),
     Setting("migrations.table_timeout", _NUMBER, 5,
-            "PostgreSQL: seconds to wait for a table before each retry of a migration"),
+            "PostgreSQL: seconds a migration waits for a table before it retries"),
     Setting("migrations.on_mismatch", _TEXT, "warn",
             "if the database is not at head: warn, or refuse to start", ("warn", "refuse")),
     Setting("log_level", _TEXT, "info", "lowest level that `serve` logs",
@@ -336,14 +333,14 @@ _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _VARIABLE = re.compile(
     r"\$(?P<escape>\$)?\{(?:file:(?P<file>[^}]+?)|(?P<name>\w+))(?::-(?P<default>[^}]*))?\}"
 )
-_SECRET_LENGTH, _SECRET_VARIETY = 32, 8  # minimum of characters, and of different ones
+_SECRET_LENGTH, _SECRET_VARIETY = 32, 8  # minimum of all and of different characters
 _KEY_REMEDY = "use the output of `openssl rand -hex 32`."
 _MAKE_KEY = "(umask 077; openssl rand -hex 32 > {})"  # only the owner can read the file
 STARTER_KEY = "starter-"  # prefix of the keys that `new` writes, accepted only in debug
 _SECRET_SETTINGS = (
     "secret_keys", "database.url", "database.password", "database.options", "migrations.url",
 )  # fmt: skip
-_URL_PARTS = {  # to SQLAlchemy's names
+_URL_PARTS = {  # Noventa's names to SQLAlchemy's
     "host": "host", "port": "port", "user": "username", "password": "password",
     "name": "database", "options": "query",
 }  # fmt: skip
@@ -361,12 +358,12 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}  # Noventa's, for drivers
 _POSTGRESQL_DRIVERS = {"psycopg": "psycopg", "psycopg2": "psycopg2", "pg8000": "pg8000"}
 _MYSQL_DRIVERS = {"pymysql": "pymysql", "mysqldb": "MySQLdb", "mariadbconnector": "mariadb"}
-# If a URL names no driver, the first one installed is used: SQLAlchemy's names, with modules.
+# SQLAlchemy's driver names and their modules. A URL without a driver uses the first installed.
 _DRIVERS = {
     "postgresql": _POSTGRESQL_DRIVERS, "mysql": _MYSQL_DRIVERS, "mariadb": _MYSQL_DRIVERS,
 }  # fmt: skip
 _SQLITE_DRIVERS = ("pysqlite", "pysqlcipher")
-_PACKAGES = {  # for pip, where the package and the module of a driver differ in name
+_PACKAGES = {  # pip's names for drivers whose module has another name
     "psycopg": "noventa-wsgi[postgres]", "psycopg2": "psycopg2-binary",
     "pymysql": "noventa-wsgi[mysql]", "MySQLdb": "mysqlclient",
     "pysqlcipher3": "sqlcipher3-binary",
@@ -415,7 +412,7 @@ class Config:
 
     @functools.cached_property
     def database_url(self) -> sa.URL:
-        """The database URL. A SQLite path is absolute, resolved from the project folder."""
+        """The database URL. A relative SQLite path is resolved against the project folder."""
         parts = {part: self[f"database.{name}"] for name, part in _URL_PARTS.items()}
         parts["query"] = {n: value for n, value in parts["query"].items() if isinstance(value, str)}
         driver = self["database.driver"]
@@ -444,7 +441,7 @@ class Config:
 
     @property
     def driver_options(self) -> dict[str, Any]:
-        """The entries of `database.options` that are not strings, for the driver itself."""
+        """The non-string entries of `database.options`, which reach the driver outside the URL."""
         options = self["database.options"].items()
         return {name: value for name, value in options if not isinstance(value, str)}
 
@@ -510,10 +507,7 @@ class Config:
         if self["session.cookie_name"].startswith("__Host-") and (
             self["session.domain"] or not self["session.secure"]
         ):
-            yield (
-                "session.cookie_name starts with __Host-; set session.secure: true and remove"
-                " session.domain."
-            )
+            yield "session.cookie_name starts with __Host-; it needs secure: true and no domain."
         if self["session.same_site"] == "none" and not self["session.secure"]:
             yield "session.same_site is 'none'; set session.secure: true, which browsers require."
 
@@ -566,7 +560,7 @@ class Config:
 
 
 def _with_driver(url: sa.URL) -> sa.URL:
-    """Add to a URL without a driver the first one installed for its database."""
+    """Return the URL, completed with the first installed driver if it names none."""
     if not (drivers := _DRIVERS.get(url.drivername)):
         return url
     installed = (name for name, module in drivers.items() if find_spec(module))
@@ -603,7 +597,7 @@ def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | 
 
 
 def parse_origin(text: str) -> tuple[str, str, int | None] | None:
-    """Return an origin's scheme, host and port or default port (RFC 6454, 4); None if invalid."""
+    """Return (scheme, host, given or default port) of an origin (RFC 6454, 4); None if invalid."""
     if not (match := _ORIGIN.fullmatch(text.lower())):
         return None
     scheme, host, port = match.groups()
@@ -611,10 +605,10 @@ def parse_origin(text: str) -> tuple[str, str, int | None] | None:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A loader that rejects duplicate keys, which YAML accepts, and a list inside itself."""
+    """A YAML loader that rejects recursion, and duplicate keys, of which PyYAML keeps the last."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        return super().construct_object(node, deep=True)  # rejects a list inside itself
+        return super().construct_object(node, deep=True)  # rejects recursion
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: set[Any] = set()
@@ -684,7 +678,7 @@ _FLAGS = {
 
 
 def _parse_value(setting: Setting, raw: Any, root: Path) -> Any:
-    """Return a setting's value, of the right type. Raises ConfigError, which names the setting."""
+    """Return a setting's value, checked and converted. Raises ConfigError naming the setting."""
     value = _expand(setting.name, raw, root)
     if value is None:
         return setting.default
@@ -709,9 +703,9 @@ def _parse_value(setting: Setting, raw: Any, root: Path) -> Any:
 
 
 def _expand(name: str, raw: Any, root: Path) -> Any:
-    """Replace `${VAR}` by a variable and `${file:PATH}` by a file; `$${` is a plain `${`.
+    """Replace `${VAR}` with the variable, `${file:PATH}` with the file's text, `$${` with `${`.
 
-    `${VAR:-default}` provides a default if VAR is missing. Relative paths start at `root`.
+    `${VAR:-default}` uses the default if VAR is missing or empty. Relative paths start at `root`.
     """
     if isinstance(raw, list):
         return [_expand(name, item, root) for item in raw]
@@ -748,7 +742,7 @@ def _unreadable(setting: str, file: Path, error: Exception) -> tuple[str, str]:
     return f"the file {file}, which {reason}", remedy
 
 
-# Checks beyond the type, for a value or each item of a list, with their wording in messages.
+# Rules beyond the type, for a value or each item of a list, and their wording in messages.
 _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "server.port": (range(65_536).__contains__, "0 to 65535"),
     "server.threads": (range(1, 10_001).__contains__, "1 to 10000"),
@@ -811,7 +805,7 @@ class Component(Entry):
     """A template, its logic module and its models, rendered by `component("name")`.
 
     The template of `"user"` is `components/user/user_template.html` by default.
-    `guard` runs before the component is rendered, and before its actions and nested ones.
+    `guard` runs before the component is rendered, and before its own and any nested actions.
     `retries` is how many times an action is repeated after a transaction conflict.
     """
 
@@ -851,7 +845,7 @@ class Route(Entry):
     guards: Sequence[Handler] | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
     kind = ""
-    is_prefix = False  # whether paths below its own match too
+    is_prefix = False  # whether it also matches paths below its own
     methods = _GET
     is_api = False  # whether errors are JSON unless the client prefers HTML
     cross_origin = False  # whether unsafe methods need no same-origin evidence
@@ -1068,7 +1062,7 @@ class Props(NamedTuple):
 
 
 def props_of(handler: Handler | None) -> Props:
-    """Return the props that a handler declares after its first three parameters; None: any."""
+    """Return the props of a handler: its parameters after the third. Without one, accept any."""
     if handler is None:
         return Props(None, frozenset(), {})
     parameters = _parameters(handler)[3:]
@@ -1113,12 +1107,12 @@ def _full_name(cls: type) -> str:
 
 
 def is_unbounded(sql_type: Any) -> bool:
-    """Return whether a type is a `String` without a length; Text and Enum are not."""
+    """Return whether a type is a `String` without a length. Text and Enum do not count."""
     return type(sql_type) in (sa.String, sa.Unicode, sa.VARCHAR) and sql_type.length is None
 
 
 def with_length(sql_type: Any) -> Any:
-    """Add to a `String` without a length the one that MySQL and MariaDB require."""
+    """Return the type. A `String` without a length gets 255 on MySQL and MariaDB."""
     if is_unbounded(sql_type):
         bounded = type(sql_type)(255, collation=sql_type.collation)
         for dialect in ("mysql", "mariadb"):
@@ -1153,7 +1147,7 @@ _PARAMETER = re.compile(r"\{([A-Za-z_]\w*)(?::(\w+))?\}")
 
 @dataclass(frozen=True, eq=False)
 class Converter:
-    """A converter from the text of a parameter, like `{day:date}`, to a value of `type`."""
+    """A converter of URL parameters, like `date` in `{day:date}`, from strings to `type`."""
 
     type: type
     pattern: re.Pattern[str]
@@ -1189,7 +1183,7 @@ _END, _PREFIX = range(2)
 
 @dataclass(slots=True)
 class Match:
-    """A route for a path.
+    """A route matched to a path.
 
     `methods` has a Match for each method that the path allows; it is empty for a Mount. `names`
     are the parameters' names. `tail` is the rest of the path below a Mount or a Static.
@@ -1203,7 +1197,7 @@ class Match:
 
 
 def methods_of(route: Route) -> frozenset[str]:
-    """Return a route's methods, with HEAD if GET is one; none for a Mount, which checks itself."""
+    """Return a route's methods, plus HEAD if it has GET; none for a Mount, which accepts any."""
     methods = frozenset(name.upper() for name in route.methods)
     return methods | {"HEAD"} if "GET" in methods else methods
 
@@ -1227,10 +1221,10 @@ def route_key(route: Route) -> tuple[tuple[Any, ...], tuple[str, ...]]:
 
 
 class Router:
-    """A dict of the paths without parameters, and a tree of segments for all others.
+    """Routes by path: a dict for paths without parameters, a tree of segments for the rest.
 
-    Each segment is matched with literals first, then converters in their order, and finally a
-    Mount or Static. The routes must be valid.
+    For each segment, literals are tried first, then converters in their order, then a Mount or
+    Static. The routes must be valid.
     """
 
     def __init__(self, routes: Sequence[Route]) -> None:
@@ -1250,7 +1244,7 @@ class Router:
                 self._exact[route.path] = first
 
     def match(self, path: str, method: str = "GET") -> Match | None:
-        """Return the match for a decoded path, if possible one for `method`; None without one."""
+        """Return the match for a decoded path, preferably for `method`, or None."""
         if (exact := self._exact.get(path)) is not None:
             return exact.methods.get(method, exact)
         if not path.startswith("/"):
@@ -1302,8 +1296,8 @@ _AUTHORIZATION_LIMIT = 1_024
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _WHITESPACE = " \t"  # in headers; `str.strip()` would also strip \x85 and \xa0, part of names
 _SAFE_IN_PATH = "/~!$&'()*+,=:@"  # in a path (RFC 3986, 3.3)
-# Invalid values of these must be ignored (RFC 9110, 13.1.3, 14.2), but WebOb raises an error, or
-# takes a third of a second for a long one.
+# Invalid values of these must be ignored (RFC 9110, 13.1.3, 14.2), but WebOb raises an error.
+# Parsing a very long one takes it a third of a second.
 _DROPPED_IF_INVALID = (
     "HTTP_DATE", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE",
     "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_MAX_FORWARDS", "HTTP_RANGE",
@@ -1404,7 +1398,7 @@ class BoundedRequest(webob.request.BaseRequest):
         for name in _DROPPED_IF_INVALID:
             if name in environ and not _is_valid(name, environ[name]):
                 del environ[name]
-                if name == "HTTP_IF_RANGE":  # an unmet condition: ignore the range (13.1.5)
+                if name == "HTTP_IF_RANGE":  # then ignore the range (RFC 9110, 13.1.5)
                     environ.pop("HTTP_RANGE", None)
 
     def __repr__(self) -> str:
@@ -1512,7 +1506,7 @@ class BoundedRequest(webob.request.BaseRequest):
 
     @property
     def authorization(self) -> Any:  # type: ignore[override]
-        """WebOb's value. Long headers other than Bearer are refused: parsing is quadratic."""
+        """WebOb's parsed header. Long ones except Bearer are refused: parsing is quadratic."""
         header = self.environ.get("HTTP_AUTHORIZATION", "")
         if len(header) > _AUTHORIZATION_LIMIT and not header.startswith("Bearer "):
             raise Rejection(431, "authorization-too-large")
@@ -1534,7 +1528,7 @@ class Request(BoundedRequest):
     def check(self) -> str:
         """Return the decoded path, and check the query too. Raises Rejection."""
         environ = self.environ
-        # Servers put the slash between the two in either one; "//" would name another host.
+        # Servers put the slash between prefix and path in either; "//" would name another host.
         if prefix := environ.setdefault("SCRIPT_NAME", ""):
             environ["SCRIPT_NAME"] = f"/{stripped}" if (stripped := prefix.strip("/")) else ""
             _decode_path(prefix)
@@ -1573,8 +1567,8 @@ class Request(BoundedRequest):
 
     def as_field_text(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Convert strings from a path or a ticket to `text_type`, the type of form fields."""
-        text = self.text_type
-        return {n: text(value) if isinstance(value, str) else value for n, value in values.items()}
+        convert = self.text_type
+        return {n: convert(v) if isinstance(v, str) else v for n, v in values.items()}
 
     @property
     def form(self) -> Values[str]:
