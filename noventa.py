@@ -1,6 +1,6 @@
 """Noventa: server-rendered pages made of components, on a real database.
 
-Read it from top to bottom: each section uses only the sections above it that its banner names.
+The file is layered: each section uses only the sections above it that its banner names.
 
     Errors         errors that users can fix, refused requests, and the log
     Configuration  config.yaml: one table of settings, checked and typed
@@ -124,7 +124,7 @@ UNPRINTABLE = re.compile(
 
 
 def one_line(text: str) -> str:
-    """Escape the controls in `text`, so that it cannot start a line or steer a terminal."""
+    """Escape control characters, so that `text` cannot start a line or steer a terminal."""
     return UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
@@ -184,7 +184,7 @@ class BadTicket(NoventaError):  # noqa: N818
 
 
 class Rejection(Exception):  # noqa: N818
-    """A refused request. `reason` is one word for the log; `detail` is for log and debug page."""
+    """A refused request. `reason` is one word for the log; `detail` also appears on debug pages."""
 
     def __init__(
         self, status: int, reason: str, headers: Mapping[str, str] | None = None, detail: str = ""
@@ -195,7 +195,7 @@ class Rejection(Exception):  # noqa: N818
 
 
 class MissingField(Rejection, KeyError):  # noqa: N818
-    """A handler read a field that was not sent: a 400, unless it catches the KeyError.
+    """A handler read a field that was not sent: a 400 response unless it catches the KeyError.
 
     `source` is the request's attribute, such as `form`. `name` may be visitor input.
     """
@@ -276,7 +276,7 @@ SETTINGS = (
             "URLs of PostgreSQL replicas, for entries with `replica=True`"),
     Setting("database.max_lag", _NUMBER, 10, "seconds a replica may lag before it is left out"),
     Setting("name", _TEXT, None,
-            "name of the site, shown on the plain error page; default: the project folder's"),
+            "site name shown on the plain error page; default: the project folder's name"),
     Setting("app", _MAPPING, {}, "the application's own settings: `request.app.config.app[\"…\"]`"),
     Setting("debug", _FLAG, False,
             "show source code on error pages; the environment variable NOVENTA_DEBUG overrides it"),
@@ -1062,7 +1062,7 @@ class Props(NamedTuple):
 
 
 def props_of(handler: Handler | None) -> Props:
-    """Return the props of a handler: its parameters after the third. Without one, accept any."""
+    """Return a handler's props: its parameters after the third. No handler means any props."""
     if handler is None:
         return Props(None, frozenset(), {})
     parameters = _parameters(handler)[3:]
@@ -1742,7 +1742,7 @@ def _parse_json(body: bytes) -> Any:
 
 
 def _finite(text: str) -> float:
-    """Reject 1e999 and Infinity, which Python parses but JSON cannot express."""
+    """Parse a number, but reject 1e999 and Infinity, which JSON cannot express."""
     if not math.isfinite(number := float(text)):
         raise ValueError(f"{text} is not JSON")
     return number
