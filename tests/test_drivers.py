@@ -28,7 +28,7 @@ from noventa import App, Config, ConfigError, Database, Endpoint
 
 pytestmark = [pytest.mark.drivers, pytest.mark.slow]
 
-GUIDE = ROOT / "templates" / "guide" / "database.md"
+GUIDE = ROOT / "templates" / "guide" / "databases.md"
 
 
 class Driver(NamedTuple):
