@@ -1588,61 +1588,61 @@ _LEDGER = sa.Table(
     sa.MetaData(),
     sa.Column("name", sa.String(255), primary_key=True),
     sa.Column("checksum", sa.String(64), nullable=False),
-    sa.Column("applied_at", sa.DateTime),  # NULL if it stopped half-way
-    sa.Column("wrote", sa.JSON),  # the tables
+    sa.Column("applied_at", sa.DateTime),  # NULL if it stopped halfway
+    sa.Column("wrote", sa.JSON),  # names of tables
 )
 
 
 def migrate(project: Project, arguments: Sequence[str]) -> int:
-    """Applies the pending migrations, or hands any verb over to Alembic.
+    """Apply pending migrations, or run any Alembic verb.
 
-    `migrate revision --autogenerate -m "…"`, `migrate downgrade -1`, `migrate current`,
-    `migrate history`, `migrate upgrade head --sql` and every other verb. `--allow-drop` lets a
-    generated revision drop tables and columns; `--adopt` takes over a database that has the
-    tables of the models already.
+    Verbs and their arguments are passed to Alembic: `migrate revision --autogenerate -m "…"`,
+    `migrate downgrade -1`, `migrate current`, `migrate history`, `migrate upgrade head --sql`.
+    `--allow-drop` lets autogenerate drop tables and columns. `--adopt` takes over a database
+    that already has the models' tables.
     """
     _create_missing_files(project.root)
-    words = [word for word in arguments if word not in ("--allow-drop", "--adopt")]
-    drops = ["-x", "allow_drop=1"] if "--allow-drop" in arguments else []
+    argv = [word for word in arguments if word not in ("--allow-drop", "--adopt")]
+    flags = ["-x", "allow_drop=1"] if "--allow-drop" in arguments else []
     if "--adopt" in arguments:
         return _adopt(project)
-    return _alembic(project.root, [*drops, *(words or ["upgrade", "head"])])
+    return _alembic(project.root, [*flags, *(argv or ["upgrade", "head"])])
 
 
 def run_migrations(registry: Registry, config: Config, **options: Any) -> None:
-    """What migrations/env.py runs for every verb of Alembic. `options` go to `configure()`.
+    """Run an Alembic verb; migrations/env.py calls this. `options` are passed to `configure()`.
 
-    The lock, the guards, the transactions and the progress are here, so that `alembic -c
-    migrations/alembic.ini …` and `python -m noventa migrate …` are the same thing.
+    The lock, the safety checks, the transactions and the progress output are here, so `alembic -c
+    migrations/alembic.ini …` and `python -m noventa migrate …` do the same.
     """
     with _alembic_errors(context):
         for name in version_table(config).keys() & options.keys():
             raise NoventaError(
-                f"{_FOLDER}/env.py gives {name} to run_migrations(), which the application would"
-                f" not see; write it to config.yaml: migrations: {{{name}: {options[name]}}}"
+                f"{_FOLDER}/env.py passes {name} to run_migrations(), but the application needs it"
+                f" too; set it in config.yaml instead: migrations: {{{name}: {options[name]}}}"
             )
         config = _migration_config(config)
-        connection = context.config.attributes.get("connection")  # of a scratch database
+        connection = context.config.attributes.get("connection")  # to a scratch database
         url = connection.engine.url if connection is not None else config.database_url
-        text = url.render_as_string(hide_password=False).replace("%", "%%")
-        context.config.set_main_option("sqlalchemy.url", text)  # some revisions read it
+        rendered = url.render_as_string(hide_password=False).replace("%", "%%")
+        context.config.set_main_option("sqlalchemy.url", rendered)  # for revisions that read it
         settings = {**_SETTINGS, **version_table(config), **options}
         if context.is_offline_mode():
             settings |= {"literal_binds": True, "dialect_opts": {"paramstyle": "named"}}
             context.configure(url=url, **settings)
-            _use_own_implementation(context.get_context())
+            _use_safe_operations(context.get_context())
             with context.begin_transaction():
                 context.run_migrations()
         elif connection is not None:
-            _Run(context, connection, settings).revisions(registry)
+            _Run(context, connection, settings).execute(registry)
         else:
             _run_locked(context, registry, config, settings)
 
 
 def migrate_to_head(registry: Registry, config: Config) -> None:
-    """Applies what is pending in the database of `config`, for tests: as `migrate` does.
+    """Apply pending migrations to the database of `config`, as `migrate` does. For tests.
 
-    Reads no config.yaml, and so not env.py: its options for `configure()` do not count here.
+    Neither config.yaml nor env.py is read, so env.py's options for `configure()` do not apply.
     """
     _create_missing_files(config.root)
     alembic = AlembicConfig(config.root / _FOLDER / "alembic.ini")
@@ -1651,8 +1651,8 @@ def migrate_to_head(registry: Registry, config: Config) -> None:
     def steps(heads: Any, _: Any) -> list[Any]:
         pending = script.iterate_revisions("heads", heads, implicit_base=True)
         return [
-            MigrationStep.upgrade_from_script(script.revision_map, one)
-            for one in reversed([*pending])
+            MigrationStep.upgrade_from_script(script.revision_map, revision)
+            for revision in reversed([*pending])
         ]
 
     with EnvironmentContext(alembic, script, fn=steps, destination_rev="heads"):
@@ -1660,60 +1660,60 @@ def migrate_to_head(registry: Registry, config: Config) -> None:
 
 
 def _create_missing_files(root: Path) -> None:
-    """Makes what migrations/ lacks; what is there stays as it is."""
+    """Create the files that migrations/ lacks; existing files are left alone."""
     (root / _FOLDER / "versions").mkdir(parents=True, exist_ok=True)
     for name in ("alembic.ini", "env.py", "script.py.mako"):
         target = root / _FOLDER / name
         if not target.exists():
             target.write_bytes((data_folder("migrations_skeleton") / name).read_bytes())
-            say(f"  made {_FOLDER}/{name}")
+            say(f"  created {_FOLDER}/{name}")
 
 
-def _alembic(root: Path, words: Sequence[str], **attributes: Any) -> int:
-    """Alembic's own command line, with the project's alembic.ini. Raises NoventaError."""
-    line = CommandLine(prog="noventa migrate")
+def _alembic(root: Path, argv: Sequence[str], **attributes: Any) -> int:
+    """Run Alembic's command line with the project's alembic.ini. Raises NoventaError."""
+    command_line = CommandLine(prog="noventa migrate")
     try:
-        options = line.parser.parse_args(words)
+        options = command_line.parser.parse_args(argv)
         if not hasattr(options, "cmd"):
-            line.parser.error("expected a verb, like `upgrade head`")
-    except SystemExit as end:  # argparse's way to leave, also after --help
+            command_line.parser.error("expected a verb, like `upgrade head`")
+    except SystemExit as end:  # argparse exits, also after --help
         return int(end.code or 0)
-    options.raiseerr = True  # else it would print and leave the process
+    options.raiseerr = True  # else it would print the error and exit
     file = options.config[0] if options.config else root / _FOLDER / "alembic.ini"
     config = AlembicConfig(file, stdout=sys.stdout, cmd_opts=options, attributes=attributes)
     with _translate_errors(root, config):
-        line.run_cmd(config, options)
+        command_line.run_cmd(config, options)
     return 0
 
 
 @contextmanager
 def _translate_errors(root: Path, config: AlembicConfig) -> Iterator[None]:
-    """Turns an error of Alembic, of env.py or of a revision's import into a NoventaError."""
+    """Turn an error from Alembic, env.py or the import of a revision into a NoventaError."""
     if "%" in str(root):
-        raise NoventaError(f"{root}: Alembic cannot read a path with a % in it; rename the folder.")
+        raise NoventaError(f"{root}: Alembic cannot handle a % in a path; rename the folder.")
     try:
         yield
     except CommandError as error:
         raise NoventaError(_alembic_message(error, config)) from error
     except (configparser.Error, MakoException) as error:
-        raise NoventaError(f"{' '.join(str(error).split())}; mend the file.") from error
-    except Exception as error:  # of a revision or of env.py, while it is imported
+        raise NoventaError(f"{' '.join(str(error).split())}; fix the file.") from error
+    except Exception as error:  # raised by importing a revision or env.py
         if not _frames(error, root)[-1].own and not isinstance(error, SyntaxError):
             raise
         place = _project_origin(error, root)
-        raise NoventaError(f"{place}: {_exception_line(error)}; mend the file.") from error
+        raise NoventaError(f"{place}: {_exception_line(error)}; fix the file.") from error
 
 
 @contextmanager
 def _alembic_errors(context: Any) -> Iterator[None]:
-    """Under the command `alembic`, raise errors as that command expects them: one message."""
+    """Under the `alembic` command, raise errors as the CommandError that it prints."""
     try:
         yield
     except (CommandError, NoventaError) as error:
-        if getattr(context.config.cmd_opts, "raiseerr", True):  # our command, or a program
+        if getattr(context.config.cmd_opts, "raiseerr", True):  # not the `alembic` command
             raise
         first, _, rest = _alembic_message(error, context.config).partition("\n")
-        if rest:  # Alembic would wrap the lines into one paragraph
+        if rest:  # Alembic would reflow the lines into one paragraph
             print_error(rest)
         raise CommandError(first) from None
 
@@ -1729,252 +1729,255 @@ def _alembic_message(error: Exception, config: AlembicConfig) -> str:
         return f"{text} Run `python -m noventa migrate` first."
     if "Can't locate revision" in text:
         return (
-            f"{text}: no file in {_FOLDER}/versions has it. If the database is there, bring the"
-            " file back from version control; or, where the tables are those of the head already:"
-            " python -m noventa migrate stamp --purge head"
+            f"{text}: no file in {_FOLDER}/versions has it. If the database is at this revision,"
+            " restore the file from version control. If the tables already match the head, run"
+            " `python -m noventa migrate stamp --purge head`."
         )
     return text
 
 
 def _heads_message(script: ScriptDirectory) -> str:
-    paths, root = sorted(one.path for one in script.get_revisions("heads")), Path(script.dir).parent
+    root = Path(script.dir).parent
+    paths = sorted(revision.path for revision in script.get_revisions("heads"))
     listed = "".join(f"\n  {os.path.relpath(path, root)}" for path in paths)
     return (
-        f"There are {len(paths)} heads, made without knowing of each other:{listed}\n"
-        'Join them: python -m noventa migrate merge heads -m "merge"'
+        f"There are {len(paths)} heads, created independently of each other:{listed}\n"
+        'Merge them: python -m noventa migrate merge heads -m "merge"'
     )
 
 
 def _describe_differences(differences: Iterable[Any]) -> list[str]:
-    """`add_column users.nick` for each of Alembic's tuples, which it nests."""
-    texts: list[str] = []
-    for entry in differences:
-        if isinstance(entry, list):
-            texts += _describe_differences(entry)
+    """Describe Alembic's diff tuples, which may be nested: `add_column users.nick`."""
+    descriptions: list[str] = []
+    for difference in differences:
+        if isinstance(difference, list):
+            descriptions += _describe_differences(difference)
             continue
-        kind, *rest = entry
-        thing = rest[-1]
-        table, name = getattr(thing, "table", None), getattr(thing, "name", thing)
-        if kind.startswith("modify_"):
+        change, *rest = difference
+        item = rest[-1]
+        table, name = getattr(item, "table", None), getattr(item, "name", item)
+        if change.startswith("modify_"):
             before, after = (str(getattr(value, "arg", value)) for value in rest[-2:])
-            texts.append(f"{kind} {rest[1]}.{rest[2]}: {before} -> {after}")
-        elif kind.endswith("_column"):
-            texts.append(f"{kind} {rest[1]}.{name}")
+            descriptions.append(f"{change} {rest[1]}.{rest[2]}: {before} -> {after}")
+        elif change.endswith("_column"):
+            descriptions.append(f"{change} {rest[1]}.{name}")
         else:
-            texts.append(f"{kind} {name}" + (f" of {table.name}" if table is not None else ""))
-    return texts
+            owner = f" of {table.name}" if table is not None else ""
+            descriptions.append(f"{change} {name}{owner}")
+    return descriptions
 
 
 def _join_names(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "no revision"
 
 
-# -- what Alembic is told
+# -- what Alembic compares and renders
 
 
 class _Comparison:
-    """What one run of Alembic compares: the tables of the models, and those that a revision names.
+    """What autogenerate compares: the models' tables, and tables that a revision mentions.
 
-    Filters and hook of env.py are asked too.
+    The filters and the hook passed by env.py still apply.
     """
 
     def __init__(self, registry: Registry, migration: Any) -> None:
         self.metadata, self.migration = _plain_metadata(registry), migration
         self.schemas = {table.schema for table in self.metadata.tables.values()} | {None}
-        self.own = dict(migration.opts)
-        self.keys: list[_RawOperation] = []  # other primary keys, which Alembic does not compare
+        self.user_options = dict(migration.opts)
+        self.key_changes: list[_RawOperation] = []  # primary keys, which Alembic does not compare
 
     @property
     def options(self) -> dict[str, Any]:
-        """As `configure()` takes them."""
+        """The comparison's options for `configure()`."""
         return {
             "target_metadata": self.metadata,
-            "include_schemas": self.own.get("include_schemas") or len(self.schemas) > 1,
+            "include_schemas": self.user_options.get("include_schemas") or len(self.schemas) > 1,
             "include_name": self.include_name,
             "include_object": self.include_object,
             "process_revision_directives": self.process,
         }
 
     @functools.cached_property
-    def texts(self) -> list[str]:
-        """The revisions as they are written."""
-        found = self.migration.script.walk_revisions()
-        return [Path(revision.path).read_text("utf-8") for revision in found]
+    def sources(self) -> list[str]:
+        """The source of every revision file."""
+        revisions = self.migration.script.walk_revisions()
+        return [Path(revision.path).read_text("utf-8") for revision in revisions]
 
-    def include_name(self, name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
-        if kind == "schema" and name not in self.schemas:
+    def include_name(self, name: str | None, type_: str, parents: Mapping[str, Any]) -> bool:
+        if type_ == "schema" and name not in self.schemas:
             return False
-        if kind == "table":
-            full = parents.get("schema_qualified_table_name") or name
+        if type_ == "table":
+            full_name = parents.get("schema_qualified_table_name") or name
             word = re.compile(rf"\b{re.escape(str(name))}\b")
             if name in (_LEDGER.name, _UNFINISHED.name):
                 return False
-            if full not in self.metadata.tables and not any(map(word.search, self.texts)):
-                return False  # another program's: left alone
-        return self._asked("include_name", name, kind, parents)
+            if full_name not in self.metadata.tables and not any(map(word.search, self.sources)):
+                return False  # another program's table
+        return self._user_filter("include_name", name, type_, parents)
 
-    def include_object(self, thing: Any, name: Any, kind: str, reflected: bool, found: Any) -> bool:
-        if not self._asked("include_object", thing, name, kind, reflected, found):
+    def include_object(self, item: Any, name: Any, type_: str, reflected: bool, other: Any) -> bool:
+        if not self._user_filter("include_object", item, name, type_, reflected, other):
             return False
-        server = self.migration.dialect.name == "postgresql"
-        if kind == "table" and found is not None:
-            keys = [", ".join(one.primary_key.columns.keys()) for one in (found, thing)]
-            text = f"{name}: ({keys[0]}) -> ({keys[1]})"
-            differ = {*keys[0].split(", ")} != {*keys[1].split(", ")}
-            self.keys += [_RawOperation("", (), ("primary key of", text))] if differ else []
-        if kind == "check_constraint" and server:
-            return not _is_boolean_check(thing)  # PostgreSQL makes none
-        if kind == "index" and not server and found is not None:  # DESC is not reflected there
-            return not any(isinstance(each, sa.UnaryExpression) for each in thing.expressions)
+        is_postgresql = self.migration.dialect.name == "postgresql"
+        if type_ == "table" and other is not None:
+            before, after = (table.primary_key.columns.keys() for table in (other, item))
+            if {*before} != {*after}:
+                text = f"{name}: ({', '.join(before)}) -> ({', '.join(after)})"
+                self.key_changes.append(_RawOperation("", (), ("primary key of", text)))
+        if type_ == "check_constraint" and is_postgresql:
+            return not _is_boolean_check(item)  # PostgreSQL needs none
+        if type_ == "index" and not is_postgresql and other is not None:  # DESC is not reflected
+            return not any(isinstance(each, sa.UnaryExpression) for each in item.expressions)
         return True
 
     def process(self, migration: Any, revision: Any, directives: list[Any]) -> None:
-        """Alembic's hook between the comparison and the file."""
-        hook = self.own.get("process_revision_directives")
+        """Complete and check the directives, after the hook of env.py."""
+        hook = self.user_options.get("process_revision_directives")
         if hook:
             hook(migration, revision, directives)
         context = migration.opts.get("revision_context")
         if directives and (context is None or context.command_args["autogenerate"]):
-            _complete_operations(migration, self.metadata, directives[0], self.keys)
-            if context is not None and self._writes(context):
+            _complete_operations(migration, self.metadata, directives[0], self.key_changes)
+            if context is not None and self._writes_file(context):
                 _finish_revision(migration, self.metadata, directives)
 
-    def _asked(self, name: str, *arguments: Any) -> bool:
-        theirs = self.own.get(name)
-        return theirs is None or bool(theirs(*arguments))
+    def _user_filter(self, name: str, *arguments: Any) -> bool:
+        include = self.user_options.get(name)
+        return include is None or bool(include(*arguments))
 
-    def _writes(self, context: Any) -> bool:
-        """Whether a revision is to be written; `check` compares only."""
+    def _writes_file(self, context: Any) -> bool:
+        """Return whether a revision will be written; `check` only compares."""
         command = getattr(self.migration.environment_context.config.cmd_opts, "cmd", None)
-        if command is None:  # Alembic's functions were called
+        if command is None:  # called through alembic.command
             return context.command_args["message"] is not None
         return bool(command[0].__name__ == "revision")
 
 
 def _plain_metadata(registry: Registry) -> sa.MetaData:
-    """The tables with types that SQLAlchemy itself has, so that revisions need no application."""
-    plain = replace(registry).metadata  # a copy of its own, to be changed
-    for table in plain.tables.values():
+    """Return the tables with SQLAlchemy's own types, so that revisions need no application code."""
+    metadata = replace(registry).metadata  # a copy
+    for table in metadata.tables.values():
         for column in table.columns:
             column.type = with_length(_plain_type(column.type))
             checks: list[Any] = [*column.constraints]
-            for check in checks:  # Alembic writes those of a table only
+            for check in checks:  # Alembic renders only table-level ones
                 column.constraints.discard(check)
                 table.append_constraint(sa.CheckConstraint(check.sqltext, name=check.name))
     sort: Any = sort_tables_and_constraints
-    *_, (_, circular) = sort(plain.tables.values())
+    *_, (_, circular) = sort(metadata.tables.values())
     for key in circular:
         key.use_alter = True
-    plain.naming_convention = sa.MetaData().naming_convention  # all have names: none when run
-    return plain
+    metadata.naming_convention = sa.MetaData().naming_convention  # names are final
+    return metadata
 
 
-def _variants(kind: Any) -> Mapping[str, Any]:
-    """The types that replace `kind` on some dialects, as `with_variant()` was told.
+def _variants(type_: Any) -> Mapping[str, Any]:
+    """Return the types that replace `type_` on some dialects, as set by `with_variant()`.
 
-    SQLAlchemy has no public way to ask for them; Alembic reads the same attribute.
+    SQLAlchemy has no public API for this; Alembic reads the same attribute.
     """
-    return cast("Mapping[str, Any]", kind._variant_mapping)
+    return cast("Mapping[str, Any]", type_._variant_mapping)
 
 
-def _plain_type(kind: Any) -> Any:
-    """A custom type as what it is in each database: its implementation, with variants."""
-    variants = {name: _without_variants(special) for name, special in _variants(kind).items()}
-    plain = _without_variants(kind)
-    if isinstance(kind, sa.TypeDecorator) and not isinstance(kind, sa.Interval):
+def _plain_type(type_: Any) -> Any:
+    """Return a custom type as its implementation, with variants for dialects that differ."""
+    variants = {name: _without_variants(variant) for name, variant in _variants(type_).items()}
+    plain = _without_variants(type_)
+    if isinstance(type_, sa.TypeDecorator) and not isinstance(type_, sa.Interval):
         for name, dialect in _DIALECTS.items():
-            special = _without_variants(kind.load_dialect_impl(dialect))
-            if repr(special) != repr(plain):
-                variants.setdefault(name, special)
-    for name, special in variants.items():
-        plain = plain.with_variant(special, name)
+            variant = _without_variants(type_.load_dialect_impl(dialect))
+            if repr(variant) != repr(plain):
+                variants.setdefault(name, variant)
+    for name, variant in variants.items():
+        plain = plain.with_variant(variant, name)
     return plain
 
 
-def _without_variants(kind: Any) -> Any:
-    """A new instance of the nearest type that SQLAlchemy documents; itself if there is none."""
-    if isinstance(kind, sa.TypeDecorator) and not isinstance(kind, sa.Interval):
-        return _without_variants(kind.load_dialect_impl(DefaultDialect()))
+def _without_variants(type_: Any) -> Any:
+    """Return a new instance of the nearest documented SQLAlchemy type; `type_` if there is none."""
+    if isinstance(type_, sa.TypeDecorator) and not isinstance(type_, sa.Interval):
+        return _without_variants(type_.load_dialect_impl(DefaultDialect()))
     abstract = (object, TypeEngine, sa.types.UserDefinedType, sa.types.ExternalType)
-    for base in type(kind).__mro__:
-        home, _, rest = base.__module__.removeprefix("sqlalchemy.").partition(".")
-        module = getattr(sa.dialects, rest.partition(".")[0], sa) if home == "dialects" else sa
+    for base in type(type_).__mro__:
+        package, _, rest = base.__module__.removeprefix("sqlalchemy.").partition(".")
+        module = getattr(sa.dialects, rest.partition(".")[0], sa) if package == "dialects" else sa
         if getattr(module, base.__name__, None) is base and base not in abstract:
             break
     if base is object:
-        return kind
-    if issubclass(base, sa.Enum):  # its adapt() keeps the class of the values
+        return type_
+    if issubclass(base, sa.Enum):  # its adapt() keeps the Python enum
         names = ("name", "schema", "native_enum", "create_constraint", "length")
-        return base(*kind.enums, **{name: getattr(kind, name) for name in names})
-    return constructor_copy(kind, base)
+        return base(*type_.enums, **{name: getattr(type_, name) for name in names})
+    return constructor_copy(type_, base)
 
 
-# The dialects on which revision files must run. None needs a driver for this.
+# The dialects on which revision files must run. None needs a driver to compile types.
 _DIALECTS: dict[str, Any] = {
-    kind.name: kind()
-    for kind in (sqlite.dialect, postgresql.dialect, mysql.dialect, MariaDBDialect)
+    dialect.name: dialect()
+    for dialect in (sqlite.dialect, postgresql.dialect, mysql.dialect, MariaDBDialect)
 }
 
 
-def _native_enums(kind: Any) -> Iterator[Any]:
-    """The enum that has a name of its own on PostgreSQL, if the type is one there."""
-    kind = _variants(kind).get("postgresql", kind)
-    kind = getattr(kind, "item_type", kind)  # of an ARRAY
-    if isinstance(kind, sa.Enum) and kind.native_enum and kind.name:
-        yield kind
+def _native_enums(type_: Any) -> Iterator[Any]:
+    """Yield the named enum that a column of this type needs on PostgreSQL, if any."""
+    type_ = _variants(type_).get("postgresql", type_)
+    type_ = getattr(type_, "item_type", type_)  # in an ARRAY
+    if isinstance(type_, sa.Enum) and type_.native_enum and type_.name:
+        yield type_
 
 
-def _render_item(kind: str, item: Any, context: Any) -> str | bool:
-    """Writes what Alembic would write for one database only."""
-    if kind == "type":
-        return _type_text(with_length(item), context.imports) or False
-    value = getattr(item, "arg", None) if kind == "server_default" else None
-    if isinstance(value, sa.True_ | sa.False_):  # it would be compiled for the database at hand
+def _render_item(type_: str, item: Any, context: Any) -> str | bool:
+    """Render portably what Alembic renders for one dialect only."""
+    if type_ == "type":
+        return _render_type(with_length(item), context.imports) or False
+    value = getattr(item, "arg", None) if type_ == "server_default" else None
+    if isinstance(value, sa.True_ | sa.False_):  # Alembic compiles it for one dialect
         return f"sa.{'true' if isinstance(value, sa.True_) else 'false'}()"
-    counts = isinstance(value, sa.sql.functions.next_value)
-    if isinstance(value, sa.sql.functions.FunctionElement) and not (counts or list(value.clauses)):
+    if isinstance(value, sa.sql.functions.next_value):
+        return False
+    if isinstance(value, sa.sql.functions.FunctionElement) and not list(value.clauses):
         return f"sa.func.{value.name}()"
     return False
 
 
-def _type_text(kind: Any, imports: set[str]) -> str:
-    """The source of a type that SQLAlchemy has, or none for one of another package."""
-    home, _, rest = type(kind).__module__.partition(".")
-    if home != "sqlalchemy":
+def _render_type(type_: Any, imports: set[str]) -> str:
+    """Return the source of one of SQLAlchemy's types, or '' for a type of another package."""
+    package, _, rest = type(type_).__module__.partition(".")
+    if package != "sqlalchemy":
         return ""
-    prefix, text = "sa", generic_repr(kind) if isinstance(kind, sa.Interval) else repr(kind)
+    prefix, text = "sa", generic_repr(type_) if isinstance(type_, sa.Interval) else repr(type_)
     if rest.startswith("dialects."):
         prefix = rest.split(".")[1]
         imports.add(f"from sqlalchemy.dialects import {prefix}")
-    if any(_native_enums(kind)) and isinstance(kind, sa.Enum):  # _make_enum_types() makes it
+    if any(_native_enums(type_)) and isinstance(type_, sa.Enum):  # created by _create_enum_types()
         names = ("name", "schema", "create_constraint")
-        kept = {name: getattr(kind, name) for name in names}
-        prefix, text = "sa", repr(sa.Enum(*kind.enums, create_type=False, **kept))
-    elif (inner := getattr(kind, "item_type", None)) is not None:
-        text = text.replace(repr(inner), _type_text(inner, imports))
-    else:  # types within a type
+        options = {name: getattr(type_, name) for name in names}
+        prefix, text = "sa", repr(sa.Enum(*type_.enums, create_type=False, **options))
+    elif (inner := getattr(type_, "item_type", None)) is not None:
+        text = text.replace(repr(inner), _render_type(inner, imports))
+    else:  # nested types
         text = re.sub(r"(?<=[=(])(?=[A-Z]\w*\()", "sa.", text)
     variants: dict[str, list[str]] = {}
-    for dialect, special in _variants(kind).items():
-        variants.setdefault(_type_text(special, imports), []).append(repr(dialect))
+    for dialect, variant in _variants(type_).items():
+        variants.setdefault(_render_type(variant, imports), []).append(repr(dialect))
     return f"{prefix}.{text}" + "".join(
-        f".with_variant({special}, {', '.join(names)})" for special, names in variants.items()
+        f".with_variant({variant}, {', '.join(names)})" for variant, names in variants.items()
     )
 
 
-def _compare_type(context: Any, _: Any, __: Any, found: Any, kind: Any) -> bool | None:
-    """Whether the lengths differ; Alembic takes a text without one to equal any other.
+def _compare_type(context: Any, _: Any, __: Any, old: Any, new: Any) -> bool | None:
+    """Compare lengths too: for Alembic, a string type without a length equals any other.
 
-    VARCHAR(255) stays where a `String` has none, as revisions had it on every database.
+    VARCHAR(255) equals a `String` without a length: earlier revisions created it everywhere.
     """
-    kind = _variants(kind).get(context.dialect.name, kind)
-    if isinstance(found, sa.Float) and isinstance(kind, sa.Float):
-        return False  # no database tells of all that FLOAT may say
-    if isinstance(found, mysql.TINYBLOB | mysql.MEDIUMBLOB) and isinstance(kind, sa.LargeBinary):
-        return False  # BLOB(32) is made as the smallest that holds so much
-    if not isinstance(found, sa.VARCHAR) or type(kind) not in (sa.String, sa.Unicode, sa.VARCHAR):
+    new = _variants(new).get(context.dialect.name, new)
+    if isinstance(old, sa.Float) and isinstance(new, sa.Float):
+        return False  # no database reflects all of it
+    if isinstance(old, mysql.TINYBLOB | mysql.MEDIUMBLOB) and isinstance(new, sa.LargeBinary):
+        return False  # MySQL turns BLOB(32) into the smallest that fits
+    if not isinstance(old, sa.VARCHAR) or type(new) not in (sa.String, sa.Unicode, sa.VARCHAR):
         return None
-    same = found.length == kind.length or (kind.length is None and found.length == 255)
+    same = old.length == new.length or (new.length is None and old.length == 255)
     return None if same else True
 
 
@@ -1982,8 +1985,8 @@ def _strip_spaces(text: str | None) -> str:
     return "".join((text or "").split()).strip("()")
 
 
-_SETTINGS: dict[str, Any] = {  # of every verb, unless env.py says otherwise
-    "render_as_batch": True,  # on every database, for the files must run on SQLite too
+_SETTINGS: dict[str, Any] = {  # for every verb, unless env.py overrides them
+    "render_as_batch": True,  # on every database, so that revisions also run on SQLite
     "render_item": _render_item,
     "compare_type": _compare_type,
     "compare_server_default": True,
@@ -1992,101 +1995,98 @@ _SETTINGS: dict[str, Any] = {  # of every verb, unless env.py says otherwise
 }
 
 
-# -- what Alembic does not compare, or compares wrongly
+# -- differences that Alembic misses or misreads
 
 _NOT_COMPARED = (
     "computed columns, identities, sequences and collations; on a server also defaults and the text"
-    " of a CHECK that has kept its name, which `check` compares on its scratch database; on SQLite"
-    " and MySQL indexes with expressions or DESC"
+    " of a CHECK with an unchanged name (`check` compares these on its scratch database); on SQLite"
+    " and MySQL also indexes with expressions or DESC"
 )
 
 
 def _complete_operations(
-    migration: Any, metadata: sa.MetaData, script: Any, keys: Sequence[_RawOperation]
+    migration: Any, metadata: sa.MetaData, script: Any, key_changes: Sequence[_RawOperation]
 ) -> None:
-    """Corrects and completes the operations that autogenerate found."""
+    """Correct and complete the operations that autogenerate produced."""
     upgrade, downgrade = script.upgrade_ops, script.downgrade_ops
     inspector = sa.inspect(migration.connection)
     _remove_renames(upgrade, inspector, migration.environment_context.config.attributes)
     if migration.dialect.name == "postgresql":
         _compare_enums(upgrade, inspector, metadata)
-    upgrade.ops += keys
+    upgrade.ops += key_changes
     upgrade.reverse_into(downgrade)
 
 
 def _compare_enums(upgrade: Any, inspector: Any, metadata: sa.MetaData) -> None:
-    """Adds the values that PostgreSQL's enums lack. It never takes a value away."""
+    """Add the values that PostgreSQL's enums lack. Values are never removed."""
     columns = (column for table in metadata.sorted_tables for column in table.columns)
-    kinds = {kind.name: kind for column in columns for kind in _native_enums(column.type)}
-    prepare = inspector.dialect.identifier_preparer
-    for kind in kinds.values():
-        there = {enum["name"]: enum["labels"] for enum in inspector.get_enums(kind.schema)}
-        for value in kind.enums:
-            if value not in there.get(kind.name, kind.enums):
+    enums = {enum.name: enum for column in columns for enum in _native_enums(column.type)}
+    preparer = inspector.dialect.identifier_preparer
+    for enum in enums.values():
+        labels = {each["name"]: each["labels"] for each in inspector.get_enums(enum.schema)}
+        for value in enum.enums:
+            if value not in labels.get(enum.name, enum.enums):
                 literal = value.replace("'", "''").replace(":", "\\:")
-                sql = f"ALTER TYPE {prepare.format_type(kind)} ADD VALUE IF NOT EXISTS '{literal}'"
-                lines = [f"op.execute({sql!r})"]
-                upgrade.ops.insert(
-                    0, _RawOperation("postgresql", lines, ("add_value", f"{kind.name}: {value!r}"))
-                )
+                sql = f"ALTER TYPE {preparer.format_type(enum)} ADD VALUE IF NOT EXISTS '{literal}'"
+                diff = ("add_value", f"{enum.name}: {value!r}")
+                upgrade.ops.insert(0, _RawOperation("postgresql", [f"op.execute({sql!r})"], diff))
 
 
-def _is_boolean_check(key: Any) -> bool:
-    """Whether a CHECK is the one that a Boolean with `create_constraint` makes."""
-    if not isinstance(key, sa.CheckConstraint) or len(key.columns) != 1:
+def _is_boolean_check(check: Any) -> bool:
+    """Return whether a CHECK belongs to a Boolean with `create_constraint`."""
+    if not isinstance(check, sa.CheckConstraint) or len(check.columns) != 1:
         return False
-    (column,) = key.columns
-    kind = column.type
-    made = isinstance(kind, sa.Boolean) and kind.create_constraint
-    return made and isinstance(key.sqltext, sa.BinaryExpression)
+    (column,) = check.columns
+    has_check = isinstance(column.type, sa.Boolean) and column.type.create_constraint
+    return has_check and isinstance(check.sqltext, sa.BinaryExpression)
 
 
 def _remove_renames(upgrade: Any, inspector: Any, attributes: dict[str, Any]) -> None:
-    """Takes out the operations that would only give a name of ours to what is there already.
+    """Remove operations that would only apply Noventa's naming convention to existing items.
 
-    A history that Alembic made has other names for what the models leave to the naming
-    convention. Such a drop and the addition of the same columns go together.
+    A history that Alembic generated has other names where the models set none. Such a drop is
+    removed together with the addition of the same columns.
     """
-    count, renames = 0, attributes.get("renames")  # a revision of --adopt, which is for them
+    count, renames = 0, attributes.get("renames")  # set by --adopt, to keep them
     adds = ops.CreateUniqueConstraintOp | ops.CreateCheckConstraintOp | ops.CreateIndexOp
     for changes in [step for step in upgrade.ops if isinstance(step, ops.ModifyTableOps)]:
-        for new in [step for step in changes.ops if isinstance(step, adds)]:
-            if not isinstance(_schema_item(new).name, sa.schema.conv):
+        for added in [step for step in changes.ops if isinstance(step, adds)]:
+            if not isinstance(_schema_item(added).name, sa.schema.conv):
                 continue
-            gone = [step for step in changes.ops if _replaces(step, new, inspector)][:1]
-            count += len(gone)
-            if not renames if gone else _is_unnamed(new, inspector):
-                changes.ops = [step for step in changes.ops if step not in (new, *gone)]
+            dropped = [step for step in changes.ops if _replaces(step, added, inspector)][:1]
+            count += len(dropped)
+            if not renames if dropped else _is_unnamed(added, inspector):
+                changes.ops = [step for step in changes.ops if step not in (added, *dropped)]
     upgrade.ops = [step for step in upgrade.ops if getattr(step, "ops", True)]
     attributes["renamed"] = count
 
 
-def _schema_item(step: Any) -> Any:
-    """The index or constraint that an operation makes or drops."""
-    is_index = isinstance(step, ops.CreateIndexOp | ops.DropIndexOp)
-    return step.to_index() if is_index else step.to_constraint()
+def _schema_item(operation: Any) -> Any:
+    """Return the index or constraint that an operation creates or drops."""
+    is_index = isinstance(operation, ops.CreateIndexOp | ops.DropIndexOp)
+    return operation.to_index() if is_index else operation.to_constraint()
 
 
-def _replaces(drop: Any, new: Any, inspector: Any) -> bool:
-    """Whether `drop` takes away what `new` makes."""
+def _replaces(drop: Any, added: Any, inspector: Any) -> bool:
+    """Return whether `drop` drops the counterpart of what `added` creates."""
     if not isinstance(drop, ops.DropIndexOp | ops.DropConstraintOp):
         return False
-    old, made = _schema_item(drop), _schema_item(new)
-    if isinstance(made, sa.CheckConstraint):
-        ours = str(old.name).startswith(f"ck_{drop.table_name}_")  # with a hash of the condition
-        if ours or not isinstance(old, sa.CheckConstraint):
+    old, created = _schema_item(drop), _schema_item(added)
+    if isinstance(created, sa.CheckConstraint):
+        hashed = str(old.name).startswith(f"ck_{drop.table_name}_")  # from the condition
+        if hashed or not isinstance(old, sa.CheckConstraint):
             return False
-        names = {one["name"] for one in inspector.get_columns(drop.table_name, drop.schema)}
-        return _condition_key(old, names) == _condition_key(made, names)
-    columns = [one.name for one in old.columns] == [one.name for one in made.columns]
-    unique = [bool(getattr(key, "unique", True)) for key in (old, made)]  # a constraint is
+        names = {column["name"] for column in inspector.get_columns(drop.table_name, drop.schema)}
+        return _condition_key(old, names) == _condition_key(created, names)
+    columns = [column.name for column in old.columns] == [column.name for column in created.columns]
+    unique = [bool(getattr(key, "unique", True)) for key in (old, created)]  # a constraint is
     return isinstance(old, sa.Index | sa.UniqueConstraint) and columns and unique[0] is unique[1]
 
 
 def _condition_key(check: sa.CheckConstraint, columns: Collection[str]) -> set[str]:
-    """The columns, literals and bounds of a condition, which servers tell in words of their own.
+    """Return a condition's columns, literals and bounds, since servers reword the rest.
 
-    Where two conditions seem to differ but do not, one revision makes the CHECK anew.
+    If two equal conditions still look different, one revision recreates the CHECK.
     """
     text = str(check.sqltext.compile(compile_kwargs={"literal_binds": True}))
     text = re.sub(r"::\w+(?: varying)?(?:\([\d, ]+\))?|<>|!=", " ", text)  # casts; IN may be <>
@@ -2095,21 +2095,21 @@ def _condition_key(check: sa.CheckConstraint, columns: Collection[str]) -> set[s
     return {part for part in parts if part[0] in "'<>0123456789" or part in columns}
 
 
-def _is_unnamed(new: Any, inspector: Any) -> bool:
-    """Whether SQLite has the UNIQUE of an operation without a name."""
-    if inspector.dialect.name != "sqlite" or not isinstance(new, ops.CreateUniqueConstraintOp):
+def _is_unnamed(added: Any, inspector: Any) -> bool:
+    """Return whether SQLite already has the UNIQUE of an operation, but without a name."""
+    if inspector.dialect.name != "sqlite" or not isinstance(added, ops.CreateUniqueConstraintOp):
         return False
     query = """
         SELECT group_concat(i.name) FROM pragma_index_list(:name) AS l
         JOIN pragma_index_info(l.name) AS i WHERE l.origin = 'u' GROUP BY l.name
     """
-    found = inspector.bind.execute(sa.text(query), {"name": new.table_name}).scalars()
-    wanted = sorted(column.name for column in _schema_item(new).columns)
-    return any(sorted(names.split(",")) == wanted for names in found)
+    existing = inspector.bind.execute(sa.text(query), {"name": added.table_name}).scalars()
+    wanted = sorted(column.name for column in _schema_item(added).columns)
+    return any(sorted(names.split(",")) == wanted for names in existing)
 
 
 class _RawOperation(ops.MigrateOperation):
-    """Lines of a revision for one database, or a difference that has to be written by hand."""
+    """Lines of a revision for one dialect, or a difference that cannot be autogenerated."""
 
     def __init__(self, dialect: str, lines: Sequence[str], diff: Any = (), undo: Any = ()) -> None:
         self.dialect, self.lines, self.diff, self.undo = dialect, lines, diff, undo
@@ -2121,19 +2121,22 @@ class _RawOperation(ops.MigrateOperation):
         return self.diff
 
 
-def _render_raw_operation(_: Any, step: _RawOperation) -> Any:
-    if not step.lines:
-        return "pass  # PostgreSQL keeps the values of an enum"
-    return [f'if op.get_context().dialect.name == "{step.dialect}":', *step.lines, ""]
+def _render_raw_operation(_: Any, operation: _RawOperation) -> Any:
+    if not operation.lines:
+        return "pass  # PostgreSQL cannot remove values from an enum"
+    return [f'if op.get_context().dialect.name == "{operation.dialect}":', *operation.lines, ""]
 
 
-# -- what a generated revision may contain
+# -- checks and additions to a generated revision
 
 
 def _finish_revision(migration: Any, metadata: sa.MetaData, directives: list[Any]) -> None:
-    """Refuses a generated revision that loses data, and writes none if nothing has changed."""
+    """Refuse a generated revision that loses data; clear one in which nothing has changed."""
     if not metadata.tables:
-        raise NoventaError("The registry lists no tables, so every table would be dropped.")
+        raise NoventaError(
+            "The registry lists no tables, so every table would be dropped; list your models in"
+            " registry.py."
+        )
     upgrade, downgrade = directives[0].upgrade_ops, directives[0].downgrade_ops
     if upgrade.is_empty():
         say(f"Nothing has changed, so no file was written. Not compared: {_NOT_COMPARED}.")
@@ -2141,37 +2144,39 @@ def _finish_revision(migration: Any, metadata: sa.MetaData, directives: list[Any
         return
     for step in _flatten(upgrade):
         if isinstance(step, _RawOperation) and not step.dialect:
-            raise NoventaError(f"Write a revision by hand for the {' '.join(step.diff)}.")
+            raise NoventaError(
+                f"Autogenerate cannot change the {' '.join(step.diff)}; write a revision by hand."
+            )
         if getattr(step, "constraint_name", "") is None:
             raise NoventaError(
                 f"A constraint of {step.table_name} has no name, so it cannot be dropped; write a"
-                " revision by hand: batch_alter_table(…, naming_convention={…}) gives it one."
+                " revision by hand and name it: batch_alter_table(…, naming_convention={…})."
             )
     _refuse_drops(migration, upgrade)
     _add_circular_keys(upgrade, downgrade)
-    _make_enum_types(upgrade, downgrade, metadata)
-    _make_schemas(upgrade, sa.inspect(migration.connection))
+    _create_enum_types(upgrade, downgrade, metadata)
+    _create_schemas(upgrade, sa.inspect(migration.connection))
     for operations in (upgrade, downgrade):
         _sort_operations(operations)
-    # Alembic has one table of renderers; this entry is for a class of our own.
+    # Alembic has one table of renderers; this entry is for a class of Noventa's.
     renderers.dispatch_for(_RawOperation, replace=True)(_render_raw_operation)
     for step in _flatten(upgrade):
         column = getattr(step, "column", None)
         if column is not None and _needs_value(column):
             say(
-                f"  {step.table_name}.{column.name} must have a value, but existing rows have none:"
+                f"  {step.table_name}.{column.name} must have a value, but existing rows have none;"
                 " add a server_default to the model, or fill the column in the revision."
             )
 
 
 def _needs_value(column: Any) -> bool:
-    """Whether rows that are there already would have no value for a new column."""
-    given = column.server_default is not None or column.computed or column.identity
-    return not column.nullable and not given
+    """Return whether existing rows would lack a required value for a new column."""
+    filled = column.server_default is not None or column.computed or column.identity
+    return not column.nullable and not filled
 
 
 def _flatten(operations: Any) -> Iterator[Any]:
-    """Every operation, also those inside of a table's batch."""
+    """Yield every operation, including those in a table's batch."""
     for operation in operations.ops:
         if hasattr(operation, "ops"):
             yield from _flatten(operation)
@@ -2180,108 +2185,110 @@ def _flatten(operations: Any) -> Iterator[Any]:
 
 
 def _refuse_drops(migration: Any, upgrade: Any) -> None:
-    """Raises NoventaError for a drop that nobody has allowed."""
+    """Raise NoventaError for drops unless they were allowed."""
     environment = migration.environment_context
     allowed = environment.get_x_argument(as_dictionary=True).get("allow_drop")
-    drops = ops.DropTableOp | ops.DropColumnOp
-    lost = [step for step in _flatten(upgrade) if isinstance(step, drops)]
+    drop_types = ops.DropTableOp | ops.DropColumnOp
+    lost = [step for step in _flatten(upgrade) if isinstance(step, drop_types)]
     if not lost or allowed in ("1", "true", "yes"):
         return
-    text = ["The revision would lose data, so it was not written. It would drop:"]
-    for one in lost:
-        table, column = one.table_name, getattr(one, "column_name", None)
-        text.append(f"  column {table}.{column}" if column else f"  table {table}")
+    lines = ["The revision would lose data, so it was not written. It would drop:"]
+    for step in lost:
+        table, column = step.table_name, getattr(step, "column_name", None)
+        lines.append(f"  column {table}.{column}" if column else f"  table {table}")
     if renames := [f"  {line}" for line in _suggest_renames(lost, upgrade)]:
-        text += ["Renamed? Then do it in two steps. First, in a revision of your own,", *renames]
-        text += ["`python -m noventa migrate`, and then autogenerate the rest as you just did."]
-    text.append(
-        "To drop it all the same: --allow-drop (alembic: -x allow_drop=1, before the verb)."
+        lines += ["For a rename, first write a revision by hand with:", *renames]
+        lines += ["Apply it with `python -m noventa migrate`, then autogenerate the rest again."]
+    lines.append(
+        "To drop it anyway, pass --allow-drop (alembic: -x allow_drop=1, before the verb)."
     )
-    raise NoventaError("\n".join(text))
+    raise NoventaError("\n".join(lines))
 
 
 def _suggest_renames(lost: Sequence[Any], upgrade: Any) -> Iterator[str]:
-    """For each drop that goes with a like addition, the line that renames instead."""
+    """Yield, for each drop that matches an addition, the line that renames instead."""
     steps = [*_flatten(upgrade)]
     for step in lost:
-        for new in steps:
-            if isinstance(step, ops.DropTableOp) and isinstance(new, ops.CreateTableOp):
-                if {*step.to_table().columns.keys()} == {*new.to_table().columns.keys()}:
-                    yield f"op.rename_table({step.table_name!r}, {new.table_name!r})"
-            elif isinstance(step, ops.DropColumnOp) and isinstance(new, ops.AddColumnOp):
-                old, kind = step.to_column(), new.column.type
-                alike = _family(old.type) is _family(kind)
-                if alike and new.table_name == step.table_name:
-                    shown = "sa.String(255)" if is_unbounded(kind) else _type_text(kind, set())
+        for added in steps:
+            if isinstance(step, ops.DropTableOp) and isinstance(added, ops.CreateTableOp):
+                if {*step.to_table().columns.keys()} == {*added.to_table().columns.keys()}:
+                    yield f"op.rename_table({step.table_name!r}, {added.table_name!r})"
+            elif isinstance(step, ops.DropColumnOp) and isinstance(added, ops.AddColumnOp):
+                old, type_ = step.to_column(), added.column.type
+                same_family = _family(old.type) is _family(type_)
+                if same_family and added.table_name == step.table_name:
+                    text = "sa.String(255)" if is_unbounded(type_) else _render_type(type_, set())
                     yield (
                         f"op.alter_column({step.table_name!r}, {old.name!r},"
-                        f" new_column_name={new.column.name!r}, existing_type={shown},"
+                        f" new_column_name={added.column.name!r}, existing_type={text},"
                         f" existing_nullable={old.nullable})"
                     )
-                    steps.remove(new)
+                    steps.remove(added)
                     break
 
 
 def _add_circular_keys(upgrade: Any, downgrade: Any) -> None:
-    """Adds the keys of tables that refer to each other, which Alembic would leave out."""
+    """Add the foreign keys of tables that refer to each other; Alembic leaves them out."""
     for step in [step for step in upgrade.ops if isinstance(step, ops.CreateTableOp)]:
         items: list[Any] = [*step.columns]
         step.columns = [item for item in items if not getattr(item, "use_alter", False)]
         for key in (item for item in items if getattr(item, "use_alter", False)):
-            made = ops.CreateForeignKeyOp.from_constraint(key)
+            created = ops.CreateForeignKeyOp.from_constraint(key)
             dropped = ops.DropConstraintOp.from_constraint(key)
-            upgrade.ops.append(ops.ModifyTableOps(step.table_name, [made]))
+            upgrade.ops.append(ops.ModifyTableOps(step.table_name, [created]))
             downgrade.ops.insert(0, ops.ModifyTableOps(step.table_name, [dropped]))
 
 
-def _make_enum_types(upgrade: Any, downgrade: Any, metadata: sa.MetaData) -> None:
-    """Makes PostgreSQL's enum types before their first column, and drops them after their last."""
+def _create_enum_types(upgrade: Any, downgrade: Any, metadata: sa.MetaData) -> None:
+    """Create PostgreSQL's enum types before their first column; drop them after their last."""
     added, dropped = ({**_enums_of(operations)} for operations in (upgrade, downgrade))
-    staying = {
-        (kind.schema, kind.name)
+    existing = {
+        (enum.schema, enum.name)
         for table in metadata.tables.values()
         for column in table.columns
-        for kind in _native_enums(column.type)
+        for enum in _native_enums(column.type)
         if (table.schema, table.name, column.name) not in added
     }
-    new = {(kind.schema, kind.name): kind for kind in added.values()}
-    old = {(kind.schema, kind.name): kind for kind in dropped.values()}
+    new = {(enum.schema, enum.name): enum for enum in added.values()}
+    old = {(enum.schema, enum.name): enum for enum in dropped.values()}
     verbs = ("create", "drop")
-    for key, kind in (old | new).items():
-        if key not in staying:
-            makes, drops = (upgrade, downgrade) if key in new else (downgrade, upgrade)
-            text = f"sa.{sa.Enum(*kind.enums, name=kind.name, schema=kind.schema)!r}"
-            make, drop = (f"{text}.{verb}(op.get_bind(), checkfirst=True)" for verb in verbs)
-            makes.ops.insert(0, _RawOperation("postgresql", [make]))
-            drops.ops.append(_RawOperation("postgresql", [drop]))
+    for key, enum in (old | new).items():
+        if key not in existing:
+            creating, dropping = (upgrade, downgrade) if key in new else (downgrade, upgrade)
+            text = f"sa.{sa.Enum(*enum.enums, name=enum.name, schema=enum.schema)!r}"
+            create, drop = (f"{text}.{verb}(op.get_bind(), checkfirst=True)" for verb in verbs)
+            creating.ops.insert(0, _RawOperation("postgresql", [create]))
+            dropping.ops.append(_RawOperation("postgresql", [drop]))
 
 
 def _enums_of(operations: Any) -> dict[Any, Any]:
-    """The enums of the columns that operations make, by schema, table and column."""
-    found = {}
+    """Return the enums of the columns that operations create, by schema, table and column."""
+    enums = {}
     for step in _flatten(operations):
         columns = [*getattr(step, "columns", ()), getattr(step, "column", None)]
-        kinds = {one.name: one.type for one in columns if isinstance(one, sa.Column)}
+        types = {column.name: column.type for column in columns if isinstance(column, sa.Column)}
         if isinstance(step, ops.AlterColumnOp) and step.modify_type is not None:
-            kinds[step.column_name] = step.modify_type
-        for name, kind in kinds.items():
-            for enum in _native_enums(kind):
-                found[step.schema, step.table_name, name] = enum
-    return found
+            types[step.column_name] = step.modify_type
+        for name, type_ in types.items():
+            for enum in _native_enums(type_):
+                enums[step.schema, step.table_name, name] = enum
+    return enums
 
 
-def _make_schemas(upgrade: Any, inspector: Any) -> None:
-    """Makes the schema of a new table first, where the database has none of that name."""
-    made = [step for step in upgrade.ops if isinstance(step, ops.CreateTableOp)]
-    wanted = {str(step.schema) for step in made if step.schema}
-    for schema in sorted(wanted - {*inspector.get_schema_names()} if wanted else ()):
+def _create_schemas(upgrade: Any, inspector: Any) -> None:
+    """Create the schema of a new table first if the database does not have it."""
+    created = [step for step in upgrade.ops if isinstance(step, ops.CreateTableOp)]
+    required = {str(step.schema) for step in created if step.schema}
+    for schema in sorted(required - {*inspector.get_schema_names()} if required else ()):
         quoted = inspector.dialect.identifier_preparer.quote_schema(schema)
         upgrade.ops.insert(0, ops.ExecuteSQLOp(f"CREATE SCHEMA IF NOT EXISTS {quoted}"))
 
 
 def _sort_operations(operations: Any) -> None:
-    """Orders what Alembic leaves to the database: MySQL keeps an index that a foreign key needs,
-    so keys are dropped first; a new column is made before what uses it."""
+    """Drop foreign keys first, because MySQL retains the indexes that they need.
+
+    Add new columns before anything that uses them.
+    """
     drops = [step for step in operations.ops if isinstance(step, ops.DropTableOp)]
     dropped = {(step.schema, step.table_name) for step in drops}
     for step in [step for step in operations.ops if isinstance(step, ops.ModifyTableOps)]:
@@ -2294,70 +2301,74 @@ def _sort_operations(operations: Any) -> None:
 def _rank(step: Any) -> int:
     if isinstance(step, ops.DropConstraintOp):
         return 0 if step.constraint_type == "foreignkey" else 1
-    kinds = (ops.DropIndexOp, ops.AddColumnOp, ops.AlterColumnOp, ops.CreateIndexOp)
-    return next((2 + at for at, kind in enumerate(kinds) if isinstance(step, kind)), 9)
+    order = (ops.DropIndexOp, ops.AddColumnOp, ops.AlterColumnOp, ops.CreateIndexOp)
+    return next((2 + rank for rank, type_ in enumerate(order) if isinstance(step, type_)), 9)
 
 
-# -- applying
+# -- running revisions
 
 
 def _run_locked(context: Any, registry: Registry, config: Config, settings: Any) -> None:
-    """Runs a verb on the project's database. Raises NoventaError."""
+    """Run a verb on the project's database. Raises NoventaError."""
     engine = _migration_engine(config)
     require_migrations(engine.dialect)
     with _connection_errors(config), engine.connect() as connection:
         run = _Run(context, connection, settings)
-        running = context.get_context()
-        if "revision_context" in running.opts or running.opts.get("dont_mutate"):
-            running.opts["dont_mutate"] = True  # else it would make the table of the version
+        migration = context.get_context()
+        if "revision_context" in migration.opts or migration.opts.get("dont_mutate"):
+            migration.opts["dont_mutate"] = True  # else Alembic creates the version table
             connection.execution_options(noventa_reads=True)
-            quiet = running.opts.get("noventa_compares")  # for a report, which may be JSON
+            quiet = migration.opts.get("noventa_compares")  # the report may be JSON
             with nullcontext() if quiet else progress("  comparing the database with the models"):
-                run.revisions(registry)
+                run.execute(registry)
             return
         with migration_lock(config):
             heads = current_revisions(config, engine)
-            steps = [*running.opts["fn"](() if running.purge else tuple(heads), running)]
+            steps = [*migration.opts["fn"](() if migration.purge else tuple(heads), migration)]
             run.begin(steps, engine)
-            running.opts["noventa_patience"] = config["migrations.lock_timeout"]
-            if not steps and not running.purge:
+            migration.opts["noventa_patience"] = config["migrations.lock_timeout"]
+            if not steps and not migration.purge:
                 say(f"Nothing to do: the database is at {_join_names(heads)}.")
             else:
-                run.says = not context.config.messaging_opts["quiet"]
+                run.verbose = not context.config.messaging_opts["quiet"]
                 with progress("  migrating"):
-                    run.revisions(registry)
+                    run.execute(registry)
                 connection.commit()
                 run.end(config, engine)
-        if "purge" not in running.opts and not context.config.messaging_opts["quiet"]:
-            _report_unmigrated(running, registry, run.heads if steps else heads)
+        if "purge" not in migration.opts and not context.config.messaging_opts["quiet"]:
+            _report_unmigrated(migration, registry, run.heads if steps else heads)
 
 
 def _migration_config(config: Config) -> Config:
-    """The settings with the database that migrations and seeds connect to."""
+    """Return the settings with the database that migrations and seeds connect to."""
     if not config["migrations.url"]:
         if config["database.pooler"]:
             raise NoventaError(
-                "config.yaml: with database.pooler: true, migrations and seeds need the server"
-                " itself, not its pooler; write migrations: {url: …} with a URL that leads there."
+                "config.yaml: database.pooler is true, but migrations and seeds must bypass the"
+                " pooler; write migrations: {url: …} with the URL of the server itself."
             )
         return config
     return _with_database(config, config["migrations.url"])
 
 
 def _with_database(config: Config, url: str) -> Config:
-    """The settings with another database."""
-    own = {one.name: one.default for one in SETTINGS if one.name.startswith("database.")}
-    own |= {"database.url": url, "migrations.url": None}
-    return Config({**config.values, **own}, config.root)
+    """Return the settings with another database."""
+    database = {
+        setting.name: setting.default
+        for setting in SETTINGS
+        if setting.name.startswith("database.")
+    }
+    database |= {"database.url": url, "migrations.url": None}
+    return Config({**config.values, **database}, config.root)
 
 
 def _migration_engine(config: Config, *, cascades: bool = False) -> Any:
-    """An engine whose connections do not wait without end, nor cascade while SQLite copies."""
+    """Create an engine with lock timeouts. SQLite enforces foreign keys only with `cascades`."""
     config = _migration_config(config)
     engine = make_engine(config, poolclass=sa.NullPool, isolation_level=None)
     seconds = max(1, config["migrations.lock_timeout"])
     table_seconds = max(1, min(seconds, config["migrations.table_timeout"]))
-    prepare = {
+    setup = {
         "sqlite": f"PRAGMA foreign_keys={'ON' if cascades else 'OFF'};"
         f"PRAGMA busy_timeout={seconds * 1000}",
         "postgresql": f"SET lock_timeout = {table_seconds * 1000}",
@@ -2366,85 +2377,85 @@ def _migration_engine(config: Config, *, cascades: bool = False) -> Any:
 
     def on_connect(connection: Any, _: object) -> None:
         cursor = connection.cursor()
-        for statement in filter(None, prepare.split(";")):
+        for statement in filter(None, setup.split(";")):
             cursor.execute(statement)
         cursor.close()
-        connection.commit()  # else PostgreSQL takes the setting back with the first rollback
+        connection.commit()  # else PostgreSQL's first rollback resets the setting
 
     event.listen(engine, "connect", on_connect)
     return engine
 
 
 class _Run:
-    """One run of Alembic's steps: what the revision under way has done, and where it arrived."""
+    """One run of Alembic's steps: what the current revision has done, and the resulting heads."""
 
-    says = False
+    verbose = False
 
     def __init__(self, context: Any, connection: Any, settings: Mapping[str, Any]) -> None:
         self.context, self.connection = context, connection
         self.heads: set[str] = set()
-        self.statements: list[str] = []  # of the revision under way, those that return no rows
-        self.committed = False  # before its end
-        self.orphans, self.began = _orphans(connection), time.monotonic()
+        self.statements: list[str] = []  # of the current revision, without queries
+        self.committed = False  # before the revision ended
+        self.orphans, self.started = _orphans(connection), time.monotonic()
         self.steps: list[Any] = []
-        self.engine: Any = None  # for the mark on MySQL
+        self.engine: Any = None  # on MySQL, marks the current step
         self.is_mysql = connection.dialect.name in ("mysql", "mariadb")
-        theirs = settings.get("on_version_apply", ())
-        each = (*((theirs,) if callable(theirs) else theirs), self.applied)
-        context.configure(connection=connection, **{**settings, "on_version_apply": each})
+        hooks = settings.get("on_version_apply", ())
+        hooks = (*((hooks,) if callable(hooks) else hooks), self.on_version_apply)
+        context.configure(connection=connection, **{**settings, "on_version_apply": hooks})
         self.migration = context.get_context()
         self.migration.opts["noventa_run"] = self
-        _use_own_implementation(self.migration)
-        event.listen(connection, "before_cursor_execute", self._look)
-        event.listen(connection, "after_cursor_execute", self._note)
-        event.listen(connection, "commit", self._commit)
-        event.listen(connection, "rollback", self._roll_back)
+        _use_safe_operations(self.migration)
+        event.listen(connection, "before_cursor_execute", self._check_autocommit)
+        event.listen(connection, "after_cursor_execute", self._record_statement)
+        event.listen(connection, "commit", self._on_commit)
+        event.listen(connection, "rollback", self._on_rollback)
 
     def begin(self, steps: Sequence[Any], engine: Any) -> None:
-        """Raises NoventaError if another step was left unfinished on MySQL."""
+        """Raise NoventaError if another step was left unfinished on MySQL."""
         self.steps, stamps = [*steps], "purge" in self.migration.opts
-        if self.is_mysql and not stamps:  # whoever stamps says how the tables are
+        if self.is_mysql and not stamps:  # a stamp declares the state itself
             self.engine = engine
-            _mark_step(engine, self.steps, begins=True)
+            _mark_step(engine, self.steps, starting=True)
 
     def end(self, config: Config, engine: Any) -> None:
-        """Compares where the run arrived with what a second connection reads."""
-        found = current_revisions(config, engine)
-        if found != self.heads:
+        """Compare the resulting heads with what a second connection reads."""
+        heads = current_revisions(config, engine)
+        if heads != self.heads:
             raise NoventaError(
-                f"The migration was not kept: the database is at {_join_names(found)}, expected"
-                f" {_join_names(self.heads)}. Does a revision end the transaction itself?"
+                f"The migration was not committed: the database is at {_join_names(heads)},"
+                f" expected {_join_names(self.heads)}. Does a revision end the transaction itself?"
             )
         if self.is_mysql:
             _UNFINISHED.drop(engine, checkfirst=True)
 
-    def revisions(self, registry: Registry) -> None:
-        """Lets Alembic take its steps; an error becomes a message that says what is left."""
+    def execute(self, registry: Registry) -> None:
+        """Run the steps; on an error, report what failed and what was left behind."""
         opts = self.migration.opts
         if "revision_context" in opts or opts.get("noventa_compares"):
             opts.update(_Comparison(registry, self.migration).options)
         try:
             self._run_with_retries(opts.get("noventa_patience", 0))
-        except (Exception, SystemExit) as error:  # whatever a revision may raise
-            if self.engine is not None and not self.statements:  # it has not done anything
+        except (Exception, SystemExit) as error:  # a revision may raise anything
+            if self.engine is not None and not self.statements:  # nothing was done
                 _UNFINISHED.drop(self.engine, checkfirst=True)
             if isinstance(error, CommandError | NoScratchDatabase) or not (
-                message := self._failure(error)
+                message := self._failure_message(error)
             ):
                 raise
             raise NoventaError(message) from error
 
     def _run_with_retries(self, seconds: float) -> None:
-        """Lets Alembic take its steps; on PostgreSQL again and again while a table is in use.
+        """Run the steps; on PostgreSQL, retry while a table is in use.
 
-        Whoever waits for a table's lock stops all who come after. So a revision waits for
-        `migrations.table_timeout` only, is rolled back, and lets them pass before it tries again.
+        Waiting for a table's lock blocks every later query on the table. So a revision waits only
+        for `migrations.table_timeout`, is rolled back, and lets them pass before the next attempt.
         """
         pause, deadline = 0.5, time.monotonic() + seconds
         while True:
             try:
                 with self.context.begin_transaction(), warnings.catch_warnings(action="ignore"):
-                    self.context.run_migrations()  # warns of _NOT_COMPARED, and a copy keeps
+                    self.context.run_migrations()  # reflection warns of _NOT_COMPARED
                 return
             except sa.exc.DBAPIError as error:
                 late = time.monotonic() + pause > deadline
@@ -2453,60 +2464,62 @@ class _Run:
             time.sleep(pause)
             pause *= 2
 
-    def applied(self, *, ctx: Any, step: Any, heads: Iterable[str], **_: Any) -> None:
-        """Alembic calls this after each revision, before its COMMIT."""
-        if found := (orphans := _orphans(ctx.connection)) - self.orphans:
-            listed = ", ".join(f"{where}: {count}" for where, count in found.items())
+    def on_version_apply(self, *, ctx: Any, step: Any, heads: Iterable[str], **_: Any) -> None:
+        """Check and report a revision. Alembic calls this before the COMMIT."""
+        if new := (orphans := _orphans(ctx.connection)) - self.orphans:
+            listed = ", ".join(f"{where}: {count}" for where, count in new.items())
             raise NoventaError(
-                f"The revision would leave rows whose foreign key points to nothing: {listed}."
-                " Let it correct or delete these rows first, for SQLite runs no ON DELETE while it"
-                " migrates."
+                f"The revision would leave rows whose foreign key has no parent row: {listed}. Let"
+                " it correct or delete them first; ON DELETE does not run while SQLite migrates."
             )
         drops = not (step.is_upgrade or step.is_stamp)
         lines = _forget_seeds(ctx.connection) if drops and self.has_ledger else []
-        if self.says:
+        if self.verbose:
             verb = "stamped" if step.is_stamp else "upgraded" if step.is_upgrade else "downgraded"
             revision = step.up_revision
             title = f"{revision.revision} {revision.doc or ''}".rstrip() if revision else "base"
-            say(f"  {verb} {title} ({time.monotonic() - self.began:.2f} s)")
+            say(f"  {verb} {title} ({time.monotonic() - self.started:.2f} s)")
             for line in lines:
                 say(line)
-        self.heads, self.orphans, self.began = set(heads), orphans, time.monotonic()
+        self.heads, self.orphans, self.started = set(heads), orphans, time.monotonic()
         self.statements, self.committed, self.steps = [], False, self.steps[1:]
         if self.engine is not None:
             _mark_step(self.engine, self.steps)
 
     @functools.cached_property
     def has_ledger(self) -> bool:
-        """Whether seeds have run: asked once, for downgrades may have hundreds of steps."""
+        """True if the ledger exists; read once, since a downgrade may have hundreds of steps."""
         return bool(sa.inspect(self.connection).has_table(_LEDGER.name))
 
-    def _look(self, *_: Any) -> None:
-        """Before a statement: whether what ran, or what this does, stays whatever comes."""
+    def _check_autocommit(self, *_: Any) -> None:
+        """Before a statement, detect whether it commits itself or earlier ones were committed."""
         isolation = self.connection.get_execution_options().get("isolation_level")
         driver = self.connection.connection.driver_connection
-        status = getattr(getattr(driver, "info", None), "transaction_status", 1)  # libpq: 0 is idle
+        status = getattr(
+            getattr(driver, "info", None), "transaction_status", 1
+        )  # in libpq, 0 is idle
         idle = not getattr(driver, "in_transaction", status)
         if isolation == "AUTOCOMMIT" or (self.statements and idle):
             self.committed = True
 
-    def _note(self, _connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+    def _record_statement(self, _connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         if cursor.description is not None or self.migration.version_table in statement:
             return
-        no_change = ("BEGIN", "COMMIT", "PRAGMA", "RELEASE", "ROLLBACK", "SAVEPOINT")
-        if not statement.startswith(no_change):
+        ignored = ("BEGIN", "COMMIT", "PRAGMA", "RELEASE", "ROLLBACK", "SAVEPOINT")
+        if not statement.startswith(ignored):
             self.statements.append(textwrap.shorten(statement, 100))
 
-    def _commit(self, _: Any) -> None:
+    def _on_commit(self, _: Any) -> None:
         self.committed = bool(self.statements)
 
-    def _roll_back(self, _: Any) -> None:
+    def _on_rollback(self, _: Any) -> None:
         if not (self.committed or self.is_mysql):
             self.statements = []
 
-    def _failure(self, error: BaseException) -> str | None:
-        """What failed, where, and what is left of it; None if no revision and no database did."""
-        paths = {Path(one.path).resolve() for one in self.context.script.walk_revisions()}
+    def _failure_message(self, error: BaseException) -> str | None:
+        """Return what failed, where, and what is left; None unless a revision or database did."""
+        revisions = self.context.script.walk_revisions()
+        paths = {Path(revision.path).resolve() for revision in revisions}
         frames = traceback.extract_tb(error.__traceback__)
         places = [frame for frame in frames if Path(frame.filename).resolve() in paths]
         reason = "it called sys.exit()" if isinstance(error, SystemExit) else _error_reason(error)
@@ -2517,92 +2530,95 @@ class _Run:
         if isinstance(error, sa.exc.DBAPIError) and error.statement:
             lines.append(f"  in: {textwrap.shorten(error.statement, 100)}")
         if _is_lock_timeout(error):
-            lines.append("The table is in use; run it again when what uses it has ended.")
+            lines.append(
+                "The table is in use; migrate again when the other transactions have ended."
+            )
         if self.committed or (self.is_mysql and self.statements):
             ended = "The revision ended its transaction"
-            why = "MySQL cannot take DDL back" if self.is_mysql else ended
-            lines += [f"{why}. Until then it had run:", *(f"  {one}" for one in self.statements)]
-            lines.append("Undo what is left of it, correct the file and migrate again.")
+            why = "MySQL cannot roll back DDL" if self.is_mysql else ended
+            lines.append(f"{why}. These statements had already run:")
+            lines += [f"  {statement}" for statement in self.statements]
+            lines.append("Undo what they left behind, correct the file and migrate again.")
         else:
-            lines.append("Nothing of this revision was kept; correct the file and migrate again.")
+            lines.append("This revision was rolled back; correct the file and migrate again.")
         return "\n".join(lines).replace("_alembic_tmp_", "")
 
 
 def _is_lock_timeout(error: BaseException) -> bool:
-    """Whether PostgreSQL gave up waiting for a lock."""
+    """Return whether PostgreSQL gave up waiting for a lock."""
     return isinstance(error, sa.exc.DBAPIError) and sqlstate(error.orig) == "55P03"
 
 
 _UNFINISHED = sa.Table("noventa_unfinished", sa.MetaData(), sa.Column("step", sa.String(255)))
 
 
-def _mark_step(engine: Any, steps: Sequence[Any], *, begins: bool = False) -> None:
-    """Notes on MySQL, by a connection of its own, which step runs until it is done.
+def _mark_step(engine: Any, steps: Sequence[Any], *, starting: bool = False) -> None:
+    """Record the current step on MySQL, over a separate connection.
 
-    DDL there is kept at once and the revision at the end. If a step fails or its process dies, the
-    database would say that it is where it no longer is. Raises NoventaError if it `begins` with
-    another step than the one that was left unfinished.
+    MySQL commits DDL at once, but the revision number only at the end. If a step fails or its
+    process dies, the number no longer matches the tables. Raises NoventaError if a run is
+    `starting` with another step than the one that was left unfinished.
     """
     verbs = ("downgrade", "upgrade")
-    wanted = [f"{verbs[one.is_upgrade]} of {one.revision.revision}" for one in steps[:1]]
+    current = [f"{verbs[step.is_upgrade]} of {step.revision.revision}" for step in steps[:1]]
     with engine.begin() as connection:
-        there = sa.inspect(connection).has_table(_UNFINISHED.name)
-        found = connection.scalars(sa.select(_UNFINISHED)).all() if there else wanted
-        if begins and found and found != wanted:
+        marked = sa.inspect(connection).has_table(_UNFINISHED.name)
+        unfinished = connection.scalars(sa.select(_UNFINISHED)).all() if marked else current
+        if starting and unfinished and unfinished != current:
             raise NoventaError(
-                f"The {found[0]} failed or was killed half-way, and MySQL keeps what it had done."
-                " Look at the tables and undo or complete it by hand; then say where the database"
-                " is: python -m noventa migrate stamp REVISION"
+                f"The {unfinished[0]} failed or was killed halfway, and MySQL cannot roll it back."
+                " Inspect the tables and undo or complete it by hand. Then record the database's"
+                " revision: python -m noventa migrate stamp REVISION"
             )
-        if wanted:
+        if current:
             _UNFINISHED.create(connection, checkfirst=True)
             connection.execute(sa.delete(_UNFINISHED))
-            connection.execute(sa.insert(_UNFINISHED).values(step=wanted[0]))
+            connection.execute(sa.insert(_UNFINISHED).values(step=current[0]))
 
 
 def _orphans(connection: Any) -> Counter[str]:
-    """On SQLite: how many rows of each table lack the parent that a foreign key names."""
+    """On SQLite, count each table's rows whose foreign key has no parent row."""
     if connection.dialect.name != "sqlite":
         return Counter()
     rows = connection.connection.driver_connection.execute("PRAGMA foreign_key_check")
     return Counter(f"{child} (to {parent})" for child, _, parent, _ in rows)
 
 
-def _report_unmigrated(running: Any, registry: Registry, arrived: Iterable[str]) -> None:
-    """After an upgrade to the head: what the models have and no revision makes."""
-    current = {one.revision for one in running.script.get_all_current(tuple(arrived))}
-    if not registry.tables or not {*running.script.get_heads()} <= current:
+def _report_unmigrated(migration: Any, registry: Registry, heads: Iterable[str]) -> None:
+    """After an upgrade to the head, report changes to the models that no revision contains."""
+    current = {revision.revision for revision in migration.script.get_all_current(tuple(heads))}
+    if not registry.tables or not {*migration.script.get_heads()} <= current:
         return
-    running.opts.update(_Comparison(registry, running).options)
-    running.connection.execution_options(noventa_reads=True)
+    migration.opts.update(_Comparison(registry, migration).options)
+    migration.connection.execution_options(noventa_reads=True)
     try:
-        found = _differences(running)
+        differences = _differences(migration)
     except sa.exc.SQLAlchemyError as error:
         print_error(f"The models could not be compared with the database: {_error_reason(error)}")
         return
-    if found:
-        say(f"The models have what no revision makes: {', '.join(found)}; {_REVISE}.")
+    if differences:
+        say(f"No revision contains these model changes: {', '.join(differences)}; {_REVISE}.")
 
 
-def _differences(running: Any) -> list[str]:
-    """How the database differs from the models; `running` has the options for it."""
+def _differences(migration: Any) -> list[str]:
+    """Return how the database differs from the models, by the options of `migration`."""
     with warnings.catch_warnings(action="ignore"):
-        script: Any = produce_migrations(running, running.opts["target_metadata"])
-        running.opts["process_revision_directives"](running, (), [script])
+        script: Any = produce_migrations(migration, migration.opts["target_metadata"])
+        migration.opts["process_revision_directives"](migration, (), [script])
     return _describe_differences(script.upgrade_ops.as_diffs())
 
 
 def compare(project: Project, **attributes: Any) -> tuple[list[str], int]:
-    """How the project's database differs from its models, read with the options of env.py.
+    """Compare the project's database, or the one of `connection`, with the models.
 
-    Or a scratch database, given as `connection`. Returns the differences, and how many things
-    differ in their name only. Raises NoventaError.
+    env.py provides the options. Return the differences, and the number of constraints and indexes
+    that differ in name only. Raises NoventaError.
     """
-    root, found, searched = project.root, list[str](), [*sys.path]
+    root, differences, search_path = project.root, list[str](), [*sys.path]
     alembic = AlembicConfig(root / _FOLDER / "alembic.ini", attributes=attributes)
 
-    def run(_: Any, running: Any) -> list[Any]:
-        found.extend(_differences(running))
+    def run(_: Any, migration: Any) -> list[Any]:
+        differences.extend(_differences(migration))
         return []
 
     try:
@@ -2612,35 +2628,35 @@ def compare(project: Project, **attributes: Any) -> tuple[list[str], int]:
             with EnvironmentContext(alembic, script, **options):
                 script.run_env()
     finally:
-        sys.path[:] = searched  # Alembic puts the project first
-    return found, alembic.attributes["renamed"]
+        sys.path[:] = search_path  # Alembic prepends the project
+    return differences, alembic.attributes["renamed"]
 
 
-# -- what our own runs do otherwise than Alembic
+# -- operations that Noventa's runs implement themselves
 
 
-def _use_own_implementation(migration: Any) -> None:
-    """Gives one run of Alembic our implementation of its operations.
+def _use_safe_operations(migration: Any) -> None:
+    """Use Noventa's implementation of the operations in one run of Alembic.
 
-    Alembic documents no way to choose the `impl` of a context; registering ours would change it
-    for everybody else in the process.
+    Alembic documents no way to choose the `impl` of a context, and a registered one would replace
+    Alembic's for the whole process.
     """
-    kinds = {"sqlite": _SQLite, "postgresql": _PostgreSQL, "mysql": _MySQL, "mariadb": _MariaDB}
-    kind = kinds.get(migration.dialect.name)
-    if kind is None:
+    impls = {"sqlite": _SQLite, "postgresql": _PostgreSQL, "mysql": _MySQL, "mariadb": _MariaDB}
+    impl = impls.get(migration.dialect.name)
+    if impl is None:
         return
-    dialect = copy.copy(migration.dialect)  # which compiles a `%` as it is
+    dialect = copy.copy(migration.dialect)  # a copy that compiles `%` unescaped
     dialect.paramstyle, dialect.positional = "named", False
     dialect.identifier_preparer = dialect.preparer(dialect)
-    given, options = migration.impl, migration.opts
-    migration.impl = kind(
-        dialect, given.connection, given.as_sql, options.get("transactional_ddl"),
-        given.output_buffer, options,
+    default, options = migration.impl, migration.opts
+    migration.impl = impl(
+        dialect, default.connection, default.as_sql, options.get("transactional_ddl"),
+        default.output_buffer, options,
     )  # fmt: skip
 
 
 class _SafeOperations:
-    """What is the same on every database: it tells what is dropped, and refuses to lose values."""
+    """Operations on every database: report drops, and refuse type changes that lose values."""
 
     connection: Any
     dialect: Any
@@ -2648,7 +2664,7 @@ class _SafeOperations:
     context_opts: Any
 
     def compare_server_default(self, *_: Any) -> bool:
-        """No server keeps a default as it was written; `check` compares them on SQLite."""
+        """Return False: servers rewrite defaults. `check` compares them on SQLite."""
         return False
 
     def drop_table(self, table: Any, **options: Any) -> None:
@@ -2660,36 +2676,39 @@ class _SafeOperations:
         super().drop_column(table_name, column, **options)  # type: ignore[misc]
 
     def alter_column(self, table_name: str, column_name: str, **options: Any) -> None:
-        given = (options.get("type_"), options.get("existing_type"))
-        new, old = (kind and sa.types.to_instance(kind) for kind in given)
+        types = (options.get("type_"), options.get("existing_type"))
+        new, old = (type_ and sa.types.to_instance(type_) for type_ in types)
         if new is not None and "postgresql_using" not in options:
             table = sa.table(table_name, sa.column(column_name), schema=options.get("schema"))
             if not self.as_sql:
                 if old is None:
-                    there = sa.inspect(self.connection).get_columns(table.name, table.schema)
-                    old = next(one["type"] for one in there if one["name"] == column_name)
+                    columns = sa.inspect(self.connection).get_columns(table.name, table.schema)
+                    old = next(each["type"] for each in columns if each["name"] == column_name)
                 _check_conversion(self.connection, table.c[column_name], old, new)
             if self.dialect.name == "postgresql" and old is not None:
-                options["postgresql_using"] = self._using(sa.column(column_name), old, new)
+                options["postgresql_using"] = self._using_clause(sa.column(column_name), old, new)
         super().alter_column(table_name, column_name, **options)  # type: ignore[misc]
 
-    def _using(self, column: Any, old: Any, new: Any) -> str | None:
-        found = _conversion(column, old, new)
-        if found is column:
+    def _using_clause(self, column: Any, old: Any, new: Any) -> str | None:
+        expression = _conversion(column, old, new)
+        if expression is column:
             return None
-        return str(found.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True}))
+        return str(expression.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True}))
 
     def _report_drop(self, table: Any, column: str | None = None) -> None:
-        """Says what is about to be dropped, with the number of rows or values."""
+        """Report a drop, with the number of rows or values, before it runs."""
         run = self.context_opts.get("noventa_run")
-        if not (run and run.says):
+        if not (run and run.verbose):
             return
-        what = f"column {table.name}.{column}" if column else f"table {table.name}"
-        counted = sa.func.count(*[sa.column(column)] if column else [])
-        query = sa.select(counted).select_from(sa.table(table.name, schema=table.schema))
-        with suppress(sa.exc.DBAPIError), self.connection.begin_nested():  # the drop will tell
+        item = f"column {table.name}.{column}" if column else f"table {table.name}"
+        counter = sa.func.count(*[sa.column(column)] if column else [])
+        query = sa.select(counter).select_from(sa.table(table.name, schema=table.schema))
+        with (
+            suppress(sa.exc.DBAPIError),
+            self.connection.begin_nested(),
+        ):  # the drop itself will fail
             count = self.connection.scalar(query)
-            say(f"    dropped {what} ({_pluralize(count, 'value' if column else 'row')})")
+            say(f"    dropped {item} ({_pluralize(count, 'value' if column else 'row')})")
 
 
 class _PostgreSQL(_SafeOperations, PostgresqlImpl):
@@ -2697,7 +2716,7 @@ class _PostgreSQL(_SafeOperations, PostgresqlImpl):
 
 
 class _MySQL(_SafeOperations, MySQLImpl):
-    """Refuses a new column for which MySQL would make up the values."""
+    """Refuse a new column for which MySQL would invent values."""
 
     def add_column(self, table_name: str, column: Any, **options: Any) -> None:
         if not self.as_sql and _needs_value(column):
@@ -2705,7 +2724,7 @@ class _MySQL(_SafeOperations, MySQLImpl):
             if self.connection.scalar(sa.select(sa.exists(sa.select(1).select_from(table)))):
                 raise NoventaError(
                     f"{table_name}.{column.name} must have a value, but existing rows have none;"
-                    " give the column a server_default, or add it as nullable and fill it first."
+                    " add a server_default, or add the column as nullable and fill it first."
                 )
         super().add_column(table_name, column, **options)
 
@@ -2714,7 +2733,7 @@ class _MariaDB(_MySQL, MariaDBImpl):
     pass
 
 
-# -- whether a change of type keeps every value
+# -- type changes without loss
 
 _FAMILIES = (
     sa.Enum, sa.String, sa.Boolean, sa.Integer, sa.Numeric, sa.DateTime, sa.Date, sa.JSON,
@@ -2722,20 +2741,20 @@ _FAMILIES = (
 _CONVERTED_BY_POSTGRESQL = ({sa.Integer, sa.Numeric}, {sa.Date, sa.DateTime})
 
 
-def _family(kind: Any) -> type[Any]:
-    return next((family for family in _FAMILIES if isinstance(kind, family)), type(kind))
+def _family(type_: Any) -> type[Any]:
+    return next((family for family in _FAMILIES if isinstance(type_, family)), type(type_))
 
 
 def _conversion(column: Any, old: Any, new: Any) -> Any:
-    """The expression with which PostgreSQL converts a column: itself, or by way of the text."""
-    old, new = (_variants(kind).get("postgresql", kind) for kind in (old, new))
+    """Return PostgreSQL's expression for converting a column: itself, or a cast by way of text."""
+    old, new = (_variants(type_).get("postgresql", type_) for type_ in (old, new))
     families = {_family(old), _family(new)}
     if families == {sa.DateTime} and old.timezone != new.timezone:
-        return sa.func.timezone("UTC", column)  # else the session's own zone would decide
+        return sa.func.timezone("UTC", column)  # else the session's time zone would apply
     number = sa.cast(column, sa.Integer) if isinstance(old, sa.Boolean) else column
     if sa.Boolean in families and len(families) == 2:
         return sa.cast(sa.cast(number, sa.Text), new)
-    if any(families <= known for known in _CONVERTED_BY_POSTGRESQL):
+    if any(families <= pair for pair in _CONVERTED_BY_POSTGRESQL):
         return column
     if _family(new) is sa.String or families in ({sa.JSON}, {type(new)}):
         return column
@@ -2743,12 +2762,12 @@ def _conversion(column: Any, old: Any, new: Any) -> Any:
 
 
 def _only_widens(old: Any, new: Any) -> bool:
-    """Whether the new type holds every value of the old one, whatever the rows are."""
+    """Return whether the new type can hold every value of the old one, whatever the rows."""
     if repr(old) == repr(new):
         return True
     if isinstance(old, sa.Integer) and isinstance(new, sa.Integer):
-        small = [isinstance(kind, sa.SmallInteger) for kind in (old, new)]
-        big = [isinstance(kind, sa.BigInteger) for kind in (old, new)]
+        small = [isinstance(type_, sa.SmallInteger) for type_ in (old, new)]
+        big = [isinstance(type_, sa.BigInteger) for type_ in (old, new)]
         return small[0] >= small[1] and big[0] <= big[1]
     if _family(old) is _family(new) is sa.String:
         return new.length is None or (old.length is not None and new.length >= old.length)
@@ -2756,28 +2775,28 @@ def _only_widens(old: Any, new: Any) -> bool:
 
 
 def _check_conversion(connection: Any, column: Any, old: Any, new: Any) -> None:
-    """Converts the values of a column to a new type and back, in a temporary table.
+    """Convert a column's values to a new type and back, in a temporary table.
 
-    A value that does not come back as it was would be lost or altered: SQLite's `007` as 7,
-    PostgreSQL's and MySQL's 1.555 as 1.56. Raises NoventaError.
+    A value that comes back different would be lost or altered: SQLite turns `007` into 7,
+    PostgreSQL and MySQL turn 1.555 into 1.56. Raises NoventaError.
     """
     name = connection.dialect.name
-    old, new = (_variants(kind).get(name, kind) for kind in (old, new))
+    old, new = (_variants(type_).get(name, type_) for type_ in (old, new))
     if _only_widens(old, new):
         return
     columns = (sa.Column("old", old), sa.Column("new", new), sa.Column("back", old))
-    for each in columns:
-        each.type = _without_variants(each.type)
+    for probe_column in columns:
+        probe_column.type = _without_variants(probe_column.type)
     probe = sa.Table("noventa_probe", sa.MetaData(), *columns, prefixes=["TEMPORARY"])
-    probe.constraints.clear()  # the CHECK of an Enum: both types may give it the same name
-    plain, back = column, sa.column("new", new)
+    probe.constraints.clear()  # both Enums may name their CHECK alike
+    forward, backward = column, sa.column("new", new)
     if name == "postgresql":
-        plain, back = _conversion(column, old, new), _conversion(back, new, old)
+        forward, backward = _conversion(column, old, new), _conversion(backward, new, old)
     probe.create(connection, checkfirst=True)
-    rows = sa.select(column, plain).where(column.is_not(None))
+    rows = sa.select(column, forward).where(column.is_not(None))
     rows = rows if sa.JSON in (_family(old), _family(new)) else rows.distinct()
     connection.execute(sa.insert(probe).from_select(["old", "new"], rows))
-    connection.execute(sa.update(probe).values(back=back))
+    connection.execute(sa.update(probe).values(back=backward))
     count, example = _count_changed(connection, probe, new)
     connection.exec_driver_sql(
         f"DROP {'TEMPORARY ' * (name in ('mysql', 'mariadb'))}TABLE noventa_probe"
@@ -2786,25 +2805,25 @@ def _check_conversion(connection: Any, column: Any, old: Any, new: Any) -> None:
 
 
 def _count_changed(connection: Any, probe: sa.Table, new: Any) -> tuple[int, Any]:
-    """How many values of a probe do not come back as they were, with one of them."""
+    """Return the number of a probe's values that came back different, and an example."""
     columns: list[Any] = [sa.column("old"), sa.column("back")]
-    if isinstance(probe.c.old.type, sa.JSON):  # PostgreSQL's has no equality
-        columns = [sa.cast(one, sa.Text) for one in columns]
+    if isinstance(probe.c.old.type, sa.JSON):  # PostgreSQL's json has no equality
+        columns = [sa.cast(column, sa.Text) for column in columns]
     before, after = columns
     differs = before.is_distinct_from(after)
-    server = connection.dialect.name == "postgresql"
-    if isinstance(new, sa.Boolean):  # PostgreSQL takes `yes`, and refuses what is none itself
-        differs = sa.false() if server else differs | sa.column("new").not_in([0, 1])
+    is_postgresql = connection.dialect.name == "postgresql"
+    if isinstance(new, sa.Boolean):  # PostgreSQL accepts `yes`, and rejects non-booleans
+        differs = sa.false() if is_postgresql else differs | sa.column("new").not_in([0, 1])
     rows = sa.select(before, after).select_from(probe).where(differs)
     count, example = 0, None
-    for value, found in connection.execute(rows, execution_options={"yield_per": 1000}):
-        if isinstance(new, sa.Boolean) or not _is_same_number(value, found):
+    for value, converted in connection.execute(rows, execution_options={"yield_per": 1000}):
+        if isinstance(new, sa.Boolean) or not _is_same_number(value, converted):
             count, example = count + 1, value
     return count, example
 
 
 def _is_same_number(before: Any, after: Any) -> bool:
-    """Whether two texts are one number with and without zeros at the end: 1.5 and 1.50."""
+    """Return whether two strings are one number apart from trailing zeros: 1.5 and 1.50."""
     if not (isinstance(before, str) and isinstance(after, str)) or "." not in before + after:
         return False
     plain = [text.rstrip("0").rstrip(".") if "." in text else text for text in (before, after)]
@@ -2814,8 +2833,8 @@ def _is_same_number(before: Any, after: Any) -> bool:
 def _raise_if_changed(where: str, new: Any, count: int, example: Any) -> None:
     if count:
         raise NoventaError(
-            f"{where} is to be {new!r}, but {count} of its values would not be the same, for"
-            f" example {example!r}; write the data step by hand before it: op.execute(…)"
+            f"Changing {where} to {new!r} would alter {count} of its values, for example"
+            f" {example!r}; convert them first, in the same revision: op.execute(…)"
         )
 
 
