@@ -2144,9 +2144,7 @@ def _finish_revision(migration: Any, metadata: sa.MetaData, directives: list[Any
         return
     for step in _flatten(upgrade):
         if isinstance(step, _RawOperation) and not step.dialect:
-            raise NoventaError(
-                f"Autogenerate cannot change the {' '.join(step.diff)}; write a revision by hand."
-            )
+            raise NoventaError(f"Write a revision by hand to change the {' '.join(step.diff)}.")
         if getattr(step, "constraint_name", "") is None:
             raise NoventaError(
                 f"A constraint of {step.table_name} has no name, so it cannot be dropped; write a"
@@ -2285,10 +2283,7 @@ def _create_schemas(upgrade: Any, inspector: Any) -> None:
 
 
 def _sort_operations(operations: Any) -> None:
-    """Drop foreign keys first, because MySQL retains the indexes that they need.
-
-    Add new columns before anything that uses them.
-    """
+    """Drop foreign keys before their indexes, as MySQL requires, and add columns before uses."""
     drops = [step for step in operations.ops if isinstance(step, ops.DropTableOp)]
     dropped = {(step.schema, step.table_name) for step in drops}
     for step in [step for step in operations.ops if isinstance(step, ops.ModifyTableOps)]:
@@ -2353,13 +2348,9 @@ def _migration_config(config: Config) -> Config:
 
 def _with_database(config: Config, url: str) -> Config:
     """Return the settings with another database."""
-    database = {
-        setting.name: setting.default
-        for setting in SETTINGS
-        if setting.name.startswith("database.")
-    }
-    database |= {"database.url": url, "migrations.url": None}
-    return Config({**config.values, **database}, config.root)
+    values = {each.name: each.default for each in SETTINGS if each.name.startswith("database.")}
+    values |= {"database.url": url, "migrations.url": None}
+    return Config({**config.values, **values}, config.root)
 
 
 def _migration_engine(config: Config, *, cascades: bool = False) -> Any:
@@ -2398,7 +2389,7 @@ class _Run:
         self.committed = False  # before the revision ended
         self.orphans, self.started = _orphans(connection), time.monotonic()
         self.steps: list[Any] = []
-        self.engine: Any = None  # on MySQL, marks the current step
+        self.engine: Any = None  # for marking the current step on MySQL
         self.is_mysql = connection.dialect.name in ("mysql", "mariadb")
         hooks = settings.get("on_version_apply", ())
         hooks = (*((hooks,) if callable(hooks) else hooks), self.on_version_apply)
@@ -2449,7 +2440,7 @@ class _Run:
         """Run the steps; on PostgreSQL, retry while a table is in use.
 
         Waiting for a table's lock blocks every later query on the table. So a revision waits only
-        for `migrations.table_timeout`, is rolled back, and lets them pass before the next attempt.
+        for `migrations.table_timeout`, is rolled back, and lets them run before the next attempt.
         """
         pause, deadline = 0.5, time.monotonic() + seconds
         while True:
@@ -2492,12 +2483,10 @@ class _Run:
         return bool(sa.inspect(self.connection).has_table(_LEDGER.name))
 
     def _check_autocommit(self, *_: Any) -> None:
-        """Before a statement, detect whether it commits itself or earlier ones were committed."""
+        """Detect whether the next statement commits itself, or earlier ones were committed."""
         isolation = self.connection.get_execution_options().get("isolation_level")
         driver = self.connection.connection.driver_connection
-        status = getattr(
-            getattr(driver, "info", None), "transaction_status", 1
-        )  # in libpq, 0 is idle
+        status = getattr(getattr(driver, "info", None), "transaction_status", 1)  # libpq: 0 is idle
         idle = not getattr(driver, "in_transaction", status)
         if isolation == "AUTOCOMMIT" or (self.statements and idle):
             self.committed = True
@@ -2518,8 +2507,7 @@ class _Run:
 
     def _failure_message(self, error: BaseException) -> str | None:
         """Return what failed, where, and what is left; None unless a revision or database did."""
-        revisions = self.context.script.walk_revisions()
-        paths = {Path(revision.path).resolve() for revision in revisions}
+        paths = {Path(each.path).resolve() for each in self.context.script.walk_revisions()}
         frames = traceback.extract_tb(error.__traceback__)
         places = [frame for frame in frames if Path(frame.filename).resolve() in paths]
         reason = "it called sys.exit()" if isinstance(error, SystemExit) else _error_reason(error)
@@ -2530,14 +2518,11 @@ class _Run:
         if isinstance(error, sa.exc.DBAPIError) and error.statement:
             lines.append(f"  in: {textwrap.shorten(error.statement, 100)}")
         if _is_lock_timeout(error):
-            lines.append(
-                "The table is in use; migrate again when the other transactions have ended."
-            )
+            lines.append("The table is in use; migrate again when other transactions have ended.")
         if self.committed or (self.is_mysql and self.statements):
             ended = "The revision ended its transaction"
             why = "MySQL cannot roll back DDL" if self.is_mysql else ended
-            lines.append(f"{why}. These statements had already run:")
-            lines += [f"  {statement}" for statement in self.statements]
+            lines += [f"{why}. Already executed:", *(f"  {each}" for each in self.statements)]
             lines.append("Undo what they left behind, correct the file and migrate again.")
         else:
             lines.append("This revision was rolled back; correct the file and migrate again.")
@@ -2556,8 +2541,8 @@ def _mark_step(engine: Any, steps: Sequence[Any], *, starting: bool = False) -> 
     """Record the current step on MySQL, over a separate connection.
 
     MySQL commits DDL at once, but the revision number only at the end. If a step fails or its
-    process dies, the number no longer matches the tables. Raises NoventaError if a run is
-    `starting` with another step than the one that was left unfinished.
+    process dies, the number no longer matches the tables. Raises NoventaError if `starting` and
+    a different step was left unfinished.
     """
     verbs = ("downgrade", "upgrade")
     current = [f"{verbs[step.is_upgrade]} of {step.revision.revision}" for step in steps[:1]]
@@ -2609,7 +2594,7 @@ def _differences(migration: Any) -> list[str]:
 
 
 def compare(project: Project, **attributes: Any) -> tuple[list[str], int]:
-    """Compare the project's database, or the one of `connection`, with the models.
+    """Compare the models with the project's database, or with the one behind `connection`.
 
     env.py provides the options. Return the differences, and the number of constraints and indexes
     that differ in name only. Raises NoventaError.
@@ -2632,7 +2617,7 @@ def compare(project: Project, **attributes: Any) -> tuple[list[str], int]:
     return differences, alembic.attributes["renamed"]
 
 
-# -- operations that Noventa's runs implement themselves
+# -- Noventa's implementation of Alembic's operations
 
 
 def _use_safe_operations(migration: Any) -> None:
@@ -2703,10 +2688,7 @@ class _SafeOperations:
         item = f"column {table.name}.{column}" if column else f"table {table.name}"
         counter = sa.func.count(*[sa.column(column)] if column else [])
         query = sa.select(counter).select_from(sa.table(table.name, schema=table.schema))
-        with (
-            suppress(sa.exc.DBAPIError),
-            self.connection.begin_nested(),
-        ):  # the drop itself will fail
+        with suppress(sa.exc.DBAPIError), self.connection.begin_nested():  # the drop will fail
             count = self.connection.scalar(query)
             say(f"    dropped {item} ({_pluralize(count, 'value' if column else 'row')})")
 
@@ -2746,7 +2728,7 @@ def _family(type_: Any) -> type[Any]:
 
 
 def _conversion(column: Any, old: Any, new: Any) -> Any:
-    """Return PostgreSQL's expression for converting a column: itself, or a cast by way of text."""
+    """Return the expression that converts a column on PostgreSQL: itself, or a cast via text."""
     old, new = (_variants(type_).get("postgresql", type_) for type_ in (old, new))
     families = {_family(old), _family(new)}
     if families == {sa.DateTime} and old.timezone != new.timezone:
@@ -2838,7 +2820,7 @@ def _raise_if_changed(where: str, new: Any, count: int, example: Any) -> None:
         )
 
 
-# -- how SQLite copies a table
+# -- SQLite's batch operations
 
 _CLAUSES = re.compile(
     r"\b(AUTOINCREMENT|COLLATE|CHECK|UNIQUE|REFERENCES|DELETE|UPDATE|DEFERRABLE|CONFLICT|STRICT"
@@ -2848,34 +2830,34 @@ _CLAUSES = re.compile(
 
 
 class _SQLite(_SafeOperations, SQLiteImpl):
-    """A copied table keeps its values and what belongs to it, or the revision is refused."""
+    """Operations on SQLite. A batch retains values, indexes, triggers and views, or is refused."""
 
-    transactional_ddl = True  # make_engine() sees to it
+    transactional_ddl = True  # make_engine() emits BEGIN
     batch: Any = None
 
     def requires_recreate_in_batch(self, batch_op: Any) -> bool:
-        """SQLite renames columns itself, also in views, triggers and the keys of other tables."""
+        """Return False for renames: SQLite updates views, triggers and foreign keys itself."""
 
         def renames(verb: str, options: Mapping[str, Any]) -> bool:
-            told = {
+            changed = {
                 key
                 for key, value in options.items()
                 if not (key.startswith("existing_") or value is None or value is False)
             }
-            return verb == "alter_column" and told == {"name"}
+            return verb == "alter_column" and changed == {"name"}
 
-        only = all(renames(verb, options) for verb, _, options in batch_op.batch)
-        return not only and super().requires_recreate_in_batch(batch_op)
+        only_renames = all(renames(verb, options) for verb, _, options in batch_op.batch)
+        return not only_renames and super().requires_recreate_in_batch(batch_op)
 
-    def compare_server_default(self, found: Any, column: Any, *_: Any) -> bool:
-        """SQLite keeps the text of a default as it was written, so that it can be compared."""
+    def compare_server_default(self, reflected: Any, column: Any, *_: Any) -> bool:
+        """Compare the SQL of defaults, which SQLite stores as it was written."""
         compiler: Any = self.dialect.ddl_compiler(self.dialect, None)
-        default = found.server_default
+        default = reflected.server_default
         text = _strip_spaces(default.arg.text if default is not None else None)
         return text != _strip_spaces(compiler.get_column_default_string(column))
 
     def compare_check_constraint(self, metadata_constraint: Any, reflected_constraint: Any) -> Any:
-        """The same holds for a CHECK."""
+        """Compare the SQL of CHECKs too."""
         equal = super().compare_check_constraint(metadata_constraint, reflected_constraint)
         text = self.render_ddl_sql_expr(metadata_constraint.sqltext)
         if _strip_spaces(text) == _strip_spaces(str(reflected_constraint.sqltext)):
@@ -2883,10 +2865,10 @@ class _SQLite(_SafeOperations, SQLiteImpl):
         return type(equal).Different("its text")
 
     def cast_for_batch_migrate(self, *_: Any) -> None:
-        """No CAST, which makes 0 of text and 2020 of a date: what is copied is compared."""
+        """Add no CAST, which turns text into 0 and a date into 2020. _check_copy() compares."""
 
     def prep_table_for_batch(self, batch_impl: Any, table: Any) -> None:
-        """Gives the new table what reflection does not tell of the old one."""
+        """Give the new table what reflection of the old one does not report."""
         if self.as_sql:
             return
         self.batch, new = batch_impl, batch_impl.new_table
@@ -2894,7 +2876,7 @@ class _SQLite(_SafeOperations, SQLiteImpl):
         for name in {index.name for index in table.indexes} - batch_impl.indexes.keys():
             del self.objects[name]
         self.indexes = [*batch_impl.new_indexes.values()]
-        batch_impl.indexes, batch_impl.new_indexes = {}, {}  # _make_again() makes them
+        batch_impl.indexes, batch_impl.new_indexes = {}, {}  # _recreate_objects() creates them
         self.sequence, query = None, "SELECT seq FROM sqlite_sequence WHERE name = ?"
         has_counters = sa.inspect(self.connection).has_table("sqlite_sequence")
         if has_counters and "AUTOINCREMENT" in self._create_statement(table).upper():
@@ -2920,7 +2902,7 @@ class _SQLite(_SafeOperations, SQLiteImpl):
 
     def rename_table(self, old_table_name: str, *arguments: Any, **options: Any) -> None:
         batch, self.batch = self.batch, None
-        if batch:  # views and triggers keep the name that they know
+        if batch:  # leave the table's name in views and triggers alone
             self.connection.exec_driver_sql("PRAGMA legacy_alter_table=ON")
         super().rename_table(old_table_name, *arguments, **options)
         if batch:
@@ -2928,19 +2910,19 @@ class _SQLite(_SafeOperations, SQLiteImpl):
             self._recreate_objects(batch.table.name)
 
     def _check_copy(self, batch: Any) -> None:
-        """Compares the copy with the table, which is still there. Raises NoventaError."""
+        """Compare the copy with the original table before it is dropped. Raises NoventaError."""
         before, after = (
             Counter(map(str.upper, _CLAUSES.findall(self._create_statement(table))))
             for table in (batch.table, batch.new_table)
         )
         kept = {key.name for key in batch.table.constraints} <= {None, *batch.named_constraints}
-        gone = {*batch.table.columns.keys()} - batch.columns.keys()
-        if before - after and kept and not gone:
+        dropped = {*batch.table.columns.keys()} - batch.columns.keys()
+        if before - after and kept and not dropped:
             raise NoventaError(
                 f"The copy of {batch.table.name} would lack {_join_names(before - after)}, which"
-                " was not read from the table; make it in this revision by statements of your own."
+                " Alembic did not reflect; recreate the table with op.execute(…) instead."
             )
-        for name in gone:
+        for name in dropped:
             self._report_drop(batch.table, name)
         for name, transfer in batch.column_transfers.items():
             if "expr" in transfer:
@@ -2951,7 +2933,7 @@ class _SQLite(_SafeOperations, SQLiteImpl):
                     _raise_if_changed(f"{batch.table.name}.{name}", new.type, count, example)
 
     def _recreate_objects(self, name: str) -> None:
-        """What went with the old table: its indexes, its triggers, and how it counts."""
+        """Recreate what was dropped with the old table: indexes, triggers and the id sequence."""
         for lost in self.objects.keys() - self._objects().keys():
             try:
                 self.connection.exec_driver_sql(self.objects[lost])
@@ -2964,22 +2946,22 @@ class _SQLite(_SafeOperations, SQLiteImpl):
             self.connection.execute(CreateIndex(index))
         if broken := self._broken_views() - self.broken:
             raise NoventaError(
-                f"The view {_join_names(broken)} uses what {name} would no longer have; drop it"
-                " in the same revision, or make it anew."
+                f"The view {_join_names(broken)} uses columns that {name} would no longer have;"
+                " drop or recreate it in the same revision."
             )
-        if self.sequence is not None:  # AUTOINCREMENT never gives an id a second time
+        if self.sequence is not None:  # AUTOINCREMENT never reuses an id
             update = "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?"
             if not self.connection.exec_driver_sql(update, (self.sequence, name)).rowcount:
                 insert = "INSERT INTO sqlite_sequence (seq, name) VALUES (?, ?)"
                 self.connection.exec_driver_sql(insert, (self.sequence, name))
 
     def _objects(self) -> dict[str, str]:
-        """The texts of indexes, triggers and views by name."""
+        """Return the SQL of indexes, triggers and views, by name."""
         query = "SELECT name, sql FROM sqlite_master WHERE type <> 'table' AND sql IS NOT NULL"
         return dict(self.connection.exec_driver_sql(query).tuples().all())
 
     def _broken_views(self) -> set[str]:
-        """The views that SQLite cannot compile any more."""
+        """Return the views that SQLite can no longer compile."""
         broken = set[str]()
         query = "SELECT name FROM sqlite_master WHERE type = 'view'"
         for name in self.connection.exec_driver_sql(query).scalars().all():
@@ -2995,62 +2977,62 @@ class _SQLite(_SafeOperations, SQLiteImpl):
         return str(self.connection.exec_driver_sql(query, (table.name,)).scalar())
 
     def _collations(self, table: Any) -> list[tuple[str, str]]:
-        """Each column's own, as an index has it that says none; reflection does not tell."""
+        """Return column collations, which reflection does not report; a new index shows them."""
         query = "SELECT name, coll FROM pragma_index_xinfo('noventa_probe') WHERE coll <> 'BINARY'"
         with self.connection.begin_nested() as savepoint:
             sa.Index("noventa_probe", *table.columns).create(self.connection)
-            found = [(name, coll) for name, coll in self.connection.exec_driver_sql(query)]
+            collations = [(name, coll) for name, coll in self.connection.exec_driver_sql(query)]
             savepoint.rollback()
-        return found
+        return collations
 
 
-_TEXTS = (sa.Date, sa.DateTime, sa.Time, sa.Interval, sa.Uuid)  # which SQLite keeps as texts
+_STORED_AS_TEXT = (sa.Date, sa.DateTime, sa.Time, sa.Interval, sa.Uuid)  # on SQLite
 
 
 def _normalize_values(connection: Any, old: Any, column: Any) -> tuple[int, Any]:
-    """Has SQLAlchemy read each value of a copied column, and writes dates as it writes them.
+    """Read a copied column's values through SQLAlchemy, and store them in SQLAlchemy's format.
 
-    Returns the number of those that it cannot read, with one of them.
+    Return the number of values that it cannot read, and an example.
     """
-    kind, dialect = column.type.dialect_impl(connection.dialect), connection.dialect
-    read = kind.result_processor(dialect, None) or (lambda value: value)
-    store = kind.bind_processor(dialect) or (lambda value: value)
-    if isinstance(old, _TEXTS) and _family(kind) is sa.String:
+    type_, dialect = column.type.dialect_impl(connection.dialect), connection.dialect
+    read = type_.result_processor(dialect, None) or (lambda value: value)
+    store = type_.bind_processor(dialect) or (lambda value: value)
+    if isinstance(old, _STORED_AS_TEXT) and _family(type_) is sa.String:
         read = old.dialect_impl(dialect).result_processor(dialect, None) or read
         store = str
-    midnight = " 00:00:00.000000" if isinstance(kind, sa.Date) else ""
+    midnight = " 00:00:00.000000" if isinstance(type_, sa.Date) else ""
     raw = sa.type_coerce(column, sa.types.NullType())
     query = sa.select(raw).distinct().where(column.is_not(None))
-    wrong, example, changed = 0, None, dict[Any, Any]()
+    unreadable, example, changed = 0, None, dict[Any, Any]()
     for value in connection.execute(query, execution_options={"yield_per": 1000}).scalars():
         try:
-            found = read(value.removesuffix(midnight) if midnight else value)
-            is_json = isinstance(kind, sa.JSON)  # whose values are of any type
-            stored = value if is_json else store(found)
-            texts = store is str or isinstance(kind, _TEXTS)
-            good = is_json or store is str or isinstance(found, kind.python_type)
-            good = good and (texts or stored == value)
+            python_value = read(value.removesuffix(midnight) if midnight else value)
+            is_json = isinstance(type_, sa.JSON)  # values of any type
+            stored = value if is_json else store(python_value)
+            is_text = store is str or isinstance(type_, _STORED_AS_TEXT)
+            valid = is_json or store is str or isinstance(python_value, type_.python_type)
+            valid = valid and (is_text or stored == value)
         except (ArithmeticError, LookupError, TypeError, ValueError):
-            good, stored = False, value
-        if not good:
-            wrong, example = wrong + 1, value
+            valid, stored = False, value
+        if not valid:
+            unreadable, example = unreadable + 1, value
         elif stored != value:
             changed[value] = stored
     for value, stored in changed.items():
         update = sa.update(column.table).where(raw == sa.literal(value, sa.types.NullType()))
         connection.execute(update.values({column.key: sa.type_coerce(stored, sa.String)}))
-    return wrong, example
+    return unreadable, example
 
 
-# -- one at a time
+# -- the migration lock
 
 
 @contextmanager
 def migration_lock(config: Config) -> Iterator[None]:
-    """Lets one process migrate or seed the database; the others wait. Raises NoventaError.
+    """Let one process at a time migrate or seed the database. Raises NoventaError.
 
-    The lock is on a connection of its own (or on a file beside SQLite's), so that it is no part
-    of the migration's transaction, and a process that dies gives it back.
+    The lock is held by a separate connection (on SQLite, to a separate file). So it is not part of
+    the migration's transaction, and it is released if the process dies.
     """
     config = _migration_config(config)
     backend = config.database_url.get_backend_name()
@@ -3062,15 +3044,15 @@ def migration_lock(config: Config) -> Iterator[None]:
     else:
         engine = make_engine(config, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
         with _connection_errors(config), engine.connect() as connection:
-            prepare, take = map(sa.text, _LOCKS[backend])
+            prepare, acquire = map(sa.text, _LOCKS[backend])
             connection.execute(prepare)
-            _wait(lambda: connection.scalar(take), config["migrations.lock_timeout"])
-            yield  # closing the connection gives the lock back
+            _wait(lambda: connection.scalar(acquire), config["migrations.lock_timeout"])
+            yield  # closing the connection releases the lock
 
 
-_NAME = "concat('noventa ', left(sha2(database(), 256), 40))"  # MySQL's are one set for the server
-_MYSQL_LOCK = ("SET SESSION wait_timeout = 2147483", f"SELECT get_lock({_NAME}, 0)")
-_LOCKS = {  # what keeps an idle session alive, and what takes the lock
+_LOCK_NAME = "concat('noventa ', left(sha2(database(), 256), 40))"  # MySQL shares locks server-wide
+_MYSQL_LOCK = ("SET SESSION wait_timeout = 2147483", f"SELECT get_lock({_LOCK_NAME}, 0)")
+_LOCKS = {  # statements: keep an idle session alive, acquire the lock
     "postgresql": (
         "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'",
         f"SELECT pg_try_advisory_lock({0x6E6F7665}, 1)",  # "nove": each database has its own
@@ -3082,15 +3064,15 @@ _LOCKS = {  # what keeps an idle session alive, and what takes the lock
 
 @contextmanager
 def _file_lock(config: Config) -> Iterator[None]:
-    """SQLite's own lock on an empty file beside the database, for the migration locks that."""
-    path = f"{config.database_url.database}.lock".removeprefix("file:")  # without links
+    """Lock an empty file next to the SQLite database, which the migration itself locks."""
+    path = f"{config.database_url.database}.lock".removeprefix("file:")  # symlinks are resolved
 
     def attempt() -> bool:
         try:
             lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                raise NoventaError(f"{path}: {error}; the lock is a file there.") from None
+                raise NoventaError(f"{path}: {error}; the migration lock needs it.") from None
             return False
         return True
 
@@ -3100,82 +3082,80 @@ def _file_lock(config: Config) -> Iterator[None]:
 
 
 def _wait(attempt: Callable[[], Any], seconds: int) -> None:
-    """Repeats `attempt` until it has the lock. Raises NoventaError."""
-    deadline, told = time.monotonic() + seconds, False
+    """Repeat `attempt` until it succeeds, for at most `seconds`. Raises NoventaError."""
+    deadline, reported = time.monotonic() + seconds, False
     while not attempt():
         if time.monotonic() >= deadline:
             raise NoventaError(
-                f"Waited for {seconds} s: another process migrates or seeds this database. Let it"
-                " end, or end it, or raise migrations.lock_timeout."
+                f"Waited for {seconds} s: another process is migrating or seeding this database."
+                " Let it finish, stop it, or raise migrations.lock_timeout."
             )
-        if not told:
-            print_error(
-                f"Process {os.getpid()} waits for another process, which migrates or seeds."
-            )
-        told = True
+        if not reported:
+            print_error(f"Process {os.getpid()} is waiting for another process to migrate or seed.")
+        reported = True
         time.sleep(0.1)
 
 
-# -- databases that have tables already, and one that is empty
+# -- existing databases and scratch databases
 
 
 def _adopt(project: Project) -> int:
-    """Stamps a database that no revision made, if it equals the models. Raises NoventaError.
+    """Stamp a database that no revision created, if it matches the models. Raises NoventaError.
 
-    What has another name than the models give it is left to a revision, which can be reviewed.
+    Constraints and indexes whose names differ are renamed by a revision, which can be reviewed.
     """
     root, config = project.root, project.config
     with _connection_errors(config):
-        if at := current_revisions(config, _migration_engine(config)):
-            raise NoventaError(
-                f"The database is at {_join_names(at)} already; nothing is to adopt."
-            )
+        if heads := current_revisions(config, _migration_engine(config)):
+            raise NoventaError(f"The database is already at {_join_names(heads)}.")
     differences, renamed = compare(project)
     if differences:
         raise NoventaError(
-            "The database differs from the models, so it was not adopted. To equal them it needs:\n"
+            "The database differs from the models, so it was not adopted. To match them it needs:\n"
             + "".join(f"  {difference}\n" for difference in differences)
-            + "To take it as it is all the same: python -m noventa migrate stamp head, and then a"
-            " revision with --autogenerate makes it equal."
+            + "To adopt it anyway, run `python -m noventa migrate stamp head`, then autogenerate a"
+            " revision that makes it match."
         )
     if revision_script(config) is None:
-        with _scratch(project) as connection:  # empty, so that the revision makes all
-            words = ["revision", "--autogenerate", "-m", "Tables that were there"]
-            _alembic(root, words, connection=connection)
+        with _scratch(project) as connection:  # empty, so the revision creates everything
+            argv = ["revision", "--autogenerate", "-m", "Existing tables"]
+            _alembic(root, argv, connection=connection)
     _alembic(root, ["stamp", "head"])
     if renamed:
-        words = ["revision", "--autogenerate", "-m", "Names of the models"]
-        _alembic(root, words, renames=True)
-        say("  The last file renames what differs in its name only: review it, then migrate.")
+        argv = ["revision", "--autogenerate", "-m", "Rename constraints and indexes"]
+        _alembic(root, argv, renames=True)
+        say("  The last revision renames what differs only in name: review it, then migrate.")
     return 0
 
 
 class NoScratchDatabase(NoventaError):  # noqa: N818
-    """No database could be made to try the revisions on."""
+    """Raised if there is no database to try the revisions on."""
 
 
 @contextmanager
 def _scratch(project: Project) -> Iterator[Any]:
-    """A connection to an empty database, gone afterwards: SQLite, or of the project's own kind
-    if SQLite cannot hold the tables or does not matter. Raises NoScratch."""
+    """Yield a connection to an empty, temporary database. Raises NoScratchDatabase.
+
+    It is SQLite in memory, or a database on the project's server if SQLite cannot hold the tables
+    or is not in `migrations.portable_to`.
+    """
     config = project.config
-    make: AbstractContextManager[str] = nullcontext("sqlite://")
+    database: AbstractContextManager[str] = nullcontext("sqlite://")
     backend = config.database_url.get_backend_name()
     if backend != "sqlite" and _is_beyond_sqlite(project):
         schemas = {table.schema for table in project.registry.tables}
         named = {*filter(None, schemas | {config["migrations.version_table_schema"]})}
         if named and backend in ("mysql", "mariadb"):
-            shown = (
+            raise NoScratchDatabase(
                 f"on {backend} a schema is a database, so this would change {_join_names(named)}"
             )
-            raise NoScratchDatabase(shown)
-        make = _server_database(_migration_config(config))
-    with make as url, _migration_engine(_with_database(config, url)).connect() as connection:
+        database = _server_database(_migration_config(config))
+    with database as url, _migration_engine(_with_database(config, url)).connect() as connection:
         if connection.dialect.name in ("mysql", "mariadb"):
             event.listen(connection, "before_execute", _stay_in_scratch)
-        own = config["migrations.version_table_schema"]
-        if own and connection.dialect.name == "postgresql":
-            connection.execute(sa.schema.CreateSchema(own))
+        version_schema = config["migrations.version_table_schema"]
+        if version_schema and connection.dialect.name == "postgresql":
+            connection.execute(sa.schema.CreateSchema(version_schema))
             connection.commit()
         yield connection
 
@@ -3192,7 +3172,7 @@ def _is_beyond_sqlite(project: Project) -> bool:
 
 
 def _stay_in_scratch(_: Any, statement: Any, *__: Any) -> None:
-    """MySQL's schemas are databases: a revision that names one would change the real one."""
+    """Refuse statements that name a schema: on MySQL it is another database, a real one."""
     element = getattr(statement, "element", None)
     parts = (statement, element, getattr(element, "table", None), getattr(statement, "table", None))
     if schema := next(filter(None, (getattr(part, "schema", None) for part in parts)), None):
@@ -3201,7 +3181,7 @@ def _stay_in_scratch(_: Any, statement: Any, *__: Any) -> None:
 
 @contextmanager
 def _server_database(config: Config) -> Iterator[str]:
-    """The URL of a new database on the project's server."""
+    """Create a database on the project's server, yield its URL, and drop it."""
     url, name = config.database_url, f"noventa_scratch_{secrets.token_hex(6)}"
     engine = make_engine(config, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
     try:
@@ -3209,7 +3189,7 @@ def _server_database(config: Config) -> Iterator[str]:
             connection.exec_driver_sql(f"CREATE DATABASE {name}")
     except sa.exc.DBAPIError as error:
         raise NoScratchDatabase(
-            f"{redacted_url(url)} makes no database to try them on: {_error_reason(error)}"
+            f"{redacted_url(url)}: no scratch database was created: {_error_reason(error)}"
         ) from None
     try:
         yield url.set(database=name).render_as_string(hide_password=False)
@@ -3219,7 +3199,7 @@ def _server_database(config: Config) -> Iterator[str]:
 
 
 def _type_error(column: Any, dialect: Any) -> exc.CompileError | None:
-    """Why a database does not have the type of a column; None where it has it."""
+    """Return the error if a dialect cannot compile a column's type, else None."""
     try:
         dialect.type_compiler_instance.process(column.type, type_expression=column)
     except exc.CompileError as error:
@@ -3231,10 +3211,10 @@ def _type_error(column: Any, dialect: Any) -> exc.CompileError | None:
 
 
 def seed(project: Project, *, again: str | None = None, show_list: bool = False) -> int:
-    """Runs the seeds that have not run, in the order of the registry.
+    """Run the seeds that have not run yet, in registry order.
 
-    Each runs once, in one transaction with its entry in the table noventa_seed, and leaves
-    nothing if it fails. --list says which have run; --again NAME runs one once more.
+    Each seed runs once, in one transaction with its row in the table noventa_seed, and is rolled
+    back if it fails. --list shows which seeds have run; --again NAME runs one again.
     """
     seeds = {seed_name(function): function for function in project.registry.seeds}
     engine = _migration_engine(project.config, cascades=True)
@@ -3248,7 +3228,7 @@ def seed(project: Project, *, again: str | None = None, show_list: bool = False)
             if before[name].checksum != _checksum(seeds[name]):
                 say(f"  {name} has changed since it ran; to run it again: seed --again {name}")
         if pending:
-            _make_ledger(engine)
+            _create_ledger(engine)
         for name in pending:
             if name in before and not chosen:
                 raise NoventaError(_HALF_SEEDED.format(name))
@@ -3258,57 +3238,57 @@ def seed(project: Project, *, again: str | None = None, show_list: bool = False)
     return 0
 
 
-def _make_ledger(engine: Any) -> None:
+def _create_ledger(engine: Any) -> None:
     try:
         _LEDGER.create(engine, checkfirst=True)
     except sa.exc.DBAPIError:
-        if not sa.inspect(engine).has_table(_LEDGER.name):  # else another process was faster
+        if not sa.inspect(engine).has_table(_LEDGER.name):  # another process may have been faster
             raise
 
 
 def _run_seed(project: Project, engine: Any, name: str, function: Callable[..., Any]) -> None:
-    """One seed and its ledger row, in one transaction that the seed's commit does not end.
+    """Run a seed and write its ledger row in one transaction, which the seed cannot commit.
 
-    The row comes first: of two processes that run one seed without a lock, the second waits there
-    and then has nothing to do.
+    The row is inserted first. If two processes run a seed without a lock, the second one waits
+    for that row and then has nothing to do.
     """
     known = name in _applied_seeds(engine)
-    began, this, wrote = time.monotonic(), _LEDGER.c.name == name, set[str]()
+    started, this_row, written = time.monotonic(), _LEDGER.c.name == name, set[str]()
     tables = set(sa.inspect(engine).get_table_names())
 
-    def note(_: Any, statement: Any, *__: Any) -> None:
+    def record_tables(_: Any, statement: Any, *__: Any) -> None:
         if isinstance(statement, sa.Insert | sa.Update | sa.Delete):
-            wrote.add(str(statement.table))
+            written.add(str(statement.table))
         elif isinstance(statement, sa.TextClause):  # it may write to any table that it names
-            wrote.update(tables.intersection(re.findall(r"\w+", statement.text)))
+            written.update(tables.intersection(re.findall(r"\w+", statement.text)))
 
     with engine.connect() as connection:
         try:
             with connection.begin():
                 if known:
-                    connection.execute(sa.delete(_LEDGER).where(this))
-                entry = sa.insert(_LEDGER).values(name=name, checksum=_checksum(function))
-                connection.execute(entry)
-                event.listen(connection, "before_execute", note)
+                    connection.execute(sa.delete(_LEDGER).where(this_row))
+                start = sa.insert(_LEDGER).values(name=name, checksum=_checksum(function))
+                connection.execute(start)
+                event.listen(connection, "before_execute", record_tables)
                 session = orm.Session(connection, join_transaction_mode="create_savepoint")
                 with progress(f"  seeding {name}"), session:
                     function(session)
-                    session.commit()  # a seed that forgets to is meant to keep its rows too
+                    session.commit()  # for seeds that do not commit
                 _set_sequences(connection, project.registry)
                 now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0)
-                done = sa.update(_LEDGER).where(this).values(applied_at=now, wrote=sorted(wrote))
-                connection.execute(done)
-        except (Exception, SystemExit) as error:  # whatever a seed may raise
+                finish = sa.update(_LEDGER).where(this_row)
+                connection.execute(finish.values(applied_at=now, wrote=sorted(written)))
+        except (Exception, SystemExit) as error:  # a seed may raise anything
             if not known and _has_run(_applied_seeds(engine), name):
                 say(f"  {name} was run by another process")
                 return
             message = _seed_failure(project.config, engine, function, error)
             raise NoventaError(message) from error
-    say(f"  seeded {name} ({time.monotonic() - began:.2f} s)")
+    say(f"  seeded {name} ({time.monotonic() - started:.2f} s)")
 
 
 def _seed_failure(config: Config, engine: Any, function: Any, error: BaseException) -> str:
-    """What to tell of a seed that failed: where, why, and whether it left something."""
+    """Return where and why a seed failed, and whether it left anything behind."""
     name, file = seed_name(function), inspect.getsourcefile(inspect.unwrap(function))
     frames = traceback.extract_tb(error.__traceback__)
     numbers = [frame.lineno for frame in frames if frame.filename == file]
@@ -3316,27 +3296,27 @@ def _seed_failure(config: Config, engine: Any, function: Any, error: BaseExcepti
     reason = "it called sys.exit()" if isinstance(error, SystemExit) else _error_reason(error)
     if name in _applied_seeds(engine):
         return f"Seed {name}{place} failed: {reason}\n{_HALF_SEEDED.format(name)}"
-    text = f"Seed {name}{place} failed and left nothing: {reason}"
+    text = f"Seed {name}{place} failed and was rolled back: {reason}"
     return "\n".join(filter(None, [text, revision_mismatch(config, engine)]))
 
 
 _HALF_SEEDED = (
-    "Seed {0} has stopped half-way, for its transaction was ended on the way (by COMMIT, or on"
-    " MySQL by DDL and TRUNCATE): take away what it left, then run"
+    "Seed {0} stopped halfway and was not rolled back, because its transaction had ended early (by"
+    " COMMIT, or on MySQL by DDL or TRUNCATE): remove what it left, then run"
     " `python -m noventa seed --again {0}`."
 )
 
 
 def _forget_seeds(connection: Any) -> list[str]:
-    """After a downgrade: a seed of whose tables none is left runs again."""
+    """After a downgrade, forget seeds whose tables were all dropped. Return lines to print."""
     tables, lines = set(sa.inspect(connection).get_table_names()), list[str]()
     for row in connection.execute(sa.select(_LEDGER)).all():
-        if gone := set(row.wrote or ()) - tables:
-            if gone == set(row.wrote):
+        if dropped := set(row.wrote or ()) - tables:
+            if dropped == set(row.wrote):
                 connection.execute(sa.delete(_LEDGER).where(_LEDGER.c.name == row.name))
-                lines.append(f"    forgot that {row.name} has run: `seed` runs it again")
+                lines.append(f"    forgot that {row.name} has run; `seed` will run it again")
             else:
-                lines.append(f"    the rows of {row.name} in {_join_names(gone)} are gone")
+                lines.append(f"    the rows of {row.name} in {_join_names(dropped)} are gone")
     return lines
 
 
@@ -3345,7 +3325,7 @@ def _has_run(applied: Mapping[str, Any], name: str) -> bool:
 
 
 def _applied_seeds(engine: Any) -> dict[str, Any]:
-    """The rows of the ledger by name; none where there is no ledger, which is not made here."""
+    """Return the ledger's rows by seed name. A missing ledger is empty, and is not created."""
     if is_file_missing(engine):
         return {}
     with reading(engine) as connection:
@@ -3360,7 +3340,7 @@ def _list_seeds(config: Config, engine: Any, seeds: Mapping[str, Callable[..., A
     rows = []
     for name in [*seeds, *(applied.keys() - seeds.keys())]:
         row = applied.get(name)
-        state = f"ran {row.applied_at}" if row and row.applied_at else "stopped half-way"
+        state = f"ran {row.applied_at}" if row and row.applied_at else "stopped halfway"
         if name not in seeds:
             state += ", no longer listed"
         elif row and row.checksum != _checksum(seeds[name]):
@@ -3371,23 +3351,24 @@ def _list_seeds(config: Config, engine: Any, seeds: Mapping[str, Callable[..., A
 
 
 def _find_seed(name: str, seeds: Mapping[str, Any]) -> str:
-    """The full name of a seed of which the last parts were given. Raises NoventaError."""
-    found = [full for full in seeds if full == name or full.endswith(f".{name}")]
-    if len(found) == 1:
-        return found[0]
-    remedy = f"say which: {', '.join(found)}" if found else did_you_mean(name, seeds)
-    raise NoventaError(f"{name!r} is {'more than one seed' if found else 'no seed'}; {remedy}")
+    """Return the full name of a seed, given its last parts. Raises NoventaError."""
+    matches = [full for full in seeds if full == name or full.endswith(f".{name}")]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise NoventaError(f"{name!r} matches several seeds; name one: {', '.join(matches)}")
+    raise NoventaError(f"unknown seed {name!r}; {did_you_mean(name, seeds)}")
 
 
 def _checksum(function: Callable[..., Any]) -> str:
-    """Of the whole file, for the rows that a seed adds are often listed beside it."""
+    """Return the checksum of a seed's whole file, which often lists the rows to add."""
     file = inspect.getsourcefile(inspect.unwrap(function))
     text = Path(file).read_text("utf-8") if file else repr(function)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _set_sequences(connection: Any, registry: Registry) -> None:
-    """PostgreSQL: a sequence knows nothing of the ids that a seed gave; it goes on after them."""
+    """On PostgreSQL, advance sequences past the ids that a seed set explicitly."""
     if connection.dialect.name != "postgresql":
         return
     quote = connection.dialect.identifier_preparer
@@ -3406,11 +3387,11 @@ def _set_sequences(connection: Any, registry: Registry) -> None:
         )
 
 
-# -- what `check` says
+# -- checks of models and revisions
 
 
 def portability_faults(project: Project) -> Iterator[Fault]:
-    """What one of the databases of `migrations.portable_to` could not hold of the models."""
+    """Yield what a database in `migrations.portable_to` cannot store of the models."""
     wanted = project.config["migrations.portable_to"]
     dialects = {name: dialect for name, dialect in _DIALECTS.items() if name in wanted}
     owners = {table.key: owner for table, owner in project.registry.tables.items()}
@@ -3421,58 +3402,58 @@ def portability_faults(project: Project) -> Iterator[Fault]:
                 yield Fault(
                     f"{owner}.{column.name}",
                     f"not portable to {name}: {str(error).splitlines()[0].rstrip('.')}",
-                    "take a type of sqlalchemy itself, or add .with_variant() for this database",
+                    "use one of SQLAlchemy's own types, or add .with_variant() for this database",
                 )
         if "mysql" in dialects:
             yield from _mysql_faults(table, owner)
 
 
 def length_advice(project: Project) -> Iterator[str]:
-    """The columns of each model that hold less on MySQL and MariaDB than elsewhere."""
+    """Yield the string columns of each model that hold less on MySQL and MariaDB."""
     if "mysql" not in project.config["migrations.portable_to"]:
         return
     for table, owner in project.registry.tables.items():
         if names := [column.name for column in table.columns if is_unbounded(column.type)]:
             where = f"{_owner(owner, project.root)}: {', '.join(names)}"
             yield (
-                f"{where}: String without a length: VARCHAR(255) on MySQL and MariaDB, where longer"
-                " text is refused; give it a length, or write sa.Text."
+                f"{where}: String without a length is VARCHAR(255) on MySQL and MariaDB, which"
+                " refuse longer strings; set a length, or use sa.Text."
             )
 
 
 def _owner(owner: str, root: Path) -> str:
-    """`components/user/user_models.py: User`"""
+    """Return an owner as `components/user/user_models.py: User`."""
     module, _, name = owner.rpartition(".")
     file = getattr(sys.modules.get(module), "__file__", None)
     return f"{os.path.relpath(Path(file).resolve(), root)}: {name}" if file else owner
 
 
 def _mysql_faults(table: Any, owner: str) -> Iterator[Fault]:
-    """What SQLAlchemy compiles for MySQL and MariaDB, but they refuse or take otherwise.
+    """Yield what SQLAlchemy compiles for MySQL and MariaDB, but they refuse or misread.
 
-    A key has 3,072 bytes (4 a character), and no text without a length.
+    A key holds at most 3,072 bytes (4 per character), and no text without a length.
     """
-    says = "not portable to mysql: "
+    prefix = "not portable to mysql: "
     for key in (*table.constraints, *table.indexes):
         columns = [] if isinstance(key, sa.CheckConstraint) else list(key.columns)
-        kinds = [(c, c.type.dialect_impl(_DIALECTS["mysql"])) for c in columns]
-        for column, kind in kinds:
-            if isinstance(kind, sa.Text | sa.LargeBinary | sa.JSON):
-                where, problem = f"{owner}.{column.name}", f"{kind!r} cannot be in a key or index"
-                yield Fault(where, says + problem, "give it a length: String(255)")
-        if 4 * sum(getattr(kind, "length", None) or 0 for _, kind in kinds) > 3072:
+        types = [column.type.dialect_impl(_DIALECTS["mysql"]) for column in columns]
+        for column, type_ in zip(columns, types, strict=True):
+            if isinstance(type_, sa.Text | sa.LargeBinary | sa.JSON):
+                where, problem = f"{owner}.{column.name}", f"{type_!r} cannot be in a key or index"
+                yield Fault(where, prefix + problem, "set a length: String(255)")
+        if 4 * sum(getattr(type_, "length", None) or 0 for type_ in types) > 3072:
             problem = f"the key {key.name} is over 3072 bytes"
-            yield Fault(owner, says + problem, "shorten its columns")
+            yield Fault(owner, prefix + problem, "shorten its columns")
     for index in table.indexes:
         conditions = (given.get("where") for given in index.dialect_options.values())
         if index.unique and any(condition is not None for condition in conditions):
-            problem = f"it takes no WHERE, so {index.name} would be unique for all rows"
+            problem = f"it ignores WHERE, so {index.name} would be unique over all rows"
             remedy = "index a computed column that is NULL where the index does not apply"
-            yield Fault(owner, says + problem, remedy)
+            yield Fault(owner, prefix + problem, remedy)
 
 
 def revision_faults(project: Project) -> Iterator[Fault]:
-    """Faults of the revisions and their files, found without the project's database."""
+    """Yield problems of the revisions and their files, without using the project's database."""
     folder = project.root / _FOLDER
     try:
         script = revision_script(project.config)
@@ -3484,10 +3465,10 @@ def revision_faults(project: Project) -> Iterator[Fault]:
     text = environment.read_text("utf-8") if environment.exists() else None
     if script is None and text is None:
         if project.registry.metadata.tables:
-            yield Fault(_FOLDER, "no revision makes the tables", _REVISE)
+            yield Fault(_FOLDER, "no revision creates the tables", _REVISE)
     elif "run_migrations(registry" not in (text or ""):
         problem = "it does not call run_migrations(registry, …) of noventa_cli"
-        yield Fault(f"{_FOLDER}/env.py", problem, "move it away; `noventa migrate` makes a new one")
+        yield Fault(f"{_FOLDER}/env.py", problem, "rename it; `noventa migrate` creates a new one")
     elif script is not None and len(script.get_heads()) > 1:
         yield Fault(f"{_FOLDER}/versions", *_heads_message(script).rsplit("\n", 1))
     else:
@@ -3496,7 +3477,7 @@ def revision_faults(project: Project) -> Iterator[Fault]:
 
 
 def _import_faults(script: ScriptDirectory, root: Path) -> Iterator[Fault]:
-    """A revision is history: what it imports of the application will change."""
+    """Yield imports of the application: a revision is history, but the application changes."""
     for revision in script.walk_revisions():
         names = set[str]()
         for value in vars(revision.module).values():
@@ -3507,32 +3488,32 @@ def _import_faults(script: ScriptDirectory, root: Path) -> Iterator[Fault]:
             if name and (top.is_dir() or top.with_suffix(".py").is_file()):
                 yield Fault(
                     os.path.relpath(revision.path, root),
-                    f"it imports {name} of the application, which will change",
-                    "write what it needs into the revision itself",
+                    f"it imports {name} from the application, which will change",
+                    "copy what it needs into the revision",
                 )
 
 
 def _try_revisions(project: Project, connection: Any) -> Iterator[Fault]:
-    """Each revision up, down and up again on an empty database; then the drift from the models."""
+    """Upgrade, downgrade and upgrade an empty database, then compare it with the models."""
     where, table = f"{_FOLDER}/versions", project.config["migrations.version_table"]
     try:
-        for words in (["upgrade", "head"], ["downgrade", "base"], ["upgrade", "head"]):
-            _alembic(project.root, ["-q", *words], connection=connection)
+        for argv in (["upgrade", "head"], ["downgrade", "base"], ["upgrade", "head"]):
+            _alembic(project.root, ["-q", *argv], connection=connection)
             connection.commit()
             left = set(sa.inspect(connection).get_table_names()) - {table}
             connection.rollback()
-            if words[0] == "downgrade" and left:
-                yield Fault(where, f"downgrade leaves {_join_names(left)}", "drop it there")
+            if argv[0] == "downgrade" and left:
+                yield Fault(where, f"downgrade leaves {_join_names(left)} behind", "drop it there")
     except NoScratchDatabase:
         raise
     except NoventaError as error:
         first = str(error).splitlines()[0]
         name = connection.dialect.name
-        problem = f"on a scratch database of {name} `{' '.join(words)}` fails: {first}"
+        problem = f"`{' '.join(argv)}` fails on a scratch database ({name}): {first}"
         yield Fault(where, problem, "correct the revision")
         return
-    if found := compare(project, connection=connection)[0]:
-        problem = f"the revisions do not make what the models say: {_join_names(found)}"
+    if differences := compare(project, connection=connection)[0]:
+        problem = f"the revisions do not match the models: {_join_names(differences)}"
         yield Fault(where, problem, _REVISE)
 
 

@@ -77,7 +77,7 @@ def test_a_seed_that_fails_leaves_nothing_even_after_its_own_commit(seeded, caps
     ]:
         seeded.seeds(good=add("good"), bad=f"{add('one')}\n{end}", never=add("never"))
         assert "Seed migrations.seed.first.bad" in (message := fail(seeded, capsys))
-        exits = "first.py:12) failed and left nothing: it called sys.exit()"
+        exits = "first.py:12) failed and was rolled back: it called sys.exit()"
         assert (exits in message) is ("SystemExit" in end)
         assert (seeded.names(), seeded.ledger()) == (["good"], ["good"])
     seeded.seeds(good=add("good"), bad=add("one"), never=add("never"))
@@ -93,7 +93,7 @@ def test_what_a_seed_committed_past_us_is_told_and_is_not_added_twice(seeded, ca
     ]):  # fmt: skip
         name, more = f"some{number}", f"more{number}"
         seeded.seeds(**{name: f"{add('one')}\ndb.flush()\n{end}"})
-        assert "left nothing" not in fail(seeded, capsys)
+        assert "failed and was rolled back" not in fail(seeded, capsys)
         seeded.seeds(**{name: add("one"), more: add("more")})
         assert f"seed --again migrations.seed.first.{name}" in fail(seeded, capsys)
         assert seeded.names() == ["one"]
@@ -109,7 +109,7 @@ def test_truncate_in_a_seed_keeps_what_was_added_before_it(seeded, capsys):
     seeded.execute("CREATE TABLE noventa_test (id INTEGER)")
     truncate = "db.execute(sa.text('TRUNCATE TABLE noventa_test'))"
     seeded.seeds(some=f"{add('one')}\ndb.flush()\n{truncate}\n{add('two')}\ndb.flush()\n1 / 0")
-    assert "left nothing" not in fail(seeded, capsys)
+    assert "failed and was rolled back" not in fail(seeded, capsys)
     assert seeded.names() == ["one"]
 
 
@@ -172,7 +172,7 @@ def test_a_seed_that_has_changed_is_said_and_not_run_again_but_by_name(seeded, c
     assert seeded.names() == ["one", "two", "three"]
     assert len(seeded.ledger()) == 2
     for name in ("thre", "onne"):
-        assert f"'{name}' is no seed; " in fail(seeded, capsys, "--again", name)
+        assert f"unknown seed '{name}'; " in fail(seeded, capsys, "--again", name)
 
 
 @only_sqlite
