@@ -3107,7 +3107,9 @@ def _adopt(project: Project) -> int:
     root, config = project.root, project.config
     with _connection_errors(config):
         if heads := current_revisions(config, _migration_engine(config)):
-            raise NoventaError(f"The database is already at {_join_names(heads)}.")
+            raise NoventaError(
+                f"The database is already at {_join_names(heads)}; nothing to adopt."
+            )
     differences, renamed = compare(project)
     if differences:
         raise NoventaError(
