@@ -1613,7 +1613,7 @@ def run_migrations(registry: Registry, config: Config, **options: Any) -> None:
     """Run an Alembic verb; migrations/env.py calls this. `options` are passed to `configure()`.
 
     The lock, the safety checks, the transactions and the progress output are here, so `alembic -c
-    migrations/alembic.ini …` and `python -m noventa migrate …` do the same.
+    migrations/alembic.ini …` and `python -m noventa migrate …` behave alike.
     """
     with _alembic_errors(context):
         for name in version_table(config).keys() & options.keys():
@@ -1706,7 +1706,7 @@ def _translate_errors(root: Path, config: AlembicConfig) -> Iterator[None]:
 
 @contextmanager
 def _alembic_errors(context: Any) -> Iterator[None]:
-    """Under the `alembic` command, raise errors as the CommandError that it prints."""
+    """Raise errors as CommandError under the `alembic` command, which prints it."""
     try:
         yield
     except (CommandError, NoventaError) as error:
@@ -1775,7 +1775,7 @@ def _join_names(names: Iterable[str]) -> str:
 
 
 class _Comparison:
-    """What autogenerate compares: the models' tables, and tables that a revision mentions.
+    """The tables that autogenerate compares: the models', and others that a revision mentions.
 
     The filters and the hook passed by env.py still apply.
     """
@@ -1788,7 +1788,7 @@ class _Comparison:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The comparison's options for `configure()`."""
+        """The options for `configure()`."""
         return {
             "target_metadata": self.metadata,
             "include_schemas": self.user_options.get("include_schemas") or len(self.schemas) > 1,
@@ -1855,7 +1855,7 @@ class _Comparison:
 
 def _plain_metadata(registry: Registry) -> sa.MetaData:
     """Return the tables with SQLAlchemy's own types, so that revisions need no application code."""
-    metadata = replace(registry).metadata  # a copy
+    metadata = replace(registry).metadata  # a copy, safe to modify
     for table in metadata.tables.values():
         for column in table.columns:
             column.type = with_length(_plain_type(column.type))
@@ -1972,9 +1972,9 @@ def _compare_type(context: Any, _: Any, __: Any, old: Any, new: Any) -> bool | N
     """
     new = _variants(new).get(context.dialect.name, new)
     if isinstance(old, sa.Float) and isinstance(new, sa.Float):
-        return False  # no database reflects all of it
+        return False  # no database reflects FLOAT exactly
     if isinstance(old, mysql.TINYBLOB | mysql.MEDIUMBLOB) and isinstance(new, sa.LargeBinary):
-        return False  # MySQL turns BLOB(32) into the smallest that fits
+        return False  # MySQL turns BLOB(32) into the smallest BLOB that fits
     if not isinstance(old, sa.VARCHAR) or type(new) not in (sa.String, sa.Unicode, sa.VARCHAR):
         return None
     same = old.length == new.length or (new.length is None and old.length == 255)
@@ -2073,7 +2073,7 @@ def _replaces(drop: Any, added: Any, inspector: Any) -> bool:
         return False
     old, created = _schema_item(drop), _schema_item(added)
     if isinstance(created, sa.CheckConstraint):
-        hashed = str(old.name).startswith(f"ck_{drop.table_name}_")  # from the condition
+        hashed = str(old.name).startswith(f"ck_{drop.table_name}_")  # of the condition
         if hashed or not isinstance(old, sa.CheckConstraint):
             return False
         names = {column["name"] for column in inspector.get_columns(drop.table_name, drop.schema)}
@@ -2127,7 +2127,7 @@ def _render_raw_operation(_: Any, operation: _RawOperation) -> Any:
     return [f'if op.get_context().dialect.name == "{operation.dialect}":', *operation.lines, ""]
 
 
-# -- checks and additions to a generated revision
+# -- completing a generated revision
 
 
 def _finish_revision(migration: Any, metadata: sa.MetaData, directives: list[Any]) -> None:
@@ -2156,7 +2156,7 @@ def _finish_revision(migration: Any, metadata: sa.MetaData, directives: list[Any
     _create_schemas(upgrade, sa.inspect(migration.connection))
     for operations in (upgrade, downgrade):
         _sort_operations(operations)
-    # Alembic has one table of renderers; this entry is for a class of Noventa's.
+    # Alembic's renderers are global, but this entry is for Noventa's own operation.
     renderers.dispatch_for(_RawOperation, replace=True)(_render_raw_operation)
     for step in _flatten(upgrade):
         column = getattr(step, "column", None)
@@ -2274,7 +2274,7 @@ def _enums_of(operations: Any) -> dict[Any, Any]:
 
 
 def _create_schemas(upgrade: Any, inspector: Any) -> None:
-    """Create the schema of a new table first if the database does not have it."""
+    """Create a new table's schema first if the database lacks it."""
     created = [step for step in upgrade.ops if isinstance(step, ops.CreateTableOp)]
     required = {str(step.schema) for step in created if step.schema}
     for schema in sorted(required - {*inspector.get_schema_names()} if required else ()):
@@ -2283,7 +2283,7 @@ def _create_schemas(upgrade: Any, inspector: Any) -> None:
 
 
 def _sort_operations(operations: Any) -> None:
-    """Drop foreign keys before their indexes, as MySQL requires, and add columns before uses."""
+    """Drop foreign keys before their indexes, as MySQL requires; add columns before their uses."""
     drops = [step for step in operations.ops if isinstance(step, ops.DropTableOp)]
     dropped = {(step.schema, step.table_name) for step in drops}
     for step in [step for step in operations.ops if isinstance(step, ops.ModifyTableOps)]:
@@ -2446,7 +2446,7 @@ class _Run:
         while True:
             try:
                 with self.context.begin_transaction(), warnings.catch_warnings(action="ignore"):
-                    self.context.run_migrations()  # reflection warns of _NOT_COMPARED
+                    self.context.run_migrations()  # warns of _NOT_COMPARED, which batches retain
                 return
             except sa.exc.DBAPIError as error:
                 late = time.monotonic() + pause > deadline
@@ -2641,7 +2641,7 @@ def _use_safe_operations(migration: Any) -> None:
 
 
 class _SafeOperations:
-    """Operations on every database: report drops, and refuse type changes that lose values."""
+    """Operations on any database. Drops are reported; type changes that lose values are refused."""
 
     connection: Any
     dialect: Any
@@ -2688,7 +2688,7 @@ class _SafeOperations:
         item = f"column {table.name}.{column}" if column else f"table {table.name}"
         counter = sa.func.count(*[sa.column(column)] if column else [])
         query = sa.select(counter).select_from(sa.table(table.name, schema=table.schema))
-        with suppress(sa.exc.DBAPIError), self.connection.begin_nested():  # the drop will fail
+        with suppress(sa.exc.DBAPIError), self.connection.begin_nested():  # the drop reports it
             count = self.connection.scalar(query)
             say(f"    dropped {item} ({_pluralize(count, 'value' if column else 'row')})")
 
@@ -2698,7 +2698,7 @@ class _PostgreSQL(_SafeOperations, PostgresqlImpl):
 
 
 class _MySQL(_SafeOperations, MySQLImpl):
-    """Refuse a new column for which MySQL would invent values."""
+    """Operations on MySQL. New columns for which it would invent values are refused."""
 
     def add_column(self, table_name: str, column: Any, **options: Any) -> None:
         if not self.as_sql and _needs_value(column):
@@ -2865,10 +2865,10 @@ class _SQLite(_SafeOperations, SQLiteImpl):
         return type(equal).Different("its text")
 
     def cast_for_batch_migrate(self, *_: Any) -> None:
-        """Add no CAST, which turns text into 0 and a date into 2020. _check_copy() compares."""
+        """Add no CAST, which turns text into 0 and dates into years. _check_copy() compares."""
 
     def prep_table_for_batch(self, batch_impl: Any, table: Any) -> None:
-        """Give the new table what reflection of the old one does not report."""
+        """Give the new table what reflection does not report."""
         if self.as_sql:
             return
         self.batch, new = batch_impl, batch_impl.new_table
@@ -2977,7 +2977,7 @@ class _SQLite(_SafeOperations, SQLiteImpl):
         return str(self.connection.exec_driver_sql(query, (table.name,)).scalar())
 
     def _collations(self, table: Any) -> list[tuple[str, str]]:
-        """Return column collations, which reflection does not report; a new index shows them."""
+        """Return the columns' collations, read from a temporary index. None are reflected."""
         query = "SELECT name, coll FROM pragma_index_xinfo('noventa_probe') WHERE coll <> 'BINARY'"
         with self.connection.begin_nested() as savepoint:
             sa.Index("noventa_probe", *table.columns).create(self.connection)
@@ -3050,7 +3050,7 @@ def migration_lock(config: Config) -> Iterator[None]:
             yield  # closing the connection releases the lock
 
 
-_LOCK_NAME = "concat('noventa ', left(sha2(database(), 256), 40))"  # MySQL shares locks server-wide
+_LOCK_NAME = "concat('noventa ', left(sha2(database(), 256), 40))"  # MySQL's locks are server-wide
 _MYSQL_LOCK = ("SET SESSION wait_timeout = 2147483", f"SELECT get_lock({_LOCK_NAME}, 0)")
 _LOCKS = {  # statements: keep an idle session alive, acquire the lock
     "postgresql": (
@@ -3064,7 +3064,7 @@ _LOCKS = {  # statements: keep an idle session alive, acquire the lock
 
 @contextmanager
 def _file_lock(config: Config) -> Iterator[None]:
-    """Lock an empty file next to the SQLite database, which the migration itself locks."""
+    """Hold SQLite's lock on an empty file, since migrations lock the database itself."""
     path = f"{config.database_url.database}.lock".removeprefix("file:")  # symlinks are resolved
 
     def attempt() -> bool:
@@ -3107,9 +3107,7 @@ def _adopt(project: Project) -> int:
     root, config = project.root, project.config
     with _connection_errors(config):
         if heads := current_revisions(config, _migration_engine(config)):
-            raise NoventaError(
-                f"The database is already at {_join_names(heads)}; nothing to adopt."
-            )
+            raise NoventaError(f"The database is already at {_join_names(heads)}; cannot adopt it.")
     differences, renamed = compare(project)
     if differences:
         raise NoventaError(
@@ -3244,7 +3242,7 @@ def _create_ledger(engine: Any) -> None:
     try:
         _LEDGER.create(engine, checkfirst=True)
     except sa.exc.DBAPIError:
-        if not sa.inspect(engine).has_table(_LEDGER.name):  # another process may have been faster
+        if not sa.inspect(engine).has_table(_LEDGER.name):  # else another process created it
             raise
 
 
@@ -3304,7 +3302,7 @@ def _seed_failure(config: Config, engine: Any, function: Any, error: BaseExcepti
 
 _HALF_SEEDED = (
     "Seed {0} stopped halfway and was not rolled back, because its transaction had ended early (by"
-    " COMMIT, or on MySQL by DDL or TRUNCATE): remove what it left, then run"
+    " COMMIT, or on MySQL by DDL or TRUNCATE). Remove what it left, then run"
     " `python -m noventa seed --again {0}`."
 )
 
@@ -3353,7 +3351,7 @@ def _list_seeds(config: Config, engine: Any, seeds: Mapping[str, Callable[..., A
 
 
 def _find_seed(name: str, seeds: Mapping[str, Any]) -> str:
-    """Return the full name of a seed, given its last parts. Raises NoventaError."""
+    """Return the full name of a seed from its last parts. Raises NoventaError."""
     matches = [full for full in seeds if full == name or full.endswith(f".{name}")]
     if len(matches) == 1:
         return matches[0]
@@ -3393,7 +3391,7 @@ def _set_sequences(connection: Any, registry: Registry) -> None:
 
 
 def portability_faults(project: Project) -> Iterator[Fault]:
-    """Yield what a database in `migrations.portable_to` cannot store of the models."""
+    """Yield the parts of the models that a database in `migrations.portable_to` cannot store."""
     wanted = project.config["migrations.portable_to"]
     dialects = {name: dialect for name, dialect in _DIALECTS.items() if name in wanted}
     owners = {table.key: owner for table, owner in project.registry.tables.items()}
@@ -3431,7 +3429,7 @@ def _owner(owner: str, root: Path) -> str:
 
 
 def _mysql_faults(table: Any, owner: str) -> Iterator[Fault]:
-    """Yield what SQLAlchemy compiles for MySQL and MariaDB, but they refuse or misread.
+    """Yield what SQLAlchemy compiles, but MySQL and MariaDB reject or misread.
 
     A key holds at most 3,072 bytes (4 per character), and no text without a length.
     """
@@ -3455,7 +3453,7 @@ def _mysql_faults(table: Any, owner: str) -> Iterator[Fault]:
 
 
 def revision_faults(project: Project) -> Iterator[Fault]:
-    """Yield problems of the revisions and their files, without using the project's database."""
+    """Yield problems in the revisions and their files, without using the project's database."""
     folder = project.root / _FOLDER
     try:
         script = revision_script(project.config)
@@ -3469,7 +3467,7 @@ def revision_faults(project: Project) -> Iterator[Fault]:
         if project.registry.metadata.tables:
             yield Fault(_FOLDER, "no revision creates the tables", _REVISE)
     elif "run_migrations(registry" not in (text or ""):
-        problem = "it does not call run_migrations(registry, …) of noventa_cli"
+        problem = "it does not call run_migrations(registry, …) from noventa_cli"
         yield Fault(f"{_FOLDER}/env.py", problem, "rename it; `noventa migrate` creates a new one")
     elif script is not None and len(script.get_heads()) > 1:
         yield Fault(f"{_FOLDER}/versions", *_heads_message(script).rsplit("\n", 1))
@@ -3496,7 +3494,7 @@ def _import_faults(script: ScriptDirectory, root: Path) -> Iterator[Fault]:
 
 
 def _try_revisions(project: Project, connection: Any) -> Iterator[Fault]:
-    """Upgrade, downgrade and upgrade an empty database, then compare it with the models."""
+    """Upgrade, downgrade and re-upgrade an empty database, then compare it with the models."""
     where, table = f"{_FOLDER}/versions", project.config["migrations.version_table"]
     try:
         for argv in (["upgrade", "head"], ["downgrade", "base"], ["upgrade", "head"]):

@@ -6,5 +6,5 @@ from noventa_cli import run_migrations
 
 from registry import registry
 
-# More keywords go to context.configure().
+# Further keyword arguments are passed to context.configure().
 run_migrations(registry, Config.load(Path(__file__).parents[1]))

@@ -19,7 +19,7 @@ def seed_users(db: Session):
             User(email="grace@example.com", name="Grace Hopper"),
         ]
     )
-    db.flush()  # gives the admin the id that the password refers to
+    db.flush()  # assigns the admin's id, which the password refers to
 
     given = os.environ.get("NOVENTA_ADMIN_PASSWORD")
     password = given or secrets.token_urlsafe(12)
