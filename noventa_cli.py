@@ -2483,7 +2483,7 @@ class _Run:
         return bool(sa.inspect(self.connection).has_table(_LEDGER.name))
 
     def _check_autocommit(self, *_: Any) -> None:
-        """Detect whether the next statement commits itself, or earlier ones were committed."""
+        """Detect whether a statement commits itself, or earlier ones were committed."""
         isolation = self.connection.get_execution_options().get("isolation_level")
         driver = self.connection.connection.driver_connection
         status = getattr(getattr(driver, "info", None), "transaction_status", 1)  # libpq: 0 is idle
@@ -2497,6 +2497,7 @@ class _Run:
         ignored = ("BEGIN", "COMMIT", "PRAGMA", "RELEASE", "ROLLBACK", "SAVEPOINT")
         if not statement.startswith(ignored):
             self.statements.append(textwrap.shorten(statement, 100))
+            self._check_autocommit()
 
     def _on_commit(self, _: Any) -> None:
         self.committed = bool(self.statements)

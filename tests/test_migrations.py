@@ -100,6 +100,15 @@ def test_what_a_revision_committed_itself_is_told(site, capsys, stays, end, fail
     go(site, "stamp a1", "upgrade head")
 
 
+@transactional
+def test_a_commit_before_a_revisions_first_statement_is_noticed(site, capsys):
+    site.revision("a1", "\n".join(["op.execute('COMMIT')", MAKE_ITEMS, "1 / 0"]))
+    message = refuse(site, capsys)
+    assert "CREATE TABLE items" in message
+    assert "This revision was rolled back" not in message
+    assert site.tables() == {"items"}
+
+
 @only_mariadb
 @pytest.mark.parametrize("failing", [NOWHERE, "sa.nowhere"])
 def test_mariadb_lists_what_ran_before_a_failure_and_runs_it_again_when_mended(
