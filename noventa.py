@@ -3644,17 +3644,17 @@ def version_table(config: Config) -> dict[str, Any]:
 
 
 class Trail:
-    """Where a request has come to: its page, then components and handlers, outermost first."""
+    """The nesting at a point of a request: page, components and handlers, outermost first."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
 
     def enter(self, name: str) -> None:
-        """A part begins, inside those that have not ended."""
+        """Start a part inside the current one."""
         self.names.append(name)
 
     def leave(self, depth: int = -1) -> None:
-        """The innermost part has ended, or all that are deeper than `depth`."""
+        """End the innermost part, or all parts deeper than `depth`."""
         del self.names[depth:]
 
     def __str__(self) -> str:
@@ -3662,60 +3662,59 @@ class Trail:
 
 
 class RequestContext:
-    """One request on its way to its answer."""
+    """The state of one request while it is handled."""
 
-    mounted = False  # another application answers
+    mounted = False  # a mounted application responds
     guarded = False  # a guard has run
-    status = 200  # of the page
-    is_api = False  # an endpoint answers: JSON, unless the client prefers HTML
+    status = 200  # the page's
+    is_api = False  # errors are JSON unless the client prefers HTML
     unavailable = False  # the database is down
-    reference = ""  # of the error, on its page and in the log
-    route: Route | None = None  # that answers
+    reference = ""  # the error's, on its page and in the log
+    route: Route | None = None  # the matched one
 
     def __init__(self, request: Request, session: Session, scope: Scope, *, reads: bool) -> None:
         self.request, self.session, self.scope = request, session, scope
-        self.arguments = request, session, scope.database.scoped  # the first three of a handler
-        self.reads = reads  # a safe method (RFC 9110, 9.2.1)
+        self.arguments = request, session, scope.database.scoped  # a handler's first three
+        self.reads = reads  # the method is safe (RFC 9110, 9.2.1)
         self.trail = Trail()
-        self.headers: list[tuple[str, str]] = []  # that handlers add to the page's answer
+        self.headers: list[tuple[str, str]] = []  # added to the page's response by handlers
 
     def make_reference(self) -> str:
-        """A word that leads from an error page to the line in the log."""
+        """Return the reference that links an error page to its log line."""
         self.reference = self.reference or secrets.token_hex(4)
         return self.reference
 
     @property
     def begins_as_writer(self) -> bool:
-        """Whether a GET of the route says that it writes, or did so lately."""
+        """True if a GET of the route is declared to write or did so recently."""
         route = self.route
         return route is not None and (route.writes or self.scope.database.is_known_to_write(route))
 
     def remember_writer(self) -> None:
-        """Let the next GETs of the route begin as writers, and say in the log how to say so."""
+        """Start the route's next GETs as writers, and log how to declare that."""
         if self.route is not None:
-            what, inside = describe_request(self.request.environ), " > ".join(self.trail.names[1:])
-            self.scope.database.remember_writer(self.route, what, inside)
+            request = describe_request(self.request.environ)
+            handler = " > ".join(self.trail.names[1:])
+            self.scope.database.remember_writer(self.route, request, handler)
 
     def url(self, path: str) -> str:
-        """`path` of this application as a URL: with the mount's prefix, percent-encoded."""
+        """Return `path` as a URL of this application, percent-encoded and with the mount prefix."""
         if not path.startswith("/") or path.startswith("//"):
-            raise NoventaError(
-                f"{template_location()}: url({path!r}): expected a path of this application, like"
-                " '/x'."
-            )
+            problem = f"{template_location()}: url({path!r}) is not a local path"
+            raise NoventaError(f"{problem}; expected one like '/x'.")
         return self.request.prefix + quote(path, safe=_SAFE_IN_URL)
 
 
 class ShortCircuit(Exception):  # noqa: N818
-    """A guard, or a handler inside a page, answers in place of the whole page."""
+    """Raised when a guard, or a handler inside a page, responds instead of the page."""
 
     def __init__(self, result: Result) -> None:
         self.result = result
 
 
 class Result(NamedTuple):
-    """What a handler `returned`, read: of a dict its `_status`, its checked `_redirect` and
-    `_headers`, and the other `values`, or a whole response."""
+    """A handler's return value, parsed: its status, checked redirect, headers and other `values`,
+    or a whole response. `returned` is the original value."""
 
     returned: Any
     status: int = 200
@@ -3726,7 +3725,7 @@ class Result(NamedTuple):
 
     @property
     def is_final(self) -> bool:
-        """Whether it answers the request by itself, without a page or JSON."""
+        """True if this is the whole response: a redirect or a Response, not a page or JSON."""
         return self.redirect is not None or self.response is not None
 
 
@@ -3734,10 +3733,10 @@ def run_handler(
     context: RequestContext, handler: Handler, arguments: Mapping[str, Any], *,
     retries: int = 0, is_api: bool = False,
 ) -> Result:  # fmt: skip
-    """Calls a handler and processes its result.
+    """Call a handler and process its result.
 
-    With `retries` a conflict between transactions calls it again, with body and session as they
-    were. With `is_data` its result becomes JSON.
+    With `retries`, call it again after a conflict between transactions, with the body rewound
+    and the session restored. With `is_api`, its result becomes JSON.
     """
     context.trail.enter(function_name(handler))
     if retries:
@@ -3758,7 +3757,7 @@ def run_handler(
 def process_result(
     context: RequestContext, handler: Handler, returned: Any, *, is_api: bool = False
 ) -> Result:
-    """Reads what a handler returned and finishes its transaction."""
+    """Parse a handler's return value and finish its transaction."""
     result = read_result(returned, handler, is_api=is_api)
     if result.redirect is not None and (workbench := context.request.app.workbench):
         workbench.recorder.note_link(handler_label(handler), result.redirect)
@@ -3772,10 +3771,10 @@ _FRAMEWORK_HEADERS = {"Connection", "Content-Length", "Location", "Transfer-Enco
 
 
 def read_result(returned: Any, handler: Handler, *, is_api: bool = False) -> Result:
-    """Reads the response or dict that a handler returned, or None for an empty dict.
+    """Parse a handler's return value: a response, a dict, or None for an empty dict.
 
-    With `is_data` a list is accepted too, and keys may begin with an underscore. Raises
-    NoventaError for anything else, a misspelt `_key` or a wrong value of one.
+    With `is_api`, lists are accepted too, and keys may start with an underscore. Raises
+    NoventaError for anything else, a misspelt `_key`, or an invalid value for one.
     """
     if isinstance(returned, webob.Response):
         return Result(returned, returned.status_int, response=returned)
@@ -3798,36 +3797,36 @@ def read_result(returned: Any, handler: Handler, *, is_api: bool = False) -> Res
     status, target = values.pop("_status", 200), values.pop("_redirect", None)
     headers = values.pop("_headers", None)
     if not isinstance(status, int) or not 200 <= status <= 599:
-        problem = f"{handler_label(handler)} returned the _status {_short_repr(status)}"
+        problem = f"{handler_label(handler)} returned _status {_short_repr(status)}"
         raise NoventaError(f"{problem}; expected a number from 200 to 599.")
     if target is not None:
         target = safe_target(target, where=handler)
     return Result(returned, status, target, values, headers=_read_headers(headers, handler))
 
 
-def _read_headers(given: Any, handler: Handler) -> Sequence[tuple[str, str]]:
-    """The `_headers` that a handler returned: a mapping, or pairs."""
-    if given is None:
+def _read_headers(value: Any, handler: Handler) -> Sequence[tuple[str, str]]:
+    """Parse the `_headers` that a handler returned: a mapping, or pairs."""
+    if value is None:
         return ()
-    pairs = [*given.items()] if isinstance(given, Mapping) else given
+    pairs = [*value.items()] if isinstance(value, Mapping) else value
     if not isinstance(pairs, list | tuple) or not all(
         isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
     ):
-        problem = f"{handler_label(handler)} returned the _headers {_short_repr(given)}"
-        raise NoventaError(f"{problem}; expected a mapping, or pairs of name and value.")
-    headers = check_headers([(name, value) for name, value in pairs])
+        problem = f"{handler_label(handler)} returned _headers {_short_repr(value)}"
+        raise NoventaError(f"{problem}; expected a mapping or (name, value) pairs.")
+    headers = check_headers([(name, content) for name, content in pairs])
     for name, _ in headers:
         if name.title() in _FRAMEWORK_HEADERS:
             problem = f"{handler_label(handler)} returned {name!r} in _headers"
-            raise NoventaError(f"{problem}; Noventa writes it, so leave it out.")
+            raise NoventaError(f"{problem}; Noventa sets that header, so remove it.")
     return headers
 
 
 def finish_transaction(context: RequestContext, handler: Handler | None, status: int) -> None:
-    """Rolls back what a handler (None: one that raised) did if the status is 400 or above, and
-    reports and rolls back what it did not commit.
+    """Roll back at status 400 or above; otherwise report and roll back uncommitted changes.
 
-    Its flashes go too: a visitor must not read "Saved." when nothing was saved.
+    The latter also drop the handler's flashes: a visitor must not read "Saved." when nothing was
+    saved. `handler` is None if it raised.
     """
     if status >= 400:
         context.scope.end_transaction()
@@ -3840,14 +3839,14 @@ def finish_transaction(context: RequestContext, handler: Handler | None, status:
         context.scope.end_transaction()
         names = [] if handler is None else [function_name(handler)]
         name = " > ".join((*context.trail.names, *names))
-        log.warning("%s changed rows without db.commit(), rolled back: %s", name, ", ".join(rows))
+        log.warning("%s changed rows without db.commit(); rolled back: %s", name, ", ".join(rows))
 
 
 def in_new_transaction(context: RequestContext, work: Callable[[], T]) -> T:
-    """What `work` returns, which shows something in a transaction of its own, on the reader.
+    """Return `work()`, run in a new transaction on the reader.
 
-    If the reader refuses a statement, it is done once more by a writer, with the session as it
-    was: what was flashed is shown once.
+    If the reader refuses a statement, run it again as a writer. The session is restored first, so
+    each flash is shown exactly once.
     """
     scope, depth, headers = context.scope, len(context.trail.names), [*context.headers]
     scope.new_transaction(writes=context.begins_as_writer)
@@ -3874,7 +3873,7 @@ def in_new_transaction(context: RequestContext, work: Callable[[], T]) -> T:
 def run_guard(
     context: RequestContext, guard: Handler, props: Mapping[str, Any] | None = None
 ) -> None:
-    """Runs a guard. Raises ShortCircuit if it answers."""
+    """Run a guard. Raises ShortCircuit if it responds."""
     context.guarded = True
     with context.scope.on_primary():
         result = run_handler(context, guard, props or {})
@@ -3882,14 +3881,14 @@ def run_guard(
         return
     if not result.is_final and "_status" not in result.returned:
         raise NoventaError(
-            f"{location_of(guard)}: a guard answered {_short_repr(result.returned)}; expected"
+            f"{handler_label(guard)} returned {_short_repr(result.returned)}; a guard must return"
             " None, a dict with _redirect or _status (200 to 599), or a Response."
         )
     raise ShortCircuit(result)
 
 
 def template_location() -> str:
-    """`pages/index.html:7`: the template line that is running now."""
+    """Return the template line being rendered, as `pages/index.html:7`."""
     frame = sys._getframe(1)
     while frame:
         template = frame.f_globals.get("__jinja_template__")
@@ -3904,7 +3903,7 @@ def template_location() -> str:
 
 
 class StaticFiles:
-    """The files of the registry's Static routes: their URLs, and the answers to requests."""
+    """The files of the registry's Static routes: their URLs and responses."""
 
     def __init__(self, registry: Registry, config: Config) -> None:
         self.config = config
@@ -3916,75 +3915,78 @@ class StaticFiles:
         self._fingerprints: dict[tuple[int, int], tuple[int, int, str]] = {}
 
     def url(self, name: str) -> str:
-        """`/files/site.css?v=…`, which changes with the file. Raises NoventaError without it."""
-        if (found := self.find(name)) is None:
+        """Return `/files/site.css?v=…`, which changes with the file. Raises NoventaError."""
+        if (match := self.find(name)) is None:
             raise NoventaError(str(self.missing(template_location(), name)))
-        route, file = found
+        route, file = match
         with file:
             fingerprint = self._fingerprint(file, os.fstat(file.fileno()))
         path = quote(f"{route.path.rstrip('/')}/{name.lstrip('/')}")
         return f"{path}?v={fingerprint}"
 
     def find(self, name: str) -> tuple[Static, io.FileIO] | None:
-        """The first folder that has the file `name`, and the open file."""
+        """Return the first Static route that has the file `name`, and the open file, or None."""
         for route, folder in self.routes.items():
             if file := _open_file(folder, "/" + name.lstrip("/")):
                 return route, file
         return None
 
     def has(self, name: str) -> bool:
-        """Whether a folder has the file `name`."""
-        if found := self.find(name):
-            found[1].close()
-        return found is not None
+        """Return True if a Static folder has the file `name`."""
+        if match := self.find(name):
+            match[1].close()
+        return match is not None
 
     def missing(self, where: str, name: str) -> Fault:
-        """The fault that no folder has the file `name`."""
-        folders = ", ".join(route.folder for route in self.routes) or "no Static route"
-        known = [file for root in self.routes.values() for file in similar_files(root, name)]
+        """Return the problem of a file that is in no Static folder."""
+        if not self.routes:
+            problem = f"static({name!r}): the registry has no Static route"
+            return Fault(where, problem, "add one to its routes")
+        known = [file for folder in self.routes.values() for file in similar_files(folder, name)]
+        folders = ", ".join(route.folder for route in self.routes)
         problem = f"static({name!r}): no such file in {folders}"
         return Fault(where, problem, did_you_mean(name, known))
 
     def respond(self, request: Request, route: Static, tail: str) -> Answer:
-        """The file at `tail`, with Last-Modified, ETag and ranges. Raises HTTPNotFound."""
+        """Return the file at `tail`, with Last-Modified, ETag and ranges. Raises HTTPNotFound."""
         file = _open_file(self.routes[route], tail)
         if file is None:
             raise webob.exc.HTTPNotFound
-        status = os.fstat(file.fileno())
-        headers = _file_headers(status, tail)
+        info = os.fstat(file.fileno())
+        headers = _file_headers(info, tail)
         fingerprint = request.args.get("v") if request.environ["QUERY_STRING"] else None
-        if route.guards:  # a cache must ask each time
+        if route.guards:  # caches must revalidate
             headers.append(("Cache-Control", "private, no-cache"))
-        elif fingerprint and fingerprint == self._fingerprint(file, status):
+        elif fingerprint and fingerprint == self._fingerprint(file, info):
             headers.append(("Cache-Control", "public, max-age=31536000, immutable"))
-        if status.st_size <= _BLOCK and _CONDITIONAL.isdisjoint(request.environ):
+        if info.st_size <= _BLOCK and _CONDITIONAL.isdisjoint(request.environ):
             with file:
-                data = file.read(status.st_size)
+                data = file.read(info.st_size)
             return Answer("200 OK", [*headers, ("Content-Length", str(len(data)))], [data])
         response = _file_response(file, tail)
-        response.headerlist = [*headers, ("Content-Length", str(status.st_size))]
+        response.headerlist = [*headers, ("Content-Length", str(info.st_size))]
         return answer_from_response(request, response)
 
-    def _fingerprint(self, file: io.FileIO, status: os.stat_result) -> str:
-        identity = status.st_dev, status.st_ino
+    def _fingerprint(self, file: io.FileIO, info: os.stat_result) -> str:
+        identity = info.st_dev, info.st_ino
         known = self._fingerprints.get(identity)
-        if known is None or known[:2] != (status.st_mtime_ns, status.st_size):
+        if known is None or known[:2] != (info.st_mtime_ns, info.st_size):
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
             file.seek(0)
-            known = self._fingerprints[identity] = (status.st_mtime_ns, status.st_size, digest)
+            known = self._fingerprints[identity] = (info.st_mtime_ns, info.st_size, digest)
         return known[2]
 
 
 def similar_files(root: str | Path, name: str) -> list[str]:
-    """Names like that of a missing file: beside it and one level below."""
+    """Return the files near a missing one: in its folder and one level below."""
     folder = Path(os.path.normpath(Path(root, name.strip("/")))).parent
     folder = folder if folder.is_dir() else folder.parent
-    found = [*folder.glob("*.*"), *folder.glob("*/*.*")]
-    return [path.relative_to(root).as_posix() for path in found if path.is_relative_to(root)]
+    paths = [*folder.glob("*.*"), *folder.glob("*/*.*")]
+    return [path.relative_to(root).as_posix() for path in paths if path.is_relative_to(root)]
 
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not wait
-_MAX_LINKS = 40  # as in Linux
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # never wait for a pipe
+_MAX_LINKS = 40  # as on Linux
 _CONDITIONAL = {
     "HTTP_IF_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_IF_RANGE",
     "HTTP_IF_UNMODIFIED_SINCE", "HTTP_RANGE",
@@ -3996,31 +3998,32 @@ _UNSAFE_SEGMENT = re.compile(
 
 
 def _open_file(folder: str, tail: str) -> io.FileIO | None:
-    """The regular file that `tail` (`/a/b.css`) names inside `folder`, a real path, or None."""
+    """Open the regular file at `tail` (`/a/b.css`) below `folder`, a real path, or return None."""
     segments = tail.split("/")[1:]
     if not segments or any(map(_UNSAFE_SEGMENT.match, segments)):
         return None
     try:
-        opened = _open_below(folder, segments)
+        descriptor = _open_below(folder, segments)
     except (OSError, ValueError):
         return None
-    if stat.S_ISREG(os.fstat(opened).st_mode):
-        return io.FileIO(opened, "rb")
-    os.close(opened)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return io.FileIO(descriptor, "rb")
+    os.close(descriptor)
     return None
 
 
 def _open_below(folder: str, segments: Sequence[str], links: int = 0) -> int:
-    """A descriptor of a file inside `folder`. Raises OSError, or ValueError if it is outside.
+    """Open a file below `folder` and return its descriptor.
 
-    Each segment is opened from the one before without following links, so nobody can replace
-    what was checked before it is read. A link is replaced by its target, which must be inside.
+    Each segment is opened relative to the previous one without following links, so no checked
+    folder can be replaced before it is read. A link is resolved, and its target must be inside.
+    Raises OSError, or ValueError if it is outside.
     """
-    opened = os.open(folder, _READ)
+    descriptor = os.open(folder, _READ)
     for number, segment in enumerate(segments):
-        outer = opened
+        outer = descriptor
         try:
-            opened = os.open(segment, _READ, dir_fd=outer)
+            descriptor = os.open(segment, _READ, dir_fd=outer)
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.EMLINK) or links == _MAX_LINKS:
                 raise
@@ -4029,7 +4032,7 @@ def _open_below(folder: str, segments: Sequence[str], links: int = 0) -> int:
             return _open_below(folder, [*inside, *segments[number + 1 :]], links + 1)
         finally:
             os.close(outer)
-    return opened
+    return descriptor
 
 
 # ---- Components ------------------------------------------------------------------------------

@@ -518,9 +518,9 @@ def test_a_response_or_an_http_exception_is_the_answer(tmp_path, source, status,
         ),
         (
             "return {'_status': '422'}",
-            "c/c_logic.py:9: action_save returned the _status '422'; expected a number",
+            "c/c_logic.py:9: action_save returned _status '422'; expected a number",
         ),
-        ("return {'_status': 99}", "c/c_logic.py:9: action_save returned the _status 99; expected"),
+        ("return {'_status': 99}", "c/c_logic.py:9: action_save returned _status 99; expected"),
         ("return 'text'", "c/c_logic.py:9: action_save returned a str; expected a dict."),
         ("1 / 0", "division by zero"),
     ],
@@ -747,7 +747,7 @@ def test_a_guard_that_forgot_to_commit_is_reported(tmp_path, caplog):
     app = guard_app(tmp_path, count, models=[models])
     assert ask(app).status == 200
     assert lines_of(caplog) == [
-        "WARNING page.html > count changed rows without db.commit(), rolled back: new User"
+        "WARNING page.html > count changed rows without db.commit(); rolled back: new User"
     ]
 
 

@@ -168,11 +168,11 @@ def test_headers_come_once_where_a_page_is_shown_again_by_a_writer(tmp_path):
 
 
 @pytest.mark.parametrize(("headers", "message"), [
-    ("'text'", "returned the _headers 'text'; expected a mapping, or pairs"),
-    ("[('X', 'a', 'b')]", "expected a mapping, or pairs"),
+    ("'text'", "returned _headers 'text'; expected a mapping or (name, value) pairs"),
+    ("[('X', 'a', 'b')]", "expected a mapping or (name, value) pairs"),
     ("{'X Y': 'a'}", "has a name that HTTP does not allow"),
     ("{'X': 1}", "'X' is 1; expected a text"),
-    ("{'content-length': '3'}", "'content-length' in _headers; Noventa writes it"),
+    ("{'content-length': '3'}", "'content-length' in _headers; Noventa sets that header"),
 ])  # fmt: skip
 def test_wrong_headers_are_an_error_that_says_what_is_wrong(tmp_path, caplog, headers, message):
     app = shown(tmp_path, "{{ component('c') }}", {"c": ("", HEADERS % headers)})
@@ -557,7 +557,7 @@ def test_a_forgotten_commit_is_reported_with_the_component_path(tmp_path, caplog
     app = make_app(tmp_path, files, components=components, models=[models], routes=routes)
     assert ask(app).status == 200
     assert caplog.messages == [
-        f"page.html > box > c > {where} changed rows without db.commit(), rolled back: new User"
+        f"page.html > box > c > {where} changed rows without db.commit(); rolled back: new User"
     ]
 
 
@@ -587,7 +587,7 @@ def test_url_adds_the_mount_prefix_and_encodes(tmp_path, path, url, prefix):
 def test_url_refuses_what_is_no_path_of_this_application(tmp_path, caplog, path):
     app = shown(tmp_path, f"\n{{{{ url({path!r}) }}}}")
     assert failure_of(app, caplog) == (
-        f"page.html:2: url({path!r}): expected a path of this application, like '/x'."
+        f"page.html:2: url({path!r}) is not a local path; expected one like '/x'."
     )
 
 
@@ -610,7 +610,7 @@ def test_static_gives_a_url_that_changes_with_the_file(tmp_path):
 
 def test_static_of_a_file_that_does_not_exist_names_the_line(tmp_path, caplog):
     failure = failure_of(shown(tmp_path, "\n{{ static('no' ~ '.css') }}"), caplog)
-    assert failure.startswith("page.html:2: static('no.css'): no such file in no Static route;")
+    assert failure.startswith("page.html:2: static('no.css'): the registry has no Static route;")
 
 
 @pytest.mark.parametrize("where", ["page", "component"])

@@ -392,7 +392,7 @@ def test_whatever_way_a_statement_is_sent_it_is_undone_and_reported(
     both = Endpoint("/", forgets, methods=["GET", "POST"], cross_origin=True)
     app = counting_app(tmp_path, database, both)
     assert ask(app, method, "/").status == 200
-    assert "changed rows without db.commit(), rolled back: INSERT INTO counters" in caplog.text
+    assert "changed rows without db.commit(); rolled back: INSERT INTO counters" in caplog.text
     assert stored(app, 2) is None
 
 
