@@ -4043,32 +4043,32 @@ _FUNCTIONS = {
 }  # fmt: skip
 RESERVED = frozenset({*_FUNCTIONS, "children", "instance", "key"})
 _RESERVED_PROPS = RESERVED | {"request", "session", "db", "caller"}
-_RESERVED_NAME = "the name of a template function or an argument of every handler"
-_RENDERED_TOO_EARLY = "a component, which is shown before the guard of the other one has run"
-_USE_CHILDREN = "show it within {% call component(…) %}, where the other one has {{ children }}"
-_MAX_DEPTH = 50  # of components inside each other; a deeper one probably shows itself
+_RESERVED_NAME = "reserved for a template function or a handler argument"
+_RENDERED_TOO_EARLY = "a component, rendered before the outer component's guard has run"
+_USE_CHILDREN = "move it into {% call component(…) %}, and print {{ children }} in the outer one"
+_MAX_DEPTH = 50  # nested components; anything deeper probably renders itself
 
 
 class Fields(dict[str, Any]):
-    """The `errors` or `values` of a form. A missing one is an empty text, whatever Jinja's
+    """The `errors` or `values` of a form. A missing field is an empty string, whatever Jinja's
     `undefined` is."""
 
-    posted: Values[Any] | None = None  # the form, if a handler gave it as it is
+    posted: Values[Any] | None = None  # the form, if a handler returned it unchanged
 
     @classmethod
-    def from_handler(cls, found: Any, owner: str) -> Fields:
-        """What a handler gave. Raises PropsError unless it is a dict."""
-        if found and not isinstance(found, Mapping):
-            raise PropsError(f"{owner} is a {type(found).__name__}; expected a dict.")
-        fields = cls(found or ())
-        fields.posted = found if isinstance(found, Values) else None
+    def from_handler(cls, value: Any, owner: str) -> Fields:
+        """Return a handler's value as Fields. Raises PropsError unless it is a dict."""
+        if value and not isinstance(value, Mapping):
+            raise PropsError(f"{owner} is a {type(value).__name__}; expected a dict.")
+        fields = cls(value or ())
+        fields.posted = value if isinstance(value, Values) else None
         return fields
 
     def __missing__(self, key: str) -> str:
         return ""
 
     def getlist(self, name: str) -> list[Any]:
-        """All values of `name`: those posted, or those of a list that a handler gave."""
+        """Return all values of `name`, from the posted form or from a handler's list."""
         if self.posted is not None:
             return self.posted.getlist(name)
         value = self.get(name, [])
@@ -4076,18 +4076,18 @@ class Fields(dict[str, Any]):
 
 
 class RenderedComponent(Markup):
-    """What `component()` returns."""
+    """The HTML that `component()` returns."""
 
 
 class ActionResult(NamedTuple):
-    """What an action returned, for the instance whose form was posted."""
+    """The values an action returned, for the instance whose form was posted."""
 
     instance: str
     values: Mapping[str, Any]
 
 
 class CompiledComponent:
-    """A component or page, ready to be shown: its handlers and the props that they take."""
+    """A component or page ready to render: its handlers and the props they accept."""
 
     def __init__(self, entry: Component | Page) -> None:
         self.name, self.label, self.guard = entry.name, entry.label, entry.guard
@@ -4098,54 +4098,55 @@ class CompiledComponent:
         self._props |= {name: props_of(action) for name, action in self.actions.items()}
         self.defaults = self._props[None].defaults
         self.guard_accepts = props_of(self.guard).accepted
-        # Without a form inside, instances need not be told apart. In debug nobody knows.
+        # Instances without forms need no ids. In debug, an edited template may add a form.
         self.may_contain_forms = self.may_use_instance = True
 
     def check_props(self, props: Mapping[str, Any], action: str | None = None) -> None:
-        """Raises PropsError for a missing, unknown or reserved prop, naming the template line."""
-        takes, passed = self._props[action], props.keys()
-        fits = takes.accepted is None or passed <= takes.accepted
-        if not (fits and takes.required <= passed and _RESERVED_PROPS.isdisjoint(passed)):
+        """Raise PropsError, naming the template line, for a missing, unknown or reserved prop."""
+        declared, passed = self._props[action], props.keys()
+        known = declared.accepted is None or passed <= declared.accepted
+        if not (known and declared.required <= passed and _RESERVED_PROPS.isdisjoint(passed)):
             raise PropsError(str(next(self.props_faults(template_location(), passed, action))))
-        if shown := [name for name, value in props.items() if isinstance(value, RenderedComponent)]:
-            problem = f"the prop {shown[0]!r} of {self.label} is {_RENDERED_TOO_EARLY}"
-            raise PropsError(str(Fault(template_location(), problem, _USE_CHILDREN)))
+        for name, value in props.items():
+            if isinstance(value, RenderedComponent):
+                problem = f"the prop {name!r} of {self.label} is {_RENDERED_TOO_EARLY}"
+                raise PropsError(str(Fault(template_location(), problem, _USE_CHILDREN)))
 
     def props_faults(
         self, where: str, passed: Set[str], action: str | None = None
     ) -> Iterator[Fault]:
-        """What is wrong with props of these names: reserved, missing or unknown ones."""
+        """Yield the reserved, missing and unknown names among the props passed."""
         props = self._props[action]
-        owner = self.label + (f": its action {action!r}" if action else "")
+        owner = self.label + (f": action {action!r}" if action else "")
         for name in sorted(_RESERVED_PROPS & passed):
-            yield Fault(where, f"{self.label}: the prop {name!r} has {_RESERVED_NAME}", "rename it")
+            yield Fault(where, f"{self.label}: the prop {name!r} is {_RESERVED_NAME}", "rename it")
         for name in sorted(props.required - passed):
-            remedy = f"give it: component({self.name!r}, {name}=…)"
-            yield Fault(where, f"{owner} needs the prop {name!r}", remedy)
+            remedy = f"pass it: component({self.name!r}, {name}=…)"
+            yield Fault(where, f"{owner} requires the prop {name!r}", remedy)
         for name in props.unknown(passed - _RESERVED_PROPS):
-            problem = f"{owner} takes no prop {name!r}"
+            problem = f"{owner} has no prop {name!r}"
             yield Fault(where, problem, did_you_mean(name, props.accepted or ()))
 
     def find_action(self, name: str) -> Handler:
-        """The function of an action. Raises PropsError, naming the template line."""
-        if found := self.actions.get(name):
-            return found
+        """Return the function of an action. Raises PropsError, naming the template line."""
+        if action := self.actions.get(name):
+            return action
         problem = f"{template_location()}: {self.label} has no action {name!r}"
         raise PropsError(f"{problem}; {did_you_mean(name, self.actions)}")
 
     def guard_props(self, props: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of `props` that the component's guard takes."""
+        """Return the `props` that the component's guard accepts."""
         accepted = self.guard_accepts
         return {name: props[name] for name in props if accepted is None or name in accepted}
 
     def check_guard(self, context: RequestContext, props: Mapping[str, Any]) -> None:
-        """Runs the component's guard with the props that it takes. Raises ShortCircuit."""
+        """Run the component's guard with the props it accepts. Raises ShortCircuit."""
         if self.guard is not None:
             run_guard(context, self.guard, self.guard_props(props))
 
 
 class Components:
-    """The templates and components of an application, compiled once (in debug: when changed)."""
+    """The templates and components of an application, compiled once (in debug: on change)."""
 
     def __init__(self, registry: Registry, config: Config) -> None:
         self.faults: list[Fault] = []  # of templates that do not compile
@@ -4157,11 +4158,11 @@ class Components:
         )  # fmt: skip
         self.jinja.filters.update(registry.filters)
         self.jinja.globals.update(registry.globals)
-        self.jinja.globals["workbench"] = str  # shows nothing outside debug
+        self.jinja.globals["workbench"] = str  # prints nothing outside debug
         self.static = StaticFiles(registry, config)
         self.tickets = Tickets(config["secret_keys"])
         self.fragments = Tickets(config["secret_keys"], FRAGMENT)
-        self.by_name = {one.name: CompiledComponent(one) for one in registry.components}
+        self.by_name = {entry.name: CompiledComponent(entry) for entry in registry.components}
         self.by_page = {page: CompiledComponent(page) for page in registry.pages}
         self.by_error = {
             status: CompiledComponent(Page(f"errors[{status!r}]", template, where=registry.where))
@@ -4178,57 +4179,54 @@ class Components:
 
     @property
     def templates(self) -> list[str]:
-        """Every valid template that a page or component needs."""
+        """The valid templates that pages and components use, sorted."""
         return sorted(self.uses)
 
     def error_page(self, status: int) -> CompiledComponent | None:
-        """The application's own page for a status or its class."""
+        """Return the application's error page for a status or its class, or None."""
         return self.by_error.get(status) or self.by_error.get(f"{status // 100}xx")
 
     def find(self, name: str) -> CompiledComponent:
-        """The component of that name. Raises PropsError, naming the template line."""
-        if found := self.by_name.get(name):
-            return found
+        """Return a component by name. Raises PropsError, naming the template line."""
+        if compiled := self.by_name.get(name):
+            return compiled
         problem = f"{template_location()}: component {name!r} is not in the registry"
         raise PropsError(f"{problem}; {did_you_mean(name, self.by_name)}")
 
     def components_in(self, template: str) -> list[str]:
-        """The components that a template shows by name, also through others, sorted."""
-        found = list(self.direct_components(template))
-        for name in found:
-            below = (
-                self.direct_components(self.by_name[name].template)
-                if name in self.by_name
-                else set()
-            )
-            found += below.difference(found)
-        return sorted(found)
+        """Return the components that a template names, directly or through others, sorted."""
+        names = list(self.direct_components(template))
+        for name in names:
+            if name in self.by_name:
+                inner = self.direct_components(self.by_name[name].template)
+                names += inner.difference(names)
+        return sorted(names)
 
     def direct_components(self, template: str) -> set[str]:
-        """The components that a template itself, or one that it includes, shows by name."""
+        """Return the components that a template or one of its includes names."""
         return self.literal_arguments(template, "component", "fragment")
 
     def literal_arguments(self, template: str, *functions: str) -> set[str]:
-        """The texts that functions are called with in a template and those it includes."""
+        """Return the strings passed first to `functions` in a template and its includes."""
         parts = self.with_includes(template)
         return {c.first for part in parts for c in part.calls if c.function in functions}
 
     def may_use(self, template: str, *names: str) -> bool:
-        """Whether a template, or one that it includes, names one of these, or might."""
+        """Return True if a template or one of its includes uses, or might use, these names."""
         parts = self.with_includes(template)
         return any(part.is_dynamic or not part.names.isdisjoint(names) for part in parts)
 
     def with_includes(self, template: str) -> list[TemplateUses]:
-        """A template and those that it includes, if they are valid."""
+        """Return the uses of a template and its includes; invalid ones are left out."""
         parts = [template]
         for part in parts:
             parts += self.uses[part].included.difference(parts) if part in self.uses else ()
         return [self.uses[part] for part in parts if part in self.uses]
 
     def _analyse(self, name: str, where: str | None) -> None:
-        """Compiles a template and those it includes, and notes what they use.
+        """Compile a template and its includes, and record their uses.
 
-        `where` is what needs it; None if it may be missing.
+        `where` names the entry or template that needs it; None if it may be missing.
         """
         if name in self.uses:
             return
@@ -4240,15 +4238,15 @@ class Components:
             known = filter(self._loader.has_suffix, similar_files(self._loader.root, name))
             problem, remedy = f"template {name!r} does not exist", did_you_mean(name, known)
             if not self._loader.has_suffix(name):
-                problem, remedy = f"{name!r} is no template: {_SUFFIX_RULE}", "rename it"
+                problem, remedy = f"{name!r} is not a template: {_SUFFIX_RULE}", "rename it"
             if where:
                 self.faults.append(Fault(where, problem, remedy))
         except (jinja2.TemplateSyntaxError, UnicodeDecodeError) as error:
             line, problem = getattr(error, "lineno", 1), getattr(error, "message", str(error))
             problem = str(problem).rstrip(".")
-            self.faults.append(Fault(f"{name}:{line}", problem, "correct the template"))
-        except (SyntaxError, RecursionError):  # Python's own limits, for the code Jinja makes
-            problem, remedy = "it is nested too deeply", "move parts of it to other templates"
+            self.faults.append(Fault(f"{name}:{line}", problem, "fix the template"))
+        except (SyntaxError, RecursionError):  # Python's limits on Jinja's generated code
+            problem, remedy = "it is nested too deeply", "move parts of it into other templates"
             self.faults.append(Fault(name, problem, remedy))
         else:
             self.uses[name] = uses
@@ -4256,29 +4254,31 @@ class Components:
                 self._analyse(other, None if other in uses.optional else name)
 
     def _may_contain_forms(self, compiled: CompiledComponent) -> bool:
-        """Whether it or a component inside has actions, or shows what only a request decides."""
-        shown = map(self.by_name.get, self.components_in(compiled.template))
+        """Return True if it or a component inside has actions, or if only a request can tell."""
+        inner = map(self.by_name.get, self.components_in(compiled.template))
         return any(
-            one.actions or self.may_use(one.template, "children", "fragment", "instance")
-            for one in (compiled, *filter(None, shown))
+            part.actions or self.may_use(part.template, "children", "fragment", "instance")
+            for part in (compiled, *filter(None, inner))
         )
 
 
 def _digest_of_guards(components: Iterable[Component]) -> str:
-    """Changes when a guard is added, removed or takes other props: older tickets then name the
-    wrong guarded ancestors."""
-    describe_request = []
+    """Return a digest that changes when a guard is added, removed or accepts other props.
+
+    Older tickets would then name the wrong guarded ancestors.
+    """
+    signatures = []
     for component in components:
         if component.guard:
             accepted, required, _ = props_of(component.guard)
             names = None if accepted is None else sorted(accepted)
-            describe_request.append((component.name, names, sorted(required)))
-    describe_request.sort()
-    return hashlib.sha256(json.dumps(describe_request).encode()).hexdigest()[:12]
+            signatures.append((component.name, names, sorted(required)))
+    signatures.sort()
+    return hashlib.sha256(json.dumps(signatures).encode()).hexdigest()[:12]
 
 
 class Rendering:
-    """One page being rendered for one request."""
+    """The rendering of one page for one request."""
 
     __slots__ = ("components", "context", "duplicate_counts", "functions", "guarded", "posted")
 
@@ -4287,7 +4287,7 @@ class Rendering:
     ) -> None:
         self.components, self.context, self.posted = components, context, posted
         self.duplicate_counts: dict[str, int] = {}
-        self.guarded: list[Node] = []  # the guarded components being shown, outermost first
+        self.guarded: list[Node] = []  # guarded components around the current one, outermost first
         workbench = context.request.app.workbench
         self.functions: dict[str, Any] = {
             **components.jinja.globals,
@@ -4311,7 +4311,7 @@ def _digest(text: str) -> str:
 
 
 class Node:
-    """A component that is shown. Its methods are functions of its template."""
+    """A component instance being rendered. Its methods are functions of its template."""
 
     __slots__ = ("caller", "compiled", "id", "is_empty", "props", "rendering")
 
@@ -4329,12 +4329,12 @@ class Node:
         return f"{self.compiled.name.replace('/', '-')}-{_digest(self.id)}" if self.id else "page"
 
     def show(self) -> str:
-        """The HTML of a component, after its guard."""
+        """Run the component's guard and return its HTML."""
         compiled, context, guarded = self.compiled, self.rendering.context, self.rendering.guarded
         trail = context.trail
         if len(trail.names) > _MAX_DEPTH:
-            shown = " > ".join(trail.names[-3:])
-            raise PropsError(f"components are nested over {_MAX_DEPTH} deep: {shown}.")
+            path = " > ".join(trail.names[-3:])
+            raise PropsError(f"components are nested more than {_MAX_DEPTH} deep: {path}.")
         trail.enter(compiled.name)
         if compiled.guard is None:
             html = self.html()
@@ -4347,7 +4347,7 @@ class Node:
         return html
 
     def html(self) -> str:
-        """Renders the template with its values."""
+        """Render the template with its values."""
         jinja, values = self.rendering.components.jinja, self.values()
         values |= {
             "component": self.component, "action": self.action, "fragment": self.fragment,
@@ -4358,18 +4358,18 @@ class Node:
             values["instance"] = self.instance
             functions = {*_FUNCTIONS, "instance"}
         template = jinja.get_template(self.compiled.template)
-        seen = jinja.context_class(jinja, values, template.name, template.blocks)
-        seen.globals_keys = functions  # so that imported macros see them too
-        try:  # as `Template.render` does, which copies all values twice
-            return "".join(template.root_render_func(seen))
+        jinja_context = jinja.context_class(jinja, values, template.name, template.blocks)
+        jinja_context.globals_keys = functions  # imported macros can use them too
+        try:  # `Template.render` does the same, but copies all values twice
+            return "".join(template.root_render_func(jinja_context))
         except Exception as error:
             if self.is_empty and isinstance(error, jinja2.UndefinedError):
                 problem = f"{handler_label(cast(Handler, self.compiled.load))} returned None"
                 raise PropsError(f"{problem}; its template needs a dict: {error}.") from error
-            jinja.handle_exception()  # puts lines of templates into the traceback
+            jinja.handle_exception()  # adds template lines to the traceback
 
     def values(self) -> dict[str, Any]:
-        """Functions of the page, props, what its handlers returned, `errors` and `values`."""
+        """Return the page's functions, the props, handlers' results, `errors` and `values`."""
         rendering, compiled = self.rendering, self.compiled
         values = {**rendering.functions, **compiled.defaults, **self.props}
         self._add(values, self.load())
@@ -4381,7 +4381,7 @@ class Node:
         return values
 
     def load(self) -> Mapping[str, Any]:
-        """What `load_template_context` returns. Raises ShortCircuit if it refuses or redirects."""
+        """Call `load_template_context`. Raises ShortCircuit if it refuses or redirects."""
         context, load = self.rendering.context, self.compiled.load
         if load is None:
             return {}
@@ -4396,16 +4396,14 @@ class Node:
     def _add(self, values: dict[str, Any], result: Mapping[str, Any]) -> None:
         if not RESERVED.isdisjoint(result):
             name = min(RESERVED & result.keys())
-            raise PropsError(
-                f"{self.compiled.label}: {name!r} is a function of every template;"
-                " give the result another name."
-            )
+            problem = f"{self.compiled.label}: a handler returned {name!r}, a reserved name"
+            raise PropsError(f"{problem}; rename the key.")
         values.update(result)
 
     def component(
         self, name: str, /, key: Any = None, caller: Any = None, **props: Any
     ) -> RenderedComponent:
-        """Shows a component here; `key` tells apart what has the same name and props."""
+        """Render a component here. `key` distinguishes instances with the same name and props."""
         compiled = self.rendering.components.find(name)
         compiled.check_props(props)
         instance = (
@@ -4414,9 +4412,9 @@ class Node:
         return RenderedComponent(Node(self.rendering, compiled, instance, props, caller).show())
 
     def fragment(self, name: str = "", /, key: Any = None, caller: Any = None, **props: Any) -> str:
-        """A URL of this page that shows the component alone, as `component()` does here.
+        """Return a URL of this page that renders one component alone, as `component()` would here.
 
-        Without a name it shows this instance again, with these props added to its own.
+        Without a name it renders this instance again, with `props` added to its own.
         """
         rendering, node = self.rendering, self
         if name:
@@ -4426,26 +4424,26 @@ class Node:
         ticket = ticket._replace(props={**node.props, **props})
         compiled.check_props(ticket.props)
         if caller is not None or not (compiled.name and ticket.alone):
-            what = f"fragment({name!r})" if name else f"{compiled.label}: its own fragment()"
-            remedy = "can have no children" if compiled.name else "needs the name of a component"
-            raise PropsError(f"{template_location()}: {what} {remedy}.")
-        text = rendering.components.fragments.issue(ticket)
+            call = f"fragment({name!r})" if name else f"{compiled.label}: fragment()"
+            problem = "cannot render children" if compiled.name else "requires a component name"
+            raise PropsError(f"{template_location()}: {call} {problem}.")
+        value = rendering.components.fragments.issue(ticket)
         request = rendering.context.request
-        return f"{request.prefix}{quote(request.path_info, safe=_SAFE_IN_URL)}?{FRAGMENT}={text}"
+        return f"{request.prefix}{quote(request.path_info, safe=_SAFE_IN_URL)}?{FRAGMENT}={value}"
 
     def action(self, name: str) -> Markup:
-        """A hidden field for a `<form method="post">` that calls `action_<name>`."""
+        """Return the hidden field of a `<form method="post">` that calls `action_<name>`."""
         field_name, ticket = self.rendering.components.tickets.field_name, self.action_ticket(name)
         return Markup(f'<input type="hidden" name="{field_name}" value="{ticket}">')  # noqa: S704
 
     def action_ticket(self, name: str) -> str:
-        """The value of that field, for a button: `<button name="_ticket" value="…">`."""
+        """Return the value of that field, for a button: `<button name="_ticket" value="…">`."""
         self.compiled.find_action(name)
         self.compiled.check_props(self.props, name)
         return self.rendering.components.tickets.issue(self.ticket(name))
 
     def ticket(self, action: str) -> Ticket:
-        """What a form here may call; without an action, what may be shown alone."""
+        """Return the ticket of an action; with an empty `action`, the one for a fragment."""
         rendering = self.rendering
         path, nonce = rendering.context.request.full_path, rendering.context.session.nonce
         ancestors = [
@@ -4459,8 +4457,8 @@ class Node:
         )  # fmt: skip
 
     def _instance_id(self, name: str, key: Any, props: dict[str, Any], *, number: bool) -> str:
-        """The id of a component inside: this one's, its name, and its key or a digest of its
-        props. Equal ones are numbered."""
+        """Return the id of a component inside this one: this id, its name, and its key or a digest
+        of its props. Equal ids are numbered."""
         instance = f"{self.id}/{name}"
         if key is not None:
             instance += f"={quote(str(key), safe='')}"
@@ -4482,7 +4480,7 @@ _SUFFIX_RULE = f"templates end in {', '.join(TEMPLATE_SUFFIXES)}"
 
 
 class _Loader(jinja2.FileSystemLoader):
-    """Loads templates below the project's folder only: no dot files, no link that leads out."""
+    """A loader of templates inside the project: no dot files, no links that point outside."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -4490,7 +4488,7 @@ class _Loader(jinja2.FileSystemLoader):
 
     @staticmethod
     def has_suffix(template: str) -> bool:
-        """Whether the name can be a template's: a request must not make config.yaml one."""
+        """Return True if a template may have this name. A request must not render config.yaml."""
         return template.lower().endswith(TEMPLATE_SUFFIXES)
 
     def get_source(
@@ -4506,7 +4504,7 @@ class _Loader(jinja2.FileSystemLoader):
 
 
 class Call(NamedTuple):
-    """A call in a template whose first argument is a text; `props` is None beside a `**`."""
+    """A template call whose first argument is a string. `props` is None if it has a `*` or `**`."""
 
     line: int
     function: str
@@ -4515,18 +4513,18 @@ class Call(NamedTuple):
 
 
 class TemplateUses(NamedTuple):
-    """What a template calls, names and includes."""
+    """The calls, names and includes of a template."""
 
     calls: Sequence[Call]
     names: Set[str]
     included: set[str]
-    optional: set[str]  # those included that may be missing
-    is_dynamic: bool  # a request decides what it shows or includes
+    optional: set[str]  # includes that may be missing
+    is_dynamic: bool  # its components or includes depend on the request
     nested: Sequence[int]  # lines where a component is an argument of another
 
 
 def analyse_template(tree: jinja2.nodes.Template) -> TemplateUses:
-    """Reads the syntax tree of a template."""
+    """Collect the uses from a template's syntax tree."""
     nodes, calls = jinja2.nodes, list[Call]()
     for call in tree.find_all(nodes.Call):
         first = getattr(call.args[0], "value", None) if call.args else None
@@ -4543,8 +4541,8 @@ def analyse_template(tree: jinja2.nodes.Template) -> TemplateUses:
     }
     names = [name.name for name in tree.find_all(nodes.Name)]
     referenced = [*jinja2.meta.find_referenced_templates(tree)]
-    shown = sum(call.function == "component" for call in calls)
-    is_dynamic = None in referenced or names.count("component") > shown
+    literal = sum(call.function == "component" for call in calls)
+    is_dynamic = None in referenced or names.count("component") > literal
     nested = [
         call.lineno
         for call in tree.find_all(nodes.Call)

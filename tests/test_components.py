@@ -302,12 +302,12 @@ def test_props_may_be_declared(tmp_path, call, seen):
 
 
 WRONG_PROPS = [
-    ("component('c')", "component 'c' needs the prop 'id'; give it: component('c', id=…)."),
-    ("component('c', id=1, moed=2)", "component 'c' takes no prop 'moed'; did you"),
-    ("component('c', id=1, x=2)", "component 'c' takes no prop 'x'; known: id, mode"),
-    ("component('c', ide=1)", "component 'c' needs the prop 'id'"),
-    ("component('free', url='/')", "component 'free': the prop 'url' has the name"),
-    ("component('free', db=1)", "component 'free': the prop 'db' has the name"),
+    ("component('c')", "component 'c' requires the prop 'id'; pass it: component('c', id=…)."),
+    ("component('c', id=1, moed=2)", "component 'c' has no prop 'moed'; did you"),
+    ("component('c', id=1, x=2)", "component 'c' has no prop 'x'; known: id, mode"),
+    ("component('c', ide=1)", "component 'c' requires the prop 'id'"),
+    ("component('free', url='/')", "component 'free': the prop 'url' is reserved"),
+    ("component('free', db=1)", "component 'free': the prop 'db' is reserved"),
 ]
 WRONG_NAME = "component 'cx' is not in the registry; did you mean 'c'?"
 
@@ -332,7 +332,7 @@ def test_a_wrong_prop_that_is_written_out_is_a_fault_at_the_start(tmp_path, call
 def test_a_wrong_prop_names_the_line_of_the_component_that_called(tmp_path, caplog):
     components = {"outer": ("\n{{ component('c', **{}) }}", None), "c": ("", DECLARED)}
     app = shown(tmp_path, "{{ component('outer') }}", components)
-    assert failure_of(app, caplog).startswith("outer.html:2: component 'c' needs the prop 'id'")
+    assert failure_of(app, caplog).startswith("outer.html:2: component 'c' requires the prop 'id'")
 
 
 @pytest.mark.parametrize("name", ["name", "self", "parent", "compiled", "place", "template"])
@@ -346,21 +346,21 @@ def test_a_prop_may_have_any_other_name(tmp_path, name):
 def test_a_result_with_the_name_of_a_template_function_is_an_error(tmp_path, caplog, name):
     source = f"def load_template_context(request, session, db): return {{{name!r}: 1}}"
     app = shown(tmp_path, "{{ component('c') }}", {"c": ("", source)})
-    assert failure_of(app, caplog).startswith(f"component 'c': {name!r} is a function of every")
+    assert failure_of(app, caplog).startswith(f"component 'c': a handler returned {name!r}, a")
 
 
 def test_a_component_that_shows_itself_is_an_error(tmp_path, caplog):
     app = shown(tmp_path, "{{ component('c') }}", {"c": ("{{ component('c') }}", None)})
-    assert failure_of(app, caplog) == "components are nested over 50 deep: c > c > c."
+    assert failure_of(app, caplog) == "components are nested more than 50 deep: c > c > c."
 
 
 @pytest.mark.parametrize(
     ("call", "problem"),
     [
         ("action('sa' ~ 've')", "c.html:2: component 'c' has no action 'save'; did you mean 'sve"),
-        ("action('sve')", "c.html:2: component 'c': its action 'sve' takes no prop 'id'"),
-        ("action_ticket('sve')", "c.html:2: component 'c': its action 'sve' takes no prop 'id'"),
-        ("action('add')", "c.html:2: component 'c': its action 'add' needs the prop 'count'"),
+        ("action('sve')", "c.html:2: component 'c': action 'sve' has no prop 'id'"),
+        ("action_ticket('sve')", "c.html:2: component 'c': action 'sve' has no prop 'id'"),
+        ("action('add')", "c.html:2: component 'c': action 'add' requires the prop 'count'"),
     ],
 )  # fmt: skip
 def test_an_action_that_cannot_be_called_is_an_error_when_it_is_shown(
@@ -675,7 +675,9 @@ def test_a_template_outside_the_project_cannot_be_included(tmp_path, caplog, nam
 
 def test_a_props_error_is_one_that_the_user_can_mend(tmp_path):
     app = shown(tmp_path, "", {"c": ("", DECLARED)})
-    with pytest.raises(PropsError, match="outside a template: component 'c' needs the prop 'id'"):
+    with pytest.raises(
+        PropsError, match="outside a template: component 'c' requires the prop 'id'"
+    ):
         app.components.find("c").check_props({})
 
 

@@ -304,7 +304,7 @@ def test_htmx_is_told_to_show_an_error_page_as_the_whole_page(tmp_path):
             "{{ fragment('rwo', id=1) }}",
             "component 'rwo' is not in the registry; did you mean 'row'",
         ),
-        ("{{ fragment('row') }}", "page.html:1: component 'row' needs the prop 'id'"),
+        ("{{ fragment('row') }}", "page.html:1: component 'row' requires the prop 'id'"),
         ("{{ fragment('box') }}", "component 'box' shows its children, which a fragment has not"),
     ],
 )
@@ -316,7 +316,7 @@ def test_a_fragment_that_cannot_be_is_a_fault(tmp_path, page, problem):
 def test_a_fragment_with_children_is_an_error_that_names_the_line(tmp_path, caplog):
     page = "{% call fragment('row', id=1) %}x{% endcall %}"
     assert ask(page_app(tmp_path, {"page.html": page})).status == 500
-    assert "page.html:1: fragment('row') can have no children." in caplog.text
+    assert "page.html:1: fragment('row') cannot render children." in caplog.text
 
 
 STEP = """
@@ -350,12 +350,12 @@ def test_a_component_names_itself_with_other_props_and_stays_the_same_instance(t
 @pytest.mark.parametrize(
     ("page", "message"),
     [
-        ("{{ fragment() }}", "page.html:1: page '/': its own fragment() needs the name of a comp"),
+        ("{{ fragment() }}", "page.html:1: page '/': fragment() requires a component name"),
         (
             "{% call component('step') %}{% endcall %}",
-            "step.html:1: component 'step': its own fragment() can have no children.",
+            "step.html:1: component 'step': fragment() cannot render children.",
         ),
-        ("{{ component('wrong') }}", "step.html:1: component 'step' takes no prop 'm'"),
+        ("{{ component('wrong') }}", "step.html:1: component 'step' has no prop 'm'"),
     ],
 )
 def test_a_component_that_cannot_be_its_own_fragment_names_the_line(

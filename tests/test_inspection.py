@@ -296,7 +296,7 @@ def test_check_misses_the_secret_key_that_templates_need(migrated, capsys):
         (
             {"components/user/user_logic.py": "def action_rename(request, session, db, **x): 1\n"
              "def load_template_context(request, session, db, *, id): 1\n"},
-            "pages/index.html:1: component 'user' needs the prop 'id'; give it: component('user',",
+            "pages/index.html:1: component 'user' requires the prop 'id'; pass it: component(",
         ),
         (
             {"registry.py": USER["registry.py"].replace('"/users.json"', '"/users/<int:id>"')},

@@ -601,7 +601,7 @@ def test_what_has_no_suffix_of_a_template_is_none(tmp_path, name):
     files = {"a.html": f"{{% include {name!r} %}}"}
     routes = [Page("/", name), Page("/a", "a.html")]
     first, second = faults_of(tmp_path, files, routes=routes, components=[Component("c", "a.html")])
-    assert f"{name!r} is no template: templates end in .html, .htm, " in first + second
+    assert f"{name!r} is not a template: templates end in .html, .htm, " in first + second
     assert first.endswith("; rename it.")
 
 
@@ -649,7 +649,7 @@ def test_a_component_that_calls_an_unknown_action_is_a_fault(tmp_path):
 
 def test_a_parameter_with_the_name_of_a_template_function_is_a_fault(tmp_path):
     (fault,) = faults_of(tmp_path, {"a.html": ""}, routes=[Page("/{url}", "a.html")])
-    assert "parameter 'url' of '/{url}' is the name of a template function or" in fault
+    assert "parameter 'url' of '/{url}' is reserved for a template function or" in fault
 
 
 def test_a_static_folder_that_does_not_exist_is_a_fault(tmp_path):

@@ -171,7 +171,7 @@ def test_a_component_alone_that_cannot_be_shown_says_why(app):
     assert (missing.value.result.status, missing.value.result.redirect) == (404, None)
     with pytest.raises(ShortCircuit, match="/sign-in"):
         app.render("counter", session={"name": "Bob"}, id=1)
-    with pytest.raises(NoventaError, match=r"needs the prop 'id'"):
+    with pytest.raises(NoventaError, match=r"requires the prop 'id'"):
         app.render("counter")
     with pytest.raises(NoventaError, match=r"did you mean 'counter'\?"):
         app.render("countre", id=1)
@@ -211,7 +211,7 @@ def test_an_action_alone_is_held_to_what_a_post_is_held_to(app):
         app.act("counter.misspell", id=1)
     with pytest.raises(NoventaError, match=r"no action 'sett'; did you mean 'set'\?"):
         app.act("counter.sett", id=1)
-    with pytest.raises(NoventaError, match="takes no prop 'ib'"):
+    with pytest.raises(NoventaError, match="has no prop 'ib'"):
         app.act("counter.set", {"value": "1"}, id=1, ib=2)
 
 
