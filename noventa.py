@@ -3881,7 +3881,7 @@ def run_guard(
         return
     if not result.is_final and "_status" not in result.returned:
         raise NoventaError(
-            f"{handler_label(guard)} returned {_short_repr(result.returned)}; a guard must return"
+            f"{location_of(guard)}: the guard returned {_short_repr(result.returned)}; expected"
             " None, a dict with _redirect or _status (200 to 599), or a Response."
         )
     raise ShortCircuit(result)
@@ -4561,9 +4561,9 @@ def _shows_component(call: jinja2.nodes.Call) -> bool:
 
 
 def compile_registry(registry: Registry, config: Config) -> tuple[Router, Components]:
-    """The routes and templates of a registry. Raises RegistryError with every fault of it."""
-    if wrong := type_faults(registry):  # nothing else can be checked then
-        raise RegistryError(wrong)
+    """Compile a registry's routes and templates. Raises RegistryError with all its problems."""
+    if faults := type_faults(registry):  # the other checks rely on the types
+        raise RegistryError(faults)
     components = Components(registry, config)
     faults = [*registry_faults(registry), *route_faults(registry.routes)]
     faults += template_faults(registry, components)
@@ -4573,19 +4573,19 @@ def compile_registry(registry: Registry, config: Config) -> tuple[Router, Compon
 
 
 def type_faults(registry: Registry) -> list[Fault]:
-    """Entries, and fields of entries, of a wrong type."""
+    """Return entries, and fields of entries, that have the wrong type."""
     if faults := [*_field_faults(registry)]:
         return faults
     for extension in registry.extensions:
         if not (isinstance(extension, type) and issubclass(extension, jinja2.ext.Extension)):
-            remedy = "give the class itself, like jinja2.ext.InternationalizationExtension"
+            remedy = "list the class itself, like jinja2.ext.InternationalizationExtension"
             faults.append(Fault(registry.where, f"extensions has {_short_repr(extension)}", remedy))
-    for name, kind, expected in (
+    for name, entry_type, expected in (
         ("components", Component, "a Component"),
-        ("routes", Route, "Page, Endpoint, Mount, Static"),
+        ("routes", Route, "a Page, Endpoint, Mount or Static"),
     ):
         for number, entry in enumerate(getattr(registry, name)):
-            if isinstance(entry, kind):
+            if isinstance(entry, entry_type):
                 faults += _field_faults(entry)
             else:
                 where = f"{registry.where}: {name}[{number}]"
@@ -4612,21 +4612,21 @@ _FIELDS: dict[str, tuple[Any, str]] = {
 
 
 def _field_faults(entry: Entry) -> Iterator[Fault]:
-    for name in [one.name for one in dataclasses.fields(entry) if one.name in _FIELDS]:
-        value, (kind, expected) = getattr(entry, name), _FIELDS[name]
-        if not isinstance(value, kind) or (kind is int and value < 0):
+    for name in [f.name for f in dataclasses.fields(entry) if f.name in _FIELDS]:
+        value, (field_type, expected) = getattr(entry, name), _FIELDS[name]
+        if not isinstance(value, field_type) or (field_type is int and value < 0):
             yield Fault(entry.where, f"{name} is {_short_repr(value)}", f"expected {expected}")
     limits = getattr(entry, "limits", None)
     for name, value in limits.items() if isinstance(limits, Mapping) else ():
         if name not in _DEFAULT_LIMITS:
             remedy = did_you_mean(str(name), _DEFAULT_LIMITS)
-            yield Fault(entry.where, f"limits has {name!r}", remedy)
+            yield Fault(entry.where, f"unknown limit {name!r}", remedy)
         elif not isinstance(value, int):
-            yield Fault(entry.where, f"limits has {name!r}: {value!r}", f"expected {_NUMBER}")
+            yield Fault(entry.where, f"limits[{name!r}] is {value!r}", f"expected {_NUMBER}")
 
 
 def registry_faults(registry: Registry) -> list[Fault]:
-    """Faults that do not depend on templates and routes, once all types are right."""
+    """Return the problems outside templates and routes. Types must have been checked."""
     return [
         *_duplicates(registry),
         *_handler_faults(registry),
@@ -4645,11 +4645,11 @@ def _duplicates(registry: Registry) -> Iterator[Fault]:
         (t.key, owner) for t, owner in registry.tables.items()
     ):
         problem = f"table {name!r} is already defined by {first}"
-        yield Fault(owner, problem, "give one of them another __tablename__")
+        yield Fault(owner, problem, "set another __tablename__ on one of them")
 
 
 def _find_duplicates(named: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
-    """Each name that stood there before, with its place and the first place."""
+    """Yield each repeated name with its location and the first location."""
     first: dict[str, str] = {}
     for name, where in named:
         if name in first:
@@ -4670,14 +4670,14 @@ def _handler_faults(registry: Registry) -> Iterator[Fault]:
         faults = [*_signature_faults(guard, where)]
         yield from faults
         for name in sorted(props_of(guard).required) if not faults else ():
-            problem = f"{function_name(guard)} needs {name!r}, which a guard is not given"
-            yield Fault(location_of(guard), problem, "give it a default")
+            problem = f"{function_name(guard)} requires {name!r}, which is not passed to this guard"
+            yield Fault(location_of(guard), problem, "add a default")
 
 
 def _handlers_of(entry: Entry) -> dict[str, Any]:
-    """The functions that answer for an entry, by what messages call them."""
+    """Return the handlers of an entry by their names in messages."""
     if isinstance(entry, Endpoint):
-        return {"its handler": entry.handler}
+        return {"the handler": entry.handler}
     if not isinstance(entry, Component | Page):
         return {}
     handlers = load_function(entry), *actions_of(entry).values()
@@ -4686,7 +4686,7 @@ def _handlers_of(entry: Entry) -> dict[str, Any]:
 
 def _signature_faults(function: Any, where: str) -> Iterator[Fault]:
     if not callable(function):
-        yield Fault(where, f"{_short_repr(function)} is no function", "give the function itself")
+        yield Fault(where, f"{_short_repr(function)} is not a function", "pass the function itself")
         return
     parameters = _parameters(function)
     first = [p.name for p in parameters[:3] if p.kind is not p.KEYWORD_ONLY]
@@ -4694,20 +4694,18 @@ def _signature_faults(function: Any, where: str) -> Iterator[Fault]:
         name = function_name(function)
         signature = f"{name}({', '.join(parameter.name for parameter in parameters)})"
         problem = f"{signature}: the first three parameters are not request, session, db"
-        yield Fault(
-            location_of(function), problem, f"write it as def {name}(request, session, db, **props)"
-        )
+        remedy = f"write it as def {name}(request, session, db, **props)"
+        yield Fault(location_of(function), problem, remedy)
 
 
 def _seed_faults(registry: Registry) -> Iterator[Fault]:
     for seed in registry.seeds:
         if not callable(seed):
-            yield Fault(
-                registry.where, f"seed {_short_repr(seed)} is no function", "list the function"
-            )
+            problem = f"seed {_short_repr(seed)} is not a function"
+            yield Fault(registry.where, problem, "list the function itself")
         elif len(parameters := _parameters(seed)) != 1:
             names = ", ".join(parameter.name for parameter in parameters)
-            problem = f"seed {seed_name(seed)} takes ({names})"
+            problem = f"seed {seed_name(seed)}({names}) must accept exactly one argument"
             yield Fault(location_of(seed), problem, "write it as def NAME(db: Session)")
 
 
@@ -4717,12 +4715,12 @@ def _model_faults(registry: Registry) -> Iterator[Fault]:
         members = [member for member, _ in members_of(model)]
         classes += (member for member in members if isinstance(member, type))
         if not members:
-            shown = model.__name__ if isinstance(model, ModuleType | type) else _short_repr(model)
+            name = model.__name__ if isinstance(model, ModuleType | type) else _short_repr(model)
             remedy = "list a models module, a class, a Table, a Base or a MetaData"
-            yield Fault(where, f"models entry {shown} has no table", remedy)
+            yield Fault(where, f"models entry {name} has no table", remedy)
     listed: list[orm.Mapper[Any]] = [orm.class_mapper(cls, configure=False) for cls in classes]
     registries = {mapper.registry: None for mapper in listed}
-    mappers = dict.fromkeys((*listed, *(m for one in registries for m in one.mappers)))
+    mappers = dict.fromkeys((*listed, *(m for base in registries for m in base.mappers)))
     yield from _mapper_faults(registries, mappers)
     for table, owner in registry.tables.items():
         yield from _foreign_key_faults(table, owner, registry.tables)
@@ -4732,22 +4730,22 @@ def _model_faults(registry: Registry) -> Iterator[Fault]:
 def _mapper_faults(
     registries: Iterable[orm.registry], mappers: Iterable[orm.Mapper[Any]]
 ) -> Iterator[Fault]:
-    """Relationships that cannot be resolved: SQLAlchemy stops at the first of each Base."""
-    seen = set[str]()
+    """Yield unresolvable relationships. SQLAlchemy stops at the first one of each Base."""
+    reported = set[str]()
     for registry in registries:
         try:
             registry.configure(cascade=True)
         except (sa.exc.SQLAlchemyError, NameError, AttributeError) as error:
-            # A Base that depends on one that failed repeats its message at the end.
+            # The error of a Base that depends on a failed one ends with the original message.
             message = str(error).rpartition("Original exception was: ")[2]
             message = message.partition("\n")[0].rstrip(".")
-            if message in seen:
+            if message in reported:
                 continue
-            seen.add(message)
+            reported.add(message)
             failed = next((m for m in mappers if str(m) in message), next(iter(registry.mappers)))
-            remedy = "correct the relationship that it names"
+            remedy = "fix the relationship it names"
             if "failed to locate a name" in message:
-                remedy = "across Bases give the class, not its name: relationship(User)"
+                remedy = "across Bases pass the class, not its name: relationship(User)"
             yield Fault(_full_name(failed.class_), message, remedy)
 
 
@@ -4759,17 +4757,17 @@ def _foreign_key_faults(
         try:
             target = key.column.table
         except sa.exc.NoReferenceError:
-            problem = f"its Base knows no {key.target_fullname!r}, to which ForeignKey points"
-            remedy = "across Bases give the column, not its name: ForeignKey(User.id)"
+            problem = f"ForeignKey points to {key.target_fullname!r}, which is not in its Base"
+            remedy = "across Bases pass the column, not its name: ForeignKey(User.id)"
             yield Fault(where, problem, remedy)
             continue
         if target not in known and target.metadata is not table.metadata:
-            problem = f"it refers to table {target.key!r}, which is not registered"
-            yield Fault(where, problem, "list the module that defines it under models")
+            problem = f"ForeignKey points to table {target.key!r}, which is not registered"
+            yield Fault(where, problem, "add the module that defines it to models")
 
 
 def _unlisted_tables(registry: Registry, mappers: Iterable[orm.Mapper[Any]]) -> Iterator[Fault]:
-    """Tables beside those listed: queries would find them, migrations would not."""
+    """Yield unlisted tables of listed MetaData: queries can use them, migrations skip them."""
     owners: dict[sa.MetaData, str] = {}
     for table, owner in registry.tables.items():
         owners.setdefault(table.metadata, owner)
@@ -4777,33 +4775,33 @@ def _unlisted_tables(registry: Registry, mappers: Iterable[orm.Mapper[Any]]) -> 
     for metadata, owner in owners.items():
         for table in metadata.tables.values():
             if table not in registry.tables:
-                problem = f"table {table.key!r} is in the MetaData of {owner}, but not listed"
-                remedy = "list its module, its class, the Table, or the Base with all it has"
+                problem = f"table {table.key!r} is in the MetaData of {owner} but not listed"
+                remedy = "add its module, class, Table or whole Base to models"
                 where = names.get(table, f"table {table.key}")
-                yield Fault(where, problem, f"{remedy}, under models")
+                yield Fault(where, problem, remedy)
 
 
 def route_faults(routes: Sequence[Route]) -> Iterator[Fault]:
-    """Malformed and repeated paths, and handlers that do not take what their path gives."""
+    """Yield malformed and duplicate paths, and handlers that do not fit their path."""
     first: dict[Any, Route] = {}  # by key and method
     for route in routes:
-        if not (found := [*_path_faults(route)]):
+        if not (faults := [*_path_faults(route)]):
             key, names = route_key(route)
             methods = ["*"] if route.is_prefix else sorted(methods_of(route))
             for method in [method for method in methods if (key, method) in first][:1]:
                 other = first[key, method]
-                problem = f"route {route.path!r} has the shape of {other.path!r} at {other.where}"
+                problem = f"route {route.path!r} duplicates {other.path!r} at {other.where}"
                 if route.is_api and other.is_api:
-                    problem += f", which answers {method} too"
-                found.append((problem, "remove one of them"))
+                    problem += f", and both accept {method}"
+                faults.append((problem, "remove one of them"))
             for method in methods:
                 first.setdefault((key, method), route)
-            found += _view_args_faults(route, frozenset(names))
-        for problem, remedy in found:
+            faults += _view_args_faults(route, frozenset(names))
+        for problem, remedy in faults:
             yield Fault(route.where, problem, remedy)
 
 
-_FOREIGN_PARAMETER = re.compile(r"<(?:(\w+):)?(\w+)>|:(\w+)")  # as other frameworks write it
+_FOREIGN_PARAMETER = re.compile(r"<(?:(\w+):)?(\w+)>|:(\w+)")  # other frameworks' syntax
 
 
 def _path_faults(route: Route) -> Iterator[tuple[str, str]]:
@@ -4815,19 +4813,21 @@ def _path_faults(route: Route) -> Iterator[tuple[str, str]]:
     for number, segment in enumerate(route.segments, start=1):
         is_last = number == len(route.segments)
         if parameter := parse_parameter(segment):
-            name, kind = parameter
-            if kind not in CONVERTERS:
-                yield f"{subject} converter {kind!r}", did_you_mean(kind, CONVERTERS)
-            elif CONVERTERS[kind].takes_rest and (route.is_prefix or not is_last):
+            name, converter = parameter
+            if converter not in CONVERTERS:
+                remedy = did_you_mean(converter, CONVERTERS)
+                yield f"{subject} unknown converter {converter!r}", remedy
+            elif CONVERTERS[converter].takes_rest and (route.is_prefix or not is_last):
                 yield f"{subject} {segment} is not the last segment", "move it to the end"
             if name in names:
-                yield f"{subject} two parameters {name!r}", "rename one"
+                yield f"{subject} two parameters are named {name!r}", "rename one"
             names.append(name)
         elif foreign := _FOREIGN_PARAMETER.fullmatch(segment):
-            kind = f":{foreign[1]}" if foreign[1] else ""
-            yield f"{subject} segment {segment!r}", f"write {{{foreign[2] or foreign[3]}{kind}}}"
+            converter = f":{foreign[1]}" if foreign[1] else ""
+            remedy = f"write {{{foreign[2] or foreign[3]}{converter}}}"
+            yield f"{subject} segment {segment!r} has another framework's syntax", remedy
         elif "{" in segment or "}" in segment:
-            yield f"{subject} segment {segment!r}", "a segment is a text or one {name}"
+            yield f"{subject} malformed segment {segment!r}", "write plain text or a single {name}"
         elif not segment and not is_last:
             yield f"{subject} two slashes in a row", "write one"
     methods = route.methods if isinstance(route.methods, list | tuple | Set) else ()
@@ -4839,27 +4839,27 @@ def _path_faults(route: Route) -> Iterator[tuple[str, str]]:
 def _view_args_faults(route: Route, passed: Set[str]) -> Iterator[tuple[str, str]]:
     for name in sorted(passed & _RESERVED_PROPS) if isinstance(route, Page) else ():
         yield f"parameter {name!r} of {route.path!r} is {_RESERVED_NAME}", "rename it"
-    for name_of_handler, handler in _handlers_of(route).items():
+    for label, handler in _handlers_of(route).items():
         props = props_of(handler)
-        subject = f"route {route.path!r}: {name_of_handler}"
+        subject = f"route {route.path!r}: {label}"
         for name in sorted(props.required - passed):
-            yield f"{subject} needs {name!r}", f"add {{{name}}} to the path, or a default"
+            yield f"{subject} requires {name!r}", f"add {{{name}}} to the path, or add a default"
         for name in props.unknown(passed):
-            yield f"{subject} does not take {name!r}", "add it as a parameter, or **view_args"
+            yield f"{subject} does not accept {name!r}", "add the parameter, or **view_args"
 
 
 _ERROR_KEYS = {*range(400, 600), "4xx", "5xx"}
 
 
 def template_faults(registry: Registry, components: Components) -> Iterator[Fault]:
-    """Faults of templates, of the components and actions that they call, and of folders."""
+    """Yield problems of templates, of the components and actions they call, and of folders."""
     for name in sorted(RESERVED & registry.globals.keys()):
-        problem = f"globals has {name!r}, the name of a template function"
+        problem = f"globals has {name!r}, a reserved name"
         yield Fault(registry.where, problem, "rename it")
     for status in registry.errors:
         if status not in _ERROR_KEYS:
             remedy = "expected a number from 400 to 599, '4xx' or '5xx'"
-            yield Fault(registry.where, f"errors has {_short_repr(status)}", remedy)
+            yield Fault(registry.where, f"errors has the key {_short_repr(status)}", remedy)
     yield from _folder_faults(components.static, guarded=bool(registry.guards))
     yield from components.faults
     for compiled in components.compiled:
@@ -4871,56 +4871,49 @@ def template_faults(registry: Registry, components: Components) -> Iterator[Faul
             problem = f"an argument of component() is {_RENDERED_TOO_EARLY}"
             yield Fault(f"{template}:{line}", problem, _USE_CHILDREN)
         for line, function, name, props in sorted(uses.calls, key=lambda call: call.line):
-            shown = components.by_name.get(name) if function in ("component", "fragment") else None
-            if shown is not None and props is not None:
-                yield from shown.props_faults(f"{template}:{line}", frozenset(props))
+            called = components.by_name.get(name) if function in ("component", "fragment") else None
+            if called is not None and props is not None:
+                yield from called.props_faults(f"{template}:{line}", frozenset(props))
 
 
 _PRIVATE_FILES = ("config.yaml", "registry.py", "wsgi.py", "secret.key", "database.url")
-_SQLITE_SUFFIXES = (
-    "",
-    "-wal",
-    "-shm",
-    "-journal",
-    ".lock",
-)  # the database, and what lies beside it
+_SQLITE_SUFFIXES = "", "-wal", "-shm", "-journal", ".lock"  # the database and its side files
 
 
 def _folder_faults(static: StaticFiles, *, guarded: bool) -> Iterator[Fault]:
-    """Static folders that do not exist, hold what visitors must not see, or leave open who may
-    see them."""
+    """Yield Static folders that are missing, contain private files or do not set their guards."""
     config = static.config
-    own = [config.root / name for name in _PRIVATE_FILES] + [*config.files]
+    private = [config.root / name for name in _PRIVATE_FILES] + [*config.files]
     if config.database_url.get_backend_name() == "sqlite" and not config.in_memory:
         file = str(config.database_url.database).removeprefix("file:").partition("?")[0]
-        own += [Path(file + end) for end in _SQLITE_SUFFIXES]
+        private += [Path(file + suffix) for suffix in _SQLITE_SUFFIXES]
     for route, folder in static.routes.items():
         if route.guards is None and guarded:
-            problem = (
-                f"static {route.path!r} has no guards, and the registry's do not run for files"
-            )
-            yield Fault(route.where, problem, "write guards=[…], or guards=[] if they are public")
+            problem = f"static {route.path!r} has no guards (the registry's do not run for files)"
+            yield Fault(route.where, problem, "set guards=[…], or guards=[] if they are public")
         if not Path(folder).is_dir():
-            yield Fault(route.where, f"folder {route.folder!r} does not exist", "make it")
+            yield Fault(route.where, f"folder {route.folder!r} does not exist", "create it")
             continue
         others = (Path(folder, name) for name in _PRIVATE_FILES)
-        for path in (*own, *filter(Path.exists, others)):
+        for path in (*private, *filter(Path.exists, others)):
             if path.resolve().is_relative_to(folder):
-                problem = f"folder {route.folder!r} holds {path.name}, which visitors could read"
-                yield Fault(route.where, problem, "put what is for them into a folder of its own")
+                problem = f"folder {route.folder!r} contains {path.name}, which visitors could read"
+                yield Fault(route.where, problem, "move the public files to a folder of their own")
                 break
 
 
 def _action_faults(compiled: CompiledComponent) -> Iterator[Fault]:
-    """Props with reserved names, and props of the component that an action does not take."""
+    """Yield props with reserved names, and component props that an action does not accept."""
     props = props_of(compiled.load)
     for name in sorted(_RESERVED_PROPS & (props.required | props.defaults.keys())):
         problem = f"prop {name!r} of {compiled.label} is {_RESERVED_NAME}"
         yield Fault(location_of(compiled.load), problem, "rename it")
     for action in compiled.actions.values():
         for name in props_of(action).unknown(props.accepted or frozenset())[:1]:
-            problem = f"{action.__name__} does not take the prop {name!r} of load_template_context"
-            yield Fault(location_of(action), problem, "add it, or **props")
+            problem = (
+                f"{action.__name__} does not accept the prop {name!r} of load_template_context"
+            )
+            yield Fault(location_of(action), problem, "add the parameter, or **props")
 
 
 def _call_faults(components: Components, owner: CompiledComponent) -> Iterator[Fault]:
@@ -4929,9 +4922,9 @@ def _call_faults(components: Components, owner: CompiledComponent) -> Iterator[F
         problem = f"component {name!r} is not in the registry"
         yield Fault(template, problem, did_you_mean(name, known))
     for name in sorted(components.literal_arguments(template, "fragment") & known.keys()):
-        if any("children" in one.names for one in components.with_includes(known[name].template)):
-            problem = f"component {name!r} shows its children, which a fragment has not"
-            yield Fault(template, problem, "give another component")
+        if any("children" in part.names for part in components.with_includes(known[name].template)):
+            problem = f"component {name!r} uses children, so it cannot be a fragment"
+            yield Fault(template, problem, "name another component")
     called = components.literal_arguments(template, "action", "action_ticket")
     for name in sorted(called - owner.actions.keys()):
         problem = f"{owner.label} has no action {name!r}"

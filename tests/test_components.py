@@ -51,7 +51,7 @@ USER_LOGIC = """
 @pytest.mark.parametrize("default", ["", "=None"])
 def test_a_prop_that_is_declared_with_a_name_of_ours_is_a_fault(tmp_path, name, default):
     source = f"def load_template_context(request, session, db, *, {name}{default}): return {{}}"
-    with pytest.raises(RegistryError, match=r"prop '\w+' of component 'c' is the name of a"):
+    with pytest.raises(RegistryError, match=r"prop '\w+' of component 'c' is reserved"):
         shown(tmp_path, "{{ component('c') }}", {"c": ("", source)})
 
 
@@ -216,7 +216,7 @@ def test_extensions_are_those_of_jinja(tmp_path):
 @pytest.mark.parametrize("extension", ["jinja2.ext.i18n", str, InternationalizationExtension])
 def test_an_extension_that_is_no_class_of_one_is_a_fault(tmp_path, extension):
     given = extension if extension in ("jinja2.ext.i18n", str) else [extension]
-    with pytest.raises(RegistryError, match=r"extensions (has|is) .*(give the class|a list)"):
+    with pytest.raises(RegistryError, match=r"extensions (has|is) .*(list the class|a list)"):
         shown(tmp_path, "", extensions=[given])
 
 

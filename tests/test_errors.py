@@ -243,8 +243,8 @@ def test_a_browser_gets_a_page_from_an_endpoint_too(tmp_path):
 @pytest.mark.parametrize(
     ("errors", "problem"),
     [
-        ({200: "error.html"}, "errors has 200; expected a number from 400 to 599"),
-        ({"404": "error.html"}, "errors has '404'; expected a number"),
+        ({200: "error.html"}, "errors has the key 200; expected a number from 400 to 599"),
+        ({"404": "error.html"}, "errors has the key '404'; expected a number"),
         ({404: "eror.html"}, "template 'eror.html' does not exist; did you mean 'error.html'?"),
         ([404], "errors is \\[404\\]; expected a mapping of statuses to templates"),
     ],

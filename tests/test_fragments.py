@@ -305,7 +305,7 @@ def test_htmx_is_told_to_show_an_error_page_as_the_whole_page(tmp_path):
             "component 'rwo' is not in the registry; did you mean 'row'",
         ),
         ("{{ fragment('row') }}", "page.html:1: component 'row' requires the prop 'id'"),
-        ("{{ fragment('box') }}", "component 'box' shows its children, which a fragment has not"),
+        ("{{ fragment('box') }}", "component 'box' uses children, so it cannot be a fragment"),
     ],
 )
 def test_a_fragment_that_cannot_be_is_a_fault(tmp_path, page, problem):

@@ -300,7 +300,7 @@ def test_check_misses_the_secret_key_that_templates_need(migrated, capsys):
         ),
         (
             {"registry.py": USER["registry.py"].replace('"/users.json"', '"/users/<int:id>"')},
-            "route '/users/<int:id>': segment '<int:id>'; write {id:int}.",
+            "route '/users/<int:id>': segment '<int:id>' has another framework's syntax; write",
         ),
     ],
 )  # fmt: skip

@@ -59,11 +59,11 @@ def test_a_ticket_of_a_page_is_good_on_no_other_page(tmp_path):
     [
         (
             "def load_template_context(request, session, db, *, name): ...",
-            "load_template_context needs 'name'; add {name} to the path, or a default",
+            "load_template_context requires 'name'; add {name} to the path, or add a default",
         ),
         (
             "def action_save(request, session, db): ...",
-            "action_save does not take 'username'; add it as a parameter, or **view_args",
+            "action_save does not accept 'username'; add the parameter, or **view_args",
         ),
         ("def action_save(request): ...", "the first three parameters are not request, session"),
     ],
@@ -203,7 +203,7 @@ def test_globals_are_seen_by_every_template(tmp_path):
 
 
 def test_a_global_with_the_name_of_a_template_function_is_a_fault(tmp_path):
-    with pytest.raises(RegistryError, match="globals has 'url', the name of a template function"):
+    with pytest.raises(RegistryError, match="globals has 'url', a reserved name"):
         make_app(tmp_path, globals={"url": str})
 
 
@@ -262,9 +262,7 @@ def test_each_endpoint_of_a_path_has_guards_and_cross_origin_of_its_own(tmp_path
 
 def test_two_endpoints_of_one_path_and_one_method_are_a_fault(tmp_path):
     routes = [Endpoint("/a/{id}", listed), Endpoint("/a/{key}", kept, methods=["GET", "PUT"])]
-    with pytest.raises(
-        RegistryError, match=r"has the shape of '/a/\{id\}' at .*, which answers GET"
-    ):
+    with pytest.raises(RegistryError, match=r"duplicates '/a/\{id\}' at .*, and both accept GET"):
         make_app(tmp_path, routes=routes)
 
 

@@ -71,7 +71,7 @@ def test_all_faults_are_shown_together(tmp_path):
         "seed 'test_registry.seed_users' is listed twice",
         "the first three parameters are not request, session, db",
         "table 'users' is already defined by one.models.User",
-        "route '/x' has the shape of '/x'",
+        "route '/x' duplicates '/x'",
         "template 'missing.html' does not exist",
         "index.html:1: Expected an expression",
         "component 'crad' is not in the registry; did you mean 'card'?",
@@ -107,7 +107,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest_or_all(known, remedy):
     ("registry", "problem"),
     [
         ({"components": [endpoint]}, "components[0]: <function endpoint"),
-        ({"routes": [Page("/", "a.html"), "/x"]}, "routes[1]: '/x' is a str; expected Page, Endpo"),
+        ({"routes": [Page("/", "a.html"), "/x"]}, "routes[1]: '/x' is a str; expected a Page, En"),
         ({"routes": Page("/", "a.html")}, "routes is Page(path='/'"),
         ({"components": None}, "components is None; expected a list"),
         ({"seeds": seed_users}, "seeds is <function seed_users"),
@@ -121,8 +121,8 @@ def test_a_misspelt_name_is_answered_with_the_nearest_or_all(known, remedy):
         ({"components": [Component("a", "a.html", logic="a.py")]}, "logic is 'a.py'; expected the"),
         ({"routes": [Page("/", "a.html", guards=guard)]}, "guards is <function guard"),
         ({"routes": [Page("/", "a.html", limits=9)]}, "limits is 9; expected a mapping"),
-        ({"routes": [Page("/", "a.html", limits={"bdoy": 9})]}, "limits has 'bdoy'; did you mean"),
-        ({"routes": [Page("/", "a.html", limits={"body": "9"})]}, "limits has 'body': '9'; expec"),
+        ({"routes": [Page("/", "a.html", limits={"bdoy": 9})]}, "unknown limit 'bdoy'; did you"),
+        ({"routes": [Page("/", "a.html", limits={"body": "9"})]}, "limits['body'] is '9'; expec"),
         ({"routes": [Static("/f", None)]}, "folder is None; expected a string"),
         ({"routes": [Mount("/m", "app")]}, "application is 'app'; expected a WSGI application"),
         ({"routes": [Endpoint("/e", endpoint, retries="2")]}, "retries is '2'; expected 0 or more"),
@@ -159,7 +159,7 @@ def test_what_is_listed_twice_names_both_places(tmp_path):
             " remove one of them."
         ),
         (
-            f"{routes[1].where}: route '/a' has the shape of '/a' at {routes[0].where};"
+            f"{routes[1].where}: route '/a' duplicates '/a' at {routes[0].where};"
             " remove one of them."
         ),
     ]
@@ -168,7 +168,7 @@ def test_what_is_listed_twice_names_both_places(tmp_path):
 def test_one_route_listed_twice_is_a_fault(tmp_path):
     page = Page("/a", "a.html")
     (fault,) = faults_of(tmp_path, {"a.html": ""}, routes=[page, page])
-    assert "route '/a' has the shape of '/a' at" in fault
+    assert "route '/a' duplicates '/a' at" in fault
 
 
 def test_a_seed_listed_twice_names_both_places(tmp_path):
@@ -180,10 +180,13 @@ def test_a_seed_listed_twice_names_both_places(tmp_path):
 @pytest.mark.parametrize(
     ("seed", "problem"),
     [
-        ("migrations.seed", "seed 'migrations.seed' is no function; list the function"),
-        (lambda: None, "takes (); write it as def NAME(db: Session)"),
-        (lambda db, more: None, "takes (db, more); write it as def NAME(db: Session)"),
-        (dict, "takes (); write it as"),
+        ("migrations.seed", "seed 'migrations.seed' is not a function; list the function itself"),
+        (
+            lambda: None,
+            "<lambda>() must accept exactly one argument; write it as def NAME(db: Session)",
+        ),
+        (lambda db, more: None, "<lambda>(db, more) must accept exactly one argument; write it"),
+        (dict, "dict() must accept exactly one argument; write it as"),
     ],
 )
 def test_a_seed_that_cannot_be_called_is_a_fault(tmp_path, seed, problem):
@@ -203,11 +206,11 @@ def test_a_seed_that_cannot_be_called_is_a_fault(tmp_path, seed, problem):
          " def load_template_context(request, session, db, **props).")),
         ("\ndef action_save(request): ...", "c/c_logic.py:2: action_save(request): the first"),
         ("def action_save(*, request, session, db): ...", "action_save(request, session, db): the"),
-        ("load_template_context = {}", "{} is no function; give the function itself"),
+        ("load_template_context = {}", "{} is not a function; pass the function itself"),
         (("def load_template_context(request, session, db, *, id): ...\n"
          "def action_save(request, session, db, *, name): ..."),
-         ("c/c_logic.py:2: action_save does not take the prop 'id' of load_template_context;"
-         " add it, or **props.")),
+         ("c/c_logic.py:2: action_save does not accept the prop 'id' of load_template_context;"
+         " add the parameter, or **props.")),
     ],
 )  # fmt: skip
 def test_a_handler_with_other_parameters_is_a_fault(tmp_path, source, problem):
@@ -230,7 +233,7 @@ def test_every_kind_of_handler_is_checked(tmp_path, kind, function):
     (fault,) = faults_of(
         tmp_path, {"a.html": ""}, routes=routes, components=[component], guards=guards
     )
-    assert "not request, session, db" in fault or "is no function; give the function" in fault
+    assert "not request, session, db" in fault or "is not a function; pass the function" in fault
 
 
 def test_a_guard_that_needs_more_than_three_is_a_fault(tmp_path):
@@ -238,7 +241,7 @@ def test_a_guard_that_needs_more_than_three_is_a_fault(tmp_path):
         return None
 
     (fault,) = faults_of(tmp_path, {"a.html": ""}, routes=[Page("/", "a.html", guards=[signed_in])])
-    assert "signed_in needs 'role', which a guard is not given; give it a default." in fault
+    assert "signed_in requires 'role', which is not passed to this guard; add a default." in fault
 
 
 def test_partials_methods_and_callable_objects_are_handlers(tmp_path):
@@ -337,7 +340,7 @@ def test_two_tables_of_one_name_name_both_modules(tmp_path):
     assert faults_of(tmp_path, models=models) == [
         (
             "two.models.User: table 'users' is already defined by one.models.User;"
-            " give one of them another __tablename__."
+            " set another __tablename__ on one of them."
         )
     ]
 
@@ -367,8 +370,8 @@ def test_a_foreign_key_that_its_base_cannot_resolve_is_a_fault(tmp_path):
     )
     assert faults_of(tmp_path, models=[users, posts]) == [
         (
-            "two.models.Post.author: its Base knows no 'users.id', to which ForeignKey points;"
-            " across Bases give the column, not its name: ForeignKey(User.id)."
+            "two.models.Post.author: ForeignKey points to 'users.id', which is not in its Base;"
+            " across Bases pass the column, not its name: ForeignKey(User.id)."
         )
     ]
 
@@ -378,8 +381,8 @@ def test_a_foreign_key_to_a_table_that_is_not_listed_is_a_fault(tmp_path):
     posts = sa.Table("posts", sa.MetaData(), sa.Column("author", sa.ForeignKey(users.User.id)))
     assert faults_of(tmp_path, models=[posts]) == [
         (
-            "table posts.author: it refers to table 'users', which is not registered;"
-            " list the module that defines it under models."
+            "table posts.author: ForeignKey points to table 'users', which is not registered;"
+            " add the module that defines it to models."
         )
     ]
     assert registry_faults(Registry(models=[posts, users])) == []
@@ -398,7 +401,7 @@ def test_a_relationship_that_cannot_be_resolved_is_a_fault(tmp_path):
         (fault,) = faults_of(tmp_path, models=[Post])
         assert fault.startswith("test_registry.Post: When initializing mapper")
         assert "expression 'Nobody' failed to locate a name" in fault
-        assert "give the class, not its name: relationship(User)" in fault
+        assert "pass the class, not its name: relationship(User)" in fault
 
 
 @pytest.mark.parametrize(
@@ -422,7 +425,7 @@ def test_a_relationship_to_a_class_may_have_faults_too(tmp_path, target, problem
         (fault,) = faults_of(tmp_path, models=[Post])
         assert fault.startswith("test_registry.Post: ")
         assert problem in fault
-        assert fault.endswith("; correct the relationship that it names.")
+        assert fault.endswith("; fix the relationship it names.")
 
 
 @functools.cache
@@ -485,8 +488,8 @@ Made = made("Made")
 
 def test_a_table_beside_those_that_are_listed_is_a_fault(tmp_path):
     shop = make_module("shop.models", SHOP)
-    what = "is in the MetaData of shop.models.Tag, but not listed"
-    remedy = "list its module, its class, the Table, or the Base with all it has, under models."
+    what = "is in the MetaData of shop.models.Tag but not listed"
+    remedy = "add its module, class, Table or whole Base to models."
     assert faults_of(tmp_path, models=[shop]) == [
         f"table item_tags: table 'item_tags' {what}; {remedy}",
         f"factory.Made: table 'made' {what}; {remedy}",
@@ -554,14 +557,14 @@ def test_no_file_outside_the_project_is_proposed_for_a_template(tmp_path):
     [
         (
             "<p>\n{% if %}",
-            "a.html:2: Expected an expression, got 'end of statement block'; correct",
+            "a.html:2: Expected an expression, got 'end of statement block'; fix",
         ),
-        ("{{ x | nosuchfilter }}", "a.html:1: No filter named 'nosuchfilter'; correct"),
+        ("{{ x | nosuchfilter }}", "a.html:1: No filter named 'nosuchfilter'; fix"),
         ("{% block a %}", "a.html:1: Unexpected end of template. Jinja was"),
         ("{% extends 'base.html' %}", "a.html: template 'base.html' does not exist"),
-        ("{% include 'b.html' %}", "b.html:3: Encountered unknown tag 'endif'; correct"),
-        ("{% extends 'b.html' %}", "b.html:3: Encountered unknown tag 'endif'; correct"),
-        ("{% import 'b.html' as b %}", "b.html:3: Encountered unknown tag 'endif'; correct"),
+        ("{% include 'b.html' %}", "b.html:3: Encountered unknown tag 'endif'; fix"),
+        ("{% extends 'b.html' %}", "b.html:3: Encountered unknown tag 'endif'; fix"),
+        ("{% import 'b.html' as b %}", "b.html:3: Encountered unknown tag 'endif'; fix"),
     ],
 )
 def test_a_broken_template_names_file_and_line(tmp_path, source, problem):
@@ -654,7 +657,7 @@ def test_a_parameter_with_the_name_of_a_template_function_is_a_fault(tmp_path):
 
 def test_a_static_folder_that_does_not_exist_is_a_fault(tmp_path):
     (fault,) = faults_of(tmp_path, routes=[Static("/files", "fiels")])
-    assert "folder 'fiels' does not exist; make it." in fault
+    assert "folder 'fiels' does not exist; create it." in fault
 
 
 def test_the_components_that_a_page_uses_are_known(tmp_path):

@@ -273,10 +273,7 @@ def test_where_both_forms_have_routes_each_is_found():
 def test_two_routes_of_one_shape_are_a_fault_that_names_both(first, second):
     one, two = page(first), endpoint(second)
     assert faults_of(one, two) == [
-        (
-            f"{two.where}: route {second!r} has the shape of {first!r} at {one.where};"
-            " remove one of them."
-        )
+        (f"{two.where}: route {second!r} duplicates {first!r} at {one.where}; remove one of them.")
     ]
 
 
@@ -295,7 +292,7 @@ def test_routes_of_other_shapes_stand_side_by_side(first, second):
 
 def test_two_mounts_of_one_place_are_a_fault():
     (fault,) = faults_of(Mount("/m", any_args), Static("/m/", "files"))
-    assert "route '/m/' has the shape of '/m' at test_router.py:" in fault
+    assert "route '/m/' duplicates '/m' at test_router.py:" in fault
 
 
 @pytest.mark.parametrize(
@@ -306,13 +303,13 @@ def test_two_mounts_of_one_place_are_a_fault():
         (page(None), "route None: it does not begin with a slash"),
         (page("/a//b"), "route '/a//b': two slashes in a row; write one."),
         (page("/a/{id:itn}"), "converter 'itn'; did you mean 'int'?"),
-        (page("/a/<int:id>"), "segment '<int:id>'; write {id:int}."),
-        (page("/a/<id>"), "segment '<id>'; write {id}."),
-        (page("/a/:id/b"), "segment ':id'; write {id}."),
-        (page("/a/x{id}"), "segment 'x{id}'; a segment is a text or one {name}."),
-        (page("/a/{id"), "segment '{id'; a segment"),
-        (page("/a/{1}"), "segment '{1}'; a segment"),
-        (page("/{a}/{a}"), "two parameters 'a'; rename one."),
+        (page("/a/<int:id>"), "segment '<int:id>' has another framework's syntax; write {id:int}."),
+        (page("/a/<id>"), "segment '<id>' has another framework's syntax; write {id}."),
+        (page("/a/:id/b"), "segment ':id' has another framework's syntax; write {id}."),
+        (page("/a/x{id}"), "malformed segment 'x{id}'; write plain text or a single {name}."),
+        (page("/a/{id"), "malformed segment '{id'; write"),
+        (page("/a/{1}"), "malformed segment '{1}'; write"),
+        (page("/{a}/{a}"), "two parameters are named 'a'; rename one."),
         (page("/{a:path}/b"), "{a:path} is not the last segment; move it to the end."),
         (Mount("/{a:path}", any_args), "{a:path} is not the last segment"),
         (endpoint("/a", methods="GET"), "methods is 'GET'; expected a list like"),
@@ -323,11 +320,11 @@ def test_two_mounts_of_one_place_are_a_fault():
         (endpoint("/a", methods=["GET\r\nX: y"]), "expected a list like"),
         (
             Endpoint("/a", lambda request, session, db, id: {}),
-            "its handler needs 'id'; add {id} to",
+            "the handler requires 'id'; add {id} to",
         ),
         (
             Endpoint("/{id}", lambda request, session, db: {}),
-            "its handler does not take 'id'; add it",
+            "the handler does not accept 'id'; add",
         ),
     ],
 )

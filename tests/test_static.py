@@ -289,7 +289,7 @@ def test_a_folder_with_settings_registry_or_database_is_a_fault(tmp_path, folder
     (root / "link").symlink_to(tmp_path)
     if folder == "kept":
         (root / "config.yaml").symlink_to(root / "kept" / "c.yaml")
-    with pytest.raises(NoventaError, match=f"folder .* holds {file}, which visitors could read"):
+    with pytest.raises(NoventaError, match=f"folder .* contains {file}, which visitors could read"):
         make_app(root, config=config, routes=[Static("/files", folder)])
 
 
@@ -299,7 +299,7 @@ def test_a_folder_with_a_secret_of_the_settings_is_a_fault(tmp_path, file):
     if file.startswith("test.db"):
         (tmp_path / file).symlink_to(tmp_path / "public" / file)
     config = {"secret_keys": ["${file:public/own.txt}"]} if file == "own.txt" else {}
-    with pytest.raises(NoventaError, match=f"folder 'public' holds {file}, which visitors"):
+    with pytest.raises(NoventaError, match=f"folder 'public' contains {file}, which visitors"):
         make_app(tmp_path, config=config, routes=[Static("/files", "public")])
 
 
