@@ -4641,9 +4641,8 @@ def _duplicates(registry: Registry) -> Iterator[Fault]:
         named.append((f"seed {seed_name(seed)!r}", f"{registry.where}: seeds[{number}]"))
     for name, where, first in _find_duplicates(named):
         yield Fault(where, f"{name} is listed twice, first at {first}", "remove one of them")
-    for name, owner, first in _find_duplicates(
-        (t.key, owner) for t, owner in registry.tables.items()
-    ):
+    tables = ((table.key, owner) for table, owner in registry.tables.items())
+    for name, owner, first in _find_duplicates(tables):
         problem = f"table {name!r} is already defined by {first}"
         yield Fault(owner, problem, "set another __tablename__ on one of them")
 
@@ -4936,39 +4935,38 @@ def _call_faults(components: Components, owner: CompiledComponent) -> Iterator[F
 
 _MESSAGES = {
     400: "The request could not be understood.",
-    403: "This is not allowed. Go back, load the page again and retry.",
-    404: "There is nothing at this address.",
-    405: "This address does not answer that method.",
-    409: "The site has changed since this form was shown. Load the page again.",
-    411: "The length of the request is missing.",
-    413: "What was sent is too large.",
-    415: "What was sent is of a type that is not read here.",
-    431: "A header is too large. Delete the cookies of this site and retry.",
-    500: "It is our fault, not yours, and it has been noted.",
-    503: "The service is not available right now. Please try again in a moment.",
+    403: "This is not allowed. Go back, reload the page and try again.",
+    404: "There is no page at this address.",
+    405: "This address does not accept that request method.",
+    409: "The site has changed since this form was shown. Reload the page and try again.",
+    411: "The request does not state its length.",
+    413: "The submitted data is too large.",
+    415: "The submitted data is of a type that this address does not accept.",
+    431: "The request headers are too large. Delete this site's cookies and try again.",
+    500: "The site could not handle this request. The error has been logged.",
+    503: "The service is temporarily unavailable. Please try again in a moment.",
 }
 _PROBLEM = "application/problem+json"
 _RETRY_AFTER = 5  # seconds
 
 
 class RequestPolicy:
-    """Which requests are answered: those for the site's own names, and unsafe ones only from
-    pages of the site."""
+    """Accepts requests for the site's own hosts, and unsafe ones only from its own pages."""
 
     def __init__(self, config: Config) -> None:
-        self._answers_to = functools.lru_cache(maxsize=100)(config.allows_host)
+        self._allows_host = functools.lru_cache(maxsize=100)(config.allows_host)
         self._trusted_origins = frozenset(map(parse_origin, config["trusted_origins"]))
-        self.answers_any_host = not config["server.hosts"]
+        self.allows_any_host = not config["server.hosts"]
 
     def check_host(self, environ: Mapping[str, Any]) -> None:
-        """Refuses a Host that is not the site's."""
+        """Refuse a Host that is not the site's."""
         host = str(environ.get("HTTP_HOST", environ.get("SERVER_NAME", "")))  # as WebOb
-        if not self._answers_to(host):
-            detail = f"Host is {host[:80]!a}; if it is yours, write it into server.hosts."
+        if not self._allows_host(host):
+            detail = f"Host is {host[:80]!a}; if it is yours, add it to server.hosts."
             raise Rejection(400, "unknown-host", detail=detail)
 
     def check_origin(self, environ: Mapping[str, Any], route: Route) -> None:
-        """Refuses an unsafe method from another site."""
+        """Refuse an unsafe method from another site."""
         if route.cross_origin:
             return
         evidence = self.is_same_origin(environ)
@@ -4977,14 +4975,14 @@ class RequestPolicy:
         if evidence is False:
             origin, own = environ.get("HTTP_ORIGIN", ""), _own_origin(environ)
             detail = f"Origin {origin[:80]!a} is neither {own[:80]!a} nor in trusted_origins;"
-            detail += " a proxy that speaks TLS must tell the server that the scheme is https."
+            detail += " a proxy that terminates TLS must pass the scheme https to the server."
             raise Rejection(403, "other-origin", detail=detail)
 
     def is_same_origin(self, environ: Mapping[str, Any]) -> bool | None:
-        """Whether a page of this site sent the request; None if the browser does not say.
+        """Return whether a page of this site sent the request; None if the browser does not say.
 
-        A trusted origin comes first, as Fetch Metadata (W3C) calls it another site. Fetch
-        Metadata decides, and without it the Origin (RFC 6454).
+        Trusted origins come first, because Fetch Metadata (W3C) calls them cross-site. Otherwise
+        Fetch Metadata decides, or without it the Origin (RFC 6454).
         """
         origin, site = environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE")
         if origin and self._trusted_origins and parse_origin(origin) in self._trusted_origins:
@@ -4993,8 +4991,8 @@ class RequestPolicy:
             return site in ("same-origin", "none")
         if origin is None:
             return None
-        sent = parse_origin(origin)
-        return sent is not None and sent == parse_origin(_own_origin(environ))
+        parsed = parse_origin(origin)
+        return parsed is not None and parsed == parse_origin(_own_origin(environ))
 
 
 def _own_origin(environ: Mapping[str, Any]) -> str:
@@ -5003,13 +5001,13 @@ def _own_origin(environ: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _error_page() -> jinja2.Template:
-    """Our own error page, compiled once for all applications of the process."""
+    """Compile the built-in error page, once for all applications of the process."""
     source = (data_folder("templates") / "error.html").read_text("utf-8")
     return jinja2.Environment(autoescape=True).from_string(source)
 
 
 class Responder:
-    """Makes answers of results, responses and errors, and sets the session's cookie."""
+    """Turns results, responses and errors into answers, and sets the session cookie."""
 
     def __init__(
         self, config: Config, components: Components, sessions: SessionCookies, database: Database
@@ -5022,7 +5020,7 @@ class Responder:
         self._error_page = _error_page()
 
     def from_result(self, context: RequestContext, result: Result) -> Answer:
-        """What a handler answers in place of a page or of JSON."""
+        """Return the response for a result that replaces a page or JSON."""
         if result.response is not None:
             return self.from_response(context, result.response)
         if result.redirect is not None:
@@ -5033,7 +5031,7 @@ class Responder:
         return add_headers(answer, result.headers)
 
     def from_response(self, context: RequestContext, response: webob.Response) -> Answer:
-        """A checked and completed copy; an error page for a WebOb exception without a body."""
+        """Return a checked, completed copy, or an error page for a WebOb error without a body."""
         is_error = isinstance(response, webob.exc.WSGIHTTPException) and response.status_int >= 400
         if is_error and not response.has_body and not context.mounted:
             answer = self.error(context, response.status_int, getattr(response, "detail", None))
@@ -5042,30 +5040,30 @@ class Responder:
             return answer
         answer = answer_from_response(context.request, response)
         if not context.mounted and "Location" in self.answers.complete(answer):
-            location = response.headers["Location"]  # WebOb made the answer's absolute from Host
+            location = response.headers["Location"]  # WebOb made the answer's absolute, from Host
             if isinstance(response, Redirect) and location.startswith("/"):
                 location = context.request.prefix + location
             answer.headers["Location"] = safe_target(location, external=True, relative=True)
         if not _HEADER_VALUE.fullmatch(answer.status):
-            raise NoventaError("The status holds characters that HTTP does not allow.")
+            raise NoventaError("The status line contains characters that HTTP does not allow.")
         answer.headerlist = check_headers(answer.headerlist)
         return answer
 
     def from_short_circuit(
         self, context: RequestContext, error: ShortCircuit | webob.exc.HTTPException
     ) -> Answer:
-        """What was raised to answer the whole request."""
+        """Return the response that was raised for the whole request."""
         context.session.shown_flashes = 0  # the page that showed them is not sent
         if isinstance(error, ShortCircuit):
             return self.from_result(context, error.result)
         _log_raised(context, error)
-        response = error.with_traceback(None).wsgi_response  # itself, so it must not hold frames
+        # `wsgi_response` is the exception itself; without its traceback it holds no frames.
+        response = error.with_traceback(None).wsgi_response
         finish_transaction(context, None, response.status_int)
         return self.from_response(context, response)
 
     def from_exception(self, context: RequestContext, error: BaseException) -> Answer:
-        """The answer to an error of any other kind."""
-        what, trail = describe_request(context.request.environ), str(context.trail)
+        """Return the response to any other exception."""
         if isinstance(error, Rejection):
             return self._refuse(context, error)
         too_large = isinstance(error, OverflowError) and "SQLite" in str(error)
@@ -5079,46 +5077,47 @@ class Responder:
             answer = self.error(context, 503, message if self._debug else None)
             answer.headers["Retry-After"] = str(_RETRY_AFTER)
             return answer
-        where, name, reference = trail or "?", type(error).__name__, context.make_reference()
+        request, reference = describe_request(context.request.environ), context.make_reference()
+        where, name = str(context.trail) or "?", type(error).__name__
         if self.workbench is not None:
             reference += f", {self.workbench.address(context)}"
-        log.error("500 %s in %s: %s, reference %s", what, where, name, reference, exc_info=error)
-        return self.error(context, 500, fault=error)
+        log.error("500 %s in %s: %s, reference %s", request, where, name, reference, exc_info=error)
+        return self.error(context, 500, exception=error)
 
     def _refuse(
-        self, context: RequestContext, rejection: Rejection, fault: BaseException | None = None
+        self, context: RequestContext, rejection: Rejection, cause: BaseException | None = None
     ) -> Answer:
-        """Logs and answers a rejection, which may stand for another error, the `fault`."""
+        """Log a rejection and return its response. `cause` is the exception behind it, if any."""
         reason, status, message = rejection.reason, rejection.status, rejection.detail
         if message and context.trail.names:
             message = f"in {context.trail}: {message}"
         if self.components.error_page(status) is not None:
             context.make_reference()
-        _log_refusal(context, rejection, message, fault)
+        _log_refusal(context, rejection, message, cause)
         if self.workbench is not None:
             self.workbench.recorder.note_refusal(reason)
-        answer = self.error(context, status, message if self._debug else None, fault)
+        answer = self.error(context, status, message if self._debug else None, cause)
         answer.headers.update([*rejection.headers.items(), ("X-Noventa-Refused", reason)])
         return answer
 
     def error(
         self, context: RequestContext, status: int, message: str | None = None,
-        fault: BaseException | None = None,
+        exception: BaseException | None = None,
     ) -> Answer:  # fmt: skip
-        """An error as the client prefers it: problem+json (RFC 9457) or a page.
+        """Return an error as the client prefers it: problem+json (RFC 9457) or a page.
 
-        In debug a `fault` has a page that shows source code, and a document that names its line.
+        In debug, the page of an `exception` shows source code and the JSON names the line.
         """
         title = _status_line(status)[4:]
-        shown = {
+        values = {
             "status": status, "title": title, "message": message or _MESSAGES.get(status, title),
             "reference": context.reference,
         }  # fmt: skip
         workbench, page = self.workbench, None
-        if workbench is not None and fault is not None:
-            page = workbench.error_page(context, fault, status)  # kept for its request's page
+        if workbench is not None and exception is not None:
+            page = workbench.error_page(context, exception, status)  # recorded even if not sent
         if _prefers_json(context.request, default=context.is_api):
-            problem = {"title": title, "status": status, "detail": shown["message"]}
+            problem = {"title": title, "status": status, "detail": values["message"]}
             if context.reference:
                 problem["reference"] = context.reference
             if workbench is not None:
@@ -5128,56 +5127,54 @@ class Responder:
             page.headerlist += _retarget_headers(context.request)
             return page
         else:
-            answer = self._error_answer(context, shown)
+            answer = self._error_page_answer(context, values)
             answer.headerlist += _retarget_headers(context.request)
             if context.session.touched or context.guarded:
                 make_private(answer)
         answer.headerlist.append(("Vary", "Accept"))
         return answer
 
-    def _error_answer(self, context: RequestContext, shown: dict[str, Any]) -> Answer:
-        """The application's error page; in debug the workbench's if that explains more; ours if
-        there is no other."""
-        status, workbench = shown["status"], self.workbench
+    def _error_page_answer(self, context: RequestContext, values: dict[str, Any]) -> Answer:
+        """Return the application's error page, the workbench's if it explains more, or the
+        built-in one."""
+        status, workbench = values["status"], self.workbench
         page = self.components.error_page(status)
         if page is not None and not (workbench and workbench.explains(context, status)):
-            html = self._rendered_error(context, page, shown)
+            html = self._render_error(context, page, values)
             if html is not None:
                 return self.answers.page(html, status, context.headers)
         if workbench is not None:
-            return workbench.status_page(context, shown)
-        html = self._error_page.render(shown, home=context.url("/"), name=self.config.name)
+            return workbench.status_page(context, values)
+        html = self._error_page.render(values, home=context.url("/"), name=self.config.name)
         return self.answers.framework_page(html, status)
 
-    def _rendered_error(
-        self, context: RequestContext, page: CompiledComponent, shown: dict[str, Any]
+    def _render_error(
+        self, context: RequestContext, page: CompiledComponent, values: dict[str, Any]
     ) -> str | None:
-        """The application's error page; None if it fails or the database is down."""
+        """Render the application's error page; None if it fails or the database is down."""
         if not context.reference:  # nothing was logged yet
-            what, shown["reference"] = (
-                describe_request(context.request.environ),
-                context.make_reference(),
-            )
-            log.info("answered %s: %d, reference %s", what, shown["status"], context.reference)
+            request = describe_request(context.request.environ)
+            values["reference"] = context.make_reference()
+            log.info("%s returned %d, reference %s", request, values["status"], context.reference)
         if context.unavailable:
             return None
         context.trail.leave(0)
         context.trail.enter(page.template)
-        context.headers.clear()  # those of a page that is not sent
+        context.headers.clear()  # they belong to a page that is not sent
 
         def show() -> str:
-            rendering = Rendering(self.components, context, ActionResult("", shown))
+            rendering = Rendering(self.components, context, ActionResult("", values))
             return Node(rendering, page, "", {}).html()
 
         try:
             return in_new_transaction(context, show)
         except Exception as error:
-            if not isinstance(error, Rejection | UnicodeDecodeError):  # refused before, and logged
+            if not isinstance(error, Rejection | UnicodeDecodeError):  # already refused and logged
                 log.error("the error page %s failed: %s", page.template, error, exc_info=error)
             return None
 
     def finish(self, context: RequestContext, answer: Answer) -> Answer:
-        """Sets the session's cookie, and turns a redirect into what a script can follow."""
+        """Set the session cookie, and turn a redirect into a header if a script asked."""
         session, request = context.session, context.request
         is_redirect = answer.status[0] == "3" and "Location" in answer.headers
         if is_redirect and not context.mounted and _wants_fragment(request):
@@ -5196,78 +5193,74 @@ class Responder:
         return answer
 
     def _redirect_in_header(self, request: Request, answer: Answer) -> None:
-        """Makes a redirect a header: a script would follow it, and show a page as a fragment."""
+        """Move a redirect to a header. A script would follow it and show a page as a fragment."""
         header = "HX-Redirect" if "HTTP_HX_REQUEST" in request.environ else "Noventa-Redirect"
         answer.headers[header] = target = answer.headers.pop("Location")
         current = re.sub(r"^https?://[^/]*|#.*", "", request.environ.get("HTTP_HX_CURRENT_URL", ""))
         if "#" in target and target.partition("#")[0] == current:  # else it would only scroll
             answer.headers["HX-Refresh"] = "true"
-        answer.headers["Cache-Control"] = "no-store"  # a 204 may be kept (RFC 9110, 15.3.5)
+        answer.headers["Cache-Control"] = "no-store"  # a 204 is cacheable (RFC 9110, 15.3.5)
         answer.status = _status_line(204)
         self.answers.complete(answer)
 
 
 def _log_refusal(
-    context: RequestContext, rejection: Rejection, message: str, fault: BaseException | None
+    context: RequestContext, rejection: Rejection, message: str, cause: BaseException | None
 ) -> None:
-    """Logs a refusal in one line, with the reference that an error page shows."""
-    what, reason, status = (
-        describe_request(context.request.environ),
-        rejection.reason,
-        rejection.status,
-    )
+    """Log a refusal on one line, with the reference that an error page shows."""
+    request, reason = describe_request(context.request.environ), rejection.reason
     end = f", {message}" if message else ""
     end += f", reference {context.reference}" if context.reference else ""
-    log.warning("refused %s: %s (%d)%s", what, reason, status, end, exc_info=fault)
+    log.warning("refused %s: %s (%d)%s", request, reason, rejection.status, end, exc_info=cause)
 
 
 def _log_raised(context: RequestContext, error: webob.exc.HTTPException) -> None:
-    """Logs an error that a handler raised as an answer, and where."""
+    """Log an HTTP error that a handler raised, and where."""
     status, route = error.wsgi_response.status_int, context.route
     if status >= 400 and route is not None and route.kind in ("page", "endpoint"):
         text = f"{type(error).__name__}: {error}"
-        what, place = describe_request(context.request.environ), error_location(error)
-        log.info("answered %s: %d in %s, %s, %s", what, status, context.trail, text, place)
+        request, where = describe_request(context.request.environ), error_location(error)
+        log.info("%s returned %d in %s, %s, %s", request, status, context.trail, text, where)
         if workbench := context.request.app.workbench:
             workbench.recorder.note_error(context, error)
 
 
 def _prefers_json(request: Request, *, default: bool) -> bool:
-    """Whether the client asks for JSON (RFC 9110, 12.5.1); `default` if it does not say."""
+    """Return True if the client prefers JSON (RFC 9110, 12.5.1); `default` if it does not say."""
     offered = ["text/html", "application/json", _PROBLEM]
     best = request.accept.acceptable_offers(offered[::-1] if default else offered)
     return best[0][0] != "text/html" if best else default
 
 
 def _wants_fragment(request: Request) -> bool:
-    """Whether a script wants one component only: by a fragment's URL, or by posting a form.
+    """Return True if a script wants one component only, by a fragment's URL or a posted form.
 
-    htmx says so by HX-Request, and by two more headers if it wants a page after all.
+    htmx sends HX-Request, and one of two more headers if it wants a page after all.
     """
     environ = request.environ
     reads = environ["REQUEST_METHOD"] in READ_METHODS
     if reads and FRAGMENT not in environ.get("QUERY_STRING", ""):
         return False
-    whole = "HTTP_HX_BOOSTED" in environ or "HTTP_HX_HISTORY_RESTORE_REQUEST" in environ
-    by_htmx = environ.get("HTTP_HX_REQUEST") == "true" and not whole
+    wants_page = "HTTP_HX_BOOSTED" in environ or "HTTP_HX_HISTORY_RESTORE_REQUEST" in environ
+    by_htmx = environ.get("HTTP_HX_REQUEST") == "true" and not wants_page
     return by_htmx or environ.get("HTTP_NOVENTA_FRAGMENT") == "1"
 
 
 def _retarget_headers(request: Request) -> list[tuple[str, str]]:
-    """Headers that make htmx show an answer as the whole page, not in place of a component."""
+    """Return headers that make htmx replace the whole page instead of a component."""
     if "HTTP_HX_REQUEST" not in request.environ:
         return []
     return [("HX-Retarget", "body"), ("HX-Reswap", "innerHTML")]
 
 
 _RESUBMIT_MESSAGES = {
-    "other-session": "Your session has changed: please send the form again.",
-    "old-ticket": "This form is out of date: please send it again.",
+    "other-session": "Your session has changed. Please submit the form again.",
+    "old-ticket": "This form is out of date. Please submit it again.",
 }
 
 
 class Pages:
-    """Answers requests for pages: the whole page, one component of it, or a form's action."""
+    """Responds to requests for pages: the whole page, one component of it, or a form's action."""
 
     def __init__(
         self, config: Config, components: Components, responder: Responder, policy: RequestPolicy
@@ -5292,10 +5285,10 @@ class Pages:
             raise Rejection(409, "unknown-action")
         if ticket.guards != components.guards:
             raise Rejection(409, "changed-guards")
-        is_ours = ticket.nonce == context.session.loaded_state["nonce"]
+        same_session = ticket.nonce == context.session.loaded_state["nonce"]
         age = time.time() - ticket.issued
-        if not is_ours or not -CLOCK_TOLERANCE <= age <= self._ticket_age:
-            reason = "old-ticket" if is_ours else "other-session"
+        if not same_session or not -CLOCK_TOLERANCE <= age <= self._ticket_age:
+            reason = "old-ticket" if same_session else "other-session"
             if context.reads or not self.policy.is_same_origin(request.environ):
                 raise Rejection(403, reason)
             return self._ask_to_resubmit(context, page, ticket, reason)
@@ -5307,9 +5300,9 @@ class Pages:
         return self._act(context, page, ticket, compiled)
 
     def _check_page(self, context: RequestContext, page: Page) -> None:
-        """Lets the page refuse or redirect before an action.
+        """Let the page refuse or redirect before an action.
 
-        It is loaded again to be shown, so what it did to the session is undone here.
+        It is loaded again to be rendered, so its changes to the session are rolled back here.
         """
         node = self._node(context, page)
         if node.compiled.load is None:
@@ -5328,7 +5321,7 @@ class Pages:
         self, context: RequestContext, page: Page, ticket: Ticket, compiled: CompiledComponent,
         posted: ActionResult | None = None,
     ) -> str:  # fmt: skip
-        """The HTML of one component, if the page and the guards around it let it be shown."""
+        """Render one component, if the page and the guards around it allow that."""
         self._node(context, page).load()
         self._run_ancestor_guards(context, ticket)
         return Rendering(self.components, context, posted).fragment(compiled, ticket)
@@ -5351,10 +5344,11 @@ class Pages:
     def _ask_to_resubmit(
         self, context: RequestContext, page: Page, ticket: Ticket, reason: str
     ) -> Answer:
-        """Shows the form again with what was typed: the session changed since it was shown, say
-        by a login in another tab, or it is too old."""
+        """Show the form again with the typed values. It was too old, or the session has changed
+        since, for example by a login in another tab."""
         request, session, text = context.request, context.session, _RESUBMIT_MESSAGES[reason]
-        log.warning("refused %s: %s (403), asked again", describe_request(request.environ), reason)
+        described = describe_request(request.environ)
+        log.warning("refused %s: %s (403), form shown again", described, reason)
         session.flash(text, "warning")
         typed = ActionResult(ticket.instance, {"values": request.form, "errors": {"form": text}})
         html = in_new_transaction(context, lambda: self.render(context, page, typed))
@@ -5368,7 +5362,7 @@ class Pages:
     def _act(
         self, context: RequestContext, page: Page, ticket: Ticket, compiled: CompiledComponent
     ) -> Answer:
-        """Runs the action, then shows the page or the component with its result."""
+        """Run the action, then render the page or the component with its result."""
         if compiled.name:
             context.trail.enter(compiled.name)
             compiled.check_guard(context, ticket.props)
@@ -5388,7 +5382,7 @@ class Pages:
         return self._whole_page(context, html, context.status)
 
     def _whole_page(self, context: RequestContext, html: str, status: int) -> Answer:
-        """The answer to a form. htmx would put it in place of a component, and shows no 403."""
+        """Return the whole page after a post. htmx shows no 403, and swaps into a component."""
         request = context.request
         if "HTTP_HX_REQUEST" not in request.environ or not _wants_fragment(request):
             return self.answers.page(html, status, context.headers)
@@ -5399,7 +5393,7 @@ class Pages:
     def render(
         self, context: RequestContext, page: Page, posted: ActionResult | None = None
     ) -> str:
-        """The page's HTML. Raises ShortCircuit if a handler inside answers instead."""
+        """Return the page's HTML. Raises ShortCircuit if a handler inside responds instead."""
         html, workbench = self._node(context, page, posted).html(), self.responder.workbench
         return html if workbench is None else workbench.with_notices(context, html)
 
@@ -5412,7 +5406,7 @@ class Pages:
 
 
 class Dispatcher:
-    """Finds the route of a request, asks its guards and calls what answers."""
+    """Finds the route of a request, runs the guards and calls the handler."""
 
     def __init__(self, registry: Registry, config: Config, router: Router, pages: Pages) -> None:
         self.registry, self.router, self.pages = registry, router, pages
@@ -5422,14 +5416,14 @@ class Dispatcher:
         self._health: str | None = config["server.health"]
 
     def dispatch(self, context: RequestContext) -> Answer:
-        """Answers a request. Raises what refuses it or answers instead."""
+        """Return the response to a request. Refusals and responses from inside are raised."""
         request, environ = context.request, context.request.environ
         if self._health is not None and environ.get("PATH_INFO") == self._health:
             return self._answer_probe(context)
         workbench = self.responder.workbench
         if workbench is not None:
             workbench.check_debug_client(environ)
-        elif not self.policy.answers_any_host:
+        elif not self.policy.allows_any_host:
             self.policy.check_host(environ)
         path, method = request.check(), environ["REQUEST_METHOD"]
         if workbench is not None and path.startswith(workbench.path):
@@ -5445,20 +5439,20 @@ class Dispatcher:
         return self._answer_route(context, match)
 
     def _answer_route(self, context: RequestContext, match: Match) -> Answer:
-        """Answers as the route says, after its own guards."""
+        """Run the route's guards, then respond by the route's type."""
         route, environ = match.route, context.request.environ
         method = environ["REQUEST_METHOD"]
-        answers = method in match.methods or not match.methods
-        if not context.reads and answers:
+        is_accepted = method in match.methods or not match.methods
+        if not context.reads and is_accepted:
             self.policy.check_origin(environ, route)
         for guard in route.guards or ():
             run_guard(context, guard)
-        if not answers:
+        if not is_accepted:
             return self._other_method(method, match.methods)
         if context.reads and route.replica:
             context.scope.read_from_replica()
-        sends = environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ
-        if sends or not context.reads:
+        has_body = environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ
+        if has_body or not context.reads:
             self._prepare_body(context, route)
         if isinstance(route, Page):
             return self.pages.respond(context, route)
@@ -5471,13 +5465,13 @@ class Dispatcher:
         return answer
 
     def _answer_probe(self, context: RequestContext) -> Answer:
-        """Tells a probe, which may know no name of the site, whether the database answers."""
-        ours = {INTERNAL_STATEMENT: True}
-        context.scope.database.scoped.execute(sa.select(1), execution_options=ours)
+        """Respond to a health probe, under any Host, if the database is reachable."""
+        options = {INTERNAL_STATEMENT: True}
+        context.scope.database.scoped.execute(sa.select(1), execution_options=options)
         return self.answers.make("text/plain; charset=UTF-8", b"ok\n")
 
     def _enter_route(self, context: RequestContext, match: Match) -> None:
-        """Notes the route that was found, also if it has another method."""
+        """Record the matched route, even if it does not accept the method."""
         request, route = context.request, match.route
         if match.view_args:
             request.view_args = request.as_field_text(match.view_args)
@@ -5487,17 +5481,17 @@ class Dispatcher:
             context.scope.writes = context.begins_as_writer
 
     def _redirect_slash(self, context: RequestContext, path: str) -> Answer:
-        """Redirects to the path with or without its last slash, if only that has a route."""
+        """Redirect to the path with or without its trailing slash, if only that one has a route."""
         other = self.router.slash_variant(path)
         if other is None:
             raise webob.exc.HTTPNotFound
         query = quote(context.request.query_string.encode("latin-1"), safe=_SAFE_IN_URL)
         target = quote(other, safe=f"{_SAFE_IN_PATH};")
-        moved = Redirect(f"{target}?{query}" if query else target, status=308)
-        return self.responder.from_response(context, moved)
+        response = Redirect(f"{target}?{query}" if query else target, status=308)
+        return self.responder.from_response(context, response)
 
     def _other_method(self, method: str, methods: Iterable[str]) -> Answer:
-        """Answers OPTIONS, and refuses a method that the path does not have."""
+        """Respond to OPTIONS, and refuse any other method that the path does not accept."""
         allow = ", ".join(sorted({*methods, "OPTIONS"}))
         if method != "OPTIONS":
             raise Rejection(405, "method", {"Allow": allow})
@@ -5506,15 +5500,15 @@ class Dispatcher:
         return answer
 
     def _prepare_body(self, context: RequestContext, route: Route) -> None:
-        """Checks a body by the limits of the route before it is read."""
+        """Apply the route's limits to the body before it is read."""
         request = context.request
-        if route.is_prefix:  # another application has its own limits, and a file reads nothing
+        if route.is_prefix:  # mounted applications have their own limits, files read nothing
             return
         request.limits = {**self.limits, **route.limits}
         if not context.reads and request.media_type and not route.is_api:
             _ = request.form_type
         request.limit_body()
-        context.scope.end_transaction()  # a slow client keeps nothing that its guards used
+        context.scope.end_transaction()  # a slow client must not hold the guards' connection
         if route.is_api:
             request.buffer_body()
 
@@ -5534,7 +5528,7 @@ class Dispatcher:
         path, tail = environ["PATH_INFO"], tail.encode("utf-8").decode("latin-1")
         environ["SCRIPT_NAME"] += path[: len(path) - len(tail)]
         environ["PATH_INFO"] = tail
-        # PEP 3333 lets it replace an answer of which nothing was sent; WebOb would raise instead.
+        # PEP 3333 lets it replace an unsent response; without `catch_exc_info` WebOb would raise.
         inner = webob.request.BaseRequest(environ)
         response = inner.send(route.application, catch_exc_info=True)
         return self.responder.from_response(context, response)
@@ -5544,26 +5538,28 @@ _SAVEPOINT = re.compile("(?:RELEASE |ROLLBACK TO )?SAVEPOINT ")
 
 
 def is_query(statement: str, context: Any) -> bool:
-    """Whether the application asked for it. Savepoints are how a sandbox keeps what requests
-    commit; other statements are ours."""
+    """Return True if the application sent the statement, not Noventa itself.
+
+    Savepoints do not count: a sandbox turns commits into them.
+    """
     return not (_SAVEPOINT.match(statement) or context.execution_options.get(INTERNAL_STATEMENT))
 
 
 class Queries(list[str]):
-    """SQL statements in the order in which they were sent; shown with how often each was."""
+    """SQL statements in the order they were sent. The repr counts repeated ones."""
 
     def __repr__(self) -> str:
-        times = Counter(" ".join(statement.split()) for statement in self)
-        lines = (f"\n{number:5} x {text}" for text, number in times.items())
+        counts = Counter(" ".join(statement.split()) for statement in self)
+        lines = (f"\n{count:5} x {statement}" for statement, count in counts.items())
         return f"{len(self)} {'query' if len(self) == 1 else 'queries'}{''.join(lines)}"
 
 
 class App:
     """A WSGI application: `App(registry, Config.load(folder))`.
 
-    Raises RegistryError with every fault of the registry and its templates, and ConfigError for
-    the starter's secret key without debug. `database` is for
-    work outside requests and for tests; `jinja` is the templates' environment.
+    Raises RegistryError with all problems of the registry and its templates, and ConfigError if
+    the starter's secret key is used without debug. `database` is for work outside requests and
+    for tests; `jinja` is the template environment.
     """
 
     def __init__(self, registry: Registry, config: Config) -> None:
@@ -5580,7 +5576,7 @@ class App:
         self.dispatcher = Dispatcher(registry, config, self.router, pages)
         self.workbench: Workbench | None = None
         if config["debug"]:
-            from noventa_cli import Workbench  # noqa: PLC0415 - in production nothing of it is loaded
+            from noventa_cli import Workbench  # noqa: PLC0415 - never loaded in production
 
             self.workbench = self.responder.workbench = Workbench(self)
 
@@ -5593,10 +5589,10 @@ class App:
             return send(answer, environ, start_response, scope)
 
     def respond(self, environ: dict[str, Any], scope: Scope) -> Answer:
-        """The answer to a request, whatever happens on the way.
+        """Return the response to a request, whatever happens.
 
-        A GET of which the reader refused a statement is answered once more, as one that writes;
-        one whose replica did not answer, from the primary.
+        A GET is run again as a writer if the reader refused a statement, and on the primary if
+        its replica failed.
         """
         reads = environ["REQUEST_METHOD"] in READ_METHODS
         while True:
@@ -5615,13 +5611,13 @@ class App:
             context.request.rewind()
             scope.prepare_retry()
         if scope.wrote:
-            context.remember_writer()  # in a sandbox, which has no reader that refuses
+            context.remember_writer()  # in a sandbox, whose reader refuses nothing
         return answer
 
     def _context(
         self, request: Request, session: Session, scope: Scope, *, reads: bool
     ) -> RequestContext:
-        """Gives a request what it has of the application."""
+        """Attach the application to a request and create its context."""
         request.app, request.limits = self, self.dispatcher.limits
         request.text_type = self.database.text_type
         request.cleanup_callbacks = scope.cleanup_callbacks
@@ -5636,9 +5632,9 @@ class App:
             return self.responder.finish(context, answer)
         except (Exception, SystemExit) as error:
             if context.scope.is_refused(error) or context.scope.is_replica_failure(error):
-                return Answer(_status_line(500), [], [])  # never sent: respond() asks once more
-            # In a server's worker thread SystemExit would leave the client hanging; in the main
-            # thread it may be the server's own way to stop.
+                return Answer(_status_line(500), [], [])  # never sent: respond() retries
+            # In a server's worker thread, SystemExit would leave the client hanging. In the main
+            # thread, it may be how the server stops.
             in_main = threading.current_thread() is threading.main_thread()
             if isinstance(error, SystemExit) and in_main:
                 raise
@@ -5646,14 +5642,14 @@ class App:
 
     @contextmanager
     def count_queries(self) -> Iterator[Queries]:
-        """Collects what is sent to the database within the block, by requests and sessions alike.
+        """Collect the statements that requests and sessions send to the database in the block.
 
         `with app.count_queries() as queries: client.get("/")`, then `len(queries) == 2`.
         """
         queries = Queries()
 
-        def note(*sent: Any) -> None:
-            _, _, statement, _, context, _ = sent
+        def note(*arguments: Any) -> None:
+            _, _, statement, _, context, _ = arguments
             if is_query(statement, context):
                 queries.append(statement)
 
@@ -5669,13 +5665,12 @@ class App:
         self, name: str, /, *, request: Request | None = None,
         session: Mapping[str, Any] | None = None, **props: Any,
     ) -> str:  # fmt: skip
-        """The HTML of a component without a page and HTTP around it, in a test or for a mail.
+        """Return a component's HTML without a page or HTTP, for a test or an email.
 
-        Raises ShortCircuit where its guard or a handler inside answers instead.
+        Raises ShortCircuit if its guard or a handler inside responds instead.
         """
-        with self._standalone_context(
-            request or Request.blank("/"), session, writes=False
-        ) as context:
+        request = request or Request.blank("/")
+        with self._standalone_context(request, session, writes=False) as context:
 
             def show() -> str:
                 rendering = Rendering(self.components, context)
@@ -5687,10 +5682,10 @@ class App:
         self, action: str, posted: Mapping[str, Any] | Request | None = None, /, *,
         session: Mapping[str, Any] | None = None, **props: Any,
     ) -> Any:  # fmt: skip
-        """What `action_<name>` of a component returns, after its guard: `"user.update_user"`.
+        """Run an action after its guard and return its result: `app.act("user.update_user")`.
 
-        `posted` are the fields of the form, or a whole request. As after any post, what was not
-        committed is rolled back and reported. Raises ShortCircuit where the guard answers.
+        `posted` is the form's fields or a whole request. As after any post, uncommitted changes
+        are rolled back and reported. Raises ShortCircuit if the guard responds.
         """
         if not isinstance(posted, Request):
             posted = Request.blank("/", POST=posted or {})
@@ -5706,7 +5701,7 @@ class App:
     def _standalone_context(
         self, request: Request, session: Mapping[str, Any] | None, *, writes: bool
     ) -> Iterator[RequestContext]:
-        """What handlers get that run without an HTTP request."""
+        """Yield the context for handlers that run without an HTTP request."""
         if not isinstance(session, Session):
             data, session = session or {}, self.sessions.read({})
             session.update(data)
@@ -5714,7 +5709,7 @@ class App:
             yield self._context(request, session, scope, reads=not writes)
 
     def _compare_revisions(self) -> None:
-        """Says, or with `migrations.on_mismatch: refuse` insists, that the database is at head."""
+        """Warn, or raise with `migrations.on_mismatch: refuse`, if the database is not at head."""
         mismatch = revision_mismatch(self.config, self.database.engine)
         if fault := pooler_fault(self.config, self.database.engine):
             log.warning("%s", fault)
@@ -5726,7 +5721,7 @@ class App:
 
 
 class Stream:
-    """A body that is made while it is sent. It may use `db`, whose connection goes back to the
+    """A body that is generated while it is sent. It may use `db`, whose connection is back in the
     pool before the first chunk and after each, unless a result is being read row by row."""
 
     def __init__(self, chunks: Iterable[bytes], scope: Scope) -> None:
@@ -5744,16 +5739,16 @@ class Stream:
             except StopIteration:
                 raise
             except Exception as error:
-                log.error("a streamed body broke off: %s", type(error).__name__, exc_info=error)
+                log.error("a streamed body failed: %s", type(error).__name__, exc_info=error)
                 raise
             finally:
                 if rows := self._scope.uncommitted():
-                    told = ", ".join(rows)
-                    log.warning("a streamed body changed rows without db.commit(): %s", told)
+                    changes = ", ".join(rows)
+                    log.warning("a streamed body changed rows without db.commit(): %s", changes)
                 self._scope.end_transaction(expire=False)
 
     def close(self) -> None:
-        """Ends the body and its session; WSGI servers call it, whatever happened."""
+        """End the body and its session. WSGI servers call this in any case."""
         if not self._closed:
             self._closed = True
             with self._scope.activated():
@@ -5766,17 +5761,17 @@ class Stream:
 def send(
     answer: Answer, environ: Mapping[str, Any], start_response: StartResponse, scope: Scope
 ) -> Iterable[bytes]:
-    """Responder by the WSGI protocol (PEP 3333); a body that is made as it goes takes the scope."""
+    """Send an answer by the WSGI protocol (PEP 3333). A streamed body takes over the scope."""
     body = answer.app_iter
-    whole = isinstance(body, _COMPLETE_TYPES)
-    if not whole:
+    is_complete = isinstance(body, _COMPLETE_TYPES)
+    if not is_complete:
         if hasattr(body, "close"):
             scope.cleanup_callbacks.append(body.close)
         scope.end_transaction(expire=False)
     start_response(answer.status, answer.headerlist)
     if environ["REQUEST_METHOD"] == "HEAD":
         return []
-    if whole:
+    if is_complete:
         return body
     scope.begin_stream()
     return Stream(body, scope)

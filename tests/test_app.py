@@ -167,7 +167,7 @@ def test_options_says_the_methods_and_runs_nothing(methods_app, path, allow):
 def test_another_method_is_405_with_the_methods_and_runs_nothing(methods_app, path, allow, method):
     answer = ask(methods_app, method, path, **SAME)
     assert (answer.status, answer.header("Allow")) == (405, allow)
-    assert "This address does not answer that method." in answer.text
+    assert "This address does not accept that request method." in answer.text
 
 
 def test_a_method_in_lower_case_is_another_method(methods_app):
@@ -354,7 +354,7 @@ def test_one_exception_or_redirect_may_be_shared_by_all_requests(tmp_path, raise
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (webob.exc.HTTPNotFound, "There is nothing at this address."),
+        (webob.exc.HTTPNotFound, "There is no page at this address."),
         (webob.exc.HTTPNotFound("No user <7>"), "No user &lt;7&gt;"),
         (webob.exc.HTTPForbidden(), "This is not allowed."),
         (webob.exc.HTTPGone(), "<h1>Gone</h1>"),
@@ -499,8 +499,8 @@ def test_a_redirect_elsewhere_is_refused(tmp_path, target):
     [
         ("return webob.Response('as it is', status=202)", 202, "as it is"),
         ("return redirect('/in')", 303, ""),
-        ("raise webob.exc.HTTPNotFound()", 404, "There is nothing at this address."),
-        ("return webob.exc.HTTPNotFound()", 404, "There is nothing at this address."),
+        ("raise webob.exc.HTTPNotFound()", 404, "There is no page at this address."),
+        ("return webob.exc.HTTPNotFound()", 404, "There is no page at this address."),
         ("raise webob.exc.HTTPSeeOther(location='/in')", 303, ""),
     ],
 )
@@ -619,8 +619,8 @@ def test_headers_of_a_guard_and_of_an_endpoint_are_added(tmp_path):
         ({"_status": 403}, 403, "This is not allowed."),
         ({"_status": 403, "message": "<Ask>"}, 403, "&lt;Ask&gt;"),
         (webob.Response("as it is", status=401), 401, "as it is"),
-        (webob.exc.HTTPNotFound(), 404, "There is nothing at this address."),
-        (webob.exc.HTTPNotFound, 404, "There is nothing at this address."),
+        (webob.exc.HTTPNotFound(), 404, "There is no page at this address."),
+        (webob.exc.HTTPNotFound, 404, "There is no page at this address."),
     ],
 )
 def test_a_guard_answers_for_every_route_and_method(tmp_path, answer, status, text):
@@ -776,7 +776,7 @@ def failing(root, config=None):
 def test_a_failing_handler_or_template_is_500_which_leaks_nothing(tmp_path, path):
     answer = ask(failing(tmp_path), path=path, query="q=tea")
     assert answer.status == 500
-    assert "It is our fault, not yours, and it has been noted." in answer.text
+    assert "The site could not handle this request. The error has been logged." in answer.text
     for leak in ["secret", "tea", "Error:", ".py", "Traceback", "user", "noventa", str(tmp_path)]:
         assert leak not in answer.text
 

@@ -48,7 +48,7 @@ def app_with(root, errors, *routes, files=(), config=None):
 def test_an_unknown_url_is_answered_by_the_page_of_its_status_or_class(tmp_path, key, status):
     answer = ask(app_with(tmp_path, {key: "error.html"}), path="/no", SCRIPT_NAME="/m", **HTML)
     assert answer.status == status
-    heading = "<title>Shop</title>404 Not Found: There is nothing at this address."
+    heading = "<title>Shop</title>404 Not Found: There is no page at this address."
     assert re.fullmatch(heading + r"\n\([0-9a-f]{8}\) /m/ help for all", answer.text)
 
 
@@ -139,7 +139,7 @@ def test_where_the_database_is_away_ours_goes_out_at_once(tmp_path):
     registry = Registry(routes=[Endpoint("/", ask_database)], errors={"5xx": "page.html"})
     away = {"database": "postgresql+psycopg://127.0.0.1:1/none"}
     answer = ask(App(registry, Config.from_mapping(away, tmp_path)), **HTML)
-    assert (answer.status, "not available right now" in answer.text) == (503, True)
+    assert (answer.status, "temporarily unavailable" in answer.text) == (503, True)
 
 
 def test_what_an_error_pages_handler_wrote_before_it_failed_is_undone(tmp_path):

@@ -391,7 +391,7 @@ def test_with_proven_same_origin_the_page_comes_back_with_the_typed_text(app, vi
     answer = visitor.post(ticket=ticket, fields={"text": "typed <i>"}, **SAME)
     assert refused(app, answer, 403, "other-session")
     assert "typed &lt;i&gt;" in answer.text
-    assert "please send the form again" in answer.text
+    assert "Please submit the form again" in answer.text
     assert visitor.post(ticket=ticket_for(answer, "add"), fields={"text": "typed"}).status == 200
     assert rows(app) == ["typed"]
 
@@ -434,9 +434,9 @@ def test_the_request_to_send_again_is_shown_once_with_or_without_flashes(tmp_pat
     )
     visitor = Visitor(make_forms(tmp_path, {"page.html": page}))
     answer = visitor.post(ticket=rotated(visitor), **SAME)
-    assert answer.text.count("please send the form again") == 1
+    assert answer.text.count("Please submit the form again") == 1
     assert answer.text.rstrip().endswith("</body>")
-    assert "send the form again" not in visitor.get("/said").text
+    assert "submit the form again" not in visitor.get("/said").text
 
 
 def test_a_page_that_its_guard_closed_meanwhile_is_not_shown_again(tmp_path):
@@ -470,7 +470,7 @@ def test_an_old_ticket_is_asked_for_again(tmp_path, config, ago, fresh):
         return
     assert refused(app, answer, 403, "old-ticket")
     assert "typed" in answer.text
-    assert "This form is out of date: please send it again." in answer.text
+    assert "This form is out of date. Please submit it again." in answer.text
     assert visitor.post(ticket=ticket_for(answer, "add"), fields={"text": "typed"}).status == 200
 
 
@@ -565,7 +565,7 @@ def test_the_log_says_what_to_do_where_a_proxy_hides_the_scheme(evidence_app, ca
     assert ask(evidence_app, "POST", "/change", **plain).refused == "other-origin"
     said = "'https://site.example' is neither 'http://site.example' nor in trusted_origins"
     assert said in caplog.text
-    assert "a proxy that speaks TLS must tell the server" in caplog.text
+    assert "a proxy that terminates TLS must pass the scheme" in caplog.text
 
 
 # ---- Order of checks ----

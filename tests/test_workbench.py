@@ -507,7 +507,7 @@ def test_an_error_that_a_handler_raises_as_an_answer_is_named_with_its_line(tmp_
     assert re.search(
         r"HTTPForbidden: Only on Sundays. Raised in \S+test_workbench.py", page_of(app)
     )
-    assert re.search(rf"answered GET /refuse: 403 in /refuse > refuse, {line}", caplog.text)
+    assert re.search(rf"GET /refuse returned 403 in /refuse > refuse, {line}", caplog.text)
 
 
 def test_programs_get_exception_and_line_in_debug_only(tmp_path):

@@ -199,4 +199,4 @@ def test_members_upload_files_and_only_they_download_them(visit, ada, grace, adm
 def test_a_file_that_is_too_large_is_refused(visit, ada, issue):
     form = visit(ada).get("/projects/engine/1").forms[3]
     form["file"] = [Upload("large.bin", bytes(5_000_001))]
-    assert "What was sent is too large." in form.submit(status=413)
+    assert "The submitted data is too large." in form.submit(status=413)
