@@ -3644,7 +3644,7 @@ def version_table(config: Config) -> dict[str, Any]:
 
 
 class Trail:
-    """The nesting at a point of a request: page, components and handlers, outermost first."""
+    """Where a request is now: its page, then components and handlers, outermost first."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -3691,7 +3691,7 @@ class RequestContext:
         return route is not None and (route.writes or self.scope.database.is_known_to_write(route))
 
     def remember_writer(self) -> None:
-        """Start the route's next GETs as writers, and log how to declare that."""
+        """Start the route's next GETs as writers, and log how to declare it."""
         if self.route is not None:
             request = describe_request(self.request.environ)
             handler = " > ".join(self.trail.names[1:])
@@ -3773,8 +3773,8 @@ _FRAMEWORK_HEADERS = {"Connection", "Content-Length", "Location", "Transfer-Enco
 def read_result(returned: Any, handler: Handler, *, is_api: bool = False) -> Result:
     """Parse a handler's return value: a response, a dict, or None for an empty dict.
 
-    With `is_api`, lists are accepted too, and keys may start with an underscore. Raises
-    NoventaError for anything else, a misspelt `_key`, or an invalid value for one.
+    With `is_api`, lists are accepted too, and any key may start with an underscore. Raises
+    NoventaError for other types, a misspelt `_key`, or an invalid value for a special key.
     """
     if isinstance(returned, webob.Response):
         return Result(returned, returned.status_int, response=returned)
@@ -3825,8 +3825,8 @@ def _read_headers(value: Any, handler: Handler) -> Sequence[tuple[str, str]]:
 def finish_transaction(context: RequestContext, handler: Handler | None, status: int) -> None:
     """Roll back at status 400 or above; otherwise report and roll back uncommitted changes.
 
-    The latter also drop the handler's flashes: a visitor must not read "Saved." when nothing was
-    saved. `handler` is None if it raised.
+    The handler's flashes are dropped together with uncommitted changes: a visitor must not read
+    "Saved." when nothing was saved. `handler` is None if it raised.
     """
     if status >= 400:
         context.scope.end_transaction()
@@ -3915,7 +3915,7 @@ class StaticFiles:
         self._fingerprints: dict[tuple[int, int], tuple[int, int, str]] = {}
 
     def url(self, name: str) -> str:
-        """Return `/files/site.css?v=…`, which changes with the file. Raises NoventaError."""
+        """Return `/files/site.css?v=…`; `v` changes with the file. Raises NoventaError if missing."""
         if (match := self.find(name)) is None:
             raise NoventaError(str(self.missing(template_location(), name)))
         route, file = match
@@ -3938,7 +3938,7 @@ class StaticFiles:
         return match is not None
 
     def missing(self, where: str, name: str) -> Fault:
-        """Return the problem of a file that is in no Static folder."""
+        """Return the Fault for a file that is in no Static folder."""
         if not self.routes:
             problem = f"static({name!r}): the registry has no Static route"
             return Fault(where, problem, "add one to its routes")
@@ -4015,8 +4015,8 @@ def _open_file(folder: str, tail: str) -> io.FileIO | None:
 def _open_below(folder: str, segments: Sequence[str], links: int = 0) -> int:
     """Open a file below `folder` and return its descriptor.
 
-    Each segment is opened relative to the previous one without following links, so no checked
-    folder can be replaced before it is read. A link is resolved, and its target must be inside.
+    Each segment is opened relative to the previous one without following links, so nothing can
+    be swapped between check and use. A link is resolved, and its target must be inside.
     Raises OSError, or ValueError if it is outside.
     """
     descriptor = os.open(folder, _READ)
@@ -4194,7 +4194,7 @@ class Components:
         raise PropsError(f"{problem}; {did_you_mean(name, self.by_name)}")
 
     def components_in(self, template: str) -> list[str]:
-        """Return the components that a template names, directly or through others, sorted."""
+        """Return the names of components used in a template, directly or through others, sorted."""
         names = list(self.direct_components(template))
         for name in names:
             if name in self.by_name:
@@ -4203,7 +4203,7 @@ class Components:
         return sorted(names)
 
     def direct_components(self, template: str) -> set[str]:
-        """Return the components that a template or one of its includes names."""
+        """Return the names of components used in a template or its includes."""
         return self.literal_arguments(template, "component", "fragment")
 
     def literal_arguments(self, template: str, *functions: str) -> set[str]:
@@ -4246,7 +4246,10 @@ class Components:
             problem = str(problem).rstrip(".")
             self.faults.append(Fault(f"{name}:{line}", problem, "fix the template"))
         except (SyntaxError, RecursionError):  # Python's limits on Jinja's generated code
-            problem, remedy = "it is nested too deeply", "move parts of it into other templates"
+            problem, remedy = (
+                "the template is nested too deeply",
+                "move parts of it into other templates",
+            )
             self.faults.append(Fault(name, problem, remedy))
         else:
             self.uses[name] = uses
@@ -4254,7 +4257,7 @@ class Components:
                 self._analyse(other, None if other in uses.optional else name)
 
     def _may_contain_forms(self, compiled: CompiledComponent) -> bool:
-        """Return True if it or a component inside has actions, or if only a request can tell."""
+        """Return True if it, or a component inside, has actions or might have some."""
         inner = map(self.by_name.get, self.components_in(compiled.template))
         return any(
             part.actions or self.may_use(part.template, "children", "fragment", "instance")
@@ -4299,7 +4302,7 @@ class Rendering:
         }
 
     def fragment(self, compiled: CompiledComponent, ticket: Ticket) -> str:
-        """Renders one instance exactly as its page would, tickets included."""
+        """Render one instance exactly as its page would, tickets included."""
         for name, props in ticket.guarded_ancestors:
             self.guarded.append(Node(self, self.components.by_name[name], "", props))
         return Node(self, compiled, ticket.instance, ticket.props).show()
@@ -4329,7 +4332,7 @@ class Node:
         return f"{self.compiled.name.replace('/', '-')}-{_digest(self.id)}" if self.id else "page"
 
     def show(self) -> str:
-        """Run the component's guard and return its HTML."""
+        """Return the component's HTML. Its guard runs first."""
         compiled, context, guarded = self.compiled, self.rendering.context, self.rendering.guarded
         trail = context.trail
         if len(trail.names) > _MAX_DEPTH:
@@ -4406,9 +4409,9 @@ class Node:
         """Render a component here. `key` distinguishes instances with the same name and props."""
         compiled = self.rendering.components.find(name)
         compiled.check_props(props)
-        instance = (
-            self._instance_id(name, key, props, number=True) if compiled.may_contain_forms else ""
-        )
+        instance = ""
+        if compiled.may_contain_forms:
+            instance = self._instance_id(name, key, props, number=True)
         return RenderedComponent(Node(self.rendering, compiled, instance, props, caller).show())
 
     def fragment(self, name: str = "", /, key: Any = None, caller: Any = None, **props: Any) -> str:
@@ -4674,7 +4677,7 @@ def _handler_faults(registry: Registry) -> Iterator[Fault]:
 
 
 def _handlers_of(entry: Entry) -> dict[str, Any]:
-    """Return the handlers of an entry by their names in messages."""
+    """Return the handlers of an entry, keyed by their names in messages."""
     if isinstance(entry, Endpoint):
         return {"the handler": entry.handler}
     if not isinstance(entry, Component | Page):
@@ -4960,7 +4963,7 @@ class RequestPolicy:
 
     def check_host(self, environ: Mapping[str, Any]) -> None:
         """Refuse a Host that is not the site's."""
-        host = str(environ.get("HTTP_HOST", environ.get("SERVER_NAME", "")))  # as WebOb
+        host = str(environ.get("HTTP_HOST", environ.get("SERVER_NAME", "")))  # like WebOb
         if not self._allows_host(host):
             detail = f"Host is {host[:80]!a}; if it is yours, add it to server.hosts."
             raise Rejection(400, "unknown-host", detail=detail)
@@ -5007,7 +5010,7 @@ def _error_page() -> jinja2.Template:
 
 
 class Responder:
-    """Turns results, responses and errors into answers, and sets the session cookie."""
+    """Turns results, responses and errors into an `Answer`, and sets the session cookie."""
 
     def __init__(
         self, config: Config, components: Components, sessions: SessionCookies, database: Database
@@ -5040,7 +5043,7 @@ class Responder:
             return answer
         answer = answer_from_response(context.request, response)
         if not context.mounted and "Location" in self.answers.complete(answer):
-            location = response.headers["Location"]  # WebOb made the answer's absolute, from Host
+            location = response.headers["Location"]  # the answer's is absolute, from Host
             if isinstance(response, Redirect) and location.startswith("/"):
                 location = context.request.prefix + location
             answer.headers["Location"] = safe_target(location, external=True, relative=True)
@@ -5052,7 +5055,7 @@ class Responder:
     def from_short_circuit(
         self, context: RequestContext, error: ShortCircuit | webob.exc.HTTPException
     ) -> Answer:
-        """Return the response that was raised for the whole request."""
+        """Return the response that a ShortCircuit or an HTTP exception carries."""
         context.session.shown_flashes = 0  # the page that showed them is not sent
         if isinstance(error, ShortCircuit):
             return self.from_result(context, error.result)
@@ -5174,7 +5177,7 @@ class Responder:
             return None
 
     def finish(self, context: RequestContext, answer: Answer) -> Answer:
-        """Set the session cookie, and turn a redirect into a header if a script asked."""
+        """Set the session cookie, and move a script's redirect to a header it can read."""
         session, request = context.session, context.request
         is_redirect = answer.status[0] == "3" and "Location" in answer.headers
         if is_redirect and not context.mounted and _wants_fragment(request):
@@ -5193,7 +5196,7 @@ class Responder:
         return answer
 
     def _redirect_in_header(self, request: Request, answer: Answer) -> None:
-        """Move a redirect to a header. A script would follow it and show a page as a fragment."""
+        """Move Location to a header of its own, or the page behind it would become a fragment."""
         header = "HX-Redirect" if "HTTP_HX_REQUEST" in request.environ else "Noventa-Redirect"
         answer.headers[header] = target = answer.headers.pop("Location")
         current = re.sub(r"^https?://[^/]*|#.*", "", request.environ.get("HTTP_HX_CURRENT_URL", ""))
@@ -5321,7 +5324,7 @@ class Pages:
         self, context: RequestContext, page: Page, ticket: Ticket, compiled: CompiledComponent,
         posted: ActionResult | None = None,
     ) -> str:  # fmt: skip
-        """Render one component, if the page and the guards around it allow that."""
+        """Render one component, if the page and the guards around it allow it."""
         self._node(context, page).load()
         self._run_ancestor_guards(context, ticket)
         return Rendering(self.components, context, posted).fragment(compiled, ticket)
@@ -5344,8 +5347,8 @@ class Pages:
     def _ask_to_resubmit(
         self, context: RequestContext, page: Page, ticket: Ticket, reason: str
     ) -> Answer:
-        """Show the form again with the typed values. It was too old, or the session has changed
-        since, for example by a login in another tab."""
+        """Show the form again with the typed values. It is too old, or the session has changed
+        since it was rendered, for example by a login in another tab."""
         request, session, text = context.request, context.session, _RESUBMIT_MESSAGES[reason]
         described = describe_request(request.environ)
         log.warning("refused %s: %s (403), form shown again", described, reason)
@@ -5382,7 +5385,7 @@ class Pages:
         return self._whole_page(context, html, context.status)
 
     def _whole_page(self, context: RequestContext, html: str, status: int) -> Answer:
-        """Return the whole page after a post. htmx shows no 403, and swaps into a component."""
+        """Return a whole page after a post. htmx must replace its page, and ignores a 403."""
         request = context.request
         if "HTTP_HX_REQUEST" not in request.environ or not _wants_fragment(request):
             return self.answers.page(html, status, context.headers)
@@ -5416,7 +5419,7 @@ class Dispatcher:
         self._health: str | None = config["server.health"]
 
     def dispatch(self, context: RequestContext) -> Answer:
-        """Return the response to a request. Refusals and responses from inside are raised."""
+        """Return the response to a request. Raises Rejection, ShortCircuit or HTTPException."""
         request, environ = context.request, context.request.environ
         if self._health is not None and environ.get("PATH_INFO") == self._health:
             return self._answer_probe(context)
@@ -5439,7 +5442,7 @@ class Dispatcher:
         return self._answer_route(context, match)
 
     def _answer_route(self, context: RequestContext, match: Match) -> Answer:
-        """Run the route's guards, then respond by the route's type."""
+        """Run the route's guards, then respond according to its type."""
         route, environ = match.route, context.request.environ
         method = environ["REQUEST_METHOD"]
         is_accepted = method in match.methods or not match.methods
@@ -5502,7 +5505,7 @@ class Dispatcher:
     def _prepare_body(self, context: RequestContext, route: Route) -> None:
         """Apply the route's limits to the body before it is read."""
         request = context.request
-        if route.is_prefix:  # mounted applications have their own limits, files read nothing
+        if route.is_prefix:  # mounted applications have their own limits, files read no body
             return
         request.limits = {**self.limits, **route.limits}
         if not context.reads and request.media_type and not route.is_api:
@@ -5538,7 +5541,7 @@ _SAVEPOINT = re.compile("(?:RELEASE |ROLLBACK TO )?SAVEPOINT ")
 
 
 def is_query(statement: str, context: Any) -> bool:
-    """Return True if the application sent the statement, not Noventa itself.
+    """Return True unless Noventa itself sent the statement.
 
     Savepoints do not count: a sandbox turns commits into them.
     """
@@ -5642,7 +5645,7 @@ class App:
 
     @contextmanager
     def count_queries(self) -> Iterator[Queries]:
-        """Collect the statements that requests and sessions send to the database in the block.
+        """Collect the statements that requests and sessions send within the block.
 
         `with app.count_queries() as queries: client.get("/")`, then `len(queries) == 2`.
         """
@@ -5748,7 +5751,7 @@ class Stream:
                 self._scope.end_transaction(expire=False)
 
     def close(self) -> None:
-        """End the body and its session. WSGI servers call this in any case."""
+        """Close the body and its session. WSGI servers call this even after an error."""
         if not self._closed:
             self._closed = True
             with self._scope.activated():
