@@ -3915,7 +3915,7 @@ class StaticFiles:
         self._fingerprints: dict[tuple[int, int], tuple[int, int, str]] = {}
 
     def url(self, name: str) -> str:
-        """Return `/files/site.css?v=…`; `v` changes with the file. Raises NoventaError if missing."""
+        """Return `/files/site.css?v=FINGERPRINT`. Raises NoventaError if the file is missing."""
         if (match := self.find(name)) is None:
             raise NoventaError(str(self.missing(template_location(), name)))
         route, file = match
