@@ -1810,10 +1810,9 @@ def _segments(
 # ---- Answers ---------------------------------------------------------------------------------
 # Uses Errors, Configuration, Registry, Request.
 
-_COMPLETE_TYPES = (list, tuple)  # a complete body, not one that is made while it is sent
-_SAFE_IN_URL = (
-    "/?#[]@!$&'()*+,;=:%~"  # reserved characters of RFC 3986, and what is encoded already
-)
+_COMPLETE_TYPES = (list, tuple)  # types of a complete body; any other is generated as it is sent
+# The reserved characters of RFC 3986, and the percent sign of anything already encoded.
+_SAFE_IN_URL = "/?#[]@!$&'()*+,;=:%~"
 _SINGLE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 _DEFAULT_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -1824,7 +1823,7 @@ _DEFAULT_HEADERS = {
 
 
 class Answer:
-    """What is sent, with WebOb's names. Unlike a handler's response it is never shared."""
+    """A response ready to be sent, with WebOb's attribute names. It is never shared."""
 
     __slots__ = ("app_iter", "headerlist", "status", "streams")
 
@@ -1833,16 +1832,16 @@ class Answer:
         *, streams: bool = False,
     ) -> None:  # fmt: skip
         self.status, self.headerlist, self.app_iter = status, headerlist, app_iter
-        self.streams = streams  # handler code runs while it is sent
+        self.streams = streams  # handler code runs while the body is sent
 
     @property
     def headers(self) -> ResponseHeaders:
-        """The headers by name, in upper or lower case."""
+        """The headers as a case-insensitive mapping."""
         return ResponseHeaders.view_list(self.headerlist)
 
 
 class Redirect(webob.Response):
-    """A redirect; a local target is relative to the application, wherever it is mounted."""
+    """A redirect. A local target is relative to the application's mount point."""
 
     def __init__(
         self, target: str, *, external: bool = False, status: int = 303, where: str = ""
@@ -1852,9 +1851,10 @@ class Redirect(webob.Response):
 
 
 def redirect(target: str, external: bool = False) -> Redirect:
-    """303 See Other to a local path like `/users/7`, or with `external` to an http(s) URL.
+    """Return a 303 See Other to a local path such as `/users/7`.
 
-    Any other target is answered with 400.
+    With `external`, `target` may also be a whole http(s) URL. Any other target raises Rejection,
+    and the client gets a 400. A local path is relative to the application's mount point.
     """
     return Redirect(target, external=external, where=_call_site())
 
@@ -1863,37 +1863,37 @@ def reply(
     content: Any, status: int = 200, *, content_type: str | None = None,
     headers: Mapping[str, str] | None = None, filename: str | None = None,
 ) -> webob.Response:  # fmt: skip
-    """A response of a dict or list (as JSON), a text, bytes, a file (`Path`, with ranges and
-    conditional answers) or an iterable of texts or bytes, which is streamed.
+    """Return a response whose body is `content`.
 
-    `content_type` is by default that of the content; `filename` makes a download. Raises
-    HTTPNotFound if there is no such file, NoventaError for any other content.
+    A dict or list is sent as JSON, a `str` as plain text, a `Path` as a file (with ranges and
+    conditional requests). An iterable of strings or bytes is streamed. `filename` makes it a
+    download: `reply(lines, content_type="text/csv", filename="users.csv")`.
+
+    Raises HTTPNotFound if the file does not exist, NoventaError for other content or a bad status.
     """
     if not isinstance(status, int) or not 200 <= status <= 599:
-        raise NoventaError(
-            f"reply() got the status {_short_repr(status)}; expected a number from 200 to 599."
-        )
-    kind, response = "application/octet-stream", webob.Response(status=status)
+        problem = f"reply() got the status {_short_repr(status)}"
+        raise NoventaError(f"{problem}; expected a number from 200 to 599.")
+    media_type, response = "application/octet-stream", webob.Response(status=status)
     if isinstance(content, Path):
         name = filename or content.name
-        kind, response = _media_type(name), _file_response(_open_reply_file(content), name)
-        response.status_int = status
+        response = _file_response(_open_reply_file(content), name)
+        media_type, response.status_int = _media_type(name), status
     elif isinstance(content, str):
-        kind, response.body = "text/plain", content.encode()
+        media_type, response.body = "text/plain", content.encode()
     elif isinstance(content, bytes):
         response.body = content
     elif isinstance(content, dict | list):
-        kind, response.body = "application/json", encode_json(content, reply)
+        media_type, response.body = "application/json", encode_json(content, reply)
     elif isinstance(content, Iterable):
         response.app_iter = _encode_chunks(content)
     else:
-        raise NoventaError(
-            f"reply() got {_short_repr(content)}; expected a dict or list, a text, bytes, a Path,"
-            " or an iterable of texts or bytes."
-        )
-    kind = content_type or kind
-    is_bare = kind.startswith("text/") and "charset" not in kind
-    response.headers["Content-Type"] = f"{kind}; charset=UTF-8" if is_bare else kind
+        expected = "a dict or list, a string, bytes, a Path, or an iterable of strings or bytes"
+        raise NoventaError(f"reply() got {_short_repr(content)}; expected {expected}.")
+    media_type = content_type or media_type
+    if media_type.startswith("text/") and "charset" not in media_type:
+        media_type += "; charset=UTF-8"
+    response.headers["Content-Type"] = media_type
     if filename is not None:
         response.headers["Content-Disposition"] = _download_header(filename)
     response.headers.update([*(headers or {}).items()])
@@ -1901,11 +1901,11 @@ def reply(
 
 
 def _download_header(filename: str) -> str:
-    """The Content-Disposition of a download (RFC 6266; a name beyond ASCII by RFC 8187)."""
+    """Return the Content-Disposition of a download (RFC 6266; RFC 8187 for non-ASCII names)."""
     name = UNPRINTABLE.sub("", filename.replace("\\", "/").rpartition("/")[2])
-    shown = name if name.isascii() else ("utf-8", "", name)
+    parameter = name if name.isascii() else ("utf-8", "", name)
     message = email.message.Message()
-    message.add_header("Content-Disposition", "attachment", filename=shown)
+    message.add_header("Content-Disposition", "attachment", filename=parameter)
     return str(message["Content-Disposition"])
 
 
@@ -1913,8 +1913,8 @@ def _encode_chunks(chunks: Iterable[str | bytes]) -> Iterator[bytes]:
     try:
         for chunk in chunks:
             if not isinstance(chunk, str | bytes | bytearray | memoryview):
-                problem = f"A reply's stream gave {_short_repr(chunk)}"
-                raise NoventaError(f"{problem}; expected texts or bytes.")
+                problem = f"A reply's stream yielded {_short_repr(chunk)}"
+                raise NoventaError(f"{problem}; expected strings or bytes.")
             yield chunk.encode() if isinstance(chunk, str) else chunk
     finally:
         if hasattr(chunks, "close"):
@@ -1931,7 +1931,7 @@ def _open_reply_file(path: Path) -> io.FileIO:
 
 
 def _file_response(file: io.FileIO, name: str) -> webob.Response:
-    """A conditional response of an open file, whose type follows from `name`."""
+    """Return a conditional response that sends an open file; `name` determines its type."""
     status = os.fstat(file.fileno())
     headers = [*_file_headers(status, name), ("Content-Length", str(status.st_size))]
     body = _OpenFile(file, status.st_size)
@@ -1948,33 +1948,33 @@ def _file_headers(status: os.stat_result, name: str) -> list[tuple[str, str]]:
 
 
 class _OpenFile:
-    """A file as a body, or a range of it; closed even if nothing is read."""
+    """An open file, or a range of it, as a response body. It is closed even if never read."""
 
     def __init__(self, file: io.FileIO, size: int) -> None:
-        self.file, self.left = file, size
+        self.file, self.remaining = file, size
 
     def app_iter_range(self, start: int, stop: int) -> _OpenFile:
-        """Only the bytes from `start` to `stop`; called by WebOb."""
+        """Limit the body to the bytes from `start` to `stop`. WebOb calls this for a range."""
         self.file.seek(start)
-        self.left = stop - start
+        self.remaining = stop - start
         return self
 
     def __iter__(self) -> _OpenFile:
         return self
 
     def __next__(self) -> bytes:
-        block = self.file.read(min(_BLOCK, self.left))
+        block = self.file.read(min(_BLOCK, self.remaining))
         if not block:
             raise StopIteration
-        self.left -= len(block)
+        self.remaining -= len(block)
         return block
 
     def close(self) -> None:
-        """Closes the file; whoever sends the body calls it."""
+        """Close the file. The WSGI server calls this after sending the body."""
         self.file.close()
 
 
-_BLOCK = 65_536  # bytes of a file that are read at once
+_BLOCK = 65_536  # bytes read from a file at a time
 _COMPRESSED = {
     "gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"
 }  # fmt: skip
@@ -1983,28 +1983,28 @@ _http_date = functools.lru_cache(maxsize=1_000)(serialize_date)
 
 @functools.lru_cache(maxsize=1_000)
 def _media_type(path: str) -> str:
-    kind, encoding = mimetypes.guess_type(path)
-    if encoding:  # sent as it is: no Content-Encoding tells the browser to unpack it
-        kind = _COMPRESSED.get(encoding)
-    kind = kind or "application/octet-stream"
-    text = kind.startswith("text/") or kind.endswith("xml")
-    return f"{kind}; charset=UTF-8" if text else kind
+    media_type, encoding = mimetypes.guess_type(path)
+    if encoding:  # sent without Content-Encoding, so that browsers do not decompress it
+        media_type = _COMPRESSED.get(encoding)
+    media_type = media_type or "application/octet-stream"
+    is_text = media_type.startswith("text/") or media_type.endswith("xml")
+    return f"{media_type}; charset=UTF-8" if is_text else media_type
 
 
 def safe_target(
     target: str, *, external: bool = False, relative: bool = False, where: str | Handler = ""
 ) -> str:
-    """A redirect's target, percent-encoded. Raises Rejection unless it is a local path, or with
-    `external` a whole http(s) URL, or with `relative` a path without a slash in front.
+    """Return a redirect's target, percent-encoded.
 
-    `where` is the line, or the handler, that gave it.
+    Raises Rejection unless `target` is a local path. `external` also allows a whole http(s) URL,
+    `relative` a path without a leading slash. The error names `where`: a line or a handler.
     """
     if isinstance(target, str) and not _CONTROLS.search(target) and "\\" not in target:
         with contextlib.suppress(ValueError):
             parts = urlsplit(target)
-            whole = external and parts.scheme in ("http", "https") and bool(parts.netloc)
-            local = not parts.scheme and not parts.netloc and not target.startswith("//")
-            if whole or (local and (relative or target.startswith("/"))):
+            is_url = external and parts.scheme in ("http", "https") and bool(parts.netloc)
+            is_local = not parts.scheme and not parts.netloc and not target.startswith("//")
+            if is_url or (is_local and (relative or target.startswith("/"))):
                 return quote(target, safe=_SAFE_IN_URL)
     expected = "a whole http(s) URL or a local path" if external else "a local path"
     place = where if isinstance(where, str) else handler_label(where)
@@ -2013,12 +2013,12 @@ def safe_target(
 
 
 def encode_json(value: Any, handler: Handler) -> bytes:
-    """What `handler` returned, as JSON. Raises NoventaError naming the first key that cannot be."""
+    """Encode a handler's return value as JSON. Raises NoventaError naming the first bad value."""
     try:
         return _to_json(value).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
-        problem = f"returned what JSON cannot hold: {_not_json(value, _to_json, error)}"
-        raise NoventaError(f"{handler_label(handler)} {problem}.") from None
+        problem = f"a value that JSON cannot represent: {_not_json(value, _to_json, error)}"
+        raise NoventaError(f"{handler_label(handler)} returned {problem}.") from None
 
 
 def _json_default(value: Any) -> Any:
@@ -2031,16 +2031,16 @@ def _json_default(value: Any) -> Any:
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
-_to_json = json.JSONEncoder(  # what holds itself is a RecursionError
+_to_json = json.JSONEncoder(  # a circular value raises RecursionError
     ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"),
     default=_json_default,
 ).encode  # fmt: skip
 
 
 def _not_json(value: Any, encode: Callable[[Any], str], error: Exception) -> str:
-    """The path of the value that `encode` refuses, and why: `users[3].photo: Object of type …`."""
+    """Describe the value that `encode` rejects, as in `users[3].photo: Object of type …`."""
     if isinstance(error, RecursionError):
-        return "it: nested too deeply, or inside itself"
+        return "it is nested too deeply or contains itself"
     path, items = "", _items_of(value)
     while items:
         for step, item in items:
@@ -2051,7 +2051,7 @@ def _not_json(value: Any, encode: Callable[[Any], str], error: Exception) -> str
                 break
         else:
             break
-    return f"{path.lstrip('.') or 'it'}: {error}"
+    return f"{path.lstrip('.')}: {error}".removeprefix(": ")
 
 
 def _items_of(value: Any) -> list[tuple[str, Any]]:
@@ -2062,27 +2062,26 @@ def _items_of(value: Any) -> list[tuple[str, Any]]:
 
 
 def make_private(answer: Answer) -> None:
-    """Keeps shared caches from showing it to other visitors (RFC 9111, 5.2.2.7)."""
+    """Keep shared caches from serving the response to other visitors (RFC 9111, 5.2.2.7)."""
     if not [name for name, _ in answer.headerlist if name.lower() in ("cache-control", "vary")]:
         answer.headerlist += [("Cache-Control", "private"), ("Vary", "Cookie")]
         return
     headers = answer.headers
-    kept = [word for word in _list_items(headers.get("Cache-Control")) if word.lower() != "public"]
-    if not any(word.lower() in ("private", "no-store") for word in kept):
-        kept.insert(0, "private")
-    headers["Cache-Control"] = ", ".join(kept)
-    varying = _list_items(headers.get("Vary"))
-    if "cookie" not in (name.lower() for name in varying):
-        headers["Vary"] = ", ".join([*varying, "Cookie"])
+    directives = [d for d in _list_items(headers.get("Cache-Control")) if d.lower() != "public"]
+    if not any(directive.lower() in ("private", "no-store") for directive in directives):
+        directives.insert(0, "private")
+    headers["Cache-Control"] = ", ".join(directives)
+    vary = _list_items(headers.get("Vary"))
+    if "cookie" not in (name.lower() for name in vary):
+        headers["Vary"] = ", ".join([*vary, "Cookie"])
 
 
 def _list_items(header: str | None) -> list[str]:
-    return [word for part in (header or "").split(",") if (word := part.strip(_WHITESPACE))]
+    return [item for part in (header or "").split(",") if (item := part.strip(_WHITESPACE))]
 
 
 def content_security_policy(html: str) -> str:
-    """The Content-Security-Policy (CSP 3) of a page that needs nothing but the styles and forms
-    in it."""
+    """Return a policy (CSP 3) that allows only data: images and the page's own styles and forms."""
     styles = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
     digests = [base64.b64encode(hashlib.sha256(style.encode()).digest()) for style in styles]
     sources = " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
@@ -2094,7 +2093,7 @@ def content_security_policy(html: str) -> str:
 
 
 def insert_notice(page: str, notice: str) -> str:
-    """The page with a notice at its end."""
+    """Return the page with `notice` at the end of its body."""
     before, end, after = page.rpartition("</body>")
     return before + notice + end + after if end else page + notice
 
@@ -2108,9 +2107,9 @@ def _status_line(status: int) -> str:
 
 
 def _guess_media_type(body: bytes) -> str:
-    """The media type of a body whose own WebOb dropped, as it does where `headers` are given.
+    """Guess the media type of a body. WebOb drops the type where `headers` are passed.
 
-    Never HTML: the body may hold what a visitor sent.
+    Never guess HTML, because the body may contain user input.
     """
     try:
         json.loads(body)
@@ -2120,12 +2119,14 @@ def _guess_media_type(body: bytes) -> str:
 
 
 def add_headers(answer: Answer, headers: Iterable[tuple[str, str]]) -> Answer:
-    """Adds what handlers gave. A name replaces our default, and all of one name are combined
-    into one, except cookies (RFC 9110, 5.3)."""
-    given: dict[str, list[str]] = {}
+    """Add the headers that handlers set; each replaces Noventa's default.
+
+    Headers of the same name are combined into one, except cookies (RFC 9110, 5.3).
+    """
+    values_by_name: dict[str, list[str]] = {}
     for name, value in headers:
-        given.setdefault(name.title(), []).append(value)
-    for name, values in given.items():
+        values_by_name.setdefault(name.title(), []).append(value)
+    for name, values in values_by_name.items():
         if name == "Set-Cookie":
             answer.headerlist += [(name, value) for value in values]
         else:
@@ -2134,42 +2135,37 @@ def add_headers(answer: Answer, headers: Iterable[tuple[str, str]]) -> Answer:
 
 
 class AnswerBuilder:
-    """Makes answers with the default headers."""
+    """Builds responses with the default headers."""
 
     def __init__(self, config: Config) -> None:
         headers = {**_DEFAULT_HEADERS, **{n.title(): v for n, v in config["headers"].items()}}
-        of_each_body = ("Content-Type", "Content-Length")
         self._headers = [
             (name, str(value))
             for name, value in headers.items()
-            if value is not None and name not in of_each_body
+            if value is not None and name not in ("Content-Type", "Content-Length")
         ]
 
     def page(self, html: str, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Answer:
-        """A page of HTML, with the `headers` that its handlers gave."""
+        """Return an HTML page with the `headers` that its handlers set."""
         answer = self.make("text/html; charset=UTF-8", html.encode("utf-8"), status)
         return add_headers(answer, headers)
 
     def framework_page(self, html: str, status: int) -> Answer:
-        """A page of Noventa's own, which may load nothing."""
+        """Return a built-in page. Its Content-Security-Policy allows no external resources."""
         answer = self.page(html, status)
         answer.headers["Content-Security-Policy"] = content_security_policy(html)
         return answer
 
     def make(self, content_type: str, body: bytes, status: int = 200) -> Answer:
-        """An answer whose headers need no check: they are ours, or were checked as settings."""
-        if status in (204, 304):  # they have no body (RFC 9110, 15.3.5 and 15.4.5)
+        """Return a response whose headers need no check: built in, or checked as settings."""
+        if status in (204, 304):  # no body (RFC 9110, 15.3.5 and 15.4.5)
             return Answer(_status_line(status), [*self._headers], [])
         body = b"" if status == 205 else body
-        headers = [
-            ("Content-Type", content_type),
-            ("Content-Length", str(len(body))),
-            *self._headers,
-        ]
-        return Answer(_status_line(status), headers, [body])
+        headers = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
+        return Answer(_status_line(status), headers + self._headers, [body])
 
     def complete(self, answer: Answer) -> set[str]:
-        """Adds the default headers, and the length of a whole body. Returns the names given."""
+        """Add default headers and the length of a complete body; return the names already set."""
         names = {name.title() for name, _ in answer.headerlist}
         if "Content-Type" not in names and isinstance(answer.app_iter, _COMPLETE_TYPES):
             answer.headerlist.append(("Content-Type", _guess_media_type(b"".join(answer.app_iter))))
@@ -2187,29 +2183,28 @@ class AnswerBuilder:
 
 
 def answer_from_response(request: Request, response: webob.Response) -> Answer:
-    """A copy of a response, which may be shared. WebOb answers a conditional one with 304, 206
-    (for a single range) or 416."""
-    streams, sent = not isinstance(response.app_iter, (*_COMPLETE_TYPES, _OpenFile)), response
+    """Copy a response, which may be shared. WebOb handles conditions and a single range."""
+    streams = not isinstance(response.app_iter, (*_COMPLETE_TYPES, _OpenFile))
     if response.conditional_response:
         environ = dict(request.environ)
         if request.method != "GET" or not _SINGLE_RANGE.fullmatch(environ.get("HTTP_RANGE", "")):
-            environ.pop("HTTP_RANGE", None)  # it has no meaning for HEAD (RFC 9110, 14.2)
-        # Not called itself: a WebOb exception would write an absolute Location into itself.
-        sent = webob.request.BaseRequest(environ).send(response.conditional_response_app)
-    return Answer(sent.status, [*sent.headerlist], sent.app_iter, streams=streams)
+            environ.pop("HTTP_RANGE", None)  # Range applies to GET only (RFC 9110, 14.2)
+        # Don't call the response: a WebOb exception would make its own Location absolute.
+        response = webob.request.BaseRequest(environ).send(response.conditional_response_app)
+    return Answer(response.status, [*response.headerlist], response.app_iter, streams=streams)
 
 
 def check_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The headers as exact `str` (PEP 3333).
+    """Return the headers as exact `str` objects (PEP 3333).
 
-    Raises for one that would be split or dropped, or crash the server.
+    Raises NoventaError or Rejection for a header that would be split, dropped or crash the server.
     """
     for name, value in headers:
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             raise NoventaError(f"The header {name!r} has a name that HTTP does not allow.")
         if not isinstance(value, str):
-            raise NoventaError(f"The header {name!r} is {_short_repr(value)}; expected a text.")
-        if not _HEADER_VALUE.fullmatch(value):  # which most likely came from the visitor
+            raise NoventaError(f"The header {name!r} is {_short_repr(value)}; expected a string.")
+        if not _HEADER_VALUE.fullmatch(value):  # most likely user input
             raise Rejection(400, f"value-of-{name}")
     return [(str(name), str(value)) for name, value in headers]
 
@@ -2217,8 +2212,8 @@ def check_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 # ---- Signing ---------------------------------------------------------------------------------
 # Uses Errors, Router, Request.
 
-CLOCK_TOLERANCE = 300  # seconds, between two machines that serve one site
-_SIGNATURE_LENGTH = 44  # the 32 bytes of SHA-256 in base64url, and the dot before them
+CLOCK_TOLERANCE = 300  # seconds that the clocks of two servers may differ
+_SIGNATURE_LENGTH = 44  # a dot and the 32 bytes of SHA-256 in base64url
 _SIGNED = re.compile(r"[\w-]+\.[\w-]{43}", re.ASCII)
 _TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
 
@@ -2226,7 +2221,8 @@ _TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/"
 class Signer:
     """Signs bytes for one purpose: HMAC-SHA256 under a key derived from each secret (RFC 2104).
 
-    The first secret signs, all verify. What is signed for one purpose never verifies for another.
+    The first secret signs, all of them verify. A signature for one purpose never verifies for
+    another: `Signer(secret_keys, "unsubscribe").sign(b"7")` is good for nothing else.
     """
 
     def __init__(self, secret_keys: Sequence[str], purpose: str) -> None:
@@ -2237,27 +2233,27 @@ class Signer:
         self._keys = [hmac.new(key, digestmod="sha256") for key in derived]
 
     def sign(self, payload: bytes) -> str:
-        """`payload.signature` in base64url without padding (RFC 4648, 5)."""
+        """Return `payload.signature` in unpadded base64url. Raises SessionError without secrets."""
         if not self._keys:
             raise SessionError(
-                "config.yaml: secret_keys is empty, but a session or a form is used; write"
-                " the output of `openssl rand -hex 32` there, or ${NOVENTA_SECRET_KEY}."
+                "config.yaml: secret_keys is empty, but sessions and forms need a key; add the"
+                " output of `openssl rand -hex 32`, or ${NOVENTA_SECRET_KEY}."
             )
-        text = _base64(payload)
-        return b"".join((text, b".", _signature(self._keys[0], text))).decode("ascii")
+        encoded = _base64(payload)
+        return b"".join((encoded, b".", _signature(self._keys[0], encoded))).decode("ascii")
 
     def verify(self, signed: str) -> bytes:
-        """The payload. Raises BadTicket if a byte of it or of the signature was altered."""
-        text, _, signature = signed.encode("utf-8", "replace").partition(b".")
+        """Return the payload. Raises BadTicket if it or its signature was altered."""
+        encoded, _, signature = signed.encode("utf-8", "replace").partition(b".")
         for key in self._keys:
-            if hmac.compare_digest(_signature(key, text), signature):
-                return binascii.a2b_base64(text.translate(_FROM_URL) + b"==")
+            if hmac.compare_digest(_signature(key, encoded), signature):
+                return binascii.a2b_base64(encoded.translate(_FROM_URL) + b"==")
         raise BadTicket("bad-signature" if _SIGNED.fullmatch(signed) else "malformed-ticket")
 
 
-def _signature(key: hmac.HMAC, text: bytes) -> bytes:
+def _signature(key: hmac.HMAC, message: bytes) -> bytes:
     mac = key.copy()  # faster than hmac.digest(), which hashes the key each time
-    mac.update(text)
+    mac.update(message)
     return _base64(mac.digest())
 
 
@@ -2266,34 +2262,32 @@ def _base64(data: bytes) -> bytes:
 
 
 _TICKET_LIMIT = 2_048  # bytes
-FRAGMENT = "_fragment"  # the parameter of a URL that asks for one component
+FRAGMENT = "_fragment"  # the query parameter that requests one component
 
 
 class Ticket(NamedTuple):
-    """What a rendered form may call, for whom, and where."""
+    """The action or fragment that one page offers to one session."""
 
-    nonce: str  # of the session
+    nonce: str  # the session's
     path: str
     component: str
     instance: str
     action: str
     props: dict[str, Any]
-    guarded_ancestors: Sequence[tuple[str, dict[str, Any]]]  # outermost first, with guard's props
-    guards: str  # a digest of the components with a guard
-    issued: int  # seconds since 1970
-    alone: bool  # the instance has no children, so it can be shown without its page
+    guarded_ancestors: Sequence[tuple[str, dict[str, Any]]]  # outermost first, with guard props
+    guards: str  # a digest of the guarded components
+    issued: int  # Unix time in seconds
+    alone: bool  # the instance has no children, so it can be rendered without its page
 
 
-# Props that a ticket can hold: JSON's scalars, and the other values that a path can give, which it
-# keeps as the name of their converter and their text.
+# A ticket holds JSON scalars, and the other values that a path can contain: each as the name of its
+# converter and a string.
 _SCALARS = (str, int, float, bool, NoneType)
-_CONVERTER_NAMES = {
-    one.type: name for name, one in CONVERTERS.items() if not issubclass(one.type, _SCALARS)
-}
+_CONVERTER_NAMES = {converter.type: name for name, converter in CONVERTERS.items()}
 
 
 def fits_ticket(value: Any) -> bool:
-    """Whether a ticket can hold the value of a prop."""
+    """Return whether a ticket can hold `value` as a prop."""
     return isinstance(value, _SCALARS) or type(value) in _CONVERTER_NAMES
 
 
@@ -2311,102 +2305,106 @@ _read_ticket = json.JSONDecoder(object_hook=_convert_props).decode
 
 
 class Tickets:
-    """Issues and reads the hidden field of a form, or the parameter of a fragment's URL."""
+    """Issues and reads tickets: a form's hidden field, or the parameter of a fragment's URL."""
 
     def __init__(self, secret_keys: Sequence[str], field_name: str = "_ticket") -> None:
         self.field_name = field_name
         self._signer = Signer(secret_keys, field_name.strip("_"))
 
     def issue(self, ticket: Ticket) -> str:
-        """The ticket as text. Raises PropsError if it does not fit."""
+        """Return the signed ticket. Raises PropsError for unsuitable or too many props."""
         for name, value in ticket.props.items():
             if not fits_ticket(value):
-                what = "renders an action" if ticket.action else "is shown alone"
-                remedy = "give the id instead and load the row in the handler."
-                raise PropsError(_unsuitable_prop(ticket.component, what, name, value, remedy))
+                usage = "renders an action" if ticket.action else "is rendered as a fragment"
+                remedy = "pass the id instead and load the row in the handler."
+                raise PropsError(_unsuitable_prop(ticket.component, usage, name, value, remedy))
         for ancestor, props in ticket.guarded_ancestors:
             for name, value in props.items():
                 if not fits_ticket(value):
-                    what = f"runs its guard again before {ticket.action!r} of {ticket.component!r}"
-                    remedy = "give the id instead, or declare the props that the guard needs."
-                    raise PropsError(_unsuitable_prop(ancestor, what, name, value, remedy))
-        text = self._signer.sign(_write_ticket(ticket).encode())
-        if len(text) > _TICKET_LIMIT:
+                    usage = f"runs its guard again before {ticket.action!r} of {ticket.component!r}"
+                    remedy = "pass the id instead, or declare the props that the guard needs."
+                    raise PropsError(_unsuitable_prop(ancestor, usage, name, value, remedy))
+        signed = self._signer.sign(_write_ticket(ticket).encode())
+        if len(signed) > _TICKET_LIMIT:
             raise PropsError(
                 f"component {ticket.component!r}: the ticket of action {ticket.action!r} has"
-                f" {len(text)} bytes; at most {_TICKET_LIMIT}: give fewer or shorter props."
+                f" {len(signed)} bytes; the limit is {_TICKET_LIMIT}; pass fewer or shorter props."
             )
-        return text
+        return signed
 
     def read(self, fields: Values[str]) -> Ticket:
-        """The last ticket of a request, which is that of the button pressed. Raises BadTicket."""
-        texts = fields.getlist(self.field_name)
-        if not texts or not texts[-1]:
+        """Read the last ticket: the one of the pressed button. Raises BadTicket."""
+        tickets = fields.getlist(self.field_name)
+        if not tickets or not tickets[-1]:
             raise BadTicket("no-ticket")
-        if len(texts[-1]) > _TICKET_LIMIT:
+        if len(tickets[-1]) > _TICKET_LIMIT:
             raise BadTicket("malformed-ticket")
-        payload = self._signer.verify(texts[-1])
+        payload = self._signer.verify(tickets[-1])
         try:
             return Ticket(*_read_ticket(payload.decode()))
         except (TypeError, ValueError, LookupError):  # issued by another version of Noventa
             raise BadTicket("outdated-ticket") from None
 
 
-def _unsuitable_prop(component: str, what: str, name: str, value: Any, remedy: str) -> str:
-    kind = type(value).__name__
-    return f"component {component!r} {what}, but its prop {name!r} is a {kind}; {remedy}"
+def _unsuitable_prop(component: str, usage: str, name: str, value: Any, remedy: str) -> str:
+    problem = f"its prop {name!r} is a {type(value).__name__}"
+    return f"component {component!r} {usage}, but {problem}; {remedy}"
 
 
 # ---- Session ---------------------------------------------------------------------------------
 # Uses Errors, Configuration, Request, Answers, Signing.
 
 _COOKIE_LIMIT = 4_000  # bytes of name and value; browsers drop a cookie of more than 4,096
-_REFRESH = 10  # the last-seen time is renewed after this fraction of max_age
-_STATE_KEYS = ("data", "flashes", "nonce", "issued", "seen", "prefix")  # what the cookie holds
-_STATE_TYPES = [[dict, list, nonce, int, int, str] for nonce in (str, NoneType)]  # of these
-_to_text = json.JSONEncoder(check_circular=False).encode
-_from_text = json.JSONDecoder().raw_decode
+_REFRESH = 10  # the last-seen time is renewed after a tenth of max_age
+_STATE_KEYS = ("data", "flashes", "nonce", "issued", "seen", "prefix")  # the cookie's content
+_STATE_TYPES = [[dict, list, nonce, int, int, str] for nonce in (str, NoneType)]
+_encode_state = json.JSONEncoder(check_circular=False).encode
+_decode_state = json.JSONDecoder().raw_decode
 
 
 class Flash(NamedTuple):
-    """A message for the next page that is shown. `kind` is the application's own word."""
+    """A message for the next page. `kind` is any word that the application chooses."""
 
     text: str
     kind: str
 
 
 class Session(MutableMapping[str, Any]):
-    """A dict of JSON values kept in a signed cookie: loaded when touched, sent when changed."""
+    """A dict of JSON values in a signed cookie, read on first access and sent only if changed.
 
-    shown_flashes = 0  # how many a page has taken
-    old_flashes = 0  # how many there were before the current handler
+    Changes inside a stored list or dict count too. The cookie has room for about 2,900 bytes of
+    JSON. Larger data, or values that JSON cannot represent, raise SessionError on saving.
+    """
+
+    shown_flashes = 0  # how many a page has displayed
+    old_flashes = 0  # how many were queued before the current handler
     rotated = False
     may_have_changed = False
 
     def __init__(self, load: Callable[[], tuple[dict[str, Any], str]]) -> None:
-        self._load = load  # gives the state, and the same as JSON
+        self._load = load  # returns the state, and the same as JSON
 
     @memoized_property
     def loaded_state(self) -> dict[str, Any]:
-        """What the cookie holds: data, flashes, nonce, and the times issued and seen."""
-        state, self.loaded_text = self._load()
+        """The cookie's content: data, flashes, nonce, the times issued and seen, mount prefix."""
+        state, self.loaded_json = self._load()
         self.old_flashes = len(state["flashes"])
         return state
 
     @property
     def state(self) -> dict[str, Any]:
-        """The same dict, for callers that may change it."""
+        """The same dict as `loaded_state`, for callers that may change it."""
         self.may_have_changed = True
         return self.loaded_state
 
     @property
     def touched(self) -> bool:
-        """Whether anything was read or written."""
+        """True once anything was read or written."""
         return "loaded_state" in self.__dict__
 
     @property
     def nonce(self) -> str:
-        """A random word that binds tickets to this session; made when first asked for."""
+        """A random string that binds tickets to this session, created on first access."""
         if not self.loaded_state["nonce"]:
             self.state["nonce"] = secrets.token_urlsafe(12)
         return cast(str, self.loaded_state["nonce"])
@@ -2430,27 +2428,27 @@ class Session(MutableMapping[str, Any]):
         return f"<Session {sorted(self.state['data']) if self.touched else 'not touched'}>"
 
     def checkpoint(self) -> Callable[[], None]:
-        """A function that restores the session as it is now."""
-        kept = copy.deepcopy({name: vars(self)[name] for name in vars(self) if name != "_load"})
+        """Return a function that restores the session as it is now."""
+        saved = copy.deepcopy({name: vars(self)[name] for name in vars(self) if name != "_load"})
 
         def restore() -> None:
             load = self._load
             vars(self).clear()
-            vars(self).update(copy.deepcopy(kept), _load=load)
+            vars(self).update(copy.deepcopy(saved), _load=load)
 
         return restore
 
     def flash(self, text: str, kind: str = "info") -> None:
-        """Keeps a message until a page that shows it was sent."""
+        """Queue a message until a page that shows it has been sent."""
         self.state["flashes"].append([str(text), kind])
 
     def flashes(self) -> list[Flash]:
-        """The messages; they go when the page that asked was sent."""
+        """Return the queued messages. They are removed once the page that called this is sent."""
         self.shown_flashes = len(self.state["flashes"])
         return [Flash(text, kind) for text, kind in self.state["flashes"]]
 
     def finish_handler(self, *, keep_flashes: bool) -> None:
-        """Keeps or drops the flashes of the handler that has just run."""
+        """Keep or drop the flashes of the handler that has just run."""
         if self.touched:
             flashes = self.loaded_state["flashes"]
             if not keep_flashes:
@@ -2458,22 +2456,22 @@ class Session(MutableMapping[str, Any]):
             self.old_flashes = len(flashes)
 
     def rotate(self) -> None:
-        """After a login or logout: older tickets no longer count, the data stays."""
+        """Invalidate all earlier tickets and keep the data. Call it after a login or logout."""
         now, self.rotated = int(time.time()), True
         self.state.update(nonce=secrets.token_urlsafe(12), issued=now, seen=now)
 
     def clear(self) -> None:
-        """Forgets data and messages; older tickets no longer count."""
+        """Remove all data and messages, and invalidate all earlier tickets."""
         self.old_flashes = 0
         self.state.update(data={}, flashes=[], nonce=None)
 
     def forbid(self) -> None:
-        """Makes the first touch from now on a SessionError."""
+        """Raise SessionError if the session is first accessed from now on."""
 
         def load() -> NoReturn:
             raise SessionError(
                 "The session was first used in a streamed body whose Cache-Control is public; use"
-                " it before the Response is returned, or leave `public` out."
+                " it before returning the response, or remove `public`."
             )
 
         self._load = load
@@ -2482,8 +2480,8 @@ class Session(MutableMapping[str, Any]):
 class SessionCookies:
     """Reads sessions from signed cookies and writes them back.
 
-    In a test `app.sessions.read(client.cookies)` is the session that a client has, and
-    `client.set_cookie(app.sessions.name, app.sessions.make({"user_id": 7}))` gives it one.
+    In a test, `app.sessions.read(client.cookies)` returns a client's session, and
+    `client.set_cookie(app.sessions.name, app.sessions.make({"user_id": 7}))` sets it.
     """
 
     def __init__(self, config: Config) -> None:
@@ -2492,7 +2490,7 @@ class SessionCookies:
         self._max_age: int = config["session.max_age"]
         self._lifetime: int = config["session.lifetime"]
         self.signer = Signer(config["secret_keys"], "session")
-        # Base64 makes four bytes of three; a name as long as the limit leaves no room at all.
+        # Base64 turns three bytes into four. A very long cookie name leaves no room at all.
         self._room = (_COOKIE_LIMIT - len(self.name) - _SIGNATURE_LENGTH) * 3 // 4
         domain, is_secure = config["session.domain"], config["session.secure"]
         self._attributes = f"; HttpOnly; SameSite={config['session.same_site'].title()}"
@@ -2500,33 +2498,33 @@ class SessionCookies:
         self._attributes += f"; Domain={domain}" if domain else ""
 
     def open(self, request: Request) -> Session:
-        """The visitor's session; nothing is read before it is touched."""
+        """Return the visitor's session. The cookie is read on first access."""
         return Session(lambda: self._read(request.cookies, request.prefix))
 
     def read(self, cookies: Mapping[str, str], prefix: str = "") -> Session:
-        """The session in a client's cookies, by name; an empty one if they hold none.
+        """Return the session in a client's cookies (by name), or an empty one.
 
-        `prefix` is where a host has mounted the application, like `/m`.
+        `prefix` is the application's mount point, such as `/m`.
         """
         return Session(lambda: self._read(cookies, prefix))
 
     def make(self, data: Mapping[str, Any], prefix: str = "") -> str:
-        """The value of a cookie for a new session that holds `data`. Raises SessionError."""
+        """Return the cookie value of a new session with `data`. Raises SessionError."""
         session = self.read({}, prefix)
         session.update(data)
-        return self.signer.sign(self._to_text(session.state).encode())
+        return self.signer.sign(self._dump(session.state).encode())
 
     def save(self, session: Session, request: Request, answer: Answer) -> None:
-        """Sets the cookie if a touched session changed. Raises SessionError if it does not fit."""
+        """Set the cookie if the session changed. Raises SessionError if it does not fit."""
         make_private(answer)
         state, now = session.loaded_state, int(time.time())
         is_fresh = now - state["seen"] < self._max_age / _REFRESH
         if is_fresh and not session.may_have_changed:
             return
-        text = self._to_text(state)
-        if len(text) > self._room:
-            text = self._without_old_flashes(state)
-        if text == session.loaded_text and (is_fresh or not (state["data"] or state["nonce"])):
+        dumped = self._dump(state)
+        if len(dumped) > self._room:
+            dumped = self._drop_old_flashes(state)
+        if dumped == session.loaded_json and (is_fresh or not (state["data"] or state["nonce"])):
             return
         if not (state["data"] or state["flashes"] or state["nonce"]):
             if self.name in request.cookies:
@@ -2535,18 +2533,18 @@ class SessionCookies:
         if self._may_be_withheld(request) and not session.rotated:
             return
         if state["seen"] != now:
-            text = self._to_text({**state, "seen": now})
-        if len(text) > self._room:
+            dumped = self._dump({**state, "seen": now})
+        if len(dumped) > self._room:
             raise SessionError(_too_large(state["data"]))
-        value = self.signer.sign(text.encode())
+        value = self.signer.sign(dumped.encode())
         cookie = self._cookie(request, value, max_age=self._max_age)
         answer.headerlist.append(("Set-Cookie", cookie))
 
     def _may_be_withheld(self, request: Request) -> bool:
-        """Whether the browser may have a session that it did not send, so that none is set.
+        """Return True if the browser may hold a session cookie that it withheld.
 
-        Cross-site requests carry no strict cookie, and a lax one only if the method is safe
-        (RFC 6265bis, 5.7.3).
+        Setting a new one would replace it. Cross-site requests never carry a strict cookie, and a
+        lax one only if the method is safe (RFC 6265bis, 5.7.3).
         """
         if request.environ.get("HTTP_SEC_FETCH_SITE") != "cross-site":
             return False
@@ -2554,12 +2552,12 @@ class SessionCookies:
         is_sent = policy == "none" or (policy == "lax" and request.method in READ_METHODS)
         return not is_sent and self.name not in request.cookies
 
-    def _without_old_flashes(self, state: dict[str, Any]) -> str:
-        """The state as JSON, with the newest of its flashes that fit."""
+    def _drop_old_flashes(self, state: dict[str, Any]) -> str:
+        """Keep the newest flashes that fit, and return the state as JSON."""
         flashes, kept = state["flashes"], list[Any]()
-        room = self._room - len(self._to_text({**state, "flashes": []}))
+        room = self._room - len(self._dump({**state, "flashes": []}))
         for flash in reversed(flashes):
-            size = len(_to_text(flash)) + 2  # with a comma and a blank
+            size = len(_encode_state(flash)) + 2  # with a comma and a space
             if size <= room:
                 kept.insert(0, flash)
                 room -= size
@@ -2568,39 +2566,40 @@ class SessionCookies:
         if dropped := len(flashes) - len(kept):
             log.warning("the session is full: unread messages were dropped (%d)", dropped)
         state["flashes"] = kept
-        return self._to_text(state)
+        return self._dump(state)
 
     def _read(self, cookies: Mapping[str, str], prefix: str) -> tuple[dict[str, Any], str]:
         now, cookie = int(time.time()), cookies.get(self.name)
-        if cookie and (read := self._verified(cookie)):
-            state, _ = read
+        if cookie and (loaded := self._verify(cookie)):
+            state, _ = loaded
             idle, age = now - state["seen"], now - state["issued"]
             is_alive = idle <= self._max_age and age <= self._lifetime
             is_alive = is_alive and min(idle, age) >= -CLOCK_TOLERANCE
-            if is_alive and state["prefix"] == prefix:  # else of an application above this one
-                return read
+            if is_alive and state["prefix"] == prefix:  # not of an application mounted above
+                return loaded
         empty: dict[str, Any] = {"data": {}, "flashes": [], "nonce": None}
         empty |= {"issued": now, "seen": now, "prefix": prefix}
-        return empty, _to_text(empty)
+        return empty, _encode_state(empty)
 
-    def _verified(self, cookie: str) -> tuple[dict[str, Any], str] | None:
+    def _verify(self, cookie: str) -> tuple[dict[str, Any], str] | None:
         try:
-            text = self.signer.verify(cookie).decode()
-            state, _ = _from_text(text)
+            payload = self.signer.verify(cookie).decode()
+            state, _ = _decode_state(payload)
         except (BadTicket, ValueError, RecursionError):
             return None
         if not isinstance(state, dict) or len(state) != len(_STATE_KEYS):
             return None
-        return (state, text) if [*map(type, map(state.get, _STATE_KEYS))] in _STATE_TYPES else None
+        types = [type(state.get(key)) for key in _STATE_KEYS]
+        return (state, payload) if types in _STATE_TYPES else None
 
-    def _to_text(self, state: dict[str, Any]) -> str:
+    def _dump(self, state: dict[str, Any]) -> str:
         try:
-            return _to_text(state)
+            return _encode_state(state)
         except (TypeError, ValueError, RecursionError) as error:
-            problem = _not_json(state["data"], _to_text, error)
+            problem = _not_json(state["data"], _encode_state, error)
             raise SessionError(
-                f"The session holds what JSON cannot: {problem}; keep the id of a row, and other"
-                " things as texts or numbers."
+                f"The session holds a value that JSON cannot represent: {problem}; store the id of"
+                " a row, and other values as strings or numbers."
             ) from None
 
     def _cookie(self, request: Request, value: str, *, max_age: int) -> str:
@@ -2609,39 +2608,38 @@ class SessionCookies:
 
 
 def _too_large(data: Mapping[str, Any]) -> str:
-    sizes = {key: len(_to_text(value)) for key, value in data.items()}
+    sizes = {key: len(_encode_state(value)) for key, value in data.items()}
     largest = max(sizes, key=sizes.__getitem__, default="")
     return (
         f"The session does not fit into a cookie of {_COOKIE_LIMIT} bytes; its largest key is"
-        f" {largest!r} ({sizes.get(largest, 0)} bytes). Keep large things in the database and"
-        " their id in the session."
+        f" {largest!r} ({sizes.get(largest, 0)} bytes). Store large values in the database and"
+        " their ids in the session."
     )
 
 
 # ---- Database --------------------------------------------------------------------------------
 # Uses Errors, Configuration, Request.
 
-READS = "noventa_reads"  # execution option: SQLite takes no lock when the transaction begins
-INTERNAL_STATEMENT = "noventa_internal"  # execution option: the application did not send this
-_BEGIN = {True: "BEGIN", False: "BEGIN IMMEDIATE"}  # SQLite's transaction: only reads?
+READS = "noventa_reads"  # execution option: SQLite begins the transaction without a lock
+INTERNAL_STATEMENT = "noventa_internal"  # execution option: not sent by the application
+_BEGIN = {True: "BEGIN", False: "BEGIN IMMEDIATE"}  # for SQLite: True if it only reads
 _BUSY_TIMEOUT = 30  # seconds that SQLite waits for another writer
-_CONNECT_TIMEOUT = 10  # seconds; libpq has none of its own
+_CONNECT_TIMEOUT = 10  # seconds; libpq has no default
 _MAX_REPORTED = 20  # rows in the report of a forgotten commit
 _FIRST_DELAY, _MAX_DELAY = 0.005, 0.1  # seconds before a retry after a conflict
-_PING_AFTER = 0.2  # seconds without use, after which a connection is tested before its next use
-_KNOWN_TO_WRITE = 60  # seconds for which a GET that wrote begins as a writer
+_PING_AFTER = 0.2  # seconds of idleness after which a connection is tested before use
+_KNOWN_TO_WRITE = 60  # seconds for which an entry whose GET wrote begins as a writer
 
 
 def make_engine(
     config: Config, *, url: sa.URL | None = None, reads: bool = False,
     begin: Callable[[sa.Connection], None] | None = None, **options: Any,
 ) -> sa.Engine:  # fmt: skip
-    """An engine for the project's database, or for its replica at `url`, which connects at its
-    first use.
+    """Create an engine for the project's database, or for a replica at `url`.
 
-    With `reads`, each statement is its own transaction and the database refuses every write.
-    SQLite gets WAL, foreign keys, a busy timeout, and transactions that `begin` begins.
-    `options` go to `sqlalchemy.create_engine`.
+    It connects on first use. With `reads`, each statement is its own transaction and the database
+    refuses writes. On SQLite it sets WAL, foreign keys and a busy timeout, and `begin` begins each
+    transaction. `options` are passed to `sqlalchemy.create_engine`.
     """
     url = url or config.database_url
     backend, driver = url.get_backend_name(), url.get_driver_name()
@@ -2668,7 +2666,7 @@ def make_engine(
 
 
 def _connect_arguments(config: Config, url: sa.URL) -> dict[str, Any]:
-    """What the driver's `connect()` gets beside the URL."""
+    """Return the arguments of the driver's `connect()` that are not in the URL."""
     backend, driver = url.get_backend_name(), url.get_driver_name()
     arguments: dict[str, Any] = {}
     if backend == "sqlite":
@@ -2676,10 +2674,10 @@ def _connect_arguments(config: Config, url: sa.URL) -> dict[str, Any]:
         arguments["factory"] = _sqlite_connection(cast(Any, url.get_dialect().import_dbapi()))
     elif driver in ("psycopg", "psycopg2", *_MYSQL_DRIVERS) and "connect_timeout" not in url.query:
         arguments["connect_timeout"] = _CONNECT_TIMEOUT
-    if driver == "pymysql" and url.password:  # it would encode it as latin-1
+    if driver == "pymysql" and url.password:  # PyMySQL would encode a string as latin-1
         arguments["password"] = url.password.encode()
     if config["database.pooler"] and driver == "psycopg":
-        arguments["prepare_threshold"] = None  # prepared statements of all clients would collide
+        arguments["prepare_threshold"] = None  # clients' prepared statements would collide
     return arguments | config.driver_options
 
 
@@ -2696,18 +2694,18 @@ def _set_up_sqlite(
 
 @functools.cache
 def _sqlite_connection(driver: Any) -> Any:
-    """A connection class of `sqlite3`, or of SQLCipher's module, whose cursors read results whole.
+    """Return a connection class for `sqlite3`, or SQLCipher, whose cursors fetch all rows at once.
 
-    An open cursor would keep its snapshot, and the next writer on the connection would find the
-    database locked. Where SQLAlchemy was asked for a stream, `is_stream` is set.
+    An open cursor would hold its snapshot, and the next write on the connection would fail with
+    "database is locked". `is_stream` is set if the statement asked SQLAlchemy for a stream.
     """
 
     class Cursor(driver.Cursor):  # type: ignore[misc]
         closed = is_stream = False
-        rows: Iterator[Any] | None = None  # None while the driver reads them one by one
+        rows: Iterator[Any] | None = None  # None if the driver reads them one by one
 
-        def execute(self, *sent: Any) -> Self:
-            super().execute(*sent)
+        def execute(self, *arguments: Any) -> Self:
+            super().execute(*arguments)
             self.rows = None if self.is_stream else iter(super().fetchall())
             return self
 
@@ -2735,13 +2733,13 @@ def _sqlite_connection(driver: Any) -> Any:
 
 
 def _prepare_sqlite(reads: bool, connection: Any, _: object) -> None:
-    connection.isolation_level = None  # the driver's own BEGIN leaves DDL and SAVEPOINT outside
+    connection.isolation_level = None  # the driver's own BEGIN would not cover DDL
     connection.execute("PRAGMA foreign_keys=ON")
     if connection.execute("PRAGMA journal_mode").fetchone()[0] not in ("wal", "memory"):
         try:
             connection.execute("PRAGMA journal_mode=WAL")
         except connection.OperationalError as error:
-            # Busy: another connection is switching it now, for everybody. Read-only: it cannot be.
+            # Busy: another connection is switching the file. Read-only: it cannot be switched.
             if _sqlite_code(error) not in (_SQLITE_BUSY, _SQLITE_READONLY):
                 raise
     if reads:
@@ -2749,9 +2747,9 @@ def _prepare_sqlite(reads: bool, connection: Any, _: object) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    """Begin as a writer, which waits for other writers instead of failing at its first write."""
+    """Begin as a writer, which waits for other writers instead of failing on its first write."""
     options = connection.get_execution_options()
-    if options.get("isolation_level") != "AUTOCOMMIT":  # VACUUM, for one, allows no transaction
+    if options.get("isolation_level") != "AUTOCOMMIT":  # VACUUM needs AUTOCOMMIT
         statement = _BEGIN[READS in options]
         connection.exec_driver_sql(statement, execution_options={INTERNAL_STATEMENT: True})
 
@@ -2768,9 +2766,9 @@ def _remember_file(file: str, _: object, record: Any) -> None:
 
 
 def _discard_replaced_file(file: str, _: object, record: Any, __: object) -> None:
-    """An open SQLite file that was unlinked still accepts writes, and they are lost."""
+    """Empty the pool if the file was replaced: writes to an unlinked SQLite file are lost."""
     if record.info["file"] != _file_identity(file):
-        raise sa.exc.InvalidatePoolError  # drops every connection of the pool
+        raise sa.exc.InvalidatePoolError  # it drops all connections
 
 
 def _file_identity(file: str) -> tuple[int, int] | None:
@@ -2782,67 +2780,72 @@ def _file_identity(file: str) -> tuple[int, int] | None:
 
 
 def redacted_url(url: sa.URL) -> str:
-    """The URL without its password and its query, which may hold one too."""
+    """Return the URL without its password and its query, which may contain one too."""
     return url.set(query={}).render_as_string(hide_password=True)
 
 
 @contextmanager
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """A connection for reading, for which SQLite takes no lock that others wait for."""
+    """Open a connection for reading. On SQLite, it never blocks other connections."""
     with engine.connect() as connection:
         yield connection.execution_options(**{READS: True, INTERNAL_STATEMENT: True})
 
 
 def pooler_fault(config: Config, engine: sa.Engine) -> str | None:
-    """What to say where a pooler such as PgBouncer stands between us and PostgreSQL unannounced.
+    """Return a message if PostgreSQL is behind a pooler, such as PgBouncer, that is not configured.
 
-    It names a process of its own to its clients, and the server names the real one. None where
-    the database does not answer.
+    A pooler reports an invented process id to its clients, the server the real one. Returns None
+    also if the database does not respond.
     """
     if engine.dialect.name != "postgresql" or config["database.pooler"]:
         return None
     try:
         with reading(engine) as connection:
             info = getattr(connection.connection.driver_connection, "info", None)
-            named = getattr(info, "backend_pid", None)  # pg8000 keeps it to itself
-            real = connection.scalar(sa.text("SELECT pg_backend_pid()"))
+            reported = getattr(info, "backend_pid", None)  # pg8000 does not expose it
+            actual = connection.scalar(sa.text("SELECT pg_backend_pid()"))
     except sa.exc.SQLAlchemyError:
         return None
-    if named in (None, real):
+    if reported in (None, actual):
         return None
     return (
-        f"A pooler answers at {redacted_url(engine.url)}. If it is PgBouncer in transaction mode,"
-        " set database.pooler: true; else statements and settings of other clients mix with ours."
+        f"{redacted_url(engine.url)} is a connection pooler. If it is PgBouncer in transaction"
+        " mode, set database.pooler: true; otherwise clients share statements and settings."
     )
 
 
 class RequestSession(orm.Session):
-    """The session of a request, or of work outside one, where `scope` is None.
+    """The session of a request or, if `scope` is None, of work outside one.
 
-    A request's transactions begin on the engine that its scope names at that moment.
+    Each transaction of a request begins on the engine that is `scope.bind` at that moment.
     """
 
     scope: Scope | None = None
-    connections: tuple[sa.Connection, ...] = ()  # of its transaction
+    connections: tuple[sa.Connection, ...] = ()  # those of its transaction
     committed = False
 
     def get_bind(self, *arguments: Any, bind: Any = None, **options: Any) -> Any:
-        """The engine for the next statement; SQLAlchemy: "Custom Vertical Partitioning"."""
+        """Return the engine for the next statement (SQLAlchemy: "Custom Vertical Partitioning")."""
         if self.scope is None or bind is not None:
             return super().get_bind(*arguments, bind=bind, **options)
         return self.scope.bind
 
 
 class Scope:
-    """What one request holds: its database session, and what is to be cleaned up at its end."""
+    """The database session of one request, and the cleanup at its end.
 
-    streams = False  # the answer's body is being made while it is sent
-    refused = False  # the reader has refused a statement, swallowed or not
-    wrote = False  # in a sandbox, while it was to read
-    replica: sa.Engine | None = None  # read from, unless it writes
-    replica_failed = False  # it did not answer; the primary does
-    session: RequestSession | None = None  # made when `db` is first used
-    owned_by_stream = False  # which closes it
+    Inside `with database.scope(writes=False):`, `database.scoped` is this request's session. It
+    connects on its first query. Leaving the block rolls back uncommitted changes, unless a stream
+    has taken over the scope and closes it later.
+    """
+
+    streams = False  # the body is generated while it is sent
+    refused = False  # the reader has refused a statement, even if the handler caught the error
+    wrote = False  # in a sandbox: a request that begins as a reader has written
+    replica: sa.Engine | None = None  # the engine to read from, unless the request writes
+    replica_failed = False  # it did not respond; use the primary
+    session: RequestSession | None = None  # created when `db` is first used
+    owned_by_stream = False  # the stream closes this scope
 
     def __init__(self, database: Database, *, writes: bool) -> None:
         self.database, self.writes = database, writes
@@ -2861,10 +2864,10 @@ class Scope:
 
     @property
     def bind(self) -> sa.Engine | sa.Connection:
-        """Where the session's next transaction begins."""
+        """The engine, or the sandbox's connection, of the session's next transaction."""
         database = self.database
-        if database.sandboxed is not None:
-            return database.sandboxed
+        if database.sandbox_connection is not None:
+            return database.sandbox_connection
         if self.replica is not None and not self.writes:
             return self.replica
         if self.streams:
@@ -2872,23 +2875,22 @@ class Scope:
         return database.engine if self.writes else database.reader
 
     def close(self) -> None:
-        """End the session and clean up. Runs inside the scope."""
+        """Run the cleanup callbacks and end the session. Call it while this scope is current."""
         try:
             while self.cleanup_callbacks:
-                self._call(self.cleanup_callbacks.pop(0))
+                _run_cleanup(self.cleanup_callbacks.pop(0))
         finally:
             self.end_session()
 
     def uncommitted(self) -> list[str]:
-        """What the session changed and did not commit, for people to read."""
+        """Describe the session's uncommitted changes: `new User`, `UPDATE users SET …`."""
         return uncommitted(self.session) if self.session is not None else []
 
     def end_transaction(self, *, expire: bool = True) -> None:
-        """Roll back what was not committed, and give the connection back to the pool.
+        """Roll back uncommitted changes and return the connection to the pool.
 
-        Loaded objects are read anew at their next use. Without `expire` they stay as they are,
-        and a result that is being read row by row keeps its connection, unless something was
-        changed.
+        Loaded objects are refreshed on next use. With `expire=False`, and if nothing was changed,
+        they keep their values, and a result that is being streamed keeps its connection.
         """
         session = self.session
         if session is None:
@@ -2899,7 +2901,7 @@ class Scope:
             _clean_up(session, transaction.close)
 
     def end_session(self) -> None:
-        """Roll back and forget the session. Runs inside the scope."""
+        """Roll back and discard the session. Call it while this scope is current."""
         session, self.session = self.session, None
         if session is None:
             return
@@ -2908,47 +2910,47 @@ class Scope:
         self.database.refresh_sandbox()
 
     def new_transaction(self, *, writes: bool) -> None:
-        """Give what follows a transaction of its own, as the page after an action has."""
+        """End the transaction. The next one may write if `writes` is True."""
         self.end_transaction()
         self.writes = writes
 
     def begin_stream(self) -> None:
-        """Hand over to a stream. From now on it reads in transactions, and may write in them."""
+        """Hand this scope over to a stream, which uses transactions and may write in them."""
         self.owned_by_stream = self.streams = True
 
     def is_refused(self, error: BaseException) -> bool:
-        """Whether `error` is the reader's refusal of a statement, or came after one."""
+        """Return True if the reader refused a statement: with `error`, or earlier."""
         if not self.writes and is_refused(error):
             self.refused = True  # a raw cursor raised it
         return self.refused
 
     def read_from_replica(self) -> None:
-        """Read from the replica whose turn it is, if one can be read from."""
-        if not (self.writes or self.replica_failed or self.database.sandboxed):
+        """Read from the next available replica, if there is one."""
+        if not (self.writes or self.replica_failed or self.database.sandbox_connection):
             self.replica = self.database.replicas.next()
 
     def is_replica_failure(self, error: BaseException) -> bool:
-        """Whether `error` says that the replica did not answer."""
+        """Return True if `error` means that the replica failed, and note that it did."""
         if self.replica is None or not is_unavailable(error):
             return False
         self.replica_failed = True
         if not (isinstance(error, sa.exc.DBAPIError) and is_conflict(error)):
-            self.database.replicas.exclude(self.replica, "it does not answer")
+            self.database.replicas.set_problem(self.replica, "it does not respond")
         return True
 
     @property
     def needs_retry(self) -> bool:
-        """Whether the request is to be answered once more: by a writer, or from the primary."""
+        """True if the request must run again, as a writer or on the primary."""
         return self.refused or (self.replica_failed and self.replica is not None)
 
     def prepare_retry(self) -> None:
-        """Begin again, without what was in the way."""
+        """Discard the session and choose the engine for the second attempt."""
         self.end_session()
         self.writes, self.refused, self.replica = self.refused, False, None
 
     @contextmanager
     def on_primary(self) -> Iterator[None]:
-        """Read from the primary meanwhile, where a revoked right counts at once."""
+        """Read from the primary inside the block, where a revoked permission applies at once."""
         replica, self.replica = self.replica, None
         try:
             yield
@@ -2956,14 +2958,14 @@ class Scope:
             self.replica = replica
 
     def retry_on_conflict(self, attempt: Callable[[], T], retries: int) -> T:
-        """Call `attempt`, again after a conflict between transactions if nothing was committed.
+        """Call `attempt`; call it again after a conflict of transactions if nothing was committed.
 
-        Each wait is about twice as long as the one before, and random, so that those who met part.
+        It is repeated at most `retries` times, with exponential backoff and jitter.
         """
-        longest = _FIRST_DELAY
+        max_delay = _FIRST_DELAY
         while True:
             if self.session is not None:
-                self.session.committed = False  # what a guard committed is not done again
+                self.session.committed = False  # only a commit by `attempt` rules out a retry
             try:
                 return attempt()
             except sa.exc.DBAPIError as error:
@@ -2973,23 +2975,24 @@ class Scope:
                 retries -= 1
                 log.info("replayed after a conflict: %s", type(error.orig).__name__)
                 self.end_session()
-                time.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - no secret
-                longest = min(longest * 2, _MAX_DELAY)
-
-    def _call(self, callback: Callable[[], Any]) -> None:
-        try:
-            callback()
-        except Exception:
-            log.exception("something could not be closed at the end of a request")
+                time.sleep(random.uniform(max_delay / 2, max_delay))  # noqa: S311 - no secret
+                max_delay = min(max_delay * 2, _MAX_DELAY)
 
     @contextmanager
     def activated(self) -> Iterator[None]:
-        """Make this scope the current one again, for a chunk of a stream."""
+        """Make this scope the current one inside the block, for one chunk of a stream."""
         outer = self.database.current_scope.set(self)
         try:
             yield
         finally:
             self.database.current_scope.reset(outer)
+
+
+def _run_cleanup(callback: Callable[[], Any]) -> None:
+    try:
+        callback()
+    except Exception:
+        log.exception("a cleanup callback failed at the end of a request")
 
 
 _LAG = """
@@ -2998,45 +3001,45 @@ _LAG = """
             AND EXISTS (SELECT FROM pg_stat_wal_receiver) THEN 0
         ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 1e9)
     END
-"""  # the age of the last transaction grows without end on an idle primary
-_LAG_CHECK_INTERVAL = 1.0  # seconds until a replica is asked for its lag again
+"""  # the age of the last transaction alone keeps growing while the primary is idle
+_LAG_CHECK_INTERVAL = 1.0  # seconds between two checks of a replica's lag
 
 
 class Replicas:
-    """PostgreSQL's replicas, read from in turn.
+    """PostgreSQL's replicas, used in turn.
 
-    One that does not answer, is more than `database.max_lag` behind or was promoted is left out
-    until that has passed; the log says so, once each way.
+    A replica that does not respond, is more than `database.max_lag` seconds behind or was promoted
+    is left out until it recovers. Both changes are logged once.
     """
 
     def __init__(self, config: Config) -> None:
         self._max_lag: int = config["database.max_lag"]
         self.engines = [make_engine(config, url=url, reads=True) for url in config.replica_urls]
-        self._asked = dict.fromkeys(self.engines, -math.inf)  # when, by the monotonic clock
-        self._problems: dict[sa.Engine, str] = {}  # of those that are left out
+        self._checked_at = dict.fromkeys(self.engines, -math.inf)  # by the monotonic clock
+        self._problems: dict[sa.Engine, str] = {}  # of replicas that are left out
         self._turns = itertools.cycle(self.engines)
 
     def next(self) -> sa.Engine | None:
-        """The replica whose turn it is; None if all are left out, or there is none."""
+        """Return the next replica, or None if there is none or all are left out."""
         for _ in self.engines:
             engine = next(self._turns)
-            if time.monotonic() - self._asked[engine] > _LAG_CHECK_INTERVAL:
-                self._asked[engine] = time.monotonic()
-                self.exclude(engine, self._problem(engine))
+            if time.monotonic() - self._checked_at[engine] > _LAG_CHECK_INTERVAL:
+                self._checked_at[engine] = time.monotonic()
+                self.set_problem(engine, self._check(engine))
             if engine not in self._problems:
                 return engine
         return None
 
-    def exclude(self, engine: sa.Engine, problem: str | None) -> None:
-        """Leave the replica out because of `problem`; take it in again if that is None."""
+    def set_problem(self, engine: sa.Engine, problem: str | None) -> None:
+        """Leave the replica out because of `problem`, or use it again if that is None."""
         known = self._problems.pop(engine, None)
         if problem is not None:
             self._problems[engine] = problem
         if (known is None) != (problem is None):
-            what = f"left out: {problem}" if problem else "read from again"
-            log.warning("the replica %s is %s", redacted_url(engine.url), what)
+            status = f"left out: {problem}" if problem else "in use again"
+            log.warning("the replica %s is %s", redacted_url(engine.url), status)
 
-    def _problem(self, engine: sa.Engine) -> str | None:
+    def _check(self, engine: sa.Engine) -> str | None:
         try:
             with engine.connect() as connection:
                 in_recovery, lag = connection.exec_driver_sql(
@@ -3050,19 +3053,21 @@ class Replicas:
 
 
 class Database:
-    """The engines of one application and its sessions.
+    """The engines and sessions of one application: `app.database`.
 
-    `engine` writes. `reader` reads: each statement is its own transaction, and the database
-    refuses to write. Where a database cannot do that, the reader is the engine.
-    `scoped` is the `db` of handlers, a `scoped_session` whose scope is the request; `session()`
-    is for work outside a request, `sandbox()` for tests.
+    `engine` writes. `reader` reads: each statement is its own transaction, and the database refuses
+    writes. If a database cannot do that, the reader shares the connections of `engine`.
+    `scoped`, the `db` of handlers, is a `scoped_session` whose scope is the request. Outside a
+    request use `with app.database.session() as db:`, in tests `sandbox()`.
+
+    Raises ConfigError for SQLite in memory without `debug`, or an unknown isolation level.
     """
 
     def __init__(self, config: Config) -> None:
         if config.in_memory and not config["debug"]:
             raise ConfigError(
-                "config.yaml: database is SQLite in memory, which is lost with the process and"
-                " not shared with others; name a file, or set debug: true for a test."
+                "config.yaml: database is SQLite in memory, which is lost when the process exits"
+                " and invisible to other processes; name a file, or set debug: true in a test."
             )
         self.config = config
         self.current_scope: ContextVar[Scope] = ContextVar("noventa_scope")
@@ -3070,17 +3075,17 @@ class Database:
         self.streaming = self.engine.execution_options(**{READS: True})
         self.reader = make_engine(config, reads=True) if _has_reader(config) else self.streaming
         self.replicas = Replicas(config)
-        own_readers = [] if self.reader is self.streaming else [self.reader]
-        self._readers = [*own_readers, *self.replicas.engines]  # on which writes are refused
+        readers = [] if self.reader is self.streaming else [self.reader]
+        self._readers = [*readers, *self.replicas.engines]  # engines that refuse writes
         self.engines = [self.engine, *self._readers]
-        casts = self.engine.dialect.bind_typing is BindTyping.RENDER_CASTS
-        self.text_type = FieldText if casts else str  # of the texts of requests
-        self.sandboxed: sa.Connection | None = None
-        self._sandbox: orm.Session | None = None
+        renders_casts = self.engine.dialect.bind_typing is BindTyping.RENDER_CASTS
+        self.text_type = FieldText if renders_casts else str  # the type of a request's strings
+        self.sandbox_connection: sa.Connection | None = None
+        self._sandbox_session: orm.Session | None = None
         self.scoped: orm.scoped_session[orm.Session] = orm.scoped_session(
-            cast("orm.sessionmaker[orm.Session]", self._session_of_scope), self.scope_now
+            cast("orm.sessionmaker[orm.Session]", self._create_scoped_session), self.scope_now
         )
-        self._known_to_write: dict[object, float] = {}  # until when, by the monotonic clock
+        self._known_to_write: dict[object, float] = {}  # entry to expiry, by the monotonic clock
         self._last_outage = 0.0
         self._watch()
 
@@ -3088,7 +3093,7 @@ class Database:
         event.listen(self.engine, "after_cursor_execute", self._note_statement)
         event.listen(self.engine, "savepoint", _note_savepoint)
         event.listen(self.engine, "rollback_savepoint", _forget_rolled_back)
-        for ending in ("commit", "rollback"):  # called before it: a driver may need the cursor
+        for ending in ("commit", "rollback"):  # called first: a driver may still need the cursor
             event.listen(self.engine, ending, _end_streams)
         for reader in self._readers:
             event.listen(reader, "handle_error", self._note_refusal)
@@ -3104,64 +3109,64 @@ class Database:
         return f"<Database {redacted_url(self.engine.url)}>"
 
     def dispose(self) -> None:
-        """Close every connection that is not in use."""
+        """Close all idle connections."""
         for engine in self.engines:
             engine.dispose()
 
     @contextmanager
     def session(self) -> Iterator[orm.Session]:
-        """A session outside a request: commit yourself; what is not committed is rolled back."""
+        """Open a session outside a request. Call commit(): uncommitted changes are rolled back."""
         session = self.new_session()
         try:
             yield session
             if rows := uncommitted(session):
-                log.warning("a session() was left without commit, rolled back: %s", ", ".join(rows))
+                log.warning("a session() ended without a commit, rolled back: %s", ", ".join(rows))
         finally:
             session.close()
 
     @contextmanager
     def sandbox(self) -> Iterator[orm.Session]:
-        """A session for a test, in a transaction that is undone at the end.
+        """Open a session for a test, in a transaction that is rolled back at the end.
 
-        Requests made through the app meanwhile, from this thread, use the same transaction;
-        what they commit is seen here and undone too.
+        Requests made through the app from this thread use the same transaction: the session sees
+        what they commit, and it is rolled back too. Raises NoventaError if a sandbox is open.
         """
-        if self._sandbox is not None:
-            raise NoventaError("A sandbox is open already; leave it before the next.")
+        if self._sandbox_session is not None:
+            raise NoventaError("A sandbox is already open; close it before opening another.")
         with self.engine.connect() as connection, connection.begin() as transaction:
-            self.sandboxed = connection
-            session = self._sandbox = self.new_session()
+            self.sandbox_connection = connection
+            session = self._sandbox_session = self.new_session()
             try:
                 yield session
             finally:
-                self._sandbox = self.sandboxed = None
+                self._sandbox_session = self.sandbox_connection = None
                 session.close()
                 if transaction.is_active:
                     transaction.rollback()
 
     def refresh_sandbox(self) -> None:
-        """Let the sandbox's own session see what a request has committed."""
-        if self._sandbox is not None and self.sandboxed is not None:
-            _end_streams(self.sandboxed)
-            self._sandbox.expire_all()
+        """Expire the sandbox's session, so that it loads what a request has committed."""
+        if self._sandbox_session is not None and self.sandbox_connection is not None:
+            _end_streams(self.sandbox_connection)
+            self._sandbox_session.expire_all()
 
     def scope(self, *, writes: bool) -> Scope:
-        """The scope of one request: `with database.scope(writes=True): …`."""
+        """Return a scope for one request: `with database.scope(writes=True): …`."""
         return Scope(self, writes=writes)
 
     def is_known_to_write(self, entry: object) -> bool:
-        """Whether a GET of this entry wrote within the last minute."""
+        """Return whether a GET of this entry wrote within the last minute."""
         return self._known_to_write.get(entry, 0.0) > time.monotonic()
 
-    def remember_writer(self, entry: object, what: str, inside: str) -> None:
-        """Let the next GETs of this entry begin as writers; log that once for each process."""
+    def remember_writer(self, entry: object, label: str, inside: str) -> None:
+        """Begin the next GETs of this entry as writers. Log that once per process."""
         if entry not in self._known_to_write:
             place = f" (in {inside})" if inside else ""
-            log.warning("%s writes: say writes=True on its entry%s", what, place)
+            log.warning("%s writes: set writes=True on its entry%s", label, place)
         self._known_to_write[entry] = time.monotonic() + _KNOWN_TO_WRITE
 
     def report_outage(self, error: BaseException) -> None:
-        """Log that the database does not answer, at most once a second."""
+        """Log that the database does not respond, at most once a second."""
         now = time.monotonic()
         if now - self._last_outage >= 1:
             self._last_outage = now
@@ -3169,38 +3174,38 @@ class Database:
             log.error("database %s: %s", redacted_url(self.engine.url), reason)
 
     def scope_now(self) -> Scope:
-        """The scope of the current request. Raises NoventaError outside one."""
+        """Return the scope of the current request. Raises NoventaError outside one."""
         try:
             return self.current_scope.get()
         except LookupError:
             raise NoventaError(
-                "db was used outside its request; in a thread or a task of your own write"
+                "db was used outside its request; in a thread or background task, use"
                 " `with app.database.session() as db:`."
             ) from None
 
     def new_session(self, scope: Scope | None = None, **options: Any) -> RequestSession:
-        """A session for a request, or for work outside one. `options` are those of `Session`."""
-        if self.sandboxed is not None:
+        """Create a session for `scope`'s request, or for work outside one. `options` go to it."""
+        if self.sandbox_connection is not None:
             options["join_transaction_mode"] = "create_savepoint"
-        session = RequestSession(self.sandboxed or self.engine, **options)
+        session = RequestSession(self.sandbox_connection or self.engine, **options)
         session.scope = scope
         return session
 
-    def _session_of_scope(self, **options: Any) -> orm.Session:
+    def _create_scoped_session(self, **options: Any) -> orm.Session:
         scope = self.scope_now()
         scope.session = self.new_session(scope, **options)
         return scope.session
 
-    def _note_statement(self, connection: sa.Connection, *sent: Any) -> None:
-        _, statement, _, context, _ = sent
+    def _note_statement(self, connection: sa.Connection, *arguments: Any) -> None:
+        _, statement, _, context, _ = arguments
         if not _is_write(statement, context):
             return
         written = connection.info.setdefault("written", [])
         if len(written) < _MAX_REPORTED:
             written.append(" ".join(statement.split())[:60])
         scope = self.current_scope.get(None)
-        if scope is not None and not scope.writes and self.sandboxed is not None:
-            scope.wrote = True  # where there is no reader to refuse it
+        if scope is not None and not scope.writes and self.sandbox_connection is not None:
+            scope.wrote = True  # a sandbox has no reader that would refuse it
 
     def _note_refusal(self, context: sa.engine.ExceptionContext) -> None:
         scope = self.current_scope.get(None)
@@ -3208,10 +3213,10 @@ class Database:
             scope.refused = True
 
     def _end_reading(self, connection: Any, record: Any) -> None:
-        """Leave a connection of the reader as it was before a stream.
+        """Reset a reader's connection after a stream.
 
-        The transaction has ended, and with it PostgreSQL's cursors: drivers refuse to close them,
-        or ask the server to, where it must not begin another transaction.
+        The transaction has ended, and PostgreSQL's cursors with it. Some drivers refuse to close
+        them; others send a statement, which must not begin another transaction.
         """
         if streams := record.info.pop("streams", None):
             if connection is not None and self.engine.dialect.name == "postgresql":
@@ -3220,15 +3225,15 @@ class Database:
 
 
 def _has_reader(config: Config) -> bool:
-    """Whether GETs read on an engine of their own."""
-    plain = config["database.autocommit_reads"] and not config["database.pooler"]
+    """Return whether GETs use a separate engine."""
+    autocommit = config["database.autocommit_reads"] and not config["database.pooler"]
     is_sqlite = config.database_url.get_backend_name() == "sqlite"
     refuses = can_refuse_writes(config.database_url)
-    return refuses and (plain or is_sqlite) and not config["database.isolation_level"]
+    return refuses and (autocommit or is_sqlite) and not config["database.isolation_level"]
 
 
 def can_refuse_writes(url: sa.URL) -> bool:
-    """Whether the database itself can refuse writes on connections that only read."""
+    """Return whether the database itself can refuse writes on some connections."""
     if url.get_backend_name() == "sqlite":
         return sqlite_file(url) is not None
     return url.get_driver_name() in _POSTGRESQL_DRIVERS
@@ -3237,19 +3242,17 @@ def can_refuse_writes(url: sa.URL) -> bool:
 def listen_to_statements(
     engine: sa.Engine, listener: Callable[..., None], *, insert: bool = False
 ) -> None:
-    """Call `listener(cursor, statement, …, context)` before each statement, with `insert` before
-    the listeners that are there.
+    """Call `listener(cursor, statement, …, context)` before each statement.
 
-    These are events of the dialect: the engine's own make a query by key cost 20 % more.
+    `insert` puts it before the others. Engine events would slow down a query by key by 20 %.
     """
     for name in ("do_execute", "do_execute_no_params", "do_executemany"):
         event.listen(engine, name, listener, insert=insert)
 
 
-def _note_stream(*sent: Any) -> None:
-    """Remember the cursor of a result that is read row by row, to be closed at the latest when its
-    transaction ends."""
-    context = sent[-1]
+def _note_stream(*arguments: Any) -> None:
+    """Remember the cursor of a streamed result, to close it when its transaction ends."""
+    context = arguments[-1]
     if context.execution_options.get("stream_results"):
         if context.dialect.name == "sqlite":
             context.cursor.is_stream = True
@@ -3259,7 +3262,7 @@ def _note_stream(*sent: Any) -> None:
 
 
 def _is_open(cursor: Any) -> bool:
-    """Whether rows may be left to read. MySQL's drivers do not tell: open until it is closed."""
+    """Return whether a cursor is open. MySQL's drivers do not report it: assume that it is."""
     return not getattr(cursor, "closed", False)
 
 
@@ -3274,7 +3277,7 @@ def _close_cursors(cursors: Iterable[Any], dialect: sa.Dialect) -> None:
 
 
 class NeedsTransactionError(NoventaError):
-    """A statement that has an effect on its transaction was sent where there is none."""
+    """A statement that needs a transaction was sent to the reader, which has none."""
 
     def __init__(self, statement: str) -> None:
         super().__init__(
@@ -3283,20 +3286,19 @@ class NeedsTransactionError(NoventaError):
         )
 
 
-def _check_reader(cursor: Any, statement: str, *sent: Any) -> None:
-    """Begin a transaction on PostgreSQL's reader for a stream; refuse what needs another one."""
-    context = sent[-1]
+def _check_reader(cursor: Any, statement: str, *arguments: Any) -> None:
+    """Begin a transaction for a PostgreSQL stream; reject other statements that need one."""
+    context = arguments[-1]
     driver = context.root_connection.connection.dbapi_connection
     if context.execution_options.get("stream_results") and driver.autocommit:
-        driver.autocommit = False  # a cursor of the server lives in a transaction
+        driver.autocommit = False  # a server-side cursor needs a transaction
     if _needs_transaction(statement):
         raise NeedsTransactionError(statement)
 
 
 @functools.lru_cache(maxsize=1_000)
 def _needs_transaction(statement: str) -> bool:
-    """Whether a statement is no plain read, or has an effect on its transaction or connection that
-    PostgreSQL does not refuse on a read-only connection."""
+    """Return True unless a statement is a plain read without other effects."""
     return not _PLAIN_READ.match(statement) or bool(_TRANSACTIONAL.search(statement))
 
 
@@ -3304,7 +3306,7 @@ _PLAIN_READ = re.compile(
     r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*(?:select|with|values|table|show|explain)\b[^;]*;?\s*\Z",
     re.IGNORECASE | re.DOTALL,
 )
-_TRANSACTIONAL = re.compile(  # locks, settings, messages, large objects and snapshots
+_TRANSACTIONAL = re.compile(  # read-only connections allow locks, settings, messages and others
     r"\b(?:pg_(?:try_)?advisory_\w+|set_config|pg_notify|pg_logical_emit_message|lo_\w+"
     r"|pg_export_snapshot)\b",
     re.IGNORECASE,
@@ -3334,7 +3336,7 @@ event.listen(RequestSession, "after_commit", _note_commit)
 
 
 def _connection_infos(session: RequestSession) -> Iterator[dict[str, Any]]:
-    """What was noted on each connection of the session's transaction."""
+    """Yield the `info` of each usable connection of the session's transaction."""
     for connection in session.connections:
         if not (connection.closed or connection.invalidated):
             yield connection.info
@@ -3349,7 +3351,7 @@ def _forget_rolled_back(connection: sa.Connection, name: str, _: object) -> None
 
 
 def _is_write(statement: str, context: Any) -> bool:
-    """What SQLAlchemy compiled is known to it; of other SQL the first word tells."""
+    """Ask SQLAlchemy about statements that it compiled; judge other SQL by its first word."""
     if context.isinsert or context.isupdate or context.isdelete or context.isddl:
         return True
     if any(cte.element.is_dml for cte in getattr(context.compiled, "ctes", None) or ()):
@@ -3365,13 +3367,13 @@ _WRITING_WORDS = {
 
 
 def _clean_up(session: RequestSession, clean: Callable[[], None]) -> None:
-    """Call `clean`; a connection on which it fails is dropped, and spoils no answer."""
+    """Call `clean`. If it fails, drop the connections, so that the response can still be sent."""
     connections = session.connections
     try:
         clean()
     except (sa.exc.SQLAlchemyError, OSError) as error:
         reason = getattr(error, "orig", error)
-        log.warning("a session could not be cleaned; its connection is dropped: %s", reason)
+        log.warning("a session could not be cleaned up; its connection was dropped: %s", reason)
         for connection in connections:
             if not connection.closed:
                 connection.invalidate()
@@ -3379,7 +3381,7 @@ def _clean_up(session: RequestSession, clean: Callable[[], None]) -> None:
 
 
 def uncommitted(session: RequestSession) -> list[str]:
-    """What `session` changed and did not commit: `new User`, `UPDATE users SET …`."""
+    """Describe uncommitted changes of `session`: `new User`, `UPDATE users SET …`."""
     rows = [f"new {type(row).__name__}" for row in session.new]
     rows += [f"changed {_describe_row(row)}" for row in session.dirty if session.is_modified(row)]
     rows += [f"deleted {_describe_row(row)}" for row in session.deleted]
@@ -3393,38 +3395,35 @@ def _describe_row(row: Any) -> str:
 
 
 def _open_streams(session: RequestSession) -> bool:
-    """Whether the session has results that are being read row by row."""
-    return any(
-        _is_open(cursor)
-        for info in _connection_infos(session)
-        for cursor in info.get("streams", ())
-    )
+    """Return whether the session has results that are still being streamed."""
+    infos = _connection_infos(session)
+    return any(_is_open(cursor) for info in infos for cursor in info.get("streams", ()))
 
 
 _SQLITE_BUSY, _SQLITE_READONLY = 5, 8
 _MYSQL_CONFLICTS = (1213, 1205, 1020)  # deadlock, lock wait timeout, MariaDB's stale snapshot
-_MYSQL_BAD_VALUE = 1292  # of a date or time; drivers call it an operational error
+_MYSQL_BAD_VALUE = 1292  # a bad date or time; drivers raise OperationalError for it
 
 
 def sqlstate(error: Any) -> str | None:
-    """PostgreSQL's code of an error, where each driver keeps it."""
+    """Return PostgreSQL's code of an error, wherever its driver stores it."""
     details = next(iter(getattr(error, "args", ())), None)
     by_pg8000 = details.get("C") if isinstance(details, dict) else None
     return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or by_pg8000
 
 
 def _sqlite_code(error: Any) -> int:
-    """SQLite's primary code of an error; 0 where it is none of SQLite's."""
+    """Return SQLite's primary code of an error, or 0 if it did not come from SQLite."""
     return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
 
 
 def _mysql_code(error: Any) -> Any:
-    """MySQL's code of an error; the first argument of other errors."""
+    """Return MySQL's code of an error. For another error this is its first argument."""
     return next(iter(getattr(error, "args", ())), None)
 
 
 def is_refused(error: Any) -> bool:
-    """Whether the reader was asked to write, or for what needs a transaction."""
+    """Return whether the reader refused a statement that writes or needs a transaction."""
     original = getattr(error, "orig", error)
     return (
         isinstance(error, NeedsTransactionError)
@@ -3434,7 +3433,7 @@ def is_refused(error: Any) -> bool:
 
 
 def is_conflict(error: sa.exc.DBAPIError) -> bool:
-    """Whether two transactions met, so that the same work may succeed when done again."""
+    """Return whether two transactions collided, so that a retry may succeed."""
     original = error.orig
     return (
         sqlstate(original) in ("40001", "40P01")  # could not serialize, deadlock
@@ -3447,10 +3446,10 @@ _UNBINDABLE = (TypeError, ValueError, ArithmeticError, LookupError, AttributeErr
 
 
 def is_bad_value(error: BaseException) -> bool:
-    """Whether a column's type or the database cannot take a value, say a number too large for it.
+    """Return whether a column or the database rejected a value, such as a number out of range.
 
-    A value that PostgreSQL's enum lacks counts if it came with the request: one of the model's
-    own is missing in the database by our fault.
+    A value that PostgreSQL's enum lacks counts only if it came from the request. One that comes
+    from the model is a missing migration.
     """
     if not isinstance(error, sa.exc.StatementError):
         return False
@@ -3464,11 +3463,11 @@ def is_bad_value(error: BaseException) -> bool:
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether the database did not answer at all, or had no connection left, or was busy."""
+    """Return whether the database did not respond, had no connection left, or was busy."""
     if isinstance(error, sa.exc.TimeoutError):
         return True
     if isinstance(error, sa.exc.PendingRollbackError):
-        return error.code == "8s2b"  # the connection was lost in the middle of a transaction
+        return error.code == "8s2b"  # the connection was lost during a transaction
     if not isinstance(error, sa.exc.DBAPIError):
         return False
     failed = isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
@@ -3480,9 +3479,9 @@ def _check_isolation_level(config: Config, dialect: sa.Dialect) -> None:
     level = config["database.isolation_level"]
     if dialect.name == "sqlite" and level and level.upper() == "AUTOCOMMIT":
         raise ConfigError(
-            f"config.yaml: database.isolation_level is {level!r}, with which SQLite could neither"
-            " undo what fails nor keep an action from losing an update; leave it out, and ask for"
-            " it where it is needed: connection.execution_options(isolation_level='AUTOCOMMIT')."
+            f"config.yaml: database.isolation_level is {level!r}, but SQLite could then neither"
+            " roll back a failed request nor prevent lost updates; remove it, and set it only where"
+            " needed: connection.execution_options(isolation_level='AUTOCOMMIT')."
         )
     known = dialect.get_isolation_level_values(cast(Any, None))
     if level and level.replace("_", " ").upper() not in known:
@@ -3492,7 +3491,7 @@ def _check_isolation_level(config: Config, dialect: sa.Dialect) -> None:
 
 def _pool_options(config: Config) -> dict[str, Any]:
     timeout = config["database.pool_timeout"]
-    if config.in_memory:  # one connection, which is the database
+    if config.in_memory:  # the database is its one connection
         return {
             "poolclass": sa.QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": timeout
         }  # fmt: skip
@@ -3501,7 +3500,7 @@ def _pool_options(config: Config) -> dict[str, Any]:
     if size + overflow < threads:
         log.warning(
             "database.pool_size and max_overflow allow %d connections for %d threads;"
-            " requests will wait for each other",
+            " some requests will wait for a connection",
             size + overflow, threads,
         )  # fmt: skip
     return {
@@ -3518,32 +3517,32 @@ def _note_use(_: object, record: Any) -> None:
 
 
 def _ping_if_idle(dialect: sa.Dialect, connection: Any, record: Any, _: object) -> None:
-    """`pool_pre_ping`, but for a connection in constant use: that would cost it a round trip."""
+    """Test a connection as `pool_pre_ping` does, but spare busy ones the round trip."""
     if time.monotonic() - record.info.get("used", math.inf) < _PING_AFTER:
         return
     try:
         dialect.do_ping(connection)
     except dialect.loaded_dbapi.Error:
-        raise sa.exc.DisconnectionError from None  # the pool then makes a new one
+        raise sa.exc.DisconnectionError from None  # makes the pool reconnect
 
 
 def _reset_pool_after_fork(engine: sa.Engine) -> None:
-    """A forked child makes connections of its own, and never closes those of its parent."""
+    """Give a forked child a new pool, and never close its parent's connections in it."""
     reference = weakref.ref(engine)
-    inherited: list[sa.Pool] = []  # kept alive: their destructor would close the shared sockets
+    inherited: list[sa.Pool] = []  # kept: the destructor would close the parent's sockets
 
     def reset_pool() -> None:
-        if (living := reference()) is not None:
-            inherited.append(living.pool)
-            living.dispose(close=False)
+        if (live_engine := reference()) is not None:
+            inherited.append(live_engine.pool)
+            live_engine.dispose(close=False)
 
     os.register_at_fork(after_in_child=reset_pool)
 
 
 def revision_script(config: Config) -> ScriptDirectory | None:
-    """The project's revisions as Alembic reads them; None if there are none.
+    """Return the project's revisions as Alembic reads them, or None if there are none.
 
-    Raises NoventaError for a revision that cannot be imported.
+    Raises NoventaError if a revision cannot be imported.
     """
     folder = config.root / "migrations"
     settings = folder / "alembic.ini"
@@ -3555,7 +3554,7 @@ def revision_script(config: Config) -> ScriptDirectory | None:
     try:
         alembic = AlembicConfig(settings)
         alembic.set_main_option("script_location", str(folder).replace("%", "%%"))
-        alembic.remove_main_option("prepend_sys_path")  # which would change sys.path
+        alembic.remove_main_option("prepend_sys_path")  # it would change sys.path
         script = ScriptDirectory.from_config(alembic)
         return script if script.get_heads() else None  # this imports every file
     except (Exception, SystemExit) as error:  # whatever a revision may raise
@@ -3564,14 +3563,14 @@ def revision_script(config: Config) -> ScriptDirectory | None:
 
 
 def _has_version_locations(settings: Path) -> bool:
-    """Whether alembic.ini may name other folders of revisions than migrations/versions."""
+    """Return whether alembic.ini may name folders other than migrations/versions."""
     return settings.exists() and "version_locations" in settings.read_text("utf-8", "replace")
 
 
 def revision_mismatch(config: Config, engine: sa.Engine) -> str | None:
-    """How the database's revision differs from the project's revisions, and what to do.
+    """Describe how the database's revision differs from the project's, and what to do.
 
-    None if they agree, if there are no revisions, or if the database does not answer.
+    Return None if they agree, there are no revisions, or the database does not respond.
     """
     try:
         script = revision_script(config)
@@ -3583,25 +3582,24 @@ def revision_mismatch(config: Config, engine: sa.Engine) -> str | None:
 
 
 def _describe_mismatch(script: ScriptDirectory, current: set[str]) -> str | None:
-    heads, known = set(script.get_heads()), {one.revision for one in script.walk_revisions()}
-    listed, newest = ", ".join(sorted(current)), ", ".join(sorted(heads))
-    if strange := sorted(current - known):
+    heads = set(script.get_heads())
+    recorded, newest = ", ".join(sorted(current)), ", ".join(sorted(heads))
+    if unknown := sorted(current - {item.revision for item in script.walk_revisions()}):
         return (
-            f"The database is at {', '.join(strange)}, which migrations/versions does not have: it"
-            " is ahead of this code, or unknown to it. Deploy the code that has this revision; if"
-            " the file is lost, run `python -m noventa migrate stamp --purge head` once the"
-            " tables equal the models."
+            f"The database is at {', '.join(unknown)}, which is not in migrations/versions. If it"
+            " is ahead of this code, deploy the code with this revision; if the file is lost, run"
+            " `python -m noventa migrate stamp --purge head` once the tables match the models."
         )
     if not current:
         return f"The database is empty, not at {newest}; run `python -m noventa migrate`."
-    # A head that another revision depends on is applied, but not recorded.
-    if heads <= {one.revision for one in script.get_all_current(tuple(current))}:
+    # A head that another revision depends on is applied but not recorded.
+    if heads <= {item.revision for item in script.get_all_current(tuple(current))}:
         return None
-    return f"The database is at {listed}, behind {newest}; run `python -m noventa migrate`."
+    return f"The database is at {recorded}, behind {newest}; run `python -m noventa migrate`."
 
 
 def is_file_missing(engine: sa.Engine) -> bool:
-    """Whether the database is a file of SQLite that is not there: connecting would make it."""
+    """Return whether the SQLite file does not exist. Connecting would create it."""
     file = engine.url.database or ""
     if engine.dialect.name != "sqlite" or file.startswith("file:"):
         return False
@@ -3609,7 +3607,7 @@ def is_file_missing(engine: sa.Engine) -> bool:
 
 
 def current_revisions(config: Config, engine: sa.Engine) -> set[str]:
-    """The revisions that the database records. Raises NoventaError where Alembic knows none."""
+    """Return the revisions that the database records. Raises as `require_migrations` does."""
     from alembic.migration import MigrationContext  # noqa: PLC0415 - takes 0.1 s
 
     if is_file_missing(engine):
@@ -3621,20 +3619,20 @@ def current_revisions(config: Config, engine: sa.Engine) -> set[str]:
 
 
 def require_migrations(dialect: sa.Dialect) -> None:
-    """Raise NoventaError where Alembic does not know the database."""
+    """Raise NoventaError if Alembic does not support the database."""
     from alembic.ddl.impl import DefaultImpl  # noqa: PLC0415 - takes 0.1 s
 
     try:
         DefaultImpl.get_by_dialect(dialect)
     except KeyError as error:
         raise NoventaError(
-            f"Alembic has no migrations for {error}; without revisions, make the tables by"
+            f"Alembic does not support {error}; create the tables without revisions:"
             " registry.metadata.create_all(app.database.engine)."
         ) from None
 
 
 def version_table(config: Config) -> dict[str, Any]:
-    """Where Alembic records the revision, as keywords of its `configure()`."""
+    """Return the `configure()` options of Alembic for the table that records the revision."""
     names = ("version_table", "version_table_schema")
     return {name: config[f"migrations.{name}"] for name in names}
 

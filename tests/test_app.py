@@ -260,12 +260,12 @@ def test_an_endpoint_gets_request_session_and_db(tmp_path):
         ({"a": object()}, "Object of type object is not JSON serializable"),
         (
             {"users": [{}, {"photo": b""}]},
-            "handler returned what JSON cannot hold: users[1].photo: Object of type bytes",
+            "returned a value that JSON cannot represent: users[1].photo: Object of type bytes",
         ),
         ([[1, {2}]], "[0][1]: Object of type set"),
         ({"a": {(1, 2): 3}}, "a: keys must be str, int, float, bool or None, not tuple"),
         ({"a": ["x", "\ud800"]}, "a[1]: 'utf-8' codec can't encode"),
-        (looped, "it: nested too deeply, or inside itself"),
+        (looped, "it is nested too deeply or contains itself"),
     ],
 )
 def test_an_endpoint_that_answers_something_else_is_a_500_that_names_it(
@@ -280,7 +280,7 @@ def test_what_json_cannot_hold_is_named_on_the_debug_page(tmp_path):
         return {"users": [{"photo": b"x"}]}
 
     app = app_of(tmp_path, Endpoint("/", handler), config={"debug": True})
-    assert "handler returned what JSON cannot hold: users[0].photo: " in ask(app).text
+    assert "handler returned a value that JSON cannot represent: users[0].photo: " in ask(app).text
 
 
 class Colour(enum.Enum):

@@ -171,7 +171,7 @@ def test_headers_come_once_where_a_page_is_shown_again_by_a_writer(tmp_path):
     ("'text'", "returned _headers 'text'; expected a mapping or (name, value) pairs"),
     ("[('X', 'a', 'b')]", "expected a mapping or (name, value) pairs"),
     ("{'X Y': 'a'}", "has a name that HTTP does not allow"),
-    ("{'X': 1}", "'X' is 1; expected a text"),
+    ("{'X': 1}", "'X' is 1; expected a string"),
     ("{'content-length': '3'}", "'content-length' in _headers; Noventa sets that header"),
 ])  # fmt: skip
 def test_wrong_headers_are_an_error_that_says_what_is_wrong(tmp_path, caplog, headers, message):

@@ -1270,7 +1270,7 @@ def test_a_body_that_cannot_be_closed_is_logged(
 
     app = counting_app(tmp_path, "sqlite:///./a.db", Endpoint("/stream", handler))
     start(app).close()
-    assert "could not be closed" in caplog.text
+    assert "a cleanup callback failed" in caplog.text
     assert checked_out(app) == 0
 
 

@@ -240,7 +240,7 @@ def test_an_action_that_was_only_imported_does_not_exist(tmp_path):
 def test_a_prop_that_is_no_scalar_is_an_error_that_names_the_remedy(tmp_path, caplog, value):
     app = make_forms(tmp_path, {"page.html": f'{{{{ component("note", row={value}) }}}}'})
     assert ask(app).status == 500
-    assert "give the id instead" in caplog.text
+    assert "pass the id instead" in caplog.text
 
 
 # ---- Tickets that do not fit ----
@@ -753,7 +753,7 @@ def test_a_prop_of_a_guard_around_that_no_ticket_can_hold_is_an_error(tmp_path, 
     files = {**INSIDE["template"], "page.html": "{{ component('box', row=[1], id=1) }}"}
     assert ask(make_boxed(tmp_path, files, closed), query="word=please").status == 500
     assert "component 'box' runs its guard again" in caplog.text
-    assert "its prop 'row' is a list; give the id instead" in caplog.text
+    assert "its prop 'row' is a list; pass the id instead" in caplog.text
     assert ask(make_boxed(tmp_path, files, by_id)).status == 200
 
 

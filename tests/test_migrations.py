@@ -763,7 +763,7 @@ def test_the_app_can_say_behind_ahead_and_empty_with_the_command_that_mends_it(s
     assert "at a1, behind b2; run `python -m noventa migrate`" in mismatch(site)
     go(site, "upgrade head")
     path.unlink()
-    assert "at b2, which migrations/versions does not have" in mismatch(site)
+    assert "at b2, which is not in migrations/versions" in mismatch(site)
     message = refuse(site, capsys)
     assert "'b2': no file in migrations/versions has it" in message
     for told in (mismatch(site), message):

@@ -108,8 +108,8 @@ def test_a_file_that_is_not_there_is_a_404(tmp_path):
     [
         (lambda: reply("", status=42), "reply() got the status 42; expected a number from 200 to"),
         (lambda: reply("", status=None), "reply() got the status None; expected a number"),
-        (lambda: reply(None), "reply() got None; expected a dict or list, a text, bytes, a Path"),
-        (lambda: reply("", headers={"X-Left": 5}), "The header 'X-Left' is 5; expected a text."),
+        (lambda: reply(None), "reply() got None; expected a dict or list, a string, bytes, a Path"),
+        (lambda: reply("", headers={"X-Left": 5}), "The header 'X-Left' is 5; expected a string."),
     ],
 )
 def test_what_is_no_answer_is_an_error_that_says_so(tmp_path, make, problem, caplog):
@@ -118,7 +118,7 @@ def test_what_is_no_answer_is_an_error_that_says_so(tmp_path, make, problem, cap
 
 
 def test_a_stream_of_something_else_says_so(tmp_path):
-    with pytest.raises(NoventaError, match="A reply's stream gave 5; expected texts or bytes"):
+    with pytest.raises(NoventaError, match="A reply's stream yielded 5; expected strings or bytes"):
         answer_of(tmp_path, lambda: reply(iter([b"a", 5])))
 
 

@@ -148,7 +148,9 @@ def test_a_made_session_counts_below_its_prefix_only(app):
 
 @only_sqlite
 def test_a_session_that_no_cookie_can_hold_is_not_made(app):
-    with pytest.raises(SessionError, match=r"holds what JSON cannot: seen\[1\]: .*datetime"):
+    with pytest.raises(
+        SessionError, match=r"holds a value that JSON cannot represent: seen\[1\]: .*datetime"
+    ):
         app.sessions.make({"name": "Ada", "seen": ["now", datetime.now(UTC)]})
     assert not app.sessions.read({app.sessions.name: "forged"})
 

@@ -118,13 +118,13 @@ def test_without_a_secret_key_nothing_is_signed_and_nothing_verifies():
 
 @pytest.mark.parametrize("prop", [[1], {"a": 1}, object(), b"bytes", (1, 2), {1}])
 def test_a_prop_that_is_no_scalar_is_an_error_with_the_remedy(prop):
-    with pytest.raises(PropsError, match=r"'user' renders an action.*'row'.*give the id instead"):
+    with pytest.raises(PropsError, match=r"'user' renders an action.*'row'.*pass the id instead"):
         Tickets([SECRET]).issue(make_ticket(props={"row": prop}))
 
 
 def test_a_prop_of_a_guard_around_that_is_no_scalar_is_an_error_with_the_remedy():
     ancestors = [("card", {"id": 1}), ("box", {"row": {}})]
-    with pytest.raises(PropsError, match=r"'box'.*'save' of 'user'.*'row' is a dict; give the id"):
+    with pytest.raises(PropsError, match=r"'box'.*'save' of 'user'.*'row' is a dict; pass the id"):
         Tickets([SECRET]).issue(make_ticket(guarded_ancestors=ancestors))
 
 
