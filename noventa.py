@@ -1823,7 +1823,7 @@ _DEFAULT_HEADERS = {
 
 
 class Answer:
-    """A response ready to be sent, with WebOb's attribute names. It is never shared."""
+    """A response ready to be sent, with WebOb's attribute names. No two requests share one."""
 
     __slots__ = ("app_iter", "headerlist", "status", "streams")
 
@@ -1865,9 +1865,9 @@ def reply(
 ) -> webob.Response:  # fmt: skip
     """Return a response whose body is `content`.
 
-    A dict or list is sent as JSON, a `str` as plain text, a `Path` as a file (with ranges and
-    conditional requests). An iterable of strings or bytes is streamed. `filename` makes it a
-    download: `reply(lines, content_type="text/csv", filename="users.csv")`.
+    A dict or list is sent as JSON, a `str` as plain text, bytes as they are, and a `Path` as a file
+    (with ranges and conditional requests). An iterable of strings or bytes is streamed.
+    `filename` makes it a download: `reply(rows, content_type="text/csv", filename="users.csv")`.
 
     Raises HTTPNotFound if the file does not exist, NoventaError for other content or a bad status.
     """
@@ -2017,7 +2017,7 @@ def encode_json(value: Any, handler: Handler) -> bytes:
     try:
         return _to_json(value).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
-        problem = f"a value that JSON cannot represent: {_not_json(value, _to_json, error)}"
+        problem = f"a value that JSON cannot represent: {_json_problem(value, _to_json, error)}"
         raise NoventaError(f"{handler_label(handler)} returned {problem}.") from None
 
 
@@ -2037,7 +2037,7 @@ _to_json = json.JSONEncoder(  # a circular value raises RecursionError
 ).encode  # fmt: skip
 
 
-def _not_json(value: Any, encode: Callable[[Any], str], error: Exception) -> str:
+def _json_problem(value: Any, encode: Callable[[Any], str], error: Exception) -> str:
     """Describe the value that `encode` rejects, as in `users[3].photo: Object of type …`."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply or contains itself"
@@ -2312,7 +2312,7 @@ class Tickets:
         self._signer = Signer(secret_keys, field_name.strip("_"))
 
     def issue(self, ticket: Ticket) -> str:
-        """Return the signed ticket. Raises PropsError for unsuitable or too many props."""
+        """Return the signed ticket. Raises PropsError if its props are unsuitable or too long."""
         for name, value in ticket.props.items():
             if not fits_ticket(value):
                 usage = "renders an action" if ticket.action else "is rendered as a fragment"
@@ -2333,7 +2333,7 @@ class Tickets:
         return signed
 
     def read(self, fields: Values[str]) -> Ticket:
-        """Read the last ticket: the one of the pressed button. Raises BadTicket."""
+        """Read the last ticket, which is the pressed button's. Raises BadTicket."""
         tickets = fields.getlist(self.field_name)
         if not tickets or not tickets[-1]:
             raise BadTicket("no-ticket")
@@ -2382,7 +2382,7 @@ class Session(MutableMapping[str, Any]):
     may_have_changed = False
 
     def __init__(self, load: Callable[[], tuple[dict[str, Any], str]]) -> None:
-        self._load = load  # returns the state, and the same as JSON
+        self._load = load  # returns the state as a dict and as JSON
 
     @memoized_property
     def loaded_state(self) -> dict[str, Any]:
@@ -2466,7 +2466,7 @@ class Session(MutableMapping[str, Any]):
         self.state.update(data={}, flashes=[], nonce=None)
 
     def forbid(self) -> None:
-        """Raise SessionError if the session is first accessed from now on."""
+        """Make first access from now on raise SessionError."""
 
         def load() -> NoReturn:
             raise SessionError(
@@ -2554,18 +2554,18 @@ class SessionCookies:
 
     def _drop_old_flashes(self, state: dict[str, Any]) -> str:
         """Keep the newest flashes that fit, and return the state as JSON."""
-        flashes, kept = state["flashes"], list[Any]()
+        flashes, fitting = state["flashes"], list[Any]()
         room = self._room - len(self._dump({**state, "flashes": []}))
         for flash in reversed(flashes):
             size = len(_encode_state(flash)) + 2  # with a comma and a space
             if size <= room:
-                kept.insert(0, flash)
+                fitting.insert(0, flash)
                 room -= size
-            elif kept:
+            elif fitting:
                 break
-        if dropped := len(flashes) - len(kept):
+        if dropped := len(flashes) - len(fitting):
             log.warning("the session is full: unread messages were dropped (%d)", dropped)
-        state["flashes"] = kept
+        state["flashes"] = fitting
         return self._dump(state)
 
     def _read(self, cookies: Mapping[str, str], prefix: str) -> tuple[dict[str, Any], str]:
@@ -2596,7 +2596,7 @@ class SessionCookies:
         try:
             return _encode_state(state)
         except (TypeError, ValueError, RecursionError) as error:
-            problem = _not_json(state["data"], _encode_state, error)
+            problem = _json_problem(state["data"], _encode_state, error)
             raise SessionError(
                 f"The session holds a value that JSON cannot represent: {problem}; store the id of"
                 " a row, and other values as strings or numbers."
@@ -2622,7 +2622,7 @@ def _too_large(data: Mapping[str, Any]) -> str:
 
 READS = "noventa_reads"  # execution option: SQLite begins the transaction without a lock
 INTERNAL_STATEMENT = "noventa_internal"  # execution option: not sent by the application
-_BEGIN = {True: "BEGIN", False: "BEGIN IMMEDIATE"}  # for SQLite: True if it only reads
+_BEGIN = {True: "BEGIN", False: "BEGIN IMMEDIATE"}  # SQLite's statement: True to only read
 _BUSY_TIMEOUT = 30  # seconds that SQLite waits for another writer
 _CONNECT_TIMEOUT = 10  # seconds; libpq has no default
 _MAX_REPORTED = 20  # rows in the report of a forgotten commit
@@ -2733,7 +2733,7 @@ def _sqlite_connection(driver: Any) -> Any:
 
 
 def _prepare_sqlite(reads: bool, connection: Any, _: object) -> None:
-    connection.isolation_level = None  # the driver's own BEGIN would not cover DDL
+    connection.isolation_level = None  # the driver's own BEGIN would not cover DDL or SAVEPOINT
     connection.execute("PRAGMA foreign_keys=ON")
     if connection.execute("PRAGMA journal_mode").fetchone()[0] not in ("wal", "memory"):
         try:
@@ -2834,9 +2834,9 @@ class RequestSession(orm.Session):
 class Scope:
     """The database session of one request, and the cleanup at its end.
 
-    Inside `with database.scope(writes=False):`, `database.scoped` is this request's session. It
-    connects on its first query. Leaving the block rolls back uncommitted changes, unless a stream
-    has taken over the scope and closes it later.
+    Inside `with database.scope(writes=False):`, `database.scoped` is this request's session,
+    which connects on its first query. Leaving the block rolls back uncommitted changes, unless a
+    stream has taken over the scope and closes it later.
     """
 
     streams = False  # the body is generated while it is sent
@@ -2919,7 +2919,7 @@ class Scope:
         self.owned_by_stream = self.streams = True
 
     def is_refused(self, error: BaseException) -> bool:
-        """Return True if the reader refused a statement: with `error`, or earlier."""
+        """Return True if the reader refused a statement, now (`error`) or earlier."""
         if not self.writes and is_refused(error):
             self.refused = True  # a raw cursor raised it
         return self.refused
@@ -3184,7 +3184,7 @@ class Database:
             ) from None
 
     def new_session(self, scope: Scope | None = None, **options: Any) -> RequestSession:
-        """Create a session for `scope`'s request, or for work outside one. `options` go to it."""
+        """Create a session with `options`. `scope` is None for work outside a request."""
         if self.sandbox_connection is not None:
             options["join_transaction_mode"] = "create_savepoint"
         session = RequestSession(self.sandbox_connection or self.engine, **options)
@@ -3351,7 +3351,7 @@ def _forget_rolled_back(connection: sa.Connection, name: str, _: object) -> None
 
 
 def _is_write(statement: str, context: Any) -> bool:
-    """Ask SQLAlchemy about statements that it compiled; judge other SQL by its first word."""
+    """Return whether a statement writes, judging SQL that was not compiled by its first word."""
     if context.isinsert or context.isupdate or context.isdelete or context.isddl:
         return True
     if any(cte.element.is_dml for cte in getattr(context.compiled, "ctes", None) or ()):
@@ -3599,11 +3599,11 @@ def _describe_mismatch(script: ScriptDirectory, current: set[str]) -> str | None
 
 
 def is_file_missing(engine: sa.Engine) -> bool:
-    """Return whether the SQLite file does not exist. Connecting would create it."""
+    """Return True if the database is an SQLite file that does not exist yet."""
     file = engine.url.database or ""
     if engine.dialect.name != "sqlite" or file.startswith("file:"):
         return False
-    return not Path(file).exists()
+    return not Path(file).exists()  # connecting would create it
 
 
 def current_revisions(config: Config, engine: sa.Engine) -> set[str]:

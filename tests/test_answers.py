@@ -312,7 +312,7 @@ def test_a_streamed_body_that_says_public_cannot_read_the_session_late(tmp_path,
     if early:
         assert ask(app).header("Cache-Control") == "private"
     else:
-        with pytest.raises(SessionError, match="use it before the Response is returned"):
+        with pytest.raises(SessionError, match="use it before returning the response"):
             ask(app)
 
 

@@ -129,7 +129,7 @@ def test_a_prop_of_a_guard_around_that_is_no_scalar_is_an_error_with_the_remedy(
 
 
 def test_a_ticket_over_two_kilobytes_is_an_error_with_the_remedy():
-    with pytest.raises(PropsError, match=r"'user'.*'save' has \d+ bytes; at most 2048"):
+    with pytest.raises(PropsError, match=r"'user'.*'save' has \d+ bytes; the limit is 2048"):
         Tickets([SECRET]).issue(make_ticket(props={"text": "x" * 2_000}))
 
 
