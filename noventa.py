@@ -2183,7 +2183,7 @@ class AnswerBuilder:
 
 
 def answer_from_response(request: Request, response: webob.Response) -> Answer:
-    """Copy a response, which may be shared. WebOb handles conditions and a single range."""
+    """Copy a response, which handlers may share. WebOb handles conditions and single ranges."""
     streams = not isinstance(response.app_iter, (*_COMPLETE_TYPES, _OpenFile))
     if response.conditional_response:
         environ = dict(request.environ)
@@ -2221,8 +2221,8 @@ _TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/"
 class Signer:
     """Signs bytes for one purpose: HMAC-SHA256 under a key derived from each secret (RFC 2104).
 
-    The first secret signs, all of them verify. A signature for one purpose never verifies for
-    another: `Signer(secret_keys, "unsubscribe").sign(b"7")` is good for nothing else.
+    The first secret signs and any of them verifies, so secrets can be rotated. A signature for
+    one purpose never verifies for another: `Signer(secret_keys, "unsubscribe").sign(b"7")`.
     """
 
     def __init__(self, secret_keys: Sequence[str], purpose: str) -> None:
@@ -2233,7 +2233,7 @@ class Signer:
         self._keys = [hmac.new(key, digestmod="sha256") for key in derived]
 
     def sign(self, payload: bytes) -> str:
-        """Return `payload.signature` in unpadded base64url. Raises SessionError without secrets."""
+        """Return `payload.signature` in base64url. Raises SessionError if there is no secret."""
         if not self._keys:
             raise SessionError(
                 "config.yaml: secret_keys is empty, but sessions and forms need a key; add the"
@@ -2258,6 +2258,7 @@ def _signature(key: hmac.HMAC, message: bytes) -> bytes:
 
 
 def _base64(data: bytes) -> bytes:
+    """Encode `data` in base64url without padding (RFC 4648, 5)."""
     return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=")
 
 

@@ -530,7 +530,7 @@ def test_a_wrong_isolation_level_is_told_at_the_start(tmp_path: Path, url: str) 
 @pytest.mark.parametrize("level", ["AUTOCOMMIT", "autocommit"])
 def test_sqlite_without_transactions_is_refused_at_the_start(tmp_path: Path, level: str) -> None:
     settings = {"database": {"url": "sqlite:///a.db", "isolation_level": level}}
-    with pytest.raises(ConfigError, match=f"isolation_level is '{level}', with which SQLite"):
+    with pytest.raises(ConfigError, match=f"isolation_level is '{level}', but SQLite"):
         Database(Config.from_mapping(settings, tmp_path))
 
 
@@ -1736,7 +1736,7 @@ def test_a_sandbox_is_undone_after_an_error_and_cannot_be_nested(
             with app.database.sandbox():
                 pass
 
-    with pytest.raises(NoventaError, match="open already"):
+    with pytest.raises(NoventaError, match="already open"):
         nest()
     assert stored(app) == 0
     with app.database.sandbox() as db:
