@@ -1,13 +1,13 @@
-"""Noventa's command line. Each command is a function; its docstring is its help.
+"""Noventa's command line. Each command is a function, and its docstring is its help text.
 
-Entry                 `main(argv) -> int`: the parser only translates
-Output                what is printed, and how a fault is shown
-Projects              finding and importing a project, making a new one
+Entry                 `main(argv) -> int`; the parser only translates
+Output                printing, and reporting errors
+Projects              finding, importing and creating projects
 Server                waitress, reloading, stopping
-Migrations and seeds  what env.py runs, and the commands around Alembic
+Migrations and seeds  what env.py runs, and the commands built on Alembic
 Inspection            check, routes, shell, run
 Guide                 help
-Workbench             what debug shows of an application, at /_noventa/
+Workbench             the debug pages of an application, at /_noventa/
 """
 
 from __future__ import annotations
@@ -174,62 +174,62 @@ from noventa import (
 
 # ---- Entry ----------------------------------------------------------------------------------
 
-# Every command with its arguments; the function of that name gets them by name.
+# Each command and its arguments, which its function receives by name.
 COMMANDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "new": {
-        "name": {"metavar": "NAME", "help": "the folder to make; its last part is the name"},
-        "--serve": {"action": "store_true", "dest": "and_serve", "help": "serve it at once"},
-        "--empty": {"action": "store_true", "help": "one page and its test, no demo"},
-        "--database": {"metavar": "URL", "help": "instead of a file of SQLite in the folder"},
+        "name": {"metavar": "NAME", "help": "the folder to create; also the project's name"},
+        "--serve": {"action": "store_true", "dest": "and_serve", "help": "then serve it"},
+        "--empty": {"action": "store_true", "help": "one page and its tests, no demo"},
+        "--database": {"metavar": "URL", "help": "instead of an SQLite file in the folder"},
     },
-    "new component": {"name": {"metavar": "NAME", "help": "in lower case, like user_list"}},
+    "new component": {"name": {"metavar": "NAME", "help": "lower case, for example user_list"}},
     "serve": {
         "--host": {"help": "instead of server.host"},
-        "--port": {"type": int, "help": "instead of server.port; 0 takes a free one"},
+        "--port": {"type": int, "help": "instead of server.port; 0 picks a free one"},
         "--threads": {"type": int, "help": "instead of server.threads"},
-        "--reload": {"action": "store_true", "help": "restart when Python or config.yaml changes"},
-        "--debug": {"action": "store_true", "help": "as debug: true; on this machine only"},
-        "--verbose": {"action": "store_true", "help": "whole tracebacks in the log"},
+        "--reload": {"action": "store_true", "help": "restart when code or config.yaml changes"},
+        "--debug": {"action": "store_true", "help": "same as debug: true; on this machine only"},
+        "--verbose": {"action": "store_true", "help": "log full tracebacks"},
     },
     "migrate": {
         "arguments": {
             "nargs": argparse.REMAINDER, "metavar": "VERB …",
-            "help": "any verb of Alembic with its arguments; `upgrade head` unless given",
+            "help": "any Alembic verb with its arguments (default: `upgrade head`)",
         },
     },
     "seed": {
-        "--list": {"action": "store_true", "dest": "show_list", "help": "say which have run"},
-        "--again": {"metavar": "NAME", "help": "run this one again"},
+        "--list": {"action": "store_true", "dest": "show_list", "help": "show which have run"},
+        "--again": {"metavar": "NAME", "help": "run this seed again"},
     },
     "check": {
-        "--deploy": {"action": "store_true", "help": "also what matters in production only"},
-        "--json": {"action": "store_true", "dest": "as_json", "help": "for programs"},
+        "--deploy": {"action": "store_true", "help": "also check what matters only in production"},
+        "--json": {"action": "store_true", "dest": "as_json", "help": "machine-readable output"},
     },
     "routes": {
-        "--wide": {"action": "store_true", "help": "as a table, however narrow the terminal is"},
-        "--json": {"action": "store_true", "dest": "as_json", "help": "for programs"},
+        "--wide": {"action": "store_true", "help": "always a table, even on a narrow terminal"},
+        "--json": {"action": "store_true", "dest": "as_json", "help": "machine-readable output"},
     },
     "shell": {},
     "run": {
         "file": {"metavar": "FILE", "help": "the Python file to run"},
-        "arguments": {"nargs": "*", "default": [], "metavar": "ARGS", "help": "for its sys.argv"},
+        "arguments": {"nargs": "*", "default": [], "metavar": "ARGS", "help": "its sys.argv[1:]"},
     },
-    "help": {"topic": {"nargs": "?", "metavar": "TOPIC", "help": "a chapter, like first_steps"}},
+    "help": {"topic": {"nargs": "?", "metavar": "TOPIC", "help": "for example first_steps"}},
 }  # fmt: skip
 GROUPS = {
-    "Make": ("new", "new component"),
+    "Create": ("new", "new component"),
     "Run": ("serve", "shell", "run"),
     "Database": ("migrate", "seed"),
-    "Look": ("check", "routes", "help"),
+    "Inspect": ("check", "routes", "help"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns 0 when done, 1 for a fault the user can mend, 2 for wrong usage."""
+    """Run one command. Return 0 on success, 1 for an error the user can fix, 2 for wrong usage."""
     try:
         options = _parse(sys.argv[1:] if argv is None else list(argv))
-    except SystemExit as end:  # argparse's way to leave, also after --help
-        return int(end.code or 0)
+    except SystemExit as error:  # argparse exits, even after --help
+        return int(error.code or 0)
 
     try:
         code = _run(options)
@@ -237,52 +237,53 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except NoventaError as error:
         return print_error(str(error))
-    except BrokenPipeError:  # who reads has seen enough, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
+    except BrokenPipeError:  # the reader closed the pipe, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return 1
     except KeyboardInterrupt:
-        return 130  # as shells report SIGINT
+        return 130  # the shells' exit status for SIGINT
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser, own = _parser(), argparse.ArgumentParser("noventa", add_help=False, allow_abbrev=False)
-    own.add_argument("--project", metavar="DIR", default=".")  # it may stand anywhere
-    argv, of_script = _split_at_script(argv)
-    known, rest = own.parse_known_args(argv)
+    parser = _parser()
+    first_pass = argparse.ArgumentParser("noventa", add_help=False, allow_abbrev=False)
+    first_pass.add_argument("--project", metavar="DIR", default=".")  # allowed anywhere
+    argv, script_arguments = _split_at_script(argv)
+    options, rest = first_pass.parse_known_args(argv)
     if rest[:2] == ["new", "component"]:
         rest[:2] = ["new component"]
     name = next(iter(rest), "--help")
     if not name.startswith("-") and name not in COMMANDS:
-        parser.error(f"{name!r} is no command; {did_you_mean(name, COMMANDS)}")
+        parser.error(f"unknown command {name!r}; {did_you_mean(name, COMMANDS)}")
     if name == "migrate" and rest[1:2] not in (["-h"], ["--help"]):
-        known.command, known.arguments = name, rest[1:]  # Alembic parses its own
-        return known
-    options = parser.parse_args(rest or ["--help"], known)
+        options.command, options.arguments = name, rest[1:]  # Alembic parses them
+        return options
+    options = parser.parse_args(rest or ["--help"], options)
     if name == "run":
-        options.arguments = of_script
+        options.arguments = script_arguments
     return options
 
 
 def _split_at_script(argv: list[str]) -> tuple[list[str], list[str]]:
-    """What follows `run FILE` is the script's own, a `--project` too."""
-    plain = [
+    """Split off the arguments after `run FILE`. They are the script's, even a `--project`."""
+    words = [
         n for n, word in enumerate(argv)
         if not word.startswith("--project") and argv[n - 1 : n] != ["--project"]
     ]  # fmt: skip
-    if len(plain) < 2 or argv[plain[0]] != "run":
+    if len(words) < 2 or argv[words[0]] != "run":
         return argv, []
-    return argv[: plain[1] + 1], argv[plain[1] + 1 :]
+    return argv[: words[1] + 1], argv[words[1] + 1 :]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="noventa", usage="noventa [-h] [--project DIR] [--version] COMMAND …",
-        description="Noventa: server-rendered pages made of components, on a real database.",
-        epilog=_listed_commands(), formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Noventa: server-rendered pages built from components, on a real database.",
+        epilog=_command_list(), formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--project", metavar="DIR", help="the project's folder (default: here)")
+    parser.add_argument("--project", metavar="DIR", help="the project's folder (default: .)")
     version = f"noventa {__version__}"
-    parser.add_argument("--version", action="version", version=version, help="print it and leave")
+    parser.add_argument("--version", action="version", version=version, help="print it and exit")
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, help=argparse.SUPPRESS
     )
@@ -296,29 +297,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _listed_commands() -> str:
-    """The commands in groups, each with the first line of its help."""
+def _command_list() -> str:
+    """Return the commands in groups, each with the first line of its help."""
     lines = []
     for title, names in GROUPS.items():
-        firsts = [(inspect.getdoc(_function(name)) or "").partition("\n")[0] for name in names]
-        rows = [f"  {name:<15}{first}" for name, first in zip(names, firsts, strict=True)]
+        summaries = [(inspect.getdoc(_function(name)) or "").partition("\n")[0] for name in names]
+        rows = [f"  {name:<15}{text}" for name, text in zip(names, summaries, strict=True)]
         lines += [f"{title}:", *(wrap_lines(row, sys.stdout, 15) for row in rows), ""]
-    return "\n".join(
-        [*lines, "`noventa COMMAND --help` says more. Exit: 0 done, 1 a fault, 2 wrong usage."]
-    )
+    lines.append("See also `noventa COMMAND --help`. Exit status: 0 ok, 1 error, 2 wrong usage.")
+    return "\n".join(lines)
 
 
 def _run(options: argparse.Namespace) -> int:
-    values = vars(options)  # named as the function's parameters are
-    name, place = values.pop("command"), Path(values.pop("project"))
+    values = vars(options)  # keys are the names of the function's parameters
+    name, folder = values.pop("command"), Path(values.pop("project"))
     if name == "new":
-        return new(str(place / values.pop("name")), **values)
+        return new(str(folder / values.pop("name")), **values)
     if name == "help":
         return guide(**values)
-    root = place.resolve()
+    root = folder.resolve()
     with project_imports(root):
-        subject = root if name in ("serve", "check", "new component") else load_project(root)
-        return _function(name)(subject, **values)
+        target = root if name in ("serve", "check", "new component") else load_project(root)
+        return _function(name)(target, **values)
 
 
 def _function(command: str) -> Callable[..., int]:
@@ -333,59 +333,59 @@ def _function(command: str) -> Callable[..., int]:
 # ---- Output ---------------------------------------------------------------------------------
 
 
-_PATIENCE = 1  # seconds before what is going on is said
-_REPEATED = 3  # times that one statement is worth a word
-_COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36}  # of the terminal's own palette
+_PATIENCE = 1  # seconds before progress is reported
+_REPEATED = 3  # executions of one statement that are worth reporting
+_COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36}  # from the terminal's palette
 
 
 def say(text: str) -> None:
-    """Progress, for people: to standard output, at once."""
+    """Print progress or a result to standard output, wrapped and without delay."""
     print(wrap_lines(text, sys.stdout), flush=True)
 
 
 def print_error(text: str) -> int:
-    """A fault, to standard error. Returns the exit code that belongs to it."""
+    """Print an error to standard error and return its exit status."""
     sys.stdout.flush()
     print(wrap_lines(text, sys.stderr), file=sys.stderr, flush=True)
     return 1
 
 
 def terminal_width(stream: TextIO) -> int | None:
-    """The columns of the terminal that `stream` is; None for a pipe or a file."""
+    """Return the terminal's width in columns, or None if `stream` is a pipe or a file."""
     return max(20, shutil.get_terminal_size().columns) if stream.isatty() else None
 
 
 def wrap_lines(text: str, stream: TextIO, indent: int = 2) -> str:
-    """Lines that are longer than a terminal is wide, broken between words; the rest of each
-    stands `indent` further in. A pipe or file gets the text as it is."""
+    """Wrap lines at the terminal's width, with continuation lines indented by `indent` more
+    columns. Text for a pipe or a file is returned unchanged."""
     width = terminal_width(stream)
     if width is None:
         return text
     lines = []
     for line in text.split("\n"):
-        deeper = " " * (len(line) - len(line.lstrip()) + indent)
-        fold = len(line) > width and not line.isspace()
+        margin = " " * (len(line) - len(line.lstrip()) + indent)
+        too_long = len(line) > width and not line.isspace()
         lines += textwrap.wrap(
-            line, width, subsequent_indent=deeper, break_long_words=False, break_on_hyphens=False
-        ) if fold else [line]  # fmt: skip
+            line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False
+        ) if too_long else [line]  # fmt: skip
     return "\n".join(lines)
 
 
 def coloured(text: str, colour: str, stream: TextIO) -> str:
-    """The text in a colour on a terminal; as it is elsewhere, and with NO_COLOR (no-color.org)."""
+    """Colour the text if `stream` is a terminal and NO_COLOR is not set (no-color.org)."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if stream.isatty() and not plain else text
 
 
 @contextmanager
 def progress(text: str) -> Iterator[None]:
-    """Says what is going on once that takes more than a second."""
+    """Print `text` if the block takes longer than a second."""
 
-    def tell() -> None:
+    def report() -> None:
         _clear_line()
         say(f"{text} …")
 
-    timer = threading.Timer(_PATIENCE, tell)
+    timer = threading.Timer(_PATIENCE, report)
     timer.daemon = True
     timer.start()
     try:
@@ -399,7 +399,7 @@ def _pluralize(number: int, noun: str) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
-    """The rows, of equal length, with each column as wide as its widest cell."""
+    """Align the cells of equally long rows, each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines)
@@ -414,8 +414,7 @@ def _clear_line() -> None:
 
 
 def _error_reason(error: BaseException) -> str:
-    """The first line of an error, of the driver's if it is one, for the rest may show values."""
-
+    """Return the first line of an error, or of the driver's. The other lines may show values."""
     if isinstance(error, NoventaError):
         return str(error)
     lines = str(getattr(error, "orig", None) or error).strip().splitlines()
@@ -424,8 +423,7 @@ def _error_reason(error: BaseException) -> str:
 
 @contextmanager
 def _connection_errors(config: Config) -> Iterator[None]:
-    """A database that cannot be reached is one message; its password is in none."""
-
+    """Re-raise database errors as NoventaError: one line, without the password."""
     try:
         yield
     except sa.exc.DBAPIError as error:
@@ -439,17 +437,17 @@ _STDLIB = sysconfig.get_path("stdlib")
 
 
 def _project_line(frame: FrameType, line: int, root: Path) -> str:
-    """`pages/index.html:7`: where in the project a frame stands; empty for one of a library."""
+    """Return a frame's location in the project, as `pages/index.html:7`; empty for a library."""
     template = frame.f_globals.get("__jinja_template__")
     if template is not None:
         return f"{template.name}:{template.get_corresponding_lineno(line)}"
-    file = _file_of_project(frame.f_code.co_filename, root)
+    file = _project_file(frame.f_code.co_filename, root)
     return f"{file}:{line}" if file else ""
 
 
 @functools.lru_cache(maxsize=1_000)
-def _file_of_project(name: str, root: Path) -> str:
-    """A file of Python as the project names it; empty for one of a library."""
+def _project_file(name: str, root: Path) -> str:
+    """Return a Python file's path relative to the project; empty for a library."""
     path = Path(name)
     if not path.is_absolute() or path.name in _CORE or _INSTALLED.intersection(path.parts):
         return ""
@@ -459,99 +457,99 @@ def _file_of_project(name: str, root: Path) -> str:
 
 
 def _exception_chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception and those that led to it; not the driver's, which says the same."""
+    """Yield an exception and its causes, without driver errors, which SQLAlchemy's repeat."""
     seen: list[BaseException | None] = [None]
-    found: BaseException | None = error
-    while found is not None and found not in seen:
-        yield found
-        seen += [found, getattr(found, "orig", None)]
-        before = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
-        found = None if before in seen else before
+    link: BaseException | None = error
+    while link is not None and link not in seen:
+        yield link
+        seen += [link, getattr(link, "orig", None)]
+        cause = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+        link = None if cause in seen else cause
 
 
 def _exception_line(error: BaseException) -> str:
-    """`KeyError: 'Admin'`; of SQLAlchemy's errors only what the driver said."""
+    """Return an exception as `KeyError: 'Admin'`; for SQLAlchemy's, the driver's error only."""
     message = getattr(error, "orig", None) or error
     return traceback.format_exception_only(message)[-1].strip()
 
 
 @dataclass(eq=False)
 class TracebackFrame:
-    """A frame of a traceback; one of a template has the template's own line."""
+    """A frame of a traceback. A template's frame has the line number in the template."""
 
     where: str
-    own: bool  # of the project, not of a library
+    own: bool  # in the project, not in a library
     in_template: bool
-    frame: FrameType | None  # None where nothing ran: the line is one of a fault
+    frame: FrameType | None  # None if the line never ran, for example after a syntax error
     summary: traceback.FrameSummary
 
     @property
     def spot(self) -> tuple[int, int] | None:
-        """The columns of the expression that failed (PEP 657), where it stands in one line."""
+        """The columns of the failing expression (PEP 657), if it is part of a single line."""
         lines, begin, end = self.summary, self.summary.colno, self.summary.end_colno
         if begin is None or end is None or lines.lineno is None or lines.lineno != lines.end_lineno:
             return None
         text = linecache.getline(lines.filename, lines.lineno).encode()
-        whole = len(text.strip()) <= end - begin
-        return None if whole else (len(text[:begin].decode()), len(text[:end].decode()))
+        is_whole_line = len(text.strip()) <= end - begin
+        return None if is_whole_line else (len(text[:begin].decode()), len(text[:end].decode()))
 
     @property
     def source(self) -> list[tuple[int, str]]:
-        """The lines around it with their numbers, without blank ones at the ends."""
+        """The surrounding lines with their numbers, without blank lines at either end."""
         line = self.summary.lineno or 0
         texts = [text.rstrip() for text in linecache.getlines(self.summary.filename)]
-        around = [*enumerate(texts, 1)][max(0, line - 5) : line + 3]
-        filled = [line, *(number for number, text in around if text)]
-        return [(number, text) for number, text in around if min(filled) <= number <= max(filled)]
+        nearby = [*enumerate(texts, 1)][max(0, line - 5) : line + 3]
+        filled = [line, *(number for number, text in nearby if text)]
+        return [(number, text) for number, text in nearby if min(filled) <= number <= max(filled)]
 
 
 def _frames(error: BaseException, root: Path) -> list[TracebackFrame]:
-    """The frames of a traceback, the innermost last."""
-    steps, frames = list[TracebackFrame](), traceback.walk_tb(error.__traceback__)
-    for (frame, line), found in zip(frames, traceback.extract_tb(error.__traceback__), strict=True):
-        where, summary = _project_line(frame, line, root), found
+    """Return the frames of an exception's traceback, the innermost last."""
+    frames, trace = list[TracebackFrame](), error.__traceback__
+    for (frame, line), raw in zip(
+        traceback.walk_tb(trace), traceback.extract_tb(trace), strict=True
+    ):
+        where, summary = _project_line(frame, line, root), raw
         template = frame.f_globals.get("__jinja_template__")
         rewritten = "__jinja_exception__" in frame.f_globals
         if template:
-            at = template.get_corresponding_lineno(line)
-            summary = traceback.FrameSummary(template.filename, at, found.name)
-        elif rewritten:  # its columns are not the template's
-            summary = traceback.FrameSummary(found.filename, line, found.name)
-        place = where or f"{'/'.join(Path(found.filename).parts[-2:])}:{line}"
-        steps.append(
-            TracebackFrame(place, bool(where), bool(template or rewritten), frame, summary)
-        )
-    return steps
+            number = template.get_corresponding_lineno(line)
+            summary = traceback.FrameSummary(template.filename, number, raw.name)
+        elif rewritten:  # by Jinja, with columns that are not the template's
+            summary = traceback.FrameSummary(raw.filename, line, raw.name)
+        label = where or f"{'/'.join(Path(raw.filename).parts[-2:])}:{line}"
+        in_template = bool(template or rewritten)
+        frames.append(TracebackFrame(label, bool(where), in_template, frame, summary))
+    return frames
 
 
-def _group_frames(steps: Iterable[TracebackFrame]) -> list[tuple[str, list[TracebackFrame]]]:
-    """The project's own steps one by one, those of libraries between them together, and together
-    those whose line was there before, as in a recursion."""
-    seen, kind = set[str](), ""
+def _group_frames(frames: Iterable[TracebackFrame]) -> list[tuple[str, list[TracebackFrame]]]:
+    """Group frames for display: "own" for one of the project's, "library" for adjacent library
+    frames, "again" for lines that already appeared, as in a recursion."""
+    seen, group = set[str](), ""
 
-    def kind_of(step: TracebackFrame) -> str:
-        nonlocal kind
-        if step.own:
-            kind = "again" if step.where in seen else step.where
-            seen.add(step.where)
-        elif kind != "again":
-            kind = "library"
-        return kind
+    def group_key(frame: TracebackFrame) -> str:
+        nonlocal group
+        if frame.own:
+            group = "again" if frame.where in seen else frame.where
+            seen.add(frame.where)
+        elif group != "again":
+            group = "library"
+        return group
 
-    groups = itertools.groupby(steps, key=kind_of)
-    kinds = {"again", "library"}
-    return [(name if name in kinds else "own", [*found]) for name, found in groups]
+    groups = itertools.groupby(frames, key=group_key)
+    return [(key if key in ("again", "library") else "own", [*members]) for key, members in groups]
 
 
 def _unknown_name(error: BaseException) -> tuple[str, Collection[str]]:
-    """The name that an error did not find, and those that there are."""
+    """Return the name that an error reports as unknown, and the known names."""
     if isinstance(error, AttributeError) and error.name:
         return error.name, [name for name in dir(error.obj) if not name.startswith("_")]
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if isinstance(error, jinja2.UndefinedError):
-        found = re.match(r"'(\w+)' is undefined", str(error))
-        in_templates = [one for one in frames if "__jinja_exception__" in one.f_globals]
-        return (found[1], in_templates[-1].f_locals) if found and in_templates else ("", ())
+        match = re.match(r"'(\w+)' is undefined", str(error))
+        in_templates = [frame for frame in frames if "__jinja_exception__" in frame.f_globals]
+        return (match[1], in_templates[-1].f_locals) if match and in_templates else ("", ())
     if isinstance(error, NameError) and error.name and frames:
         names = {*frames[-1].f_locals, *frames[-1].f_globals, *dir(builtins)}
         return error.name, {name for name in names if not name.startswith("__")}
@@ -559,54 +557,48 @@ def _unknown_name(error: BaseException) -> tuple[str, Collection[str]]:
     if called and (function := frames[-1].f_globals.get(called[1])):
         return called[2], [*inspect.signature(function).parameters]
     if isinstance(error, KeyError) and error.args and frames:
-        tables = [one for one in frames[-1].f_locals.values() if isinstance(one, dict)]
-        if len(tables) == 1:
-            return str(error.args[0]), [str(key) for key in tables[0]]
+        dicts = [value for value in frames[-1].f_locals.values() if isinstance(value, dict)]
+        if len(dicts) == 1:
+            return str(error.args[0]), [str(key) for key in dicts[0]]
     return "", ()
 
 
 def _project_origin(error: BaseException, root: Path) -> str | None:
-    """`components/user/user_logic.py:3`: the project's line that raised, or cannot be parsed."""
-    if isinstance(error, SyntaxError) and (file := _file_of_project(error.filename or "", root)):
+    """Return the project's line that raised or does not parse, as `models/user_models.py:3`."""
+    if isinstance(error, SyntaxError) and (file := _project_file(error.filename or "", root)):
         return f"{file}:{error.lineno}"
-    return next((step.where for step in _frames(error, root)[::-1] if step.own), None)
+    return next((frame.where for frame in _frames(error, root)[::-1] if frame.own), None)
 
 
-def _fault_frames(fault: NoventaError, root: Path) -> list[tuple[str, TracebackFrame | None]]:
-    """The faults of an application, each with the line of the project that it is about."""
-    cause = fault.__cause__
+def _fault_frames(error: NoventaError, root: Path) -> list[tuple[str, TracebackFrame | None]]:
+    """Return each problem that an error reports, with the project's line it refers to."""
+    cause = error.__cause__
     if isinstance(cause, SyntaxError) and cause.filename:
         begin, end = (cause.offset or 1) - 1, (cause.end_offset or 0) - 1
         summary = traceback.FrameSummary(
             cause.filename, cause.lineno, "", end_lineno=cause.lineno,
             colno=begin, end_colno=end if end > begin else begin + 1,
         )  # fmt: skip
-        return [
-            (
-                str(fault),
-                TracebackFrame(_project_origin(cause, root) or "", True, False, None, summary),
-            )
-        ]
-    if cause is not None and (own := [step for step in _frames(cause, root) if step.own]):
-        return [(str(fault), own[-1])]
-    steps = list[tuple[str, TracebackFrame | None]]()
-    for one in getattr(fault, "faults", str(fault).split("\n")):
-        found, step = re.match(r"([^:\s]+):(?: line )?(\d+)", str(one)), None
-        if found and (root / found[1]).is_file():
-            summary = traceback.FrameSummary(str(root / found[1]), int(found[2]), "")
-            step = TracebackFrame(f"{found[1]}:{found[2]}", True, False, None, summary)
-        steps.append((str(one), step))
-    return steps
+        where = _project_origin(cause, root) or ""
+        return [(str(error), TracebackFrame(where, True, False, None, summary))]
+    if cause is not None and (own := [frame for frame in _frames(cause, root) if frame.own]):
+        return [(str(error), own[-1])]
+    problems = list[tuple[str, TracebackFrame | None]]()
+    for text in map(str, getattr(error, "faults", str(error).split("\n"))):
+        match, frame = re.match(r"([^:\s]+):(?: line )?(\d+)", text), None
+        if match and (root / match[1]).is_file():
+            summary = traceback.FrameSummary(str(root / match[1]), int(match[2]), "")
+            frame = TracebackFrame(f"{match[1]}:{match[2]}", True, False, None, summary)
+        problems.append((text, frame))
+    return problems
 
 
-_SECRET_NAME = re.compile(
-    r"passw|secret|token|api_?key|authorization|cookie|_ticket", re.IGNORECASE
-)
-_MAX_VALUES = 20  # of a frame
+_SECRET_NAME = re.compile(r"passw|secret|token|api_?key|authorization|cookie|_ticket", re.I)
+_MAX_VALUES = 20  # per frame
 
 
 class _ShortRepr(reprlib.Repr):
-    """Short representations that load nothing; values with the name of a secret are hidden."""
+    """Short representations that load nothing and hide the values of secret names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -614,12 +606,12 @@ class _ShortRepr(reprlib.Repr):
         self.maxstring = self.maxother = 200
 
     def repr_dict(self, x: dict[Any, Any], level: int) -> str:
-        """Values whose keys name a secret are hidden."""
+        """Hide the values of secret keys."""
         secret = {key for key in x if isinstance(key, str) and _SECRET_NAME.search(key)}
         return super().repr_dict({k: "hidden" if k in secret else v for k, v in x.items()}, level)
 
     def repr_instance(self, x: Any, level: int) -> str:
-        """A mapped object by its class, key and loaded columns."""
+        """Show a mapped object by its class, key and loaded columns."""
         if isinstance(x, Request):
             return describe_request(x.environ)
         if not isinstance(sa.inspect(type(x), raiseerr=False), orm.Mapper):
@@ -636,84 +628,76 @@ _SHORT_REPR = _ShortRepr()
 
 
 def _local_values(
-    hide: Callable[[str], str], step: TracebackFrame
+    hide: Callable[[str], str], frame: TracebackFrame
 ) -> tuple[dict[str, str], list[str]]:
-    """The local names of a frame, those in its failing line first; and the names left out.
+    """Return a frame's local values, names in the failing line first, and the names left out.
 
-    Of a template's, functions are left out without a word: every template has them.
+    Functions in a template's frame are left out silently, because every template has them.
     """
-    named, found = (
-        {*re.findall(r"\w+", step.summary.line or "")},
-        step.frame.f_locals if step.frame else {},
-    )
+    in_line = {*re.findall(r"\w+", frame.summary.line or "")}
+    values = frame.frame.f_locals if frame.frame else {}
     names = [
-        name for name in found
+        name for name in values
         if not name.startswith(("__", "."))
-        and (name in named or not (step.in_template and callable(found[name])))
+        and (name in in_line or not (frame.in_template and callable(values[name])))
     ]  # fmt: skip
-    names.sort(key=lambda name: name not in named)
-    shown = {
-        name: "hidden" if _SECRET_NAME.search(name) else hide(_SHORT_REPR.repr(found[name]))
+    names.sort(key=lambda name: name not in in_line)
+    texts = {
+        name: "hidden" if _SECRET_NAME.search(name) else hide(_SHORT_REPR.repr(values[name]))
         for name in names[:_MAX_VALUES]
     }
-    return shown, names[_MAX_VALUES:]
+    return texts, names[_MAX_VALUES:]
 
 
-# -- what mends an error
+# -- advice on errors
 
 
-_MISSING_TABLE = (
-    re.compile(  # SQLite, PostgreSQL, MySQL and MariaDB: a table or column is not there
-        r"no such (?:table|column)|has no column|(?:relation|column) .* does not exist"
-        r"|Unknown column|Table .* doesn't exist"
-    )
+_MISSING_TABLE = re.compile(  # or column, on SQLite, PostgreSQL, MySQL and MariaDB
+    r"no such (?:table|column)|has no column|(?:relation|column) .* does not exist"
+    r"|Unknown column|Table .* doesn't exist"
 )
 
 
-def _advice(kind: str, name: str = "", known: str = "") -> dict[str, str]:
-    """Advice of one kind from advice.yaml: heading, text and code; empty if there is none.
-
-    `name` is what it is about, `known` what may be meant instead.
-    """
+def _advice(key: str, name: str = "", detail: str = "") -> dict[str, str]:
+    """Return an entry of advice.yaml, with `$name` and `$detail` replaced; empty if unknown."""
     text = (data_folder("templates") / "workbench" / "advice.yaml").read_text("utf-8")
-    entry = yaml.safe_load(text).get(kind)
+    entry = yaml.safe_load(text).get(key)
     return {
-        part: Template(entry.get(part, "")).safe_substitute(name=name, known=known)
+        part: Template(entry.get(part, "")).safe_substitute(name=name, detail=detail)
         for part in ("heading", "text", "code") if entry
     }  # fmt: skip
 
 
-def _advice_for(error: BaseException, app: App, sent: Collection[str]) -> dict[str, str]:
-    """The remedy of an exception; `sent` are the fields of the form."""
+def _advice_for(error: BaseException, app: App, fields: Collection[str]) -> dict[str, str]:
+    """Return advice on an exception. `fields` are the names of the posted fields."""
     if isinstance(error, sa.exc.DBAPIError):
-        return _advice_for_database_error(error, app, sent)
+        return _advice_for_database_error(error, app, fields)
     name, known = _unknown_name(error)
-    unseen = isinstance(error, jinja2.UndefinedError) and _advice(f"no-{name}")
-    nearest = did_you_mean(name, known)
-    return unseen or (_advice("misspelt", name, nearest[0].upper() + nearest[1:]) if known else {})
+    special = isinstance(error, jinja2.UndefinedError) and _advice(f"no-{name}")
+    hint = did_you_mean(name, known)
+    return special or (_advice("misspelt", name, hint[0].upper() + hint[1:]) if known else {})
 
 
 def _advice_for_database_error(
-    error: sa.exc.DBAPIError, app: App, sent: Collection[str]
+    error: sa.exc.DBAPIError, app: App, fields: Collection[str]
 ) -> dict[str, str]:
-    """The remedy of what the database refused."""
     message = str(error.orig)
     if _MISSING_TABLE.search(message):
         mismatch = revision_mismatch(app.config, app.database.engine)
-        return _advice("behind", known=mismatch) if mismatch else _advice("lacking")
+        return _advice("behind", detail=mismatch) if mismatch else _advice("no-migration")
     if not isinstance(error, sa.exc.IntegrityError):
         return {}
     if "foreign key" in message.lower():
-        return _advice("reference")
+        return _advice("foreign-key")
     column = _violated_column(app.registry.metadata, message)
-    wanted = column.rpartition(".")[2]
-    field = next(iter(get_close_matches(wanted, sent, n=1)), wanted)
-    return _advice("rule-of", column, field) if column else _advice("rule")
+    name = column.rpartition(".")[2]
+    field = next(iter(get_close_matches(name, fields, n=1)), name)
+    return _advice("column-constraint", column, field) if column else _advice("constraint")
 
 
 def _violated_column(metadata: sa.MetaData, message: str) -> str:
-    """`users.email`: the column whose rule a row broke, as far as the database names it or the
-    constraint; else nothing."""
+    """Return the column whose constraint a row violates, as `users.email`; empty if the message
+    names neither the column nor the constraint."""
     words = {*re.findall(r"\w+", message)}
     for table in metadata.tables.values():
         keys: list[Any] = [key for key in table.constraints if hasattr(key, "columns")]
@@ -726,7 +710,7 @@ def _violated_column(metadata: sa.MetaData, message: str) -> str:
     return ""
 
 
-# -- pages of our own
+# -- built-in pages
 
 
 def _templates_in(folder: Path) -> jinja2.Environment:
@@ -750,18 +734,18 @@ def _workbench_templates(config: Config) -> jinja2.Environment:
 
 
 def _location_filter(config: Config) -> Callable[[str], Markup]:
-    """A filter that shows `file:line`, as a link to it where `editor` is set."""
+    """Return a filter that shows `file:line`, as a link if `editor` is set."""
 
-    def place(where: str) -> Markup:
-        shown = Markup("<code>{}</code>").format(where)
+    def location(where: str) -> Markup:
+        label = Markup("<code>{}</code>").format(where)
         file, _, line = where.rpartition(":")
         if not config["editor"] or not line.isdecimal() or not (config.root / file).is_file():
-            return shown
+            return label
         path = quote(str(config.root / file))
-        address = config["editor"].replace("/{file}", path).replace("{file}", path)
-        return Markup('<a href="{}">{}</a>').format(address.replace("{line}", line), shown)
+        url = config["editor"].replace("/{file}", path).replace("{file}", path)
+        return Markup('<a href="{}">{}</a>').format(url.replace("{line}", line), label)
 
-    return place
+    return location
 
 
 def _milliseconds(seconds: float) -> str:
@@ -770,63 +754,62 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _slug(heading: str) -> str:
-    """The id of a heading, as code hosts make it: `what-a-page-is`."""
+    """Return a heading's id, as code hosts derive it: `what-a-page-is`."""
     return re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-"))
 
 
 _FORWARDED = re.compile(
     r"HTTP_(?:X_FORWARDED.*|FORWARDED|VIA|(?:X_REAL|(?:X|X_CLUSTER|TRUE)_CLIENT|CF_CONNECTING)_IP)"
 )
-_LEAVE_DEBUG = "Open http://localhost with the port of the server, or set debug: false."
+_LEAVE_DEBUG = "Open http://localhost with the server's port, or set debug: false."
 
 
 def check_debug_client(environ: Mapping[str, Any], config: Config) -> None:
-    """Raises Rejection unless the visitor may see source code.
+    """Raise Rejection unless the client may see debug pages, which show source code.
 
-    Debug pages are for a browser on this machine that asks for localhost, or one in `debug_from`,
-    with which `server.hosts` count too: not for another name that leads here (DNS rebinding), nor
-    for a proxy.
+    Allowed are browsers on this machine that ask for localhost, and clients in `debug_from`, which
+    may also ask for `server.hosts`. Proxies and other names of this machine (DNS rebinding) are
+    refused.
     """
     if (address := environ.get("REMOTE_ADDR")) and not _may_debug(address, config):
-        detail = f"{address[:80]!a} is neither this machine nor in debug_from, so it gets no answer"
-        detail += " in debug."
+        detail = f"In debug, {address[:80]!a} must be this machine or be listed in debug_from."
         raise Rejection(403, "debug-from-afar", detail=f"{detail} {_LEAVE_DEBUG}")
     if forwarded := [name for name in environ if _FORWARDED.fullmatch(name)]:
         header = forwarded[0].removeprefix("HTTP_").replace("_", "-").title()
-        detail = f"{header} was sent: no proxy gets an answer in debug. {_LEAVE_DEBUG}"
-        raise Rejection(403, "debug-by-proxy", detail=detail)
+        detail = f"The header {header} comes from a proxy, and debug refuses proxies."
+        raise Rejection(403, "debug-by-proxy", detail=f"{detail} {_LEAVE_DEBUG}")
     host = str(environ.get("HTTP_HOST", "localhost"))  # every browser sends one
     is_own = bool(config["debug_from"]) and config.allows_host(host)
     if not (is_own or is_loopback(normalize_host(host))):
-        detail = f"Host is {host[:80]!a}, but only localhost and 127.0.0.1 answer in debug."
+        detail = f"Host is {host[:80]!a}, but debug serves only localhost and 127.0.0.1."
         raise Rejection(403, "debug-host", detail=f"{detail} {_LEAVE_DEBUG}")
 
 
 def _may_debug(address: str, config: Config) -> bool:
-    """Whether an address is this machine's, or in one of the networks of `debug_from`."""
+    """Return True if an address is this machine's or in a network of `debug_from`."""
     if is_loopback(address):
         return True
     try:
-        found = ipaddress.ip_address(address)
-    except ValueError:  # a socket's path, or worse
+        ip = ipaddress.ip_address(address)
+    except ValueError:  # the path of a socket, or worse
         return False
-    found = getattr(found, "ipv4_mapped", None) or found  # as a socket for both families has it
-    return any(found in ipaddress.ip_network(network) for network in config["debug_from"])
+    ip = getattr(ip, "ipv4_mapped", None) or ip  # dual-stack sockets map IPv4 addresses
+    return any(ip in ipaddress.ip_network(network) for network in config["debug_from"])
 
 
 # -- the log
 
 
-_ACCESS_LINE = re.compile(r"(\d{3}) (\S+) (\S+) (?:in )?(.*)")  # status, method, path, what else
+_ACCESS_LINE = re.compile(r"(\d{3}) (\S+) (\S+) (?:in )?(.*)")  # status, method, path, rest
 _LEVEL_COLOURS = {"2": "green", "3": "cyan", "4": "yellow", "5": "red", "W": "yellow", "E": "red"}
-_LOG_INDENT = 10  # the time, and two blanks
+_LOG_INDENT = 10  # the time and two spaces
 
 
 class _LogFormatter(logging.Formatter):
-    """A line for each entry, which a request's path or header cannot break, nor steer a terminal.
+    """One line per entry. Paths and headers can neither break it nor control the terminal.
 
-    An error is followed by those lines of its traceback that are the project's in `root`; by all
-    of them where that is None.
+    Below an exception come the lines of its traceback that are in the project at `root`, or the
+    full traceback if `root` is None.
     """
 
     def __init__(self, stream: TextIO, root: Path | None) -> None:
@@ -834,16 +817,16 @@ class _LogFormatter(logging.Formatter):
         self._stream, self._root = stream, root
 
     def format(self, record: logging.LogRecord) -> str:
-        """The entry with its time, its traceback below."""
+        """Return the entry with its time, and its traceback below."""
         if record.exc_info:
             record = copy.copy(record)
-            record.exc_text = None  # that of the core, which is whole
+            record.exc_text = None  # discard the core's full traceback
         return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         label, text = record.levelname, one_line(record.message)
-        if found := _ACCESS_LINE.fullmatch(text):
-            label, method, path, rest = found.groups()
+        if match := _ACCESS_LINE.fullmatch(text):
+            label, method, path, rest = match.groups()
             text = f"{method:<4} {path:<16} {rest}"
         line = f"{self.formatTime(record, self.datefmt)}  {label}  {text}"
         lines = wrap_lines(line, self._stream, _LOG_INDENT)
@@ -855,35 +838,36 @@ class _LogFormatter(logging.Formatter):
         lines = _project_lines(ei[1], self._root) if self._root else []
         if not lines:
             return format_traceback(ei)
-        shown = []
+        indented = []
         for line in lines:
             text = " " * _LOG_INDENT + one_line(line)
-            is_source = line.startswith("    ")  # whose columns are marked
-            shown.append(text if is_source else wrap_lines(text, self._stream))
-        return "\n".join(shown)
+            is_source = line.startswith("    ")  # wrapping would misplace the markers below it
+            indented.append(text if is_source else wrap_lines(text, self._stream))
+        return "\n".join(indented)
 
 
 def _project_lines(error: BaseException, root: Path) -> list[str]:
-    """An exception, the project's line that raised it, the same of those it came from, and who
-    called the first; empty where no line is the project's and it is no error of ours, which says
-    itself where it comes from."""
+    """Return each exception of the chain with the project's line that raised it, and the callers
+    of the first. Empty if no line is the project's, unless the error is a NoventaError, whose
+    message names its location."""
     lines, callers, others = list[str](), list[str](), 0
-    tells = isinstance(error, NoventaError)
+    has_location = isinstance(error, NoventaError)
     for number, link in enumerate(_exception_chain(error)):
-        steps = _frames(link, root)
-        own = [step for step in steps if step.own]
-        others += len(steps) - len(own)
+        frames = _frames(link, root)
+        own = [frame for frame in frames if frame.own]
+        others += len(frames) - len(own)
         text = "".join(traceback.format_exception_only(link)).rstrip()
         lines += ("from " * (number > 0) + text).split("\n")
         if own:
-            last, tells = own.pop(), True
-            shown = traceback.StackSummary.from_list([last.summary]).format()[0]
-            lines += [last.where, *shown.rstrip().split("\n")[1:]]
+            last, has_location = own.pop(), True
+            source = traceback.StackSummary.from_list([last.summary]).format()[0]
+            lines += [last.where, *source.rstrip().split("\n")[1:]]
             if number == 0:
-                places = [step.where for step in own[::-1] if step.where != last.where]
+                places = [frame.where for frame in own[::-1] if frame.where != last.where]
                 callers = [*dict.fromkeys(places)]
     called = f"called by {', '.join(callers[:3])}; " if callers else ""
-    return [*lines, f"{called}{others + len(callers[3:])} more, --verbose"] if tells else []
+    more = _pluralize(others + len(callers[3:]), "more frame")
+    return [*lines, f"{called}{more} with --verbose"] if has_location else []
 
 
 # ---- Projects -------------------------------------------------------------------------------
@@ -891,7 +875,7 @@ def _project_lines(error: BaseException, root: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Project:
-    """A project as the commands see it: its folder, its settings, its registry."""
+    """A project as the commands use it: its folder, its settings and its registry."""
 
     root: Path
     config: Config
@@ -900,16 +884,15 @@ class Project:
 
 @contextmanager
 def project_imports(root: Path) -> Iterator[None]:
-    """Lets `registry`, `components.…` and the like mean those of `root`, and forgets them after:
-    every project has a module `registry`, and one process may use several."""
-    path, before = sys.path[:], {*sys.modules}
-    own = [entry for entry in path if not _is_project(Path(entry or "."))]
-    sys.path[:] = [str(root), *own]
+    """Import `registry`, `components.…` and so on from `root`, and forget them afterwards. Every
+    project has a module `registry`, and one process may use several projects."""
+    path, modules = sys.path[:], {*sys.modules}
+    sys.path[:] = [str(root), *(entry for entry in path if not _is_project(Path(entry or ".")))]
     importlib.invalidate_caches()
     try:
         yield
     finally:
-        for name in [name for name in {*sys.modules} - before if _belongs_to(root, name)]:
+        for name in [name for name in {*sys.modules} - modules if _belongs_to(root, name)]:
             del sys.modules[name]
         sys.path[:] = path
 
@@ -919,51 +902,50 @@ def _is_project(folder: Path) -> bool:
 
 
 def _belongs_to(root: Path, name: str) -> bool:
-    """Whether a module, or the package around it, is right in that folder; a library of a .venv
-    there is not."""
+    """Return True if a module or its package is directly in `root`, not in a .venv below it."""
     top = sys.modules.get(name.partition(".")[0])
-    place = next(iter(getattr(top, "__path__", ())), None) or getattr(top, "__file__", None)
-    return place is not None and Path(os.path.normpath(place)).parent == root  # migrations/../x.py
+    path = next(iter(getattr(top, "__path__", ())), None) or getattr(top, "__file__", None)
+    return path is not None and Path(os.path.normpath(path)).parent == root  # migrations/../x.py
 
 
 def load_project(root: Path) -> Project:
-    """The project in `root`; to be called inside `project_imports(root)`. Raises NoventaError."""
+    """Load the project in `root`, inside `project_imports(root)`. Raises NoventaError."""
     return Project(root, Config.load(root), load_registry(root))
 
 
 def load_registry(root: Path) -> Registry:
-    """What `registry.py` calls `registry`. Raises NoventaError."""
+    """Return `registry` from registry.py. Raises NoventaError."""
     module = import_from_project("registry", root)
     if not hasattr(module, "registry"):
         raise NoventaError("registry.py defines no `registry`; write registry = Registry(…).")
     if not isinstance(module.registry, Registry):
-        kind = type(module.registry).__name__
-        raise NoventaError(f"registry.py: `registry` is a {kind}; expected Registry(…).")
+        type_name = type(module.registry).__name__
+        raise NoventaError(f"registry.py: `registry` is a {type_name}; expected Registry(…).")
     return module.registry
 
 
 def import_from_project(name: str, root: Path) -> ModuleType:
-    """The project's module `name`. Raises NoventaError saying which line of which file fails."""
+    """Import the project's module `name`. Raises NoventaError, which names the failing line."""
     if not (root / f"{name}.py").is_file():
         raise NoventaError(
-            f"{root / name}.py does not exist; give the project's folder with --project,"
-            " or make a project with `python -m noventa new NAME`."
+            f"{root / name}.py does not exist; pass the project's folder with --project,"
+            " or create a project with `python -m noventa new NAME`."
         )
     try:
         return importlib.import_module(name)
     except NoventaError:
         raise
-    except (Exception, SystemExit) as error:  # whatever the user's code may raise
-        place, text = _project_origin(error, root) or f"{name}.py", getattr(error, "msg", error)
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        where, text = _project_origin(error, root) or f"{name}.py", getattr(error, "msg", error)
         nearest = get_close_matches(*_unknown_name(error), n=1)
         remedy = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise NoventaError(
-            f"{name}.py cannot be imported: {place}: {type(error).__name__}: {text}{remedy}"
+            f"{name}.py cannot be imported: {where}: {type(error).__name__}: {text}{remedy}"
         ) from error
 
 
 def load_app(root: Path) -> App:
-    """What `wsgi.py` calls `app`; what it serves may be wrapped. Raises NoventaError."""
+    """Return `app` from wsgi.py, without middleware around it. Raises NoventaError."""
     app = getattr(import_from_project("wsgi", root), "app", None)
     if not isinstance(app, App):
         raise NoventaError(
@@ -976,17 +958,17 @@ def load_app(root: Path) -> App:
 def new(
     name: str, *, and_serve: bool = False, empty: bool = False, database: str | None = None
 ) -> int:
-    """Makes a project that works: migrated, tested and seeded, step by step.
+    """Create a working project: migrated, tested and seeded.
 
-    The demo has users who sign in; --empty leaves it out. --database takes a URL of SQLite,
-    PostgreSQL, MySQL or MariaDB, whose database must be there, and empty for the demo. Inside a
-    project, `new component NAME` makes a component.
+    It contains a demo with users who can sign in, unless --empty is passed. --database accepts a
+    URL for SQLite, PostgreSQL, MySQL or MariaDB. The database must exist; for the demo it must
+    also be empty. Inside a project, `new component NAME` creates a component.
     """
     folder = Path(name).resolve()
     _check_new_folder(folder)
-    config = _config_of_new(folder, database)
+    config = _new_config(folder, database)
     _check_new_database(config, empty=empty)
-    say(f"Making {folder}")
+    say(f"Creating {folder}")
     _write_starter(config, empty=empty, database=database)
     password = None if empty else os.environ.get(_PASSWORD) or secrets.token_urlsafe(12)
     with project_imports(folder):
@@ -998,10 +980,10 @@ def new(
             except NoventaError as error:
                 failed = print_error(str(error))
             if failed:
-                rest = "".join(f"\n  {mend}" for _, _, mend in steps[number:])
+                rest = "".join(f"\n  {command}" for _, _, command in steps[number:])
                 raise NoventaError(
-                    f"\n{folder} was made, but this step failed: {title.lower()}. Mend what is"
-                    f" said above, then go on in that folder with:{rest}"
+                    f"\n{folder} was created, but this step failed: {title.lower()}. Fix the"
+                    f" problem shown above, then continue in that folder with:{rest}"
                 )
         say(_next_commands(config, password))
         return serve(folder) if and_serve else 0
@@ -1011,54 +993,51 @@ _PASSWORD = "NOVENTA_ADMIN_PASSWORD"  # noqa: S105 - the variable that the demo'
 
 
 def _steps(project: Project, password: str | None) -> Sequence[tuple[str, Callable[[], int], str]]:
-    """What `new` does after writing the files: title, step, and the command that does the same."""
-    apply = partial(migrate, project, [])
-    tests = "Its own tests", partial(_run_tests, project), "python -m pytest"
+    """Return the steps of `new` after the files: title, function and equivalent command."""
+    apply = partial(migrate, project, []), "python -m noventa migrate"
+    tests = "Running the tests", partial(_run_tests, project), "python -m pytest"
     if password is None:
-        return ("Its migrations, none so far", apply, "python -m noventa migrate"), tests
-    message, first = "First tables", "The first migration, written from the models"
-    write = partial(migrate, project, ["revision", "--autogenerate", "-m", message])
+        return ("Applying the migrations, none so far", *apply), tests
+    title, message = "Generating the first migration from the models", "First tables"
+    generate = partial(migrate, project, ["revision", "--autogenerate", "-m", message])
+    add_rows = partial(_seed_with_password, project, password)
     return (
-        (first, write, f'python -m noventa migrate revision --autogenerate -m "{message}"'),
-        ("Applying it", apply, "python -m noventa migrate"),
+        (title, generate, f'python -m noventa migrate revision --autogenerate -m "{message}"'),
+        ("Applying it", *apply),
         tests,
-        # Last, so that the password is shown whatever failed before.
-        (
-            "The first rows",
-            partial(_seed_with_password, project, password),
-            "python -m noventa seed",
-        ),
+        # Comes last, because its failure would hide the password.
+        ("Adding the first rows", add_rows, "python -m noventa seed"),
     )
 
 
 def _seed_with_password(project: Project, password: str) -> int:
-    with_ours = not os.environ.get(_PASSWORD)
+    is_generated = not os.environ.get(_PASSWORD)
     os.environ[_PASSWORD] = password
     try:
         return seed(project)
     finally:
-        if with_ours:
+        if is_generated:
             del os.environ[_PASSWORD]
 
 
 def _check_new_folder(folder: Path) -> None:
     name = folder.name
     if name.lower() in ("noventa", "noventa_cli", "noventa_data"):
-        raise NoventaError(f"{name!r} is the name of Noventa's own module; choose another.")
+        raise NoventaError(f"{name!r} is the name of a Noventa module; choose another name.")
     if not re.fullmatch(r"[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?", name):
         raise NoventaError(
-            f"{name!r} is no name for a project; expected letters, digits, - and _, a letter"
+            f"{name!r} is not a valid project name; use letters, digits, - and _, with a letter"
             " first and no - or _ last."
         )
     try:
         taken = folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
     except OSError as error:
-        raise NoventaError(f"{folder} cannot be made: {error.strerror}.") from None
+        raise NoventaError(f"{folder} cannot be created: {error.strerror}.") from None
     if taken:
         raise NoventaError(f"{folder} exists and is not an empty folder; choose another name.")
 
 
-def _config_of_new(folder: Path, database: str | None) -> Config:
+def _new_config(folder: Path, database: str | None) -> Config:
     try:
         return Config.from_mapping({"database": database} if database else {}, folder)
     except ConfigError as error:
@@ -1066,16 +1045,16 @@ def _config_of_new(folder: Path, database: str | None) -> Config:
 
 
 def _check_new_database(config: Config, *, empty: bool) -> None:
-    """Raises NoventaError where a new project could not use it, before anything is written."""
+    """Raise NoventaError if a new project cannot use the database, before any file is written."""
     url = config.database_url
     if config.in_memory:
-        raise NoventaError("--database: SQLite in memory is gone with each process; name a file.")
+        raise NoventaError("--database: SQLite in memory is lost with each process; name a file.")
     if not url.database:
         raise NoventaError(
-            f"--database: {redacted_url(url)} names no database; write it at the end."
+            f"--database: {redacted_url(url)} names no database; add its name at the end."
         )
     if url.get_backend_name() == "sqlite" and Path(str(url.database)).is_relative_to(config.root):
-        return  # it is made with the folder
+        return  # it is created together with the folder
     with (
         _connection_errors(config),
         reading(make_engine(config, poolclass=sa.NullPool)) as connection,
@@ -1083,16 +1062,16 @@ def _check_new_database(config: Config, *, empty: bool) -> None:
         tables = sorted(sa.inspect(connection).get_table_names())
     if tables and not empty:
         raise NoventaError(
-            f"Database {redacted_url(url)} has tables already ({', '.join(tables)}); the demo"
-            " needs an empty one. For an application on these tables give --empty, and see"
-            " `migrate --help` for --adopt."
+            f"Database {redacted_url(url)} already has tables ({', '.join(tables)}); the demo"
+            " needs an empty database. For an application on these tables, pass --empty and see"
+            " --adopt in `migrate --help`."
         )
 
 
 def _write_starter(config: Config, *, empty: bool, database: str | None) -> None:
     folder, url = config.root, config.database_url
     backend, text = url.get_backend_name(), database or config["database.url"]
-    secret = backend != "sqlite" and "${" not in text  # a URL of variables holds no password
+    secret = backend != "sqlite" and "${" not in text  # "${…}" keeps the password out
     extra = EXTRAS.get(backend)
     values = {
         "name": folder.name, "demo": not empty, "backend": backend,
@@ -1111,25 +1090,24 @@ def _write_starter(config: Config, *, empty: bool, database: str | None) -> None
     elif (file := Path(str(url.database))).is_relative_to(folder):
         if file.parent != folder:
             file.parent.mkdir(parents=True, exist_ok=True)
-            (
-                file.parent / ".gitkeep"
-            ).touch()  # a clone has no empty folders, and SQLite makes none
-        file.touch(0o600)  # SQLite gives what it writes beside it the same mode
+            # Git drops empty folders, and SQLite creates none.
+            (file.parent / ".gitkeep").touch()
+        file.touch(0o600)  # SQLite copies the mode to its journal files
 
 
 def _requirement(extra: str) -> str:
-    """What pip installs Noventa by, from where it was installed itself (PEP 610)."""
-    origin = distribution("noventa-wsgi").read_text("direct_url.json")
-    if origin is None:  # from an index
+    """Return the requirement by which pip installs Noventa from its own origin (PEP 610)."""
+    text = distribution("noventa-wsgi").read_text("direct_url.json")
+    if text is None:  # from an index
         return f"noventa-wsgi{extra}>={__version__}"
-    found = json.loads(origin)
-    system = found.get("vcs_info", {})
-    url = f"{system['vcs']}+{found['url']}@{system['commit_id']}" if system else found["url"]
+    origin = json.loads(text)
+    vcs = origin.get("vcs_info", {})
+    url = f"{vcs['vcs']}+{origin['url']}@{vcs['commit_id']}" if vcs else origin["url"]
     return f"noventa-wsgi{extra} @ {url}"
 
 
 def _write_templates(origin: Path, target: Path, values: Mapping[str, Any]) -> list[Path]:
-    """Copies a folder; renders each `*.jinja`, and NAME in the names of files. What it wrote."""
+    """Copy a folder, rendering `*.jinja` files and NAME in file names. Return the new paths."""
     environment = _templates_in(origin)
     written: list[Path] = []
     for source in sorted(origin.rglob("*")):
@@ -1150,47 +1128,46 @@ def _write_templates(origin: Path, target: Path, values: Mapping[str, Any]) -> l
     return written
 
 
-_STARTER_NAMES = {"gitignore.jinja": ".gitignore"}  # ours would hide what it names from the wheel
+_STARTER_NAMES = {"gitignore.jinja": ".gitignore"}  # Git would apply a real one to this repository
 
 
 def _write_secret(path: Path, text: str) -> None:
-    path.touch(0o600, exist_ok=False)  # before the text: nobody else ever reads it
+    path.touch(0o600, exist_ok=False)  # no other user can read it, not even for a moment
     path.write_text(f"{text}\n", "utf-8")
 
 
 def _run_tests(project: Project) -> int:
     missing = [name for name in ("pytest", "webtest") if not importlib.util.find_spec(name)]
     if missing:
-        say(f"  not run: pip install {' '.join(missing)}, then `python -m pytest` there")
+        say(f"  skipped; run `pip install {' '.join(missing)}`, then `python -m pytest` there")
         return 0
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short"]
     return subprocess.run(command, cwd=project.root, check=False).returncode  # noqa: S603
 
 
 def _next_commands(config: Config, password: str | None) -> str:
-    shown = os.path.relpath(config.root)
-    folder = config.root if shown.startswith("..") else shown
-    address = f"http://{config['server.host']}:{config['server.port']}"
-    rows = [("  Open", address)]
+    relative = os.path.relpath(config.root)
+    folder = config.root if relative.startswith("..") else relative
+    rows = [("  Open", f"http://{config['server.host']}:{config['server.port']}")]
     if password is not None:
-        of_ours = f"{password}   (shown only now)"
-        secret = f"that of {_PASSWORD}" if os.environ.get(_PASSWORD) else of_ours
+        generated = f"{password}   (shown only once)"
+        secret = f"from {_PASSWORD}" if os.environ.get(_PASSWORD) else generated
         rows += [("  sign in as", "admin@example.com"), ("  with the password", secret)]
     commands = f"  cd {folder}\n  python -m noventa serve --reload"
     return f"\n{config.root.name} is ready.\n\n{commands}\n\n{columns(rows)}"
 
 
 def new_component(root: Path, *, name: str) -> int:
-    """Makes the three files of a component, and says what to write into registry.py."""
+    """Create the three files of a component and print the lines for registry.py."""
     if not _is_project(root):
         raise NoventaError(
-            f"{root} is no project: it has no registry.py and config.yaml; give the project's"
+            f"{root} is not a project: registry.py or config.yaml is missing; pass the project's"
             " folder with --project."
         )
     if not re.fullmatch(r"[a-z][a-z0-9_]{,99}", name) or keyword.iskeyword(name):
         raise NoventaError(
-            f"{name!r} is no name for a component; expected at most 100 lower-case letters, digits"
-            " and _, a letter first and no word of Python's own, like user_list."
+            f"{name!r} is not a valid component name; use at most 100 lower-case letters, digits"
+            " and _, with a letter first, and no Python keyword. Example: user_list."
         )
     folder, words = root / "components" / name, name.split("_")
     if folder.exists():
@@ -1198,16 +1175,16 @@ def new_component(root: Path, *, name: str) -> int:
     title, class_name = " ".join(words).strip().capitalize(), "".join(map(str.capitalize, words))
     values = {"name": name, "title": title, "class_name": class_name}
     for path in _write_templates(data_folder("templates") / "component", folder, values):
-        say(f"  made {path.relative_to(root)}")
+        say(f"  created {path.relative_to(root)}")
     say(
         f"""
-Write into registry.py:
+Add to registry.py:
   from components.{name} import {name}_logic, {name}_models
 
-and into its components=[…]:
+and to its components=[…]:
   Component("{name}", logic={name}_logic, models=[{name}_models]),
 
-Show it with {{{{ component("{name}") }}}} in a template, and make its table:
+Render it in a template with {{{{ component("{name}") }}}}, and create its table:
   python -m noventa migrate revision --autogenerate -m "Add {name}"
   python -m noventa migrate"""
     )
@@ -1216,25 +1193,14 @@ Show it with {{{{ component("{name}") }}}} in a template, and make its table:
 
 # ---- Server ---------------------------------------------------------------------------------
 
-_PARENT_VARIABLE = (
-    "NOVENTA_RELOADER"  # in the environment of a server that --reload started: who did
-)
-_ADDRESS_VARIABLE = (
-    "NOVENTA_SERVER"  # there too: host and port of the settings that were sound last
-)
-_RESTART_CODE = 119  # exit code of a server that is to be started again
-_RELOAD_SUFFIXES = (
-    ".py",
-    "config.yaml",
-)  # ends of the names of files whose change is one of the code
-_FIX_SUFFIXES = (
-    *_RELOAD_SUFFIXES,
-    *TEMPLATE_SUFFIXES,
-    ".key",
-)  # and of those that may have a fault
-_DRAIN_SECONDS = 30  # for requests under way when the server is told to stop
+# --reload passes these to the server it starts: its own process id, and the last valid address.
+_PARENT_VARIABLE, _ADDRESS_VARIABLE = "NOVENTA_RELOADER", "NOVENTA_SERVER"
+_RESTART_CODE = 119  # exit code of a server that wants to be restarted
+_RELOAD_SUFFIXES = (".py", "config.yaml")  # changed files that require a restart
+_FIX_SUFFIXES = (*_RELOAD_SUFFIXES, *TEMPLATE_SUFFIXES, ".key")  # files that can hold an error
+_DRAIN_SECONDS = 30  # for requests in progress when the server stops
 _WATCH_SECONDS = 0.5
-_IDLE_SECONDS = 30  # that end a connection on which no request is worked on
+_IDLE_SECONDS = 30  # after which a connection without a request is closed
 _MAX_LINE = 8_192  # bytes of a chunk's size with its extensions, and of a trailer
 _LIMITS: Mapping[str, Any] = {
     "channel_timeout": _IDLE_SECONDS, "cleanup_interval": 5, "connection_limit": 600,
@@ -1242,7 +1208,7 @@ _LIMITS: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-def serve(  # noqa: PLR0913 - one for each option
+def serve(  # noqa: PLR0913 - one parameter per option
     root: Path,
     *,
     host: str | None = None,
@@ -1252,31 +1218,31 @@ def serve(  # noqa: PLR0913 - one for each option
     debug: bool = False,
     verbose: bool = False,
 ) -> int:
-    """Serves `wsgi:application` with waitress until SIGINT or SIGTERM.
+    """Serve `wsgi:application` with waitress until SIGINT or SIGTERM.
 
-    Requests under way are answered before it stops. --reload restarts it after a change of a
-    Python file or config.yaml, and loads pages with `workbench()` anew; a fault that keeps it from
-    starting is shown in the browser. The log shows the project's own lines of an error; --verbose
-    and `log_level: debug` all.
+    Requests in progress are finished before the server stops. --reload restarts it when a Python
+    file or config.yaml changes, reloads open pages that use `workbench()`, and shows errors at
+    startup in the browser. The log shows only the project's lines of a traceback; --verbose or
+    `log_level: debug` shows all of them.
     """
     if reload and _PARENT_VARIABLE not in os.environ and (root / "config.yaml").is_file():
         return _supervise(root)
     if debug:
         os.environ["NOVENTA_DEBUG"] = "1"
     changed = _watch(root, _RELOAD_SUFFIXES, []) if _PARENT_VARIABLE in os.environ else []
-    config, application, limit, fault = _load_for_server(root, host, changed)
+    config, application, limit, error = _load_for_server(root, host, changed)
     host = config["server.host"] if host is None else host
     port = config["server.port"] if port is None else port
     _configure_logging(config, verbose=verbose)
-    sockets: dict[int, Any] = {}  # what waitress opens, by file descriptor
+    sockets: dict[int, Any] = {}  # waitress's, by file descriptor
     with ExitStack() as at_end, _stop_signals() as stopping:
         at_end.callback(wasyncore.close_all, sockets, ignore_all=True)
         server = _listen(
             application, host, port, map=sockets, threads=threads or config["server.threads"],
-            max_request_body_size=limit + 1,  # waitress means: less than
-            clear_untrusted_proxy_headers=not (fault or config["debug"]),  # else refused
+            max_request_body_size=limit + 1,  # waitress excludes the limit itself
+            clear_untrusted_proxy_headers=not (error or config["debug"]),  # debug refuses them
         )  # fmt: skip
-        say(_welcome(config, _url(host, server), fault))
+        say(_welcome(config, _url(host, server), error))
         _run_loop(sockets, stopping, changed)
         server.task_dispatcher.shutdown(timeout=1)
     return _RESTART_CODE if changed else 0
@@ -1285,34 +1251,34 @@ def serve(  # noqa: PLR0913 - one for each option
 def _load_for_server(
     root: Path, host: str | None, changed: list[int]
 ) -> tuple[Config, Any, int, NoventaError | None]:
-    """Settings, application, and the bytes that a body may have. Raises NoventaError.
+    """Return the settings, the application and its largest body in bytes. Raises NoventaError.
 
-    Under --reload, where a fault is in the way, the application is a page that shows it, and any
-    file that may mend it is watched.
+    Under --reload an error is returned instead, with an application that shows it, and the files
+    that can fix it are watched.
     """
     config = Config.from_mapping(
         {"server": json.loads(os.environ.get(_ADDRESS_VARIABLE, "{}"))}, root
     )
     try:
         config = Config.load(root)
-        at = config["server.host"] if host is None else host
-        if config["debug"] and not (is_loopback(at) or config["debug_from"]):
+        host = config["server.host"] if host is None else host
+        if config["debug"] and not (is_loopback(host) or config["debug_from"]):
             raise NoventaError(
-                "debug shows source code to whoever can connect, so it is served on this machine"
-                f" only, not on {at!r}; use --host 127.0.0.1, or set debug: false, or name in"
-                " debug_from the networks that may see it."
+                "debug shows source code to every client, so it is served on this machine only,"
+                f" not on {host!r}; use --host 127.0.0.1, set debug: false, or list the networks"
+                " that may see it in debug_from."
             )
         module = import_from_project("wsgi", root)
         if not callable(application := getattr(module, "application", None)):
             raise NoventaError("wsgi.py defines no `application`; write application = app.")
         routes = load_registry(root).routes
         limit = max([config["limits.body"], *(route.limits.get("body", 0) for route in routes)])
-    except NoventaError as fault:
+    except NoventaError as error:
         if _PARENT_VARIABLE not in os.environ:
             raise
-        print_error(str(fault))
+        print_error(str(error))
         _watch(root, _FIX_SUFFIXES, changed)
-        return config, _fault_application(config, fault), config["limits.body"], fault
+        return config, _error_application(config, error), config["limits.body"], error
     engines = list[sa.Engine]()
     if isinstance(app := getattr(module, "app", None), App):
         engines = [*app.database.engines]
@@ -1320,16 +1286,16 @@ def _load_for_server(
     return config, _with_access_log(application, engines), limit, None
 
 
-def _welcome(config: Config, url: str, fault: NoventaError | None) -> str:
-    doing = "Showing this fault" if fault else f"Serving {config.root.name}"
-    text = f"{doing} at {url} (Ctrl+C stops)"
-    return text if fault or not config["debug"] else f"Its map: {url}_noventa/\n{text}"
+def _welcome(config: Config, url: str, error: NoventaError | None) -> str:
+    subject = "Showing this error" if error else f"Serving {config.root.name}"
+    text = f"{subject} at {url} (Ctrl+C stops)"
+    return text if error or not config["debug"] else f"Map: {url}_noventa/\n{text}"
 
 
-def _fault_application(config: Config, fault: NoventaError) -> Any:
-    """Shows what keeps the application from starting, to nobody but this machine."""
+def _error_application(config: Config, error: NoventaError) -> Any:
+    """Return an application that shows an error at startup, to this machine only."""
     template = _workbench_templates(config).get_template("fault.html")
-    html = template.render(hide=str, app=config.root.name, faults=_fault_frames(fault, config.root))
+    html = template.render(hide=str, app=config.root.name, faults=_fault_frames(error, config.root))
     policy = f"{content_security_policy(html)}; script-src 'self'; connect-src 'self'"
     headers = [
         ("Content-Type", "text/html; charset=UTF-8"), ("Cache-Control", "no-store"),
@@ -1345,10 +1311,10 @@ def _fault_application(config: Config, fault: NoventaError) -> Any:
         try:
             check_debug_client(environ, config)
             page = webob.Response(html.encode("utf-8", "replace"), 503, headers)
-            answer = others.get(environ["PATH_INFO"], page)
+            response = others.get(environ["PATH_INFO"], page)
         except Rejection as rejection:
-            answer = webob.Response(rejection.detail, rejection.status, content_type="text/plain")
-        return answer(environ, start_response)
+            response = webob.Response(rejection.detail, rejection.status, content_type="text/plain")
+        return response(environ, start_response)
 
     return application
 
@@ -1360,109 +1326,111 @@ def _warn_if_unreachable(engine: sa.Engine) -> None:
                 pass
     except sa.exc.DBAPIError as error:
         print_error(
-            f"The database {redacted_url(engine.url)} does not answer: {_error_reason(error)}. It"
-            " is tried again with each request, which gets a 503 until it does."
+            f"The database {redacted_url(engine.url)} does not respond: {_error_reason(error)}."
+            " Every request tries it again, and gets a 503 until it does."
         )
 
 
 def _configure_logging(config: Config, *, verbose: bool) -> None:
-    """Log lines to standard error, unless wsgi.py has already said where they go."""
+    """Log to standard error, unless wsgi.py has already configured logging."""
     handler = logging.StreamHandler()
-    whole = verbose or config["log_level"] == "debug"
-    handler.setFormatter(_LogFormatter(handler.stream, None if whole else config.root))
+    full = verbose or config["log_level"] == "debug"
+    handler.setFormatter(_LogFormatter(handler.stream, None if full else config.root))
     logging.basicConfig(level=config["log_level"].upper(), handlers=[handler])
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it compares revisions at the start
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs every comparison of revisions
 
 
 _SENT_STATEMENTS: ContextVar[list[str] | None] = ContextVar("noventa_sent", default=None)
 
 
 def _with_access_log(application: Any, engines: Iterable[sa.Engine]) -> Any:
-    """`200 GET /users/7 3 ms  2 queries`: no query of the URL, which may hold what nobody should
-    read. A body that is made while it is sent is not in it.
+    """Log each request as `200 GET /users/7 3 ms  2 queries`, without the time of a streamed body.
+    The query string may hold secrets and is left out.
 
-    Refuses a request of HTTP/1.1 that names no host, and any that names two (RFC 9112, 3.2), which
-    waitress joins by a comma.
+    Also respond with 400 to HTTP/1.1 without a Host header, and to several of them (RFC 9112, 3.2),
+    which waitress joins with a comma.
     """
     access = logging.getLogger("noventa.access")
     for engine in engines:
         listen_to_statements(engine, _note_query, insert=True)
 
     def logged(environ: dict[str, Any], start_response: Any) -> Any:
-        began, status, sent = time.perf_counter(), "-", list[str]()
+        began, status, statements = time.perf_counter(), "-", list[str]()
 
-        def start(line: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+        def start(line: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             nonlocal status
             status = line[:3]
-            return start_response(line, headers, *more)
+            return start_response(line, headers, *exc_info)
 
-        host, token = environ.get("HTTP_HOST"), _SENT_STATEMENTS.set(sent)
+        host, token = environ.get("HTTP_HOST"), _SENT_STATEMENTS.set(statements)
         bad = "," in host if host else environ["SERVER_PROTOCOL"] == "HTTP/1.1"
         try:
             return (_BAD_HOST if bad else application)(environ, start)
         finally:
             _SENT_STATEMENTS.reset(token)
-            what, spent = describe_request(environ), (time.perf_counter() - began) * 1000
+            request, spent = describe_request(environ), (time.perf_counter() - began) * 1000
             if environ["PATH_INFO"] != _POLL_PATH:
-                access.info("%s %s %4.0f ms%s", status, what, spent, _query_summary(sent))
+                queries = _query_summary(statements)
+                access.info("%s %s %4.0f ms%s", status, request, spent, queries)
 
     return logged
 
 
-_BAD_HOST = webob.Response("A request names its host once.", 400, content_type="text/plain")
-_POLL_PATH = "/_noventa/changed"  # by each page that is open, again and again
+_BAD_HOST = webob.Response("Send one Host header.", 400, content_type="text/plain")
+_POLL_PATH = "/_noventa/changed"  # polled by every open page
 
 
 def _note_query(_: Any, statement: str, *arguments: Any) -> None:
-    sent = _SENT_STATEMENTS.get()
-    if sent is not None and is_query(statement, arguments[-1]):
-        sent.append(statement)
+    statements = _SENT_STATEMENTS.get()
+    if statements is not None and is_query(statement, arguments[-1]):
+        statements.append(statement)
 
 
-def _query_summary(sent: Sequence[str]) -> str:
-    if not sent:
+def _query_summary(statements: Sequence[str]) -> str:
+    if not statements:
         return ""
-    (_, same), *_ = Counter(sent).most_common(1)
-    again = f"  {same} repeated" if same >= _REPEATED else ""
-    return f"  {len(sent):2} {'query' if len(sent) == 1 else 'queries'}{again}"
+    total, [(_, most)] = len(statements), Counter(statements).most_common(1)
+    repeated = f"  {most} repeated" if most >= _REPEATED else ""
+    return f"  {total:2} {'query' if total == 1 else 'queries'}{repeated}"
 
 
-def _listen(application: Any, host: str, port: int, **more: Any) -> Any:
-    """Waitress' server, listening. Raises NoventaError."""
+def _listen(application: Any, host: str, port: int, **options: Any) -> Any:
+    """Return waitress's server, listening. Raises NoventaError."""
+    settings = {"ident": None, "asyncore_use_poll": True, **_LIMITS, **options}
     try:
-        if port not in range(2**16):  # the resolver would take it modulo that
+        if port not in range(2**16):  # the resolver would take it modulo 2**16
             raise OverflowError
-        server = create_server(
-            application, host=host, port=port, ident=None, asyncore_use_poll=True, **_LIMITS, **more
-        )
+        server = create_server(application, host=host, port=port, **settings)
     except OSError as error:
         reason, remedy = error.strerror or str(error), "choose another with --host or --port"
         if error.errno == errno.EADDRINUSE:
-            reason, remedy = "it is taken", f"stop what listens there, or try --port {port + 1}"
+            reason = "it is in use"
+            remedy = f"stop the program that uses it, or try --port {port + 1}"
         raise NoventaError(f"Cannot listen on {host}, port {port}: {reason}; {remedy}.") from error
     except (ValueError, OverflowError) as error:
         raise NoventaError(f"Cannot listen on {host}, port {port}: no such address.") from error
-    for listener in [entry for entry in more["map"].values() if entry.accepting]:
+    for listener in [entry for entry in options["map"].values() if entry.accepting]:
         listener.channel_class = _Channel
     return server
 
 
 class _Parser(HTTPRequestParser):
-    """Refuses what waitress would take quadratic time to read: an endless line between chunks."""
+    """Waitress's parser with a limit for the lines between chunks, which it reads in quadratic
+    time."""
 
     def received(self, data: bytes) -> int:
         number: int = super().received(data)
         parts = (getattr(self.body_rcv, name, b"") for name in ("control_line", "trailer"))
         if not self.completed and max(map(len, parts)) > _MAX_LINE:
-            self.error, self.completed = BadRequest("A chunk's line is too long."), True
+            self.error, self.completed = BadRequest("A line between chunks is too long."), True
         return number
 
 
 class _Channel(HTTPChannel):
-    """Waitress' connection, on which blank lines between requests count as silence."""
+    """Waitress's connection. Blank lines between requests do not keep it open."""
 
     parser_class = _Parser
-    last_data = 0.0  # when more than that was sent last
+    last_data = 0.0  # when anything but blank lines arrived last
 
     def received(self, data: bytes) -> Any:
         if self.request is None and not data.strip(b"\r\n"):
@@ -1473,15 +1441,13 @@ class _Channel(HTTPChannel):
 
 
 def _run_loop(sockets: dict[int, Any], stopping: list[int], changed: list[int]) -> None:
-    """Answers requests until it is told to stop, then those that are under way."""
-    parent, turn = (
-        int(os.environ.get(_PARENT_VARIABLE, "0")),
-        partial(wasyncore.loop, map=sockets, count=1),
-    )
-    while not (stopping or changed) and parent in (0, os.getppid()):  # no orphan of a killed one
+    """Handle requests until the server should stop, then finish those in progress."""
+    parent = int(os.environ.get(_PARENT_VARIABLE, "0"))
+    turn = partial(wasyncore.loop, map=sockets, count=1)
+    while not (stopping or changed) and parent in (0, os.getppid()):  # until the reloader is killed
         turn(0.25, use_poll=True)
     deadline = time.monotonic() + (3 if parent else _DRAIN_SECONDS)
-    turn(0, use_poll=True)  # takes in who has connected already
+    turn(0, use_poll=True)  # accept clients that have already connected
     for listener in [entry for entry in sockets.values() if entry.accepting]:
         wasyncore.dispatcher.close(listener)
     while time.monotonic() < deadline and _is_busy(sockets):
@@ -1489,9 +1455,11 @@ def _run_loop(sockets: dict[int, Any], stopping: list[int], changed: list[int]) 
 
 
 def _is_busy(sockets: dict[int, Any]) -> bool:
-    """Whether a connection waits for an answer; closes those that do not."""
+    """Close idle connections. Return True if any other is left."""
     channels = [entry for entry in sockets.values() if isinstance(entry, _Channel)]
-    idle = [one for one in channels if not (one.requests or one.request or one.writable())]
+    idle = [
+        entry for entry in channels if not (entry.requests or entry.request or entry.writable())
+    ]
     for channel in idle:
         channel.handle_close()
     return len(idle) < len(channels)
@@ -1504,7 +1472,7 @@ def _url(host: str, server: Any) -> str:
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """A list that is empty until SIGINT or SIGTERM comes; a second SIGINT interrupts at once."""
+    """Yield a list that receives SIGINT and SIGTERM. A second SIGINT interrupts immediately."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
@@ -1514,16 +1482,18 @@ def _stop_signals() -> Iterator[list[int]]:
         received.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {
+        number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def _supervise(root: Path) -> int:
-    """Runs this same command as a child, again after each change, until it is told to stop."""
+    """Run this command as a child process, and restart it after each change, until a signal."""
     environment = {**os.environ, _PARENT_VARIABLE: str(os.getpid())}
     with _stop_signals() as stopping:
         while not stopping:
@@ -1531,18 +1501,16 @@ def _supervise(root: Path) -> int:
                 config = Config.load(root)
                 address = {name: config[f"server.{name}"] for name in ("host", "port")}
                 environment[_ADDRESS_VARIABLE] = json.dumps(address)
-            seen = _source_times(root)
-            child = subprocess.Popen(  # noqa: S603
-                [sys.executable, *sys.orig_argv[1:]], env=environment
-            )
+            times, command = _source_times(root), [sys.executable, *sys.orig_argv[1:]]
+            child = subprocess.Popen(command, env=environment)  # noqa: S603
             while child.poll() is None and not stopping:
                 time.sleep(_WATCH_SECONDS / 10)
             if child.returncode not in (None, _RESTART_CODE):
-                say("The server has ended; waiting for a change.")
-                while _source_times(root) == seen and not stopping:
+                say("The server has exited; waiting for a change.")
+                while _source_times(root) == times and not stopping:
                     time.sleep(_WATCH_SECONDS)
             if not stopping:
-                say("Changed: starting again.")
+                say("A file has changed; restarting.")
         child.terminate()
         try:
             child.wait(_DRAIN_SECONDS)
@@ -1553,25 +1521,25 @@ def _supervise(root: Path) -> int:
 
 
 def _watch(root: Path, suffixes: tuple[str, ...], changed: list[int]) -> list[int]:
-    """Fills `changed` once a file is; ends the process if that does not stop it."""
-    seen = _source_times(root, suffixes)
+    """Fill `changed` when a file changes. Terminate the process if that does not stop it."""
+    times = _source_times(root, suffixes)
 
     def watch() -> None:
-        while _source_times(root, suffixes) == seen:
+        while _source_times(root, suffixes) == times:
             time.sleep(_WATCH_SECONDS)
         changed.append(_RESTART_CODE)
         time.sleep(_DRAIN_SECONDS)
-        signal.raise_signal(signal.SIGTERM)  # it ends who still imports
+        signal.raise_signal(signal.SIGTERM)  # for a process that is still importing
 
     threading.Thread(target=watch, daemon=True).start()
     return changed
 
 
 def _source_times(root: Path, suffixes: tuple[str, ...] = _RELOAD_SUFFIXES) -> dict[str, int]:
-    """When each file of the project whose name ends so was last changed."""
+    """Return the modification times of the project's files with these suffixes."""
     times: dict[str, int] = {}
-    for folder, below, files in os.walk(root):
-        below[:] = [name for name in below if not (name.startswith((".", "__")) or name == "venv")]
+    for folder, folders, files in os.walk(root):
+        folders[:] = [n for n in folders if not (n.startswith((".", "__")) or n == "venv")]
         for file in files:
             if file.endswith(suffixes):
                 with suppress(FileNotFoundError):

@@ -27,7 +27,7 @@ def test_without_a_command_the_help_is_shown(argv, capsys):
     assert main(argv) == 0
     out = capsys.readouterr().out
     assert "COMMAND" in out
-    assert re.search(r"Database:\n  migrate +\w.+\n  seed +\w.+\n\nLook:\n  check +\w", out)
+    assert re.search(r"Database:\n  migrate +\w.+\n  seed +\w.+\n\nInspect:\n  check +\w", out)
 
 
 def test_each_command_is_in_one_group():
@@ -78,7 +78,7 @@ def test_wrong_usage_is_2(argv, capsys):
 
 def test_a_misspelt_command_is_answered_with_the_nearest(capsys):
     assert main(["srve"]) == 2
-    assert "'srve' is no command; did you mean 'serve'?" in capsys.readouterr().err
+    assert "unknown command 'srve'; did you mean 'serve'?" in capsys.readouterr().err
 
 
 def test_a_fault_that_the_user_can_mend_is_one_message_and_1(tmp_path, capsys):

@@ -36,7 +36,7 @@ def test_a_project_is_its_folder_its_settings_and_its_registry(tmp_path):
     [
         ({"config.yaml": None}, r"config\.yaml does not exist; pass the project's folder"),
         ({"config.yaml": "debgu: true"}, r"debgu is not a setting; did you mean 'debug'\?"),
-        ({"registry.py": None}, r"registry\.py does not exist; give the project's folder"),
+        ({"registry.py": None}, r"registry\.py does not exist; pass the project's folder"),
         ({"registry.py": "registery = 1"}, r"registry\.py defines no `registry`; write registry ="),
         ({"registry.py": "registry = []"}, r"`registry` is a list; expected Registry\(…\)"),
         (
@@ -169,7 +169,7 @@ def test_new_writes_the_starter_and_says_what_comes_next(quick_new, capsys):
     assert lines == [
         ["Open", "http://127.0.0.1:8000"],
         ["sign in as", "admin@example.com"],
-        ["with the password", lines[2][1], "(shown only now)"],
+        ["with the password", lines[2][1], "(shown only once)"],
     ]
     written = {str(path.relative_to(quick_new)) for path in quick_new.rglob("*.*")}
     assert {".gitignore", "README.md", "layouts/base.html", "config.yaml"} <= written
@@ -197,13 +197,13 @@ def test_the_password_that_new_shows_is_the_one_that_the_seed_takes(quick_new, m
     monkeypatch.setattr(noventa_cli, "seed", seed)
     monkeypatch.delenv("NOVENTA_ADMIN_PASSWORD", raising=False)
     assert main(["new", "hello"]) == 0
-    assert f"  {taken[0]}   (shown only now)" in capsys.readouterr().out
+    assert f"  {taken[0]}   (shown only once)" in capsys.readouterr().out
     assert "NOVENTA_ADMIN_PASSWORD" not in os.environ
 
     monkeypatch.setenv("NOVENTA_ADMIN_PASSWORD", "of my own")
     assert main(["new", "again"]) == 0
     out = capsys.readouterr().out
-    assert "that of NOVENTA_ADMIN_PASSWORD" in out
+    assert "from NOVENTA_ADMIN_PASSWORD" in out
     assert "of my own" not in out
     assert taken[1] == os.environ["NOVENTA_ADMIN_PASSWORD"] == "of my own"
 
@@ -219,7 +219,7 @@ def test_a_failing_step_says_what_stands_and_how_to_go_on(failure, quick_new, mo
     assert main(["new", "hello"]) == 1
     err = capsys.readouterr().err
     assert ("No tests today." in err) == (failure == "error")
-    assert f"{quick_new} was made, but this step failed: its own tests." in err
+    assert f"{quick_new} was created, but this step failed: running the tests." in err
     assert "in that folder with:\n  python -m pytest\n  python -m noventa seed\n" in err
 
 
@@ -237,7 +237,7 @@ def test_tests_that_cannot_run_are_said(tmp_path, monkeypatch, capsys):
     )
     monkeypatch.chdir(tmp_path)
     assert main(["new", "hello", "--empty"]) == 0
-    assert "not run: pip install webtest" in capsys.readouterr().out
+    assert "skipped; run `pip install webtest`" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -252,8 +252,8 @@ def test_tests_that_cannot_run_are_said(tmp_path, monkeypatch, capsys):
             "postgresql://me:secret@127.0.0.1:1/b",
             r"Database postgresql\+psycopg://me:\*{3}@127.0.0.1:1/b: Op",
         ),
-        ("mysql://me@127.0.0.1:1/", "names no database; write it at the end"),
-        ("sqlite://", "SQLite in memory is gone with each process; name a file"),
+        ("mysql://me@127.0.0.1:1/", "names no database; add its name at the end"),
+        ("sqlite://", "SQLite in memory is lost with each process; name a file"),
         ("sqlite:////nowhere/at/all.db", "unable to open database file"),
     ],
 )
@@ -272,7 +272,7 @@ def test_a_database_with_tables_is_for_an_empty_project_only(tmp_path, quick_new
     with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
         connection.execute(sa.text("CREATE TABLE customers (id INTEGER)"))
     assert main(["new", "hello", "--database", url]) == 1
-    assert "has tables already (customers)" in capsys.readouterr().err
+    assert "already has tables (customers)" in capsys.readouterr().err
     assert list(quick_new.iterdir()) == []
     assert main(["new", "hello", "--database", url, "--empty"]) == 0
     assert Config.load(quick_new).database_url.database == str(tmp_path / "old.db")
@@ -379,7 +379,7 @@ def test_a_component_is_three_files_and_the_lines_for_the_registry(tmp_path, cap
 def test_a_bad_name_of_a_component_is_refused(name, tmp_path, capsys):
     root = write_project(tmp_path)
     assert main(["--project", str(root), "new", "component", name]) == 1
-    assert f"{name!r} is no name for a component; expected" in capsys.readouterr().err
+    assert f"{name!r} is not a valid component name; use" in capsys.readouterr().err
     assert not (root / "components").exists()
 
 
@@ -398,7 +398,7 @@ def test_a_component_that_is_there_is_left_alone(tmp_path, capsys):
 
 def test_outside_a_project_no_component_is_made(tmp_path, capsys):
     assert main(["--project", str(tmp_path), "new", "component", "card"]) == 1
-    assert "is no project" in (err := capsys.readouterr().err)
-    assert "give the project's folder with --project" in err
+    assert "is not a project" in (err := capsys.readouterr().err)
+    assert "pass the project's folder with --project" in err
     assert list(tmp_path.iterdir()) == []
     assert main(["new", "component"]) == 2

@@ -106,7 +106,7 @@ def test_it_serves_what_wsgi_py_calls_application(tmp_path, capsys):
     assert "<h1>Hello</h1>" in serve(write_project(tmp_path), get)
     out = capsys.readouterr().out
     assert f"Serving {tmp_path.name} at http://127.0.0.1:" in out
-    assert "map" not in out
+    assert "Map" not in out
 
 
 def test_each_request_is_one_log_line_that_a_path_cannot_split(tmp_path, caplog):
@@ -136,7 +136,7 @@ def test_debug_is_switched_on_by_an_option(tmp_path, capsys):
 
     root = write_project(tmp_path, {"pages/index.html": "{{ 1 / 0 }}"})
     assert "ZeroDivisionError" in serve(root, talk, "--debug")
-    assert re.search(r"Its map: http://127.0.0.1:\d+/_noventa/\n", capsys.readouterr().out)
+    assert re.search(r"Map: http://127.0.0.1:\d+/_noventa/\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("header", ["Host: evil.example", "X-Forwarded-For: 192.0.2.1"])
@@ -315,7 +315,7 @@ def test_a_port_that_is_taken_is_one_message(tmp_path, capsys):
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         port = str(other.getsockname()[1])
         assert main(["--project", str(write_project(tmp_path)), "serve", "--port", port]) == 1
-    assert f"port {port}: it is taken; stop what listens there" in capsys.readouterr().err
+    assert f"port {port}: it is in use; stop the program that uses it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -519,13 +519,13 @@ BROKEN = """\
           registry.py:12
               return prices["Bob"]
                      ~~~~~~^^^^^^^
-          N more, --verbose
+          N more frames with --verbose
 """
 IN_TEMPLATE = """\
           ZeroDivisionError: integer division or modulo by zero
           pages/template.html:2
               {% for n in (1, 0) %}<li>{{ 1 // n }} and so on, and so on</li>{% endfor %}
-          N more, --verbose
+          N more frames with --verbose
 """
 
 
@@ -557,7 +557,7 @@ def test_an_error_of_ours_says_itself_where_it_comes_from(tmp_path):
     formatter = noventa_cli._LogFormatter(io.StringIO(), tmp_path)
     shown = formatter.formatException((kind, error.with_traceback(of_ours), of_ours))
     said, more = map(str.strip, shown.split("\n"))
-    assert (said, more) == (f"noventa.NoventaError: {error}", "1 more, --verbose")
+    assert (said, more) == (f"noventa.NoventaError: {error}", "1 more frame with --verbose")
 
 
 def test_the_log_on_a_terminal_has_colours_and_fits_its_width(tmp_path):
@@ -575,9 +575,8 @@ def test_a_database_that_does_not_answer_is_said_at_the_start(tmp_path):
         assert "Hello" in get(server.url)
     (line,) = (tmp_path / "log").read_text().splitlines()[:1]
     shown = url.replace("hidden-word", "***")
-    assert line.startswith(f"The database {shown} does not answer: OperationalError: connection ")
-    assert line.endswith("Connection refused. It is tried again with each request, which gets a 503"
-                         " until it does.")  # fmt: skip
+    assert line.startswith(f"The database {shown} does not respond: OperationalError: connection ")
+    assert line.endswith("refused. Every request tries it again, and gets a 503 until it does.")
 
 
 def pid_of(url):
@@ -706,7 +705,7 @@ def reload_meanwhile(root, monkeypatch, command, meanwhile):
     thread.join()
 
 
-ENDED = "The server has ended; waiting for a change.\n"
+ENDED = "The server has exited; waiting for a change.\n"
 COUNT = "import os; open('runs', 'a').write(os.environ['NOVENTA_RELOADER'] + '\\n')"
 
 
@@ -727,7 +726,7 @@ def test_what_is_watched_leaves_out_what_is_not_the_projects(tmp_path, monkeypat
         has_run(2)
 
     reload_meanwhile(tmp_path, monkeypatch, COUNT, meanwhile)
-    assert capsys.readouterr().out == f"{ENDED}Changed: starting again.\n{ENDED}"
+    assert capsys.readouterr().out == f"{ENDED}A file has changed; restarting.\n{ENDED}"
 
 
 def test_a_child_that_does_not_end_is_killed(tmp_path, monkeypatch):

@@ -294,7 +294,7 @@ def test_a_line_of_a_template_that_a_handler_caught_is_shown_as_it_is_written(tm
     ("used", "remedy"),
     [
         ("{% from 'macro.html' import field %}{{ field() }}", "import … with context"),
-        ("{{ request.path }}", "A template sees what its logic returned"),
+        ("{{ request.path }}", "A template receives only what its handler returned"),
     ],
 )
 def test_a_name_that_a_template_does_not_see_comes_with_its_cure(tmp_path, used, remedy):
@@ -311,15 +311,15 @@ db.execute(sa.text("INSERT INTO notes VALUES (1)"))
 db.execute(sa.text("INSERT INTO tags VALUES (1)"))
 db.execute(sa.text("DELETE FROM notes"))"""
     shown = text_of(ask(failing(tmp_path, source)))
-    assert "A row refers to one that is not there, or that you delete" in shown
+    assert "A row refers to one that does not exist, or that you delete" in shown
     assert "is taken" not in shown
 
 
 def test_a_missing_table_is_answered_with_the_command_that_makes_it(tmp_path):
     app = failing(tmp_path, "return {'x': db.execute(sa.text('SELECT a FROM orders')).scalar()}")
     shown = text_of(ask(app))
-    assert "No migration makes this yet" in shown
-    assert "else mend the name in the statement" in shown
+    assert "No migration creates this yet" in shown
+    assert "if not, correct the name" in shown
     assert "python -m noventa migrate revision --autogenerate" in shown
     assert "SELECT a FROM orders" in shown
     versions = tmp_path / "migrations" / "versions"
@@ -684,11 +684,11 @@ def test_a_broken_rule_names_the_column_and_the_nearest_field(tmp_path):
     body = {"labell": "same"}
     post(app, "/", body, HTTP_ACCEPT="text/html")
     shown = text_of(post(app, "/", body | {"id": "3"}, HTTP_ACCEPT="text/html"))
-    assert "The database refused a row for its counters.label" in shown
+    assert "A row violates a constraint on counters.label" in shown
     assert "&#34;labell&#34;: &#34;cannot be taken&#34;" in shown
     report = shown.partition("This page in short")[2]
     assert "INSERT INTO counters" in report
-    assert "Tell the visitor what to mend" in report
+    assert "Tell visitors what to correct" in report
 
 
 # ---- the map --------------------------------------------------------------------------------

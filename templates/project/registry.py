@@ -39,6 +39,6 @@ registry = Registry(
     ],
     seeds=[initial_users.seed_users],
     errors={"4xx": "pages/error.html", "5xx": "pages/error.html"},
-    # What the map need not say: whoever signs in is a stranger, and the settings are for later.
+    # Findings hidden from the map: sign-in is public, and the settings are for later.
     dismissed=["open sign_in.sign_in", "unused system_settings"],
 )

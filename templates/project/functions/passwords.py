@@ -5,45 +5,48 @@ import hmac
 import secrets
 import threading
 
-# What OWASP's password storage cheat sheet asks for: 128 MiB and a third of a second.
-# Raise them when it does: whoever signs in with a digest of before gets a new one.
+# As OWASP's password storage cheat sheet recommends: 128 MiB and a third of a second.
+# Raise them when it does: users with an older digest get a new one when they sign in.
 COST, BLOCK_SIZE, PARALLELISM = 2**17, 8, 1
 
-_few_at_a_time = threading.Semaphore(2)  # for the memory that each takes
-# Half of `server.threads`, with those who wait: others have work too.
-_with_those_waiting = threading.Semaphore(4)
+_hashing = threading.Semaphore(2)  # each takes up memory
+# At most half of `server.threads` hash or wait, to leave the others free.
+_hashing_or_waiting = threading.Semaphore(4)
 
 
 class Busy(Exception):
-    """So many passwords are being checked that this one would have to wait."""
+    """Too many passwords are being checked at once."""
 
 
-def hash_password(text: str) -> str:
-    return _digest(text, secrets.token_hex(16), COST, BLOCK_SIZE, PARALLELISM)
+def hash_password(password: str) -> str:
+    return _digest(password, secrets.token_hex(16), COST, BLOCK_SIZE, PARALLELISM)
 
 
-def verify_password(text: str, digest: str | None) -> bool:
-    """Whether `text` is the password; None, for an unknown user, is always wrong. Raises Busy."""
+def verify_password(password: str, digest: str | None) -> bool:
+    """Return True if the password is right; `digest` is None for an unknown user.
+
+    Raises Busy.
+    """
     if digest is None:
-        # The same work, so that the time taken does not tell who exists.
-        hash_password(text)
+        # Do the same work, so that the time does not reveal who has an account.
+        hash_password(password)
         return False
     _, cost, block_size, parallelism, salt, _ = digest.split("$")
-    again = _digest(text, salt, int(cost), int(block_size), int(parallelism))
-    return hmac.compare_digest(digest, again)
+    other = _digest(password, salt, int(cost), int(block_size), int(parallelism))
+    return hmac.compare_digest(digest, other)
 
 
 def is_outdated(digest: str) -> bool:
     return not digest.startswith(f"scrypt${COST}${BLOCK_SIZE}${PARALLELISM}$")
 
 
-def _digest(text: str, salt: str, n: int, r: int, p: int) -> str:
-    if not _with_those_waiting.acquire(blocking=False):
+def _digest(password: str, salt: str, n: int, r: int, p: int) -> str:
+    if not _hashing_or_waiting.acquire(blocking=False):
         raise Busy
     try:
-        with _few_at_a_time:
+        with _hashing:
             digest = hashlib.scrypt(
-                text.encode(),
+                password.encode(),
                 salt=bytes.fromhex(salt),
                 n=n,
                 r=r,
@@ -52,5 +55,5 @@ def _digest(text: str, salt: str, n: int, r: int, p: int) -> str:
                 dklen=32,
             )
     finally:
-        _with_those_waiting.release()
+        _hashing_or_waiting.release()
     return f"scrypt${n}${r}${p}${salt}${digest.hex()}"

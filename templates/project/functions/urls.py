@@ -1,6 +1,6 @@
 def absolute(config, path):
-    """The whole URL of a path, as `url("/users/7")` gives it, for a mail or a feed.
+    """Return the absolute URL of a path such as `url("/users/7")`, for emails and feeds.
 
-    `app.site` in config.yaml names the site: the `Host` of a request may be anybody's.
+    It uses `app.site` from config.yaml, because clients can forge the `Host` header.
     """
     return config.app["site"].rstrip("/") + path

@@ -34,7 +34,7 @@ def test_a_long_list_has_pages(client, db):
     assert "Zoe 00" in last.click("Previous") or "Zoe 00" in last
 
 
-def test_the_list_takes_one_query_however_long_it_is(app, client, db):
+def test_the_list_needs_one_query_whatever_its_length(app, client, db):
     db.add_all(User(email=f"{n}@pages.test", name=f"Number {n}") for n in range(20))
     db.commit()
     with app.count_queries() as queries:
@@ -42,7 +42,7 @@ def test_the_list_takes_one_query_however_long_it_is(app, client, db):
     assert len(queries) == 1, queries
 
 
-def test_the_list_is_a_component_of_its_own(app, user):
+def test_the_list_can_be_rendered_alone(app, user):
     assert "Grace Hopper" in app.render("user_list")
 
 
@@ -51,12 +51,12 @@ def test_the_json_lists_the_users(client, user):
     assert {"id": user.id, "name": "Grace Hopper"} in users
 
 
-def test_strangers_see_no_email_address(client, user):
+def test_visitors_see_no_email_addresses(client, user):
     assert user.email not in client.get("/")
     assert user.email not in client.get("/api/users.json")
 
 
-def test_a_mail_names_the_site_of_the_settings(app):
+def test_absolute_urls_start_with_the_configured_site(app):
     assert absolute(app.config, "/users/7") == f"{app.config.app['site']}/users/7"
 
 
@@ -75,7 +75,7 @@ def test_a_user_can_rename_themselves(client, user, sign_in):
 
 
 @pytest.mark.parametrize("name", ["", "x" * 101])
-def test_a_bad_name_is_refused_and_kept_in_the_form(client, user, sign_in, name):
+def test_an_invalid_name_is_refused_and_stays_in_the_form(client, user, sign_in, name):
     sign_in(client, user)
     form = client.get(f"/users/{user.id}").form
     form["name"] = name
@@ -93,14 +93,14 @@ def test_others_see_no_email_address_and_no_form(client, user, other, sign_in):
     assert not page.forms
 
 
-def test_nobody_renames_somebody_else(app, user, other):
+def test_users_cannot_rename_each_other(app, user, other):
     session = {"user_id": user.id}
     with pytest.raises(HTTPForbidden):
         app.act("user.update_user", {"name": "Mine"}, session=session, user_id=other.id)
     assert other.name == "Alan Turing"
 
 
-def test_the_title_names_the_person_and_a_stranger_is_a_404(client, user, sign_in):
+def test_the_title_is_the_name_and_an_unknown_user_is_a_404(client, user, sign_in):
     sign_in(client, user)
     assert client.get(f"/users/{user.id}").html.title.text.startswith("Grace Hopper")
     missing = client.get("/users/999999999", status=404)
@@ -108,17 +108,17 @@ def test_the_title_names_the_person_and_a_stranger_is_a_404(client, user, sign_i
     assert missing.html.find(id="content")
 
 
-# ---- only for those who have signed in ------------------------------------------
+# ---- signed-in users only -------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/account", "/users/{0.id}"])
-def test_strangers_are_asked_to_sign_in(client, user, path):
+def test_visitors_must_sign_in_first(client, user, path):
     page = client.get(path.format(user), status=303).follow()
     assert page.request.path == "/sign-in"
     assert "Please sign in first." in page
 
 
-def test_who_was_deleted_is_a_stranger(app, client, db, user, sign_in):
+def test_a_deleted_user_is_signed_out(app, client, db, user, sign_in):
     sign_in(client, user)
     db.delete(user)
     db.commit()

@@ -1,4 +1,4 @@
-"""Passwords, kept apart from the users they belong to, and attempts to guess them."""
+"""Passwords, stored apart from their users, and attempts to guess them."""
 
 from datetime import datetime
 
@@ -15,18 +15,18 @@ class Base(DeclarativeBase):
 class Password(Base):
     __tablename__ = "passwords"
 
-    # The column itself: the string "users.id" resolves only inside one Base.
+    # Not the string "users.id", which resolves only within one Base.
     user_id: Mapped[int] = mapped_column(
         ForeignKey(User.id, ondelete="CASCADE"),
         primary_key=True,
     )
     digest: Mapped[str] = mapped_column(String(200))  # see functions/passwords.py
-    # Where its owner signed in last: there the failures of others do not lock them out.
+    # Where the owner last signed in. Failures elsewhere do not lock them out there.
     address: Mapped[str | None] = mapped_column(String(45))
 
 
 class Attempt(Base):
-    """A sign-in that has not succeeded, whether there is such a user or not."""
+    """A sign-in that has not succeeded, whether or not the user exists."""
 
     __tablename__ = "sign_in_attempts"
 

@@ -1,4 +1,4 @@
-"""What to do first, for whoever develops this: nobody sees it where `debug` is false."""
+"""First steps for developers, shown in debug only."""
 
 
 def load_template_context(request, session, db):

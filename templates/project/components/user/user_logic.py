@@ -1,4 +1,4 @@
-"""The profile of one user, and the form by which they rename themselves."""
+"""A user's profile, and the form to change their own name."""
 
 from webob.exc import HTTPForbidden, HTTPNotFound
 
@@ -6,22 +6,24 @@ from components.user.user_models import MAX_NAME_LENGTH, User
 
 
 def load_template_context(request, session, db, *, user_id):
+    user = _find_user(db, user_id)
     return {
-        "user": _find_user(db, user_id),
+        "user": user,
         "own": _is_own(session, user_id),
         "max_length": MAX_NAME_LENGTH,
+        "values": {"name": user.name},
     }
 
 
 def action_update_user(request, session, db, *, user_id):
-    # Others are not shown the form; that they may not use it is decided here.
+    # Hiding the form from others protects nothing; this check does.
     if not _is_own(session, user_id):
-        raise HTTPForbidden("Only they themselves may change this name.")
+        raise HTTPForbidden("You can only change your own name.")
     user = _find_user(db, user_id)
     name = request.form.get("name", "").strip()
     error = _name_error(name)
     if error:
-        return {"_status": 422, "errors": {"name": error}, "values": {"name": name}}
+        return {"_status": 422, "errors": {"name": error}, "values": request.form}
     user.name = name
     db.commit()
     session.flash(f"Saved. The name is now {name}.", "success")

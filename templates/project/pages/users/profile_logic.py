@@ -1,4 +1,4 @@
-"""What the page itself shows around its components: the title names the person."""
+"""The context of the page around its components: the user's name as the title."""
 
 from components.user.user_models import User
 
