@@ -178,15 +178,15 @@ from noventa import (
 COMMANDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "new": {
         "name": {"metavar": "NAME", "help": "the folder to create; also the project's name"},
-        "--serve": {"action": "store_true", "dest": "and_serve", "help": "then serve it"},
+        "--serve": {"action": "store_true", "dest": "and_serve", "help": "serve it afterwards"},
         "--empty": {"action": "store_true", "help": "one page and its tests, no demo"},
-        "--database": {"metavar": "URL", "help": "instead of an SQLite file in the folder"},
+        "--database": {"metavar": "URL", "help": "default: an SQLite file in the folder"},
     },
     "new component": {"name": {"metavar": "NAME", "help": "lower case, for example user_list"}},
     "serve": {
-        "--host": {"help": "instead of server.host"},
-        "--port": {"type": int, "help": "instead of server.port; 0 picks a free one"},
-        "--threads": {"type": int, "help": "instead of server.threads"},
+        "--host": {"help": "overrides server.host"},
+        "--port": {"type": int, "help": "overrides server.port; 0 picks a free port"},
+        "--threads": {"type": int, "help": "overrides server.threads"},
         "--reload": {"action": "store_true", "help": "restart when code or config.yaml changes"},
         "--debug": {"action": "store_true", "help": "same as debug: true; on this machine only"},
         "--verbose": {"action": "store_true", "help": "log full tracebacks"},
@@ -283,7 +283,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--project", metavar="DIR", help="the project's folder (default: .)")
     version = f"noventa {__version__}"
-    parser.add_argument("--version", action="version", version=version, help="print it and exit")
+    parser.add_argument("--version", action="version", version=version, help="print the version")
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, help=argparse.SUPPRESS
     )
@@ -356,8 +356,8 @@ def terminal_width(stream: TextIO) -> int | None:
 
 
 def wrap_lines(text: str, stream: TextIO, indent: int = 2) -> str:
-    """Wrap lines at the terminal's width, with continuation lines indented by `indent` more
-    columns. Text for a pipe or a file is returned unchanged."""
+    """Wrap lines at the terminal's width, indenting continuation lines by `indent` more columns.
+    Return text for a pipe or a file unchanged."""
     width = terminal_width(stream)
     if width is None:
         return text
@@ -447,7 +447,7 @@ def _project_line(frame: FrameType, line: int, root: Path) -> str:
 
 @functools.lru_cache(maxsize=1_000)
 def _project_file(name: str, root: Path) -> str:
-    """Return a Python file's path relative to the project; empty for a library."""
+    """Return a Python file's path, relative to the project if inside; empty for a library."""
     path = Path(name)
     if not path.is_absolute() or path.name in _CORE or _INSTALLED.intersection(path.parts):
         return ""
@@ -457,7 +457,7 @@ def _project_file(name: str, root: Path) -> str:
 
 
 def _exception_chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and its causes, without driver errors, which SQLAlchemy's repeat."""
+    """Yield an exception and its causes, except driver errors, which SQLAlchemy's repeat."""
     seen: list[BaseException | None] = [None]
     link: BaseException | None = error
     while link is not None and link not in seen:
@@ -524,8 +524,8 @@ def _frames(error: BaseException, root: Path) -> list[TracebackFrame]:
 
 
 def _group_frames(frames: Iterable[TracebackFrame]) -> list[tuple[str, list[TracebackFrame]]]:
-    """Group frames for display: "own" for one of the project's, "library" for adjacent library
-    frames, "again" for lines that already appeared, as in a recursion."""
+    """Group frames for display. A group is "own" (one frame of the project), "library" (adjacent
+    frames) or "again" (lines that appeared before, as in a recursion)."""
     seen, group = set[str](), ""
 
     def group_key(frame: TracebackFrame) -> str:
@@ -564,7 +564,7 @@ def _unknown_name(error: BaseException) -> tuple[str, Collection[str]]:
 
 
 def _project_origin(error: BaseException, root: Path) -> str | None:
-    """Return the project's line that raised or does not parse, as `models/user_models.py:3`."""
+    """Return the project's line that raised an error or cannot be parsed, as `registry.py:3`."""
     if isinstance(error, SyntaxError) and (file := _project_file(error.filename or "", root)):
         return f"{file}:{error.lineno}"
     return next((frame.where for frame in _frames(error, root)[::-1] if frame.own), None)
@@ -598,7 +598,7 @@ _MAX_VALUES = 20  # per frame
 
 
 class _ShortRepr(reprlib.Repr):
-    """Short representations that load nothing and hide the values of secret names."""
+    """Short representations that load nothing from the database and hide secrets."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -767,21 +767,20 @@ _LEAVE_DEBUG = "Open http://localhost with the server's port, or set debug: fals
 def check_debug_client(environ: Mapping[str, Any], config: Config) -> None:
     """Raise Rejection unless the client may see debug pages, which show source code.
 
-    Allowed are browsers on this machine that ask for localhost, and clients in `debug_from`, which
-    may also ask for `server.hosts`. Proxies and other names of this machine (DNS rebinding) are
-    refused.
+    The client must be this machine or in `debug_from`, and must ask for localhost or, if
+    `debug_from` is set, for one of `server.hosts`. That keeps out proxies and DNS rebinding.
     """
     if (address := environ.get("REMOTE_ADDR")) and not _may_debug(address, config):
-        detail = f"In debug, {address[:80]!a} must be this machine or be listed in debug_from."
+        detail = f"Debug is open only to this machine and debug_from, not to {address[:80]!a}."
         raise Rejection(403, "debug-from-afar", detail=f"{detail} {_LEAVE_DEBUG}")
     if forwarded := [name for name in environ if _FORWARDED.fullmatch(name)]:
         header = forwarded[0].removeprefix("HTTP_").replace("_", "-").title()
-        detail = f"The header {header} comes from a proxy, and debug refuses proxies."
+        detail = f"Debug is not open to proxies, and the request has the header {header}."
         raise Rejection(403, "debug-by-proxy", detail=f"{detail} {_LEAVE_DEBUG}")
     host = str(environ.get("HTTP_HOST", "localhost"))  # every browser sends one
     is_own = bool(config["debug_from"]) and config.allows_host(host)
     if not (is_own or is_loopback(normalize_host(host))):
-        detail = f"Host is {host[:80]!a}, but debug serves only localhost and 127.0.0.1."
+        detail = f"Debug is open only at localhost and 127.0.0.1, not at {host[:80]!a}."
         raise Rejection(403, "debug-host", detail=f"{detail} {_LEAVE_DEBUG}")
 
 
@@ -993,7 +992,7 @@ _PASSWORD = "NOVENTA_ADMIN_PASSWORD"  # noqa: S105 - the variable that the demo'
 
 
 def _steps(project: Project, password: str | None) -> Sequence[tuple[str, Callable[[], int], str]]:
-    """Return the steps of `new` after the files: title, function and equivalent command."""
+    """Return the steps of `new` that follow the files: title, function, equivalent command."""
     apply = partial(migrate, project, []), "python -m noventa migrate"
     tests = "Running the tests", partial(_run_tests, project), "python -m pytest"
     if password is None:
@@ -1005,7 +1004,7 @@ def _steps(project: Project, password: str | None) -> Sequence[tuple[str, Callab
         (title, generate, f'python -m noventa migrate revision --autogenerate -m "{message}"'),
         ("Applying it", *apply),
         tests,
-        # Comes last, because its failure would hide the password.
+        # Last, because the failure of a later step would hide the password.
         ("Adding the first rows", add_rows, "python -m noventa seed"),
     )
 
@@ -1048,7 +1047,7 @@ def _check_new_database(config: Config, *, empty: bool) -> None:
     """Raise NoventaError if a new project cannot use the database, before any file is written."""
     url = config.database_url
     if config.in_memory:
-        raise NoventaError("--database: SQLite in memory is lost with each process; name a file.")
+        raise NoventaError("--database: an in-memory SQLite ends with its process; name a file.")
     if not url.database:
         raise NoventaError(
             f"--database: {redacted_url(url)} names no database; add its name at the end."
@@ -1071,7 +1070,7 @@ def _check_new_database(config: Config, *, empty: bool) -> None:
 def _write_starter(config: Config, *, empty: bool, database: str | None) -> None:
     folder, url = config.root, config.database_url
     backend, text = url.get_backend_name(), database or config["database.url"]
-    secret = backend != "sqlite" and "${" not in text  # "${…}" keeps the password out
+    secret = backend != "sqlite" and "${" not in text  # a URL with variables has no password
     extra = EXTRAS.get(backend)
     values = {
         "name": folder.name, "demo": not empty, "backend": backend,
@@ -1096,7 +1095,7 @@ def _write_starter(config: Config, *, empty: bool, database: str | None) -> None
 
 
 def _requirement(extra: str) -> str:
-    """Return the requirement by which pip installs Noventa from its own origin (PEP 610)."""
+    """Return the pip requirement for Noventa, from wherever it was installed (PEP 610)."""
     text = distribution("noventa-wsgi").read_text("direct_url.json")
     if text is None:  # from an index
         return f"noventa-wsgi{extra}>={__version__}"
@@ -1128,7 +1127,7 @@ def _write_templates(origin: Path, target: Path, values: Mapping[str, Any]) -> l
     return written
 
 
-_STARTER_NAMES = {"gitignore.jinja": ".gitignore"}  # Git would apply a real one to this repository
+_STARTER_NAMES = {"gitignore.jinja": ".gitignore"}  # a real one would drop files from the wheel
 
 
 def _write_secret(path: Path, text: str) -> None:
@@ -1139,7 +1138,7 @@ def _write_secret(path: Path, text: str) -> None:
 def _run_tests(project: Project) -> int:
     missing = [name for name in ("pytest", "webtest") if not importlib.util.find_spec(name)]
     if missing:
-        say(f"  skipped; run `pip install {' '.join(missing)}`, then `python -m pytest` there")
+        say(f"  skipped; run `pip install {' '.join(missing)}`, then `python -m pytest`")
         return 0
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short"]
     return subprocess.run(command, cwd=project.root, check=False).returncode  # noqa: S603
@@ -1253,8 +1252,8 @@ def _load_for_server(
 ) -> tuple[Config, Any, int, NoventaError | None]:
     """Return the settings, the application and its largest body in bytes. Raises NoventaError.
 
-    Under --reload an error is returned instead, with an application that shows it, and the files
-    that can fix it are watched.
+    Under --reload, return the error as well, with an application that shows it, and watch the
+    files that can fix it.
     """
     config = Config.from_mapping(
         {"server": json.loads(os.environ.get(_ADDRESS_VARIABLE, "{}"))}, root
@@ -1327,12 +1326,12 @@ def _warn_if_unreachable(engine: sa.Engine) -> None:
     except sa.exc.DBAPIError as error:
         print_error(
             f"The database {redacted_url(engine.url)} does not respond: {_error_reason(error)}."
-            " Every request tries it again, and gets a 503 until it does."
+            " Each request tries again, and gets a 503 until the database responds."
         )
 
 
 def _configure_logging(config: Config, *, verbose: bool) -> None:
-    """Log to standard error, unless wsgi.py has already configured logging."""
+    """Log to standard error, unless wsgi.py has configured logging."""
     handler = logging.StreamHandler()
     full = verbose or config["log_level"] == "debug"
     handler.setFormatter(_LogFormatter(handler.stream, None if full else config.root))
@@ -1344,11 +1343,11 @@ _SENT_STATEMENTS: ContextVar[list[str] | None] = ContextVar("noventa_sent", defa
 
 
 def _with_access_log(application: Any, engines: Iterable[sa.Engine]) -> Any:
-    """Log each request as `200 GET /users/7 3 ms  2 queries`, without the time of a streamed body.
-    The query string may hold secrets and is left out.
+    """Wrap an application to log each request as `200 GET /users/7 3 ms  2 queries`.
 
-    Also respond with 400 to HTTP/1.1 without a Host header, and to several of them (RFC 9112, 3.2),
-    which waitress joins with a comma.
+    The query string may hold secrets and is left out, and so is the time of a streamed body.
+    HTTP/1.1 requests without a Host header get a 400, and so do all requests with two (RFC 9112,
+    3.2), which waitress joins with a comma.
     """
     access = logging.getLogger("noventa.access")
     for engine in engines:
@@ -1389,7 +1388,8 @@ def _note_query(_: Any, statement: str, *arguments: Any) -> None:
 def _query_summary(statements: Sequence[str]) -> str:
     if not statements:
         return ""
-    total, [(_, most)] = len(statements), Counter(statements).most_common(1)
+    total = len(statements)
+    [(_, most)] = Counter(statements).most_common(1)
     repeated = f"  {most} repeated" if most >= _REPEATED else ""
     return f"  {total:2} {'query' if total == 1 else 'queries'}{repeated}"
 
@@ -1415,8 +1415,7 @@ def _listen(application: Any, host: str, port: int, **options: Any) -> Any:
 
 
 class _Parser(HTTPRequestParser):
-    """Waitress's parser with a limit for the lines between chunks, which it reads in quadratic
-    time."""
+    """Waitress's parser, with a limit on lines between chunks, which take it quadratic time."""
 
     def received(self, data: bytes) -> int:
         number: int = super().received(data)
@@ -1455,7 +1454,7 @@ def _run_loop(sockets: dict[int, Any], stopping: list[int], changed: list[int]) 
 
 
 def _is_busy(sockets: dict[int, Any]) -> bool:
-    """Close idle connections. Return True if any other is left."""
+    """Close idle connections and return True if others remain."""
     channels = [entry for entry in sockets.values() if isinstance(entry, _Channel)]
     idle = [
         entry for entry in channels if not (entry.requests or entry.request or entry.writable())
@@ -1472,7 +1471,7 @@ def _url(host: str, server: Any) -> str:
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Yield a list that receives SIGINT and SIGTERM. A second SIGINT interrupts immediately."""
+    """Yield a list to which SIGINT and SIGTERM are appended. A second SIGINT interrupts."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received

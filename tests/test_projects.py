@@ -253,7 +253,7 @@ def test_tests_that_cannot_run_are_said(tmp_path, monkeypatch, capsys):
             r"Database postgresql\+psycopg://me:\*{3}@127.0.0.1:1/b: Op",
         ),
         ("mysql://me@127.0.0.1:1/", "names no database; add its name at the end"),
-        ("sqlite://", "SQLite in memory is lost with each process; name a file"),
+        ("sqlite://", "an in-memory SQLite ends with its process; name a file"),
         ("sqlite:////nowhere/at/all.db", "unable to open database file"),
     ],
 )

@@ -576,7 +576,9 @@ def test_a_database_that_does_not_answer_is_said_at_the_start(tmp_path):
     (line,) = (tmp_path / "log").read_text().splitlines()[:1]
     shown = url.replace("hidden-word", "***")
     assert line.startswith(f"The database {shown} does not respond: OperationalError: connection ")
-    assert line.endswith("refused. Every request tries it again, and gets a 503 until it does.")
+    assert line.endswith(
+        "refused. Each request tries again, and gets a 503 until the database responds."
+    )
 
 
 def pid_of(url):

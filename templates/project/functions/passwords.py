@@ -9,8 +9,8 @@ import threading
 # Raise them when it does: users with an older digest get a new one when they sign in.
 COST, BLOCK_SIZE, PARALLELISM = 2**17, 8, 1
 
-_hashing = threading.Semaphore(2)  # each takes up memory
-# At most half of `server.threads` hash or wait, to leave the others free.
+_hashing = threading.Semaphore(2)  # each needs 128 MiB
+# Half of `server.threads`, so that other requests still get through.
 _hashing_or_waiting = threading.Semaphore(4)
 
 

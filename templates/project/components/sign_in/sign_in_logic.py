@@ -22,7 +22,7 @@ def action_sign_in(request, session, db):
     attempt = _record_attempt(db, email, address, known_address)
     if attempt is None:
         return _refusal(429, email, "Too many attempts. Please wait 15 minutes.")
-    db.commit()  # also frees the connection while the password is hashed
+    db.commit()  # keeps the attempt, and frees the connection while hashing
 
     try:
         is_right = verify_password(entered, digest)
@@ -48,7 +48,7 @@ def action_sign_in(request, session, db):
 
 
 def _record_attempt(db, email, address, known_address):
-    """Return a new attempt, which counts until one succeeds; None if there are too many."""
+    """Record an attempt, which counts until one succeeds; None if there are too many."""
     now = datetime.now(UTC).replace(tzinfo=None)
     db.execute(delete(Attempt).where(Attempt.at < now - WINDOW))
     count = select(func.count()).select_from(Attempt)
@@ -66,7 +66,7 @@ def _record_attempt(db, email, address, known_address):
 
 
 def _public_address(request):
-    """Return the client's address; None if it is private, as a shared proxy's is."""
+    """Return the client's address, or None if it is private, such as a proxy's."""
     try:
         address = ip_address(request.remote_addr or "")
     except ValueError:  # the name of a socket

@@ -16,7 +16,7 @@ def load_template_context(request, session, db, *, user_id):
 
 
 def action_update_user(request, session, db, *, user_id):
-    # Hiding the form from others protects nothing; this check does.
+    # Hiding the form from others is not enough.
     if not _is_own(session, user_id):
         raise HTTPForbidden("You can only change your own name.")
     user = _find_user(db, user_id)

@@ -1,4 +1,4 @@
-"""The context of the page around its components: the user's name as the title."""
+"""The page's title is the user's name. Its component shows the rest."""
 
 from components.user.user_models import User
 
