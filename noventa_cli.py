@@ -883,8 +883,8 @@ class Project:
 
 @contextmanager
 def project_imports(root: Path) -> Iterator[None]:
-    """Import `registry`, `components.…` and so on from `root`, and forget them afterwards. Every
-    project has a module `registry`, and one process may use several projects."""
+    """Make `registry`, `components.…` and so on importable from `root`, and forget them afterwards.
+    Every project has a module `registry`, and one process may use several projects."""
     path, modules = sys.path[:], {*sys.modules}
     sys.path[:] = [str(root), *(entry for entry in path if not _is_project(Path(entry or ".")))]
     importlib.invalidate_caches()
@@ -1002,7 +1002,7 @@ def _steps(project: Project, password: str | None) -> Sequence[tuple[str, Callab
     add_rows = partial(_seed_with_password, project, password)
     return (
         (title, generate, f'python -m noventa migrate revision --autogenerate -m "{message}"'),
-        ("Applying it", *apply),
+        ("Applying the migration", *apply),
         tests,
         # Last, because the failure of a later step would hide the password.
         ("Adding the first rows", add_rows, "python -m noventa seed"),

@@ -130,7 +130,13 @@ def test_the_first_command_of_the_readme_prints_what_stands_there_and_serves(fir
 
 
 def test_new_says_each_step_and_what_comes_next(made, place):
-    steps = ("Creating", "first migration", "Applying it", "Running the tests", "26 passed")
+    steps = (
+        "Creating",
+        "first migration",
+        "Applying the migration",
+        "Running the tests",
+        "26 passed",
+    )
     last = ("Adding the first rows", "cd hello", "noventa serve", "admin@example.com")
     places = [made.index(step) for step in (*steps, *last)]
     assert places == sorted(places)

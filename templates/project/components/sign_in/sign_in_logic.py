@@ -7,7 +7,7 @@ from components.sign_in.sign_in_models import Attempt, Password
 from components.user.user_models import User
 from functions.passwords import Busy, hash_password, is_outdated, verify_password
 
-# The failed attempts allowed within the window; older ones are forgotten.
+# Failed attempts allowed within the window; older ones are forgotten.
 WINDOW = timedelta(minutes=15)
 MAX_PER_ACCOUNT, MAX_PER_ADDRESS = 10, 50
 MAX_EMAIL_LENGTH = 254
