@@ -53,7 +53,7 @@ def test_guessing_is_blocked_for_a_while(client, user, email, monkeypatch):
     page = submit(client, email, status=429)
     assert "Too many attempts. Please wait 15 minutes." in page
 
-    monkeypatch.setattr(sign_in_logic, "WINDOW", timedelta(minutes=-1))  # the wait is over
+    monkeypatch.setattr(sign_in_logic, "WINDOW", timedelta(minutes=-1))  # it is over
     submit(client, user.email, status=303)
 
 
