@@ -179,7 +179,7 @@ def settings() -> Iterator[str]:
             default = json.dumps(setting.default).replace('"', "")
         choices = f" ({', '.join(setting.choices)})" if setting.choices else ""
         yield row(
-            f"`{setting.name}`", setting.kind, f"`{default}`" if default != "–" else default,
+            f"`{setting.name}`", setting.type, f"`{default}`" if default != "–" else default,
             setting.help + choices, f"`{entry.example}`", entry.link,
         )  # fmt: skip
 
