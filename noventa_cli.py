@@ -3490,49 +3490,49 @@ def _try_revisions(project: Project, connection: Any) -> Iterator[Fault]:
 
 @dataclass
 class Report:
-    """What `check` looked at, and what it found there; said as it goes unless `quiet`."""
+    """The results of `check`, each printed as soon as it is known unless `quiet`."""
 
     quiet: bool = False
-    looked_at: list[str] = field(default_factory=list)
-    faults: list[Fault | str] = field(default_factory=list)  # a text where one was raised
+    checked: list[str] = field(default_factory=list)
+    faults: list[Fault | str] = field(default_factory=list)  # strings where an error was raised
     advice: list[str] = field(default_factory=list)
 
-    def add(self, part: str, text: str, faults: Iterable[Fault | str], sound: str = "") -> None:
-        """A line on one part of the application; `sound` goes on where it has no fault."""
-        found: dict[Fault | str, None] = {}
-        with nullcontext() if self.quiet else progress(f"{part:<12} being looked at"):
+    def add(self, part: str, text: str, faults: Iterable[Fault | str], verdict: str = "") -> None:
+        """Add the line of one part of the application, with `verdict` if it has no problems."""
+        new: dict[Fault | str, None] = {}
+        with nullcontext() if self.quiet else progress(f"{part:<12} being checked"):
             try:
                 for fault in faults:
                     if fault not in self.faults:
-                        found[fault] = None
-            except NoScratchDatabase as error:  # what was found until then stays
-                text, sound = f"{text}, not tried: {error}", ""
-        self.faults += found
-        text += f", {_pluralize(len(found), 'fault')}" if found else sound
-        self.looked_at.append(f"{part}: {text}")
+                        new[fault] = None
+            except NoScratchDatabase as error:  # earlier problems stay
+                text, verdict = f"{text}, not tested: {error}", ""
+        self.faults += new
+        text += f", {_pluralize(len(new), 'problem')}" if new else verdict
+        self.checked.append(f"{part}: {text}")
         if not self.quiet:
             line = wrap_lines(f"{part:<12} {text}", sys.stdout, indent=13)
-            colour = "red" if found else "green"
+            colour = "red" if new else "green"
             print(line.replace(part, coloured(part, colour, sys.stdout), 1), flush=True)
 
 
 def check(root: Path, *, deploy: bool = False, as_json: bool = False) -> int:
-    """Lists every fault of settings, registry, templates, models, migrations and database.
+    """List every problem in settings, registry, templates, models, migrations and database.
 
-    Says `ok` where there is none; changes nothing. --deploy adds what matters in production
-    only, and advice, which is no fault.
+    Prints `ok` if there are none, and changes nothing. --deploy adds the checks that matter only
+    in production, and advice, which does not count as a problem.
     """
     report = Report(quiet=as_json)
     config = _check_settings(report, root)
-    sound = not report.faults  # env.py reads the settings itself
-    _check_registry(report, root, config, sound=sound, deploy=deploy)
-    if sound and deploy:  # of defaults that stand in for the settings it would say nothing
+    settings_valid = not report.faults  # env.py reads the settings itself
+    _check_registry(report, root, config, settings_valid=settings_valid, deploy=deploy)
+    if settings_valid and deploy:
         report.faults += _deploy_faults(config)
         if fault := pooler_fault(config, make_engine(config, poolclass=sa.NullPool)):
             report.faults.append(f"config.yaml: {fault}")
         report.advice += _deploy_advice(config)
     elif not config["debug"]:
-        report.faults += config.starter_keys()  # no application starts with one
+        report.faults += config.starter_keys()  # outside debug no application starts with one
     return _print_json(report) if as_json else _print_report(report)
 
 
@@ -3542,12 +3542,12 @@ def _print_report(report: Report) -> int:
     if not report.faults:
         say(coloured("ok", "green", sys.stdout))
         return 0
-    count = coloured(f"{_pluralize(len(report.faults), 'fault')}:", "red", sys.stderr)
+    count = coloured(f"{_pluralize(len(report.faults), 'problem')}:", "red", sys.stderr)
     return print_error("\n".join([count, *(f"  {fault}" for fault in report.faults)]))
 
 
 def _print_json(report: Report) -> int:
-    """The report as one document; a fault has `where`, `problem` and, where known, `remedy`."""
+    """Print the report as one document. `remedy` is null where no fix is known."""
     faults = []
     for fault in report.faults:
         if isinstance(fault, str):
@@ -3555,13 +3555,13 @@ def _print_json(report: Report) -> int:
             faults.append({"where": where, "problem": problem, "remedy": None})
         else:
             faults.append(asdict(fault))
-    document = {"faults": faults, "advice": report.advice, "looked_at": report.looked_at}
+    document = {"faults": faults, "advice": report.advice, "looked_at": report.checked}
     print(json.dumps(document, indent=2, ensure_ascii=False))
     return 1 if faults else 0
 
 
 def _check_settings(report: Report, root: Path) -> Config:
-    """The settings, or the defaults where they have faults: the rest can be checked with them."""
+    """Return the settings, or the defaults if they are invalid, so the rest can be checked."""
     try:
         config = Config.load(root)
         Database(config)
@@ -3574,68 +3574,68 @@ def _check_settings(report: Report, root: Path) -> Config:
 
 
 def _check_registry(
-    report: Report, root: Path, config: Config, *, sound: bool, deploy: bool
+    report: Report, root: Path, config: Config, *, settings_valid: bool, deploy: bool
 ) -> None:
     try:
         registry = load_registry(root)
     except NoventaError as error:
         report.add("registry", "registry.py", str(error).splitlines())
         return
-    if wrong := type_faults(registry):  # nothing else can be judged by them
-        report.add("registry", "registry.py", wrong)
+    if wrong_types := type_faults(registry):  # the other checks rely on the types
+        report.add("registry", "registry.py", wrong_types)
         return
-    kinds = {"route": registry.routes, "component": registry.components, "seed": registry.seeds}
-    listed = ", ".join(_pluralize(len(entries), noun) for noun, entries in kinds.items())
+    entries = {"route": registry.routes, "component": registry.components, "seed": registry.seeds}
+    counts = ", ".join(_pluralize(len(listed), noun) for noun, listed in entries.items())
     components = Components(registry, config)
-    found, of_routes = registry_faults(registry), [*route_faults(registry.routes)]
-    report.add("registry", listed, [*found, *of_routes])
+    model_faults, wrong_routes = registry_faults(registry), [*route_faults(registry.routes)]
+    report.add("registry", counts, [*model_faults, *wrong_routes])
     faults = [*template_faults(registry, components), *static_faults(components)]
-    if not of_routes:
+    if not wrong_routes:
         faults += link_faults(components, Router(registry.routes))
-    if sound and not config["secret_keys"]:
+    if settings_valid and not config["secret_keys"]:
         faults += _missing_key(components)
     report.add("templates", str(len(components.templates)), faults, " compile")
     report.advice += guard_advice(registry)
     if deploy:
         public = [route.path for route in registry.routes if not _route_guards(route, registry)]
         report.add("public", ", ".join(public) or "nothing: every route has a guard", ())
-    if sound and not found:  # judged only by models that are whole
+    if settings_valid and not model_faults:
         _check_models(report, Project(root, config, registry))
 
 
 def guard_advice(registry: Registry) -> Iterator[str]:
-    """Guards with a `redirect(…)` that is not returned, so that the request passes."""
+    """Yield advice for guards that call `redirect(…)` but do not return it."""
     guards = [*(registry.guards or ())]
     guards += [guard for route in registry.routes for guard in route.guards or ()]
     guards += [component.guard for component in registry.components if component.guard]
     for guard in dict.fromkeys(guards):
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(guard)))
-        except (OSError, TypeError, SyntaxError):  # no function, or of no file
+        except (OSError, TypeError, SyntaxError):  # not a function, or without source
             continue
         calls = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
         for call in calls:
-            called = getattr(call, "func", None)
-            if getattr(called, "id", getattr(called, "attr", None)) == "redirect":
+            function = getattr(call, "func", None)
+            if getattr(function, "id", getattr(function, "attr", None)) == "redirect":
                 yield (
-                    f"{location_of(guard)}: {function_name(guard)} calls redirect() and drops it,"
-                    " so the request passes; write `return redirect(…)`."
+                    f"{location_of(guard)}: {function_name(guard)} calls redirect() without"
+                    " returning it, so the request passes; write `return redirect(…)`."
                 )
 
 
 def _missing_key(components: Components) -> Iterator[Fault]:
-    """That templates need a session, and no secret key would sign it."""
+    """Yield a problem if templates need a session, as no secret key could sign it."""
     signing = {"action", "action_ticket", "flashes", "fragment"}
     using = [name for name, uses in sorted(components.uses.items()) if uses.names & signing]
     if using:
-        listed = ", ".join(using[:3]) + (", …" if len(using) > 3 else "")
-        problem = f"secret_keys is empty, but a form or a message needs one in {listed}"
-        remedy = 'write ["${file:secret.key}"], and there what `openssl rand -hex 32` prints'
+        templates = ", ".join(using[:3]) + (", …" if len(using) > 3 else "")
+        problem = f"secret_keys is empty, but forms and messages need a key, as in {templates}"
+        remedy = 'set it to ["${file:secret.key}"] and run `openssl rand -hex 32 > secret.key`'
         yield Fault("config.yaml", problem, remedy)
 
 
 def static_faults(components: Components) -> Iterator[Fault]:
-    """Files that a template gives to `static()` and no folder has."""
+    """Yield the files that templates pass to `static()` but no folder contains."""
     for name, uses in sorted(components.uses.items()):
         for call in uses.calls:
             if call.function == "static" and not components.static.has(call.first):
@@ -3646,39 +3646,39 @@ _LINK = re.compile(r"""(?<![\w-])(?:href|(?:form)?action)\s*=\s*(["'])(/(?!/).*?
 
 
 def link_faults(components: Components, router: Router) -> Iterator[Fault]:
-    """Paths in templates that no route answers."""
+    """Yield the paths in templates that no route matches."""
     for name, uses in sorted(components.uses.items()):
         for line, target in (*_urls(uses.calls), *_links(components.jinja, name)):
-            remedy = "If another server does, write {{ '…' }}"
-            yield from _link_fault(f"{name}:{line}", target, components, router, remedy)
+            hint = "If another server handles it, write {{ '…' }}"
+            yield from _link_fault(f"{name}:{line}", target, components, router, hint)
 
 
 def _link_fault(
-    where: str, target: str, components: Components, router: Router, otherwise: str = ""
+    where: str, target: str, components: Components, router: Router, hint: str = ""
 ) -> Iterator[Fault]:
-    """The fault that no route answers a path, if none does."""
+    """Yield a problem if no route matches the path of a link."""
     path = unquote(re.split(r"[?#]", target)[0])
     match = router.match(path)
     if match and not isinstance(match.route, Static):
         return
     if not (components.static.has(match.tail) if match else router.slash_variant(path)):
-        remedy = f"{did_you_mean(path, router.paths)} {otherwise}".rstrip()
-        yield Fault(where, f"it leads to {path!r}, which no route answers", remedy)
+        remedy = f"{did_you_mean(path, router.paths)} {hint}".rstrip()
+        yield Fault(where, f"no route matches {path!r}", remedy)
 
 
 def _urls(calls: Iterable[Call]) -> Iterator[tuple[int, str]]:
-    """Line and path of each `url("/…")`."""
+    """Yield the line and path of each `url("/…")`."""
     for call in calls:
         if call.function == "url" and re.match("/(?!/)", call.first):
             yield call.line, call.first
 
 
 def _links(environment: jinja2.Environment, name: str) -> Iterator[tuple[int, str]]:
-    """Line and path of each attribute of a template that links to a path written whole."""
+    """Yield the line and path of each HTML attribute that links to a literal path."""
     source, filename, _ = cast(jinja2.BaseLoader, environment.loader).get_source(environment, name)
     for text in environment.parse(source, name, filename).find_all(jinja2.nodes.TemplateData):
-        for found in _LINK.finditer(text.data):
-            yield text.lineno + text.data.count("\n", 0, found.start(2)), found[2]
+        for link in _LINK.finditer(text.data):
+            yield text.lineno + text.data.count("\n", 0, link.start(2)), link[2]
 
 
 def _check_models(report: Report, project: Project) -> None:
@@ -3687,45 +3687,44 @@ def _check_models(report: Report, project: Project) -> None:
     dialects = ", ".join(config["migrations.portable_to"])
     report.add("models", f"{tables}, on {dialects}", portability_faults(project))
     report.advice += length_advice(project)
-    if config.database_url.get_backend_name() not in ("mysql", "mariadb"):  # they make one
+    if config.database_url.get_backend_name() not in ("mysql", "mariadb"):  # they add an index
         report.advice += index_advice(registry.metadata)
     revisions = _pluralize(_revision_count(config), "revision")
-    anew = "; made anew they equal the models"
-    report.add("migrations", revisions, revision_faults(project), anew)
+    verdict = "; a newly migrated database matches the models"
+    report.add("migrations", revisions, revision_faults(project), verdict)
     _check_database(report, project)
 
 
 def index_advice(metadata: sa.MetaData) -> Iterator[str]:
-    """Foreign keys whose columns begin no index: what deletes a row they refer to, reads all."""
-    for table in sorted(metadata.tables.values(), key=lambda one: one.fullname):
-        indexed = [[*table.primary_key.columns], *([*one.columns] for one in table.indexes)]
-        uniques = (one for one in table.constraints if isinstance(one, sa.UniqueConstraint))
-        indexed += [[*one.columns] for one in uniques]
-        for key in sorted(table.foreign_key_constraints, key=lambda one: [*one.column_keys]):
+    """Yield advice for foreign keys whose columns are not the first ones of any index."""
+    for table in sorted(metadata.tables.values(), key=lambda table: table.fullname):
+        indexed = [[*table.primary_key.columns], *([*index.columns] for index in table.indexes)]
+        uniques = (key for key in table.constraints if isinstance(key, sa.UniqueConstraint))
+        indexed += [[*key.columns] for key in uniques]
+        for key in sorted(table.foreign_key_constraints, key=lambda key: [*key.column_keys]):
             width = len(key.columns)
-            if not any({*begun[:width]} == {*key.columns} for begun in indexed):
+            if not any({*columns[:width]} == {*key.columns} for columns in indexed):
                 names = ", ".join(column.name for column in key.columns)
                 yield (
-                    f"{table.name}.{names} is a foreign key without an index: joins, and deletes of"
-                    " what it refers to, read the whole table; write index=True."
+                    f"{table.name}.{names} is a foreign key without an index, so joins and deletes"
+                    " of the referenced rows scan the whole table; set index=True."
                 )
 
 
 def _revision_count(config: Config) -> int:
     try:
         script = revision_script(config)
-    except NoventaError:  # revision_faults() says so
+    except NoventaError:  # revision_faults() reports it
         return 0
     return len([*script.walk_revisions()]) if script else 0
 
 
 def _check_database(report: Report, project: Project) -> None:
-    """Whether the database answers, is at the head of the revisions, and has the tables of the
-    models as they are."""
+    """Check that the database is available, is at the newest revision and matches the models."""
     config = project.config
     engine = make_engine(config, poolclass=sa.NullPool)
     url, faults = redacted_url(config.database_url), list[Fault]()
-    where, current, took = f"database {url}", set[str](), ""
+    where, current, timing = f"database {url}", set[str](), ""
     try:
         current = current_revisions(config, engine)
         if mismatch := revision_mismatch(config, engine):
@@ -3733,63 +3732,64 @@ def _check_database(report: Report, project: Project) -> None:
             faults.append(Fault(where, problem, remedy))
         elif current and project.registry.metadata.tables:
             began = time.monotonic()
-            found = [one for one in compare(project)[0] if one not in f"{report.faults}"]
-            took = f", its tables compared in {time.monotonic() - began:.2f} s"
-            if found:
-                problem = f"it differs from the models: {', '.join(found)}"
-                remedy = "undo what was changed by hand, or write a revision"
+            reported = f"{report.faults}"
+            differences = [text for text in compare(project)[0] if text not in reported]
+            timing = f", tables compared in {time.monotonic() - began:.2f} s"
+            if differences:
+                problem = f"it differs from the models: {', '.join(differences)}"
+                remedy = "revert the manual changes, or write a revision"
                 faults.append(Fault(where, problem, remedy))
     except sa.exc.DBAPIError as error:
-        remedy = "start it, or mend `database` in config.yaml"
-        faults.append(Fault(where, f"it does not answer: {_error_reason(error)}", remedy))
+        remedy = "start it, or correct `database` in config.yaml"
+        faults.append(Fault(where, f"it is not available: {_error_reason(error)}", remedy))
     except NoventaError as error:
         faults.append(Fault(where, str(error), "correct it"))
     at = f"at {_join_names(current)}, " if current else ""
-    report.add("database", f"{at}{url}{took}", faults)
+    report.add("database", f"{at}{url}{timing}", faults)
     if missing := _missing_guarantees(config):
         report.advice.append(f"database: {config.database_url.drivername} has {missing}.")
 
 
 def _missing_guarantees(config: Config) -> str:
-    """What others give, and this database does not."""
+    """Return the guarantees that this database lacks, in words."""
     missing = []
     if not can_refuse_writes(config.database_url):
-        missing.append("no plain reads (a GET reads in a transaction, and could write)")
+        missing.append("no read-only connections (a GET reads in a transaction and could write)")
     if config.database_url.get_backend_name() not in ("sqlite", *_LOCKS):
-        missing.append("no lock for migrations (let one process migrate or seed at a time)")
+        missing.append("no migration lock (run only one `migrate` or `seed` at a time)")
     return " and ".join(missing)
 
 
 def _deploy_faults(config: Config) -> Iterator[str]:
-    debug = "unset NOVENTA_DEBUG" if "NOVENTA_DEBUG" in os.environ else "write debug: false"
-    keys = 'write ["${NOVENTA_SECRET_KEY}"] or ["${file:secret.key}"], and there what'
-    keys += " `openssl rand -hex 32` prints"
+    debug = "unset NOVENTA_DEBUG" if "NOVENTA_DEBUG" in os.environ else "set debug: false"
+    keys = 'set secret_keys: ["${NOVENTA_SECRET_KEY}"] or ["${file:secret.key}"], with a key from'
+    keys += " `openssl rand -hex 32`"
     if config["debug"]:
-        yield f"config.yaml: debug is true: errors show source code; {debug}."
+        yield f"config.yaml: debug is true, so errors show source code; {debug}."
     if config["debug_from"]:
-        yield "config.yaml: debug_from lets others see source code in debug; remove it."
+        yield "config.yaml: debug_from lets other machines see source code in debug; remove it."
     yield from config.starter_keys()
     if not config["secret_keys"]:
-        yield f"config.yaml: secret_keys is empty: sessions and forms fail; {keys}."
-    written = _written_keys(config)
+        yield f"config.yaml: secret_keys is empty, so sessions and forms fail; {keys}."
+    entries = _unexpanded_keys(config)
     for number, key in enumerate(config["secret_keys"]):
-        if any(key in entry for entry in written):
-            yield f"config.yaml: secret_keys[{number}] stands in the file; {keys}."
+        if any(key in entry for entry in entries):
+            yield f"config.yaml: secret_keys[{number}] is written in the file; {keys}."
     if not config["session.secure"]:
         yield (
-            "config.yaml: session.secure is false: the cookie travels without encryption too;"
-            " write session: {secure: true}."
+            "config.yaml: session.secure is false, so the cookie is also sent unencrypted;"
+            " set session: {secure: true}."
         )
     if config.in_memory:
-        yield "config.yaml: database is in memory: each process has its own; name a file."
+        yield "config.yaml: database is in memory, so each process has its own; use a file."
     for path in config.files if os.name == "posix" else ():
         if path.is_relative_to(config.root) and path.exists() and path.stat().st_mode & 0o077:
             name = path.relative_to(config.root)
-            yield f"{name}: other users of this machine may read it; run `chmod 600 {name}`."
+            yield f"{name}: other users of this machine can read it; run `chmod 600 {name}`."
 
 
-def _written_keys(config: Config) -> Sequence[str]:
-    """The entries of `secret_keys` as they stand in config.yaml, with defaults in them."""
+def _unexpanded_keys(config: Config) -> Sequence[str]:
+    """Return `secret_keys` as written in config.yaml, including defaults for variables."""
     path = config.root / "config.yaml"  # a Config.from_mapping() has none
     document = yaml.safe_load(path.read_text("utf-8")) if path.exists() else None
     return (document or {}).get("secret_keys") or ()
@@ -3798,36 +3798,36 @@ def _written_keys(config: Config) -> Sequence[str]:
 def _deploy_advice(config: Config) -> Iterator[str]:
     if not config["server.hosts"]:
         yield (
-            "server.hosts is empty: any Host is answered, and request.url says what it said; write"
-            " server: {hosts: [example.com]}, or .example.com for all below it."
+            "server.hosts is empty, so any Host header is accepted and used in request.url; set"
+            " server: {hosts: [example.com]}, or [.example.com] to include all subdomains."
         )
     if config.database_url.get_backend_name() == "sqlite":
         yield (
-            "database is SQLite: all processes must run on one machine, with the file on its own"
-            " disk, and one writes at a time; for several machines write"
+            "database is SQLite: run all processes on one machine, with the file on a local disk;"
+            " they write one at a time. For several machines, set"
             " database: postgresql+psycopg://…"
         )
     if is_loopback(config["server.host"]):
         yield (
-            f"server.host is {config['server.host']}: `serve` is reached through a proxy on this"
-            " machine, which must speak HTTPS and pass Host on as it came."
+            f"server.host is {config['server.host']}: clients reach `serve` through a proxy on this"
+            " machine, which must provide HTTPS and pass the Host header on unchanged."
         )
     else:
         yield (
-            f"server.host is {config['server.host']}: `serve` speaks HTTP to whoever can connect;"
-            " put a proxy that speaks HTTPS before it and write server: {host: 127.0.0.1}."
+            f"server.host is {config['server.host']}: `serve` speaks plain HTTP to any client;"
+            " put an HTTPS proxy in front of it and set server: {host: 127.0.0.1}."
         )
     if "strict-transport-security" not in (name.lower() for name in config["headers"]):
         yield (
-            "browsers may still try HTTP first; once HTTPS works for good, write"
+            "browsers may still try HTTP first; once HTTPS works reliably, set"
             ' headers: {Strict-Transport-Security: "max-age=31536000"}.'
         )
 
 
 def routes(project: Project, *, wide: bool = False, as_json: bool = False) -> int:
-    """Prints each URL with what it is made of: page, guards, components, actions, tables.
+    """Print each URL with its page, guards, components, actions and tables.
 
-    As a table, or where a terminal is too narrow for it, as a block for each URL.
+    Prints a table, or a block for each URL if the terminal is too narrow for it.
     """
     registry = project.registry
     _, components = compile_registry(registry, project.config)
@@ -3838,20 +3838,20 @@ def routes(project: Project, *, wide: bool = False, as_json: bool = False) -> in
     cells = [[" ".join(v) if isinstance(v, list) else v for v in row.values()] for row in rows]
     titles = [name.upper() for name in _ROUTE_COLUMNS]
     table = columns([titles, *([cell or "-" for cell in row] for row in cells)])
-    needed, room = max(map(len, table.split("\n"))), terminal_width(sys.stdout)
-    if wide or room is None or needed <= room:
+    needed, available = max(map(len, table.split("\n"))), terminal_width(sys.stdout)
+    if wide or available is None or needed <= available:
         print(table)
         return 0
     for row in rows:
         say(coloured(row["url"], "cyan", sys.stdout))
         for label, text in _route_lines(row, components):
             print(wrap_lines(f"  {label:<11} {text}", sys.stdout, indent=12))
-    say(f"The table is {needed} wide: routes --wide")
+    say(f"The table is {needed} columns wide; run routes --wide")
     return 0
 
 
 def _route_lines(row: Mapping[str, Any], components: Components) -> Iterator[tuple[str, str]]:
-    """The block of a route: what its table's row says, with components inside one another."""
+    """Yield the label and text of each line of a route's block, with nested components."""
     lines = {
         ", ".join(row["methods"]) if row["kind"] == "endpoint" else row["kind"]: [row["target"]],
         "guards": [name.rpartition(".")[2] for name in row["guards"]],
@@ -3859,21 +3859,21 @@ def _route_lines(row: Mapping[str, Any], components: Components) -> Iterator[tup
         "actions": [f"POST {name}" for name in row["actions"]],
         "tables": row["tables"],
     }
-    for label, texts in lines.items():
-        if text := ", ".join(dict.fromkeys(texts)):
+    for label, values in lines.items():
+        if text := ", ".join(dict.fromkeys(values)):
             is_open = label == "actions" and not row["guards"]
             yield label, text + ("   (no guard)" if is_open else "")
 
 
-def _nested(template: str, components: Components, above: tuple[str, ...]) -> list[str]:
-    """`user_list › card`: what a template shows, each with what it shows itself."""
-    texts = []
+def _nested(template: str, components: Components, ancestors: tuple[str, ...]) -> list[str]:
+    """Return a template's components, each with its inner ones, as `user_list › card`."""
+    nested = []
     for name in sorted(components.direct_components(template)):
-        below = components.by_name[name].template
-        inner = _nested(below, components, (*above, name)) if name not in above else []
-        listed = inner[0] if len(inner) == 1 else f"({', '.join(inner)})"
-        texts.append(f"{name} › {listed}" if inner else name)
-    return texts
+        source = components.by_name[name].template
+        inner = _nested(source, components, (*ancestors, name)) if name not in ancestors else []
+        joined = inner[0] if len(inner) == 1 else f"({', '.join(inner)})"
+        nested.append(f"{name} › {joined}" if inner else name)
+    return nested
 
 
 _ROUTE_COLUMNS = (
@@ -3882,12 +3882,12 @@ _ROUTE_COLUMNS = (
 
 
 def _route_row(route: Any, registry: Registry, components: Components) -> dict[str, Any]:
-    """A row of the table; a page's `target` is its template, an endpoint's its function."""
+    """Return a row of the table. `target` is a page's template or an endpoint's function."""
     page = route if isinstance(route, Page) else None
     names = components.components_in(page.template) if page else []
     used = [component for component in registry.components if component.name in names]
     guards = [*_route_guards(route, registry), *(c.guard for c in used if c.guard)]
-    models = [model for one in (page, *used) if one for model in one.models]
+    models = [model for entry in (page, *used) if entry for model in entry.models]
     tables = {table.name for table in Registry(models=models).tables}
     actions = actions_of(page) if page else {}
     values = (
@@ -3897,16 +3897,16 @@ def _route_row(route: Any, registry: Registry, components: Components) -> dict[s
         _target_of(route),
         [_qualified_name(guard) for guard in guards],
         [component.name for component in used],
-        [*actions, *(f"{one.name}.{action}" for one in used for action in actions_of(one))],
+        [*actions, *(f"{part.name}.{action}" for part in used for action in actions_of(part))],
         sorted(tables),
     )
     return dict(zip(_ROUTE_COLUMNS, values, strict=True))
 
 
 def _route_guards(route: Route, registry: Registry) -> list[Any]:
-    """The guards that run before a route answers: for files only its own."""
-    general = () if isinstance(route, Static) else registry.guards or ()
-    return [*general, *(route.guards or ())]
+    """Return the guards that run before a route. The registry's guards skip static files."""
+    common = () if isinstance(route, Static) else registry.guards or ()
+    return [*common, *(route.guards or ())]
 
 
 def _target_of(route: Any) -> str:
@@ -3922,24 +3922,24 @@ def _qualified_name(function: Any) -> str:
 
 
 def shell(project: Project) -> int:
-    """Opens a Python prompt with `db`, `app`, `registry` and the models."""
-    with _names(project) as names, suppress(SystemExit):  # exit() ends the prompt only
-        banner = f"{project.root.name}: {', '.join(names)}. Only db.commit() keeps what db did."
+    """Open a Python prompt with `db`, `app`, `registry` and the models."""
+    with _names(project) as names, suppress(SystemExit):  # exit() leaves only the prompt
+        banner = f"{project.root.name}: {', '.join(names)}. Call db.commit() to save changes."
         code.interact(banner, local=names, exitmsg="")
     return 0
 
 
 def run(project: Project, file: str, arguments: Sequence[str]) -> int:
-    """Runs a Python file of yours with the names of `shell`: `db`, `app`, `registry`, the models.
+    """Run a Python file with the names of `shell`: `db`, `app`, `registry` and the models.
 
-    It can import the project, and sees its ARGS in sys.argv. Only db.commit() keeps what db did.
+    The file can import the project and finds ARGS in sys.argv. Call db.commit() to save changes.
     """
     path, before = Path(file).resolve(), (sys.argv, sys.modules["__main__"])
     try:
         source = path.read_bytes()
     except OSError as error:
         raise NoventaError(
-            f"{file} cannot be read: {error.strerror}; name a Python file."
+            f"{file} cannot be read: {error.strerror}; pass the path of a Python file."
         ) from None
     with _names(project) as names:
         script = ModuleType("__main__")
@@ -3947,21 +3947,21 @@ def run(project: Project, file: str, arguments: Sequence[str]) -> int:
         sys.argv, sys.modules["__main__"] = [file, *arguments], script
         sys.path.insert(1, str(path.parent))  # the project comes first
         try:
-            exec(compile(source, path, "exec"), vars(script))  # noqa: S102 - what was asked for
-        except SystemExit as end:
-            code = end.code or 0
+            exec(compile(source, path, "exec"), vars(script))  # noqa: S102 - the command's purpose
+        except SystemExit as leaving:
+            code = leaving.code or 0
             return code if isinstance(code, int) else print_error(code)
-        except Exception as error:  # the script's own, to be shown as Python does
+        except Exception as error:  # from the script: printed as Python prints it
             sys.stdout.flush()
-            print(_own_traceback(error, str(path)), file=sys.stderr)  # source keeps its columns
+            print(_script_traceback(error, str(path)), file=sys.stderr)  # unwrapped
             return 1
         finally:
             sys.argv, sys.modules["__main__"] = before
     return 0
 
 
-def _own_traceback(error: Exception, file: str) -> str:
-    """The traceback from the script's first line on, without what is above it."""
+def _script_traceback(error: Exception, file: str) -> str:
+    """Return the traceback from the script's first frame on, without Noventa's frames above."""
     frames = error.__traceback__
     while frames and frames.tb_frame.f_code.co_filename != file:
         frames = frames.tb_next
@@ -3970,10 +3970,10 @@ def _own_traceback(error: Exception, file: str) -> str:
 
 @contextmanager
 def _names(project: Project) -> Iterator[dict[str, Any]]:
-    """What `shell` and `run` offer, with a session that is open meanwhile."""
+    """Provide the names of `shell` and `run`, with an open session."""
     app, registry = load_app(project.root), project.registry
-    members = [one for model, _ in registry.listed_models() for one, _ in members_of(model)]
-    models = {one.__name__: one for one in members if isinstance(one, type)}
+    members = [member for model, _ in registry.listed_models() for member, _ in members_of(model)]
+    models = {member.__name__: member for member in members if isinstance(member, type)}
     with app.database.session() as db:
         yield {**models, "db": db, "app": app, "registry": registry}
 
@@ -3990,50 +3990,50 @@ _CHAPTERS = (
 
 
 class Chapter(NamedTuple):
-    """One of the guide, in Markdown."""
+    """A chapter of the guide, in Markdown."""
 
     title: str
     text: str
 
     @property
     def sections(self) -> list[str]:
-        """The headings of its sections; a line of code is none."""
+        """The headings of its sections, without lines of code that look like headings."""
         prose = "".join(self.text.split("\n```")[::2])
         return re.findall(r"^## (.+)$", prose, re.MULTILINE)
 
 
 def chapters() -> dict[str, Chapter]:
-    """The guide by the names of its chapters, in the order in which it is read."""
-    found = {}
+    """Return the chapters of the guide by name, in reading order."""
+    by_name = {}
     for name in _CHAPTERS:
         text = (data_folder("templates") / "guide" / f"{name}.md").read_text("utf-8")
-        _, title, text = text.split("\n", 2)  # the first is for its test
-        found[name] = Chapter(title.removeprefix("# "), text)
-    return found
+        _, title, text = text.split("\n", 2)  # the first line names the test's project
+        by_name[name] = Chapter(title.removeprefix("# "), text)
+    return by_name
 
 
 def chapters_with(word: str) -> dict[str, int]:
-    """The chapters that have a word, with how often, those that have it most often first."""
-    times = {name: one.text.lower().count(word.lower()) for name, one in chapters().items()}
-    return {name: times[name] for name in sorted(filter(times.get, times), key=lambda n: -times[n])}
+    """Return how many times each chapter contains a word, most frequent first."""
+    counts = Counter({name: c.text.lower().count(word.lower()) for name, c in chapters().items()})
+    return {name: count for name, count in counts.most_common() if count}
 
 
 def guide(topic: str | None = None) -> int:
-    """Shows a chapter of the guide, in a pager on a terminal; without TOPIC the list of them.
+    """Show a chapter of the guide, in a pager on a terminal. Without TOPIC, list the chapters.
 
-    Of a word that is no chapter it says which chapters have it.
+    For any other word, name the chapters that contain it.
     """
     known = chapters()
     if topic is None:
-        say("The guide. `python -m noventa help TOPIC` shows a chapter:\n")
+        say("Run `python -m noventa help TOPIC` to read a chapter of the guide:\n")
         say(columns([(f"  {name}", chapter.title) for name, chapter in known.items()]))
     elif topic in known:
         text = re.sub(r"\[\w+\]\((\w+)\.md\)", r"`help \1`", known[topic].text)  # its links
         pydoc.pager(wrap_lines(f"# {known[topic].title}\n{text}", sys.stdout, 0))
     else:
-        most = [*chapters_with(topic)][:5]
-        remedy = f"it is spoken of in: {', '.join(most)}" if most else did_you_mean(topic, known)
-        print_error(f"help: {topic!r} is no chapter; {remedy}")
+        containing = ", ".join([*chapters_with(topic)][:5])
+        remedy = f"it is mentioned in: {containing}" if containing else did_you_mean(topic, known)
+        print_error(f"help: unknown chapter {topic!r}; {remedy}")
         return 2
     return 0
 

@@ -266,12 +266,12 @@ def test_help_lists_the_chapters_in_order_and_shows_one(capsys):
 
 def test_a_misspelt_chapter_is_answered_with_the_nearest(capsys):
     assert main(["help", "registri"]) == 2
-    assert "help: 'registri' is no chapter; did you mean 'registry'?" in capsys.readouterr().err
+    assert "help: unknown chapter 'registri'; did you mean 'registry'?" in capsys.readouterr().err
 
 
 def test_of_a_word_that_is_no_chapter_help_says_which_chapters_have_it(capsys):
     assert main(["help", "getlist"]) == 2
-    assert "'getlist' is no chapter; it is spoken of in: forms, " in capsys.readouterr().err
+    assert "unknown chapter 'getlist'; it is mentioned in: forms, " in capsys.readouterr().err
 
 
 def test_help_needs_no_project(tmp_path, monkeypatch):

@@ -198,7 +198,7 @@ def test_check_tries_revisions_on_a_database_of_the_projects_own_kind(site, caps
     mark = secrets.token_hex(8)
     monkeypatch.setattr(secrets, "token_hex", lambda _: mark)
     assert site.run("check") == 0
-    assert "1 revision; made anew they equal the models" in capsys.readouterr().out
+    assert "1 revision; a newly migrated database matches the models" in capsys.readouterr().out
     (revision,) = site.revisions()
     revision.write_text(revision.read_text().replace("op.drop_table('items'", "op.drop_table('it'"))
     assert site.run("check") == 1
