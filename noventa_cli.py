@@ -4039,74 +4039,74 @@ def guide(topic: str | None = None) -> int:
 
 
 # ---- Workbench ------------------------------------------------------------------------------
-# An App makes one in debug only, where no other machine gets an answer; in production nothing of
-# this module is imported.
+# An App creates a Workbench only in debug, where requests from other machines are refused. In
+# production this module is not imported.
 
 _MAX_RECORDS = 50  # requests
 _MAX_STATEMENTS = 1_000  # of one request
 _MAX_STATEMENT_LENGTH = 2_000  # characters of a statement
 _MAX_NOTICES = 5  # on one page
-_RECORD = "noventa.record"  # in the environ of a request that is answered once more
+_RECORD = "noventa.record"  # the environ key of a request's record, in case it runs again
 
 
 @dataclass(eq=False)
 class Statement:
-    """A statement that was sent to the database; `where` is the line of the project that asked."""
+    """A statement sent to the database; `where` is the project's line that sent it."""
 
     text: str
     parameters: str
     where: str
     verb: str  # its first word
     tables: set[str]
-    sent: tuple[str, Any] | None  # as the driver got it, where it can be explained
+    raw: tuple[str, Any] | None  # as passed to the driver; None if it cannot be explained
     started: float = field(default_factory=time.perf_counter)
     seconds: float = 0.0
-    failed: bool = True  # until it has come to its end
-    rows: int | None = None  # given or changed, where the driver says it
+    failed: bool = True  # until it has completed
+    rows: int | None = None  # returned or changed, if the driver knows
 
     @property
     def writes(self) -> bool:
-        """Whether it changed rows, by its first word; WITH … counts as reading."""
+        """Whether it changed rows, judged by its first word; WITH … counts as reading."""
         return self.verb in {"INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE"}
 
 
 def _group_statements(statements: Iterable[Statement]) -> list[list[Statement]]:
-    """The same statements of one line together, in the order of the first of them."""
-    found: dict[tuple[str, str], list[Statement]] = {}
-    for one in statements:
-        found.setdefault((one.text, one.where), []).append(one)
-    return [*found.values()]
+    """Group equal statements sent from the same line, in the order of their first occurrence."""
+    groups: dict[tuple[str, str], list[Statement]] = {}
+    for statement in statements:
+        groups.setdefault((statement.text, statement.where), []).append(statement)
+    return [*groups.values()]
 
 
 def _repeated_statements(statements: Iterable[Statement]) -> list[list[Statement]]:
-    """Those that one line sent again and again, most often first."""
-    often = [same for same in _group_statements(statements) if len(same) >= _REPEATED]
-    return sorted(often, key=len, reverse=True)
+    """Return the groups of at least `_REPEATED` equal statements, the largest first."""
+    groups = [group for group in _group_statements(statements) if len(group) >= _REPEATED]
+    return sorted(groups, key=len, reverse=True)
 
 
 @dataclass(eq=False)
 class Part:
-    """A page, guard, component or action while it ran, with what ran and was sent inside."""
+    """One run of a page, guard, component or action, with its inner parts and statements."""
 
     name: str
     started: float = field(default_factory=time.perf_counter)
     ended: float = 0.0
     parts: list[Part] = field(default_factory=list)
-    statements: list[Statement] = field(default_factory=list)  # its own
+    statements: list[Statement] = field(default_factory=list)  # not those of inner parts
 
     @property
     def seconds(self) -> float:
-        """The time that it took, with what ran inside."""
+        """The duration, including inner parts."""
         return self.ended - self.started
 
     @property
-    def inside(self) -> list[Part | Statement]:
-        """What ran and what was sent, in order."""
-        return sorted((*self.parts, *self.statements), key=lambda one: one.started)
+    def events(self) -> list[Part | Statement]:
+        """Inner parts and statements, in chronological order."""
+        return sorted((*self.parts, *self.statements), key=lambda event: event.started)
 
 
 class TimedTrail(Trail):
-    """A trail that notes when each part of a request began and ended."""
+    """A trail that records when each part of a request started and ended."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -4124,7 +4124,7 @@ class TimedTrail(Trail):
         self.end(len(self.names) + 1)
 
     def end(self, depth: int = 0) -> None:
-        """Ends all parts that are open from that depth on."""
+        """End every open part from that depth on."""
         for part in self.open[depth:]:
             part.ended = time.perf_counter()
         del self.open[depth:]
@@ -4132,65 +4132,65 @@ class TimedTrail(Trail):
 
 @dataclass(eq=False)
 class Record:
-    """A request that was answered, as the workbench shows it."""
+    """A request and its response, as the workbench shows them."""
 
     number: int
-    what: str
-    again: bool = False  # it read first, wrote then, and was answered once more
+    request: str  # method and path
+    retried: bool = False  # it started by reading, then wrote, and had to run again
     at: datetime.datetime = field(default_factory=datetime.datetime.now)
     trail: TimedTrail = field(default_factory=TimedTrail)
-    statements: list[Statement] = field(default_factory=list)  # in the order of sending
-    dropped: int = 0  # statements beyond the most that are kept
+    statements: list[Statement] = field(default_factory=list)  # in the order they were sent
+    dropped: int = 0  # statements beyond the maximum
     running: Statement | None = None
     route: Route | None = None
     status: int = 0
     headers: list[tuple[str, str]] = field(default_factory=list)
-    asked: dict[str, str] = field(default_factory=dict)
-    refused: str = ""  # why, in one word
-    error: tuple[str, str] = ("", "")  # the exception, and the line that raised it
-    page: bytes = b""  # the error page that was shown, or would be to a browser
+    input: dict[str, str] = field(default_factory=dict)
+    refused: str = ""  # the reason, in one word
+    error: tuple[str, str] = ("", "")  # the exception and the line that raised it
+    page: bytes = b""  # the error page, even if the client preferred JSON
     endings: list[str] = field(default_factory=list)  # commits and rollbacks of transactions
-    forgotten: list[Forgotten] = field(default_factory=list)
-    told: list[Forgotten | Fault] = field(default_factory=list)  # in its page
+    uncommitted: list[Uncommitted] = field(default_factory=list)
+    notices: list[Uncommitted | Fault] = field(default_factory=list)  # shown on its page
     hide: Callable[[str], str] = str
 
     @property
     def count(self) -> int:
-        """How many statements were sent."""
+        """The number of statements sent."""
         return len(self.statements) + self.dropped
 
     def matches(self, words: Sequence[str]) -> bool:
-        """Whether each word is the beginning of its status, method or path: `5 POST /users`."""
-        parts = str(self.status), *self.what.split()
+        """Return True if status, method or path starts with each word, as in `5 POST /users`."""
+        parts = str(self.status), *self.request.split()
         return all(any(part.startswith(word) for part in parts) for word in words)
 
     @property
     def tone(self) -> str:
-        """The class of its status."""
+        """The CSS class of its status."""
         return "bad" if self.status >= 500 else "warn" if self.status >= 400 else "good"
 
 
 @dataclass(eq=False)
-class Forgotten:
-    """What a handler changed and did not commit."""
+class Uncommitted:
+    """The changes that a handler made without committing them."""
 
-    what: str  # the request
+    request: str
     handler: str
     where: str  # its first line
-    lost: list[tuple[str, str, list[tuple[str, str, str]]]]  # rows: column, what it is, was to be
-    statements: list[tuple[str, str]]  # what was sent, and its parameters
-    flashes: list[str]  # messages that went with it
+    rows: list[tuple[str, str, list[tuple[str, str, str]]]]  # change, row, (column, old, new)
+    statements: list[tuple[str, str]]  # with parameters
+    flashes: list[str]  # discarded messages
 
 
 class Recorder:
-    """What is kept of the requests to an application: what ran, what was sent and what was lost."""
+    """Records the requests to an application: parts, statements and uncommitted changes."""
 
     def __init__(self, app: App) -> None:
         self._app, self._config = app, app.config
         self.records: deque[Record] = deque(maxlen=_MAX_RECORDS)
-        self.notices: deque[Forgotten | Fault] = deque(maxlen=_MAX_NOTICES)  # for the next page
+        self.notices: deque[Uncommitted | Fault] = deque(maxlen=_MAX_NOTICES)  # for the next page
         self._numbers = itertools.count(1)
-        self._now: ContextVar[Record | None] = ContextVar("noventa_record", default=None)
+        self._current: ContextVar[Record | None] = ContextVar("noventa_record", default=None)
         self._files = {route.path for route in app.registry.routes if isinstance(route, Static)}
         self._tables = {table.name for table in app.registry.tables}
         for engine in app.database.engines:
@@ -4200,196 +4200,194 @@ class Recorder:
                 event.listen(engine, ending, partial(self._note_ending, ending))
 
     @property
-    def now(self) -> Record | None:
-        """The record of the request that is being answered."""
-        return self._now.get()
+    def current(self) -> Record | None:
+        """The record of the request being handled."""
+        return self._current.get()
 
     def respond(
         self, context: RequestContext, answer: Callable[[RequestContext], Answer]
     ) -> Answer:
-        """The answer to a request, which is kept to be looked at."""
+        """Handle a request and record it."""
         environ = context.request.environ
         if environ.get("PATH_INFO", "").startswith(Workbench.path):
             return answer(context)
-        before: Record | None = environ.get(_RECORD)
-        number = before.number if before else next(self._numbers)
-        record = Record(number, describe_request(environ), again=before is not None)
+        first_run: Record | None = environ.get(_RECORD)
+        number = first_run.number if first_run else next(self._numbers)
+        record = Record(number, describe_request(environ), retried=first_run is not None)
         environ[_RECORD], context.trail = record, record.trail
-        if before and before in self.records:
-            self.records.remove(before)
-            waiting = [one for one in self.notices if one not in before.forgotten]
-            self.notices = deque([*before.told, *waiting], maxlen=_MAX_NOTICES)
-        token = self._now.set(record)
+        if first_run and first_run in self.records:
+            self.records.remove(first_run)
+            pending = [notice for notice in self.notices if notice not in first_run.uncommitted]
+            self.notices = deque([*first_run.notices, *pending], maxlen=_MAX_NOTICES)
+        token = self._current.set(record)
         try:
-            answered = answer(context)
+            response = answer(context)
         finally:
-            self._now.reset(token)
+            self._current.reset(token)
             record.trail.end()
         if not self._files.intersection(record.trail.names[:1]):
-            self._keep(record, context, answered)
-        return answered
+            self._add(record, context, response)
+        return response
 
-    def _keep(self, record: Record, context: RequestContext, answered: Answer) -> None:
+    def _add(self, record: Record, context: RequestContext, response: Answer) -> None:
         record.hide = hide = _secret_filter(self._config, context.request)
-        record.status, record.route = int(answered.status[:3]), context.route
+        record.status, record.route = int(response.status[:3]), context.route
         record.headers = [
             (name, "hidden" if name == "Set-Cookie" else hide(value))
-            for name, value in answered.headerlist
+            for name, value in response.headerlist
         ]
-        record.asked = _asked(context, hide)
-        for one in record.statements:
-            one.parameters = hide(one.parameters)
+        record.input = _request_input(context, hide)
+        for statement in record.statements:
+            statement.parameters = hide(statement.parameters)
         self.records.append(record)
 
-    def _before_statement(self, *sent: Any) -> None:
-        _, _, text, parameters, context, many = sent
-        record = self.now
-        if record is None or not is_query(text, context):
+    def _before_statement(self, *arguments: Any) -> None:
+        _, _, sql, parameters, context, many = arguments
+        record = self.current
+        if record is None or not is_query(sql, context):
             return
         if len(record.statements) >= _MAX_STATEMENTS:
             record.dropped += 1
             return
-        rest, verb = (
-            len(text) - _MAX_STATEMENT_LENGTH,
-            text.lstrip("( \n").partition(" ")[0].upper(),
-        )
-        shown = text[:_MAX_STATEMENT_LENGTH] + (
-            f" … and {rest} characters more" if rest > 0 else ""
-        )
-        explained = not many and verb in ("SELECT", "WITH")
-        one = Statement(
-            shown, _SHORT_REPR.repr(parameters), _current_project_line(self._config.root), verb,
-            self._tables & _tables_of(text, context), (text, parameters) if explained else None,
+        text, rest = sql[:_MAX_STATEMENT_LENGTH], len(sql) - _MAX_STATEMENT_LENGTH
+        if rest > 0:
+            text += f" … and {rest} more characters"
+        verb = sql.lstrip("( \n").partition(" ")[0].upper()
+        explainable = not many and verb in ("SELECT", "WITH")
+        statement = Statement(
+            text, _SHORT_REPR.repr(parameters), _current_project_line(self._config.root), verb,
+            self._tables & _tables_of(sql, context), (sql, parameters) if explainable else None,
         )  # fmt: skip
-        record.running = one
-        record.statements.append(one)
-        record.trail.open[-1].statements.append(one)
+        record.running = statement
+        record.statements.append(statement)
+        record.trail.open[-1].statements.append(statement)
 
-    def _after_statement(self, *sent: Any) -> None:
-        record, asked = self.now, is_query(sent[2], sent[4])
-        if record and asked and (one := record.running):
-            one.seconds, one.failed = time.perf_counter() - one.started, False
-            one.rows = sent[1].rowcount if sent[1].rowcount >= 0 else None
+    def _after_statement(self, *arguments: Any) -> None:
+        _, cursor, sql, _, context, _ = arguments
+        record = self.current
+        if record and is_query(sql, context) and (statement := record.running):
+            statement.seconds = time.perf_counter() - statement.started
+            statement.failed = False
+            statement.rows = cursor.rowcount if cursor.rowcount >= 0 else None
             record.running = None
 
     def _note_ending(self, ending: str, _: sa.Connection) -> None:
-        if record := self.now:
+        if record := self.current:
             record.endings.append(ending)
 
     def note_forgotten(
         self, context: RequestContext, handler: Callable[..., Any] | None, rows: Sequence[str]
     ) -> None:
-        """Keeps what `handler` (None: it raised) leaves without commit, before it is lost."""
-        if (record := self.now) is None:
+        """Record what `handler` (None if it raised) left uncommitted, before the rollback."""
+        if (record := self.current) is None:
             return
         hide, session = _secret_filter(self._config, context.request), context.session
-        sent = {" ".join(one.text.split())[:60]: hide(one.parameters) for one in record.statements}
+        sent = {" ".join(s.text.split())[:60]: hide(s.parameters) for s in record.statements}
         flashes = session.state["flashes"][session.old_flashes :] if session.touched else []
-        forgotten = Forgotten(
-            record.what,
+        uncommitted = Uncommitted(
+            record.request,
             " › ".join([*context.trail.names[-1:], *([function_name(handler)] if handler else [])]),
             location_of(handler) if handler else "",
-            [*_lost_rows(context.arguments[2](), hide)],
+            [*_unflushed_rows(context.arguments[2](), hide)],
             [(row, sent[row]) for row in rows if row in sent],
             [text for text, _ in flashes],
         )
-        record.forgotten.append(forgotten)
-        self.notices.append(forgotten)
+        record.uncommitted.append(uncommitted)
+        self.notices.append(uncommitted)
 
     def note_link(self, where: str, target: str) -> None:
-        """Logs a path that no route answers, and keeps it for the next page."""
+        """Log a path that no route matches, and keep it for the next page."""
         for fault in _link_fault(where, target, self._app.components, self._app.router):
             log.warning("%s", fault)
             if fault not in self.notices:
                 self.notices.append(fault)
 
-    def take_notices(self) -> list[Forgotten | Fault]:
-        """The notices for the next page, which shows them once."""
-        waiting = self.notices
-        return [waiting.popleft() for _ in range(len(waiting))]
+    def take_notices(self) -> list[Uncommitted | Fault]:
+        """Remove and return the notices for the next page."""
+        pending = self.notices
+        return [pending.popleft() for _ in range(len(pending))]
 
     def note_refusal(self, reason: str) -> None:
-        """Keeps why a request was refused, for its page."""
-        if record := self.now:
+        """Record why a request was refused, for its page."""
+        if record := self.current:
             record.refused = reason
 
     def note_error(self, context: RequestContext, error: BaseException) -> None:
-        """Keeps what was raised, and where, for the request's page."""
-        if record := self.now:
+        """Record an exception and where it was raised, for the request's page."""
+        if record := self.current:
             hide = _secret_filter(self._config, context.request)
             where = _project_origin(error, self._config.root) or error_location(error)
             record.error = hide(_exception_line(error)), where
 
 
 def _current_project_line(root: Path) -> str:
-    """`pages/index.html:7`: the line of the project that is running now."""
+    """Return the project's line that is running now, as `pages/index.html:7`."""
     stack = traceback.walk_stack(None)
     return next(filter(None, (_project_line(frame, line, root) for frame, line in stack)), "")
 
 
 def _tables_of(text: str, context: Any) -> set[str]:
-    """The tables of a statement; of one that was written as text, every word of it."""
+    """Return the tables of a statement; for textual SQL, every word in it."""
     statement = context.compiled and context.compiled.statement
     if statement is None or isinstance(statement, sa.TextClause):
         return {*re.findall(r"\w+", text)}
-    return {one.name for one in sa_visitors.iterate(statement) if isinstance(one, sa.Table)}
+    return {item.name for item in sa_visitors.iterate(statement) if isinstance(item, sa.Table)}
 
 
-def _lost_rows(
+def _unflushed_rows(
     session: orm.Session, hide: Callable[[str], str]
 ) -> Iterator[tuple[str, str, list[tuple[str, str, str]]]]:
-    """The rows of a session that were not flushed: what was to happen to each, and its values."""
-    kinds = {"added": session.new, "changed": session.dirty, "deleted": session.deleted}
-    rows = [(kind, row) for kind, found in kinds.items() for row in found]
-    for kind, row in rows[:_MAX_VALUES]:
+    """Yield the change, the name and the columns (name, old, new) of each unflushed row."""
+    changes = {"added": session.new, "changed": session.dirty, "deleted": session.deleted}
+    rows = [(change, row) for change, objects in changes.items() for row in objects]
+    for change, row in rows[:_MAX_VALUES]:
         state = sa.inspect(row, raiseerr=True)
         name = " ".join([state.mapper.local_table.name, *map(str, state.identity or ())])
         columns = []
         for column in (attribute.key for attribute in state.mapper.column_attrs):
             history = state.attrs[column].history  # loads nothing
             if history.added:
-                values = [hide(_SHORT_REPR.repr(*found)) if found else "" for found in history[::2]]
-                now, was = ("hidden", "hidden") if _SECRET_NAME.search(column) else values
-                columns.append((column, was, now))
-        if columns or kind != "changed":
-            yield kind, name, columns
+                values = [hide(_SHORT_REPR.repr(*part)) if part else "" for part in history[::2]]
+                new, old = ("hidden", "hidden") if _SECRET_NAME.search(column) else values
+                columns.append((column, old, new))
+        if columns or change != "changed":
+            yield change, name, columns
 
 
 def _secret_filter(config: Config, request: Request) -> Callable[[str], str]:
-    """A function that takes secrets out of a text; the longest first, as it may contain a shorter
-    one."""
-    known: list[str] = [*config["secret_keys"]]
+    """Return a function that hides secrets in a string, longer ones first, as they may overlap."""
+    secret: list[str] = [*config["secret_keys"]]
     if password := config.database_url.password:
-        known += [password, quote(password, safe="")]
+        secret += [password, quote(password, safe="")]
     cookies = [value for _, value in _cookies(request)]
     cookies += [value.strip('"') for value in cookies]
-    known += [value for value in cookies if len(value) > 5]  # `theme=dark` is no secret
-    known += [value for name, value in _posted(request)[0] if _SECRET_NAME.search(name)]
-    ordered = sorted({*known} - {""}, key=len, reverse=True)
+    secret += [value for value in cookies if len(value) > 5]  # not `theme=dark`
+    secret += [value for name, value in _posted(request)[0] if _SECRET_NAME.search(name)]
+    longest_first = sorted({*secret} - {""}, key=len, reverse=True)
 
     def hide(text: str) -> str:
-        for secret in ordered:
-            text = text.replace(secret, "…")
+        for value in longest_first:
+            text = text.replace(value, "…")
         return text
 
     return hide
 
 
 def _cookies(request: Request) -> list[tuple[str, str]]:
-    """The cookies of a request as they were sent: nothing can be wrong with them."""
+    """Return the cookies of a request exactly as sent. Malformed ones raise nothing."""
     pairs = (pair.partition("=") for pair in request.environ.get("HTTP_COOKIE", "").split(";"))
     return [(name.strip(), value.strip(" \t")) for name, _, value in pairs]
 
 
 def _posted(request: Request) -> tuple[list[tuple[str, str]], list[str]]:
-    """The fields and files of a form that was read already; none of one that was not."""
+    """Return the fields and files of a form that was parsed already; else nothing."""
     fields, files = request.parsed_form
     names = [f"{name}: {upload.filename}" for name, upload in files.pairs()] if files else []
     return [*fields.pairs()] if fields else [], names
 
 
-def _asked(context: RequestContext, hide: Callable[[str], str]) -> dict[str, str]:
-    """What a handler could see of the request, secrets hidden."""
+def _request_input(context: RequestContext, hide: Callable[[str], str]) -> dict[str, str]:
+    """Return the input that a handler could read, with secrets hidden."""
     request, session = context.request, context.session
     fields, files = _posted(request)
     parts = {
@@ -4408,103 +4406,103 @@ def _asked(context: RequestContext, hide: Callable[[str], str]) -> dict[str, str
 
 
 class _AtLine(logging.LoggerAdapter[logging.Logger]):
-    """Puts the line of the template that is running before a message."""
+    """Prefixes a message with the template line that is running."""
 
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
         return f"{template_location().replace('%', '%%')}: {msg}", kwargs
 
 
 class _LoggedUndefined(jinja2.make_logging_undefined(cast(logging.Logger, _AtLine(log)))):  # type: ignore[misc]
-    """Logs an undefined name that a template prints; `{% if name %}` may ask for any."""
+    """Logs undefined names that a template prints. `{% if name %}` may test any name."""
 
     __bool__ = jinja2.Undefined.__bool__
 
 
 class Workbench:
-    """The pages at /_noventa/, and what debug adds to those of the application."""
+    """The pages at /_noventa/, and what debug adds to the application's own pages."""
 
     path = "/_noventa"
 
     def __init__(self, app: App) -> None:
         self.app, self.recorder = app, Recorder(app)
         self._templates = _workbench_templates(app.config)
-        self._templates.filters |= {"alike": _group_statements, "repeated": _repeated_statements}
+        self._templates.filters |= {"grouped": _group_statements, "repeated": _repeated_statements}
         policy = app.responder.answers.page("").headers.get("Content-Security-Policy", "")
         self._reloads = _PARENT_VARIABLE in os.environ and _allows_script(policy)
         app.jinja.globals["workbench"] = self.link
         if networks := app.config["debug_from"]:
-            told = ", ".join(networks)
-            log.warning("debug_from: source code is shown to %s, and whoever gets in there", told)
+            listed = ", ".join(networks)
+            log.warning("debug_from: every client in %s can see source code", listed)
         app.jinja.undefined = _LoggedUndefined
 
     def check_debug_client(self, environ: Mapping[str, Any]) -> None:
-        """Raises Rejection unless the visitor may see source code."""
+        """Raise Rejection unless the client may see source code."""
         check_debug_client(environ, self.app.config)
 
-    # What it adds to the answers of the application.
+    # Additions to the application's responses.
 
     @jinja2.pass_context
     def link(self, context: jinja2.runtime.Context) -> Markup:
-        """A link from a page to its request; under `--reload` also the script that reloads it."""
-        if (record := self.recorder.now) is None:
+        """Return a link from a page to its request; with `--reload` also the reload script."""
+        if (record := self.recorder.current) is None:
             return Markup()
-        spent, at = time.perf_counter() - record.trail.root.started, context["url"](self.path)
-        template = self._templates.get_template("link.html")
-        html = template.render(record=record, spent=spent, at=at, reloads=self._reloads)
-        return Markup(html)  # noqa: S704 - it has escaped what it shows
+        elapsed = time.perf_counter() - record.trail.root.started
+        html = self._templates.get_template("link.html").render(
+            record=record, elapsed=elapsed, base=context["url"](self.path), reloads=self._reloads
+        )
+        return Markup(html)  # noqa: S704 - the template escapes its values
 
     def url(self, context: RequestContext, path: str) -> str:
-        """`url()` of templates, for a path that some route should answer."""
+        """Return `url(path)` for a template, and report a path that no route matches."""
         url = context.url(path)
         if not path.startswith(self.path):
             self.recorder.note_link(template_location(), path)
         return url
 
     def with_notices(self, context: RequestContext, html: str) -> str:
-        """A page with what was not committed before it and where its links lead nowhere, in this
-        request or before a redirect."""
+        """Add the pending notices to a page: uncommitted changes and broken links."""
         if not (notices := self.recorder.take_notices()):
             return html
-        if record := self.recorder.now:
-            record.told = notices
+        if record := self.recorder.current:
+            record.notices = notices
         template = self._templates.get_template("notice.html")
-        return insert_notice(html, template.render(notices=notices, at=context.url(self.path)))
+        return insert_notice(html, template.render(notices=notices, base=context.url(self.path)))
 
     def address(self, context: RequestContext) -> str:
-        """The whole URL of the request's own page, for the log."""
-        record, request = self.recorder.now, context.request
+        """Return the absolute URL of the request's page, for the log."""
+        record, request = self.recorder.current, context.request
         number = record.number if record else ""
         return f"{request.host_url}{context.url(f'{self.path}/requests/{number}')}"
 
     def problem_of(self, context: RequestContext) -> dict[str, str]:
-        """What a problem document says in debug beside what it says in production."""
-        record = self.recorder.now
+        """Return the members that debug adds to a problem document."""
+        record = self.recorder.current
         if record is None or not record.error[0]:
             return {}
         exception, where = record.error
         return {"exception": exception, "where": where, "page": self.address(context)}
 
     def error_page(self, context: RequestContext, error: BaseException, status: int) -> Answer:
-        """What went wrong: its cure, the project's own lines with their values, the rest folded."""
+        """Return the page of an exception: advice, source code with values, libraries folded."""
         self.recorder.note_error(context, error)
-        context.scope.end_session()  # its objects load nothing more: a repr() sends no SQL
+        context.scope.end_session()  # objects are detached, so a repr() sends no SQL
         config, dialect = self.app.config, self.app.database.engine.dialect
-        hide, record = _secret_filter(config, context.request), self.recorder.now
-        frames = [(one, _frames(one, config.root)[::-1]) for one in _exception_chain(error)]
+        hide, record = _secret_filter(config, context.request), self.recorder.current
+        chain = [(link, _frames(link, config.root)[::-1]) for link in _exception_chain(error)]
         server = ".".join(map(str, getattr(dialect, "server_version_info", None) or ("?",)))
         answer = self._page(
             context, "error.html", status,
             title=http.HTTPStatus(status).phrase,
-            what=describe_request(context.request.environ),
+            request=describe_request(context.request.environ),
             trail=context.trail.names,
-            cure=_advice_for(error, self.app, dict(_posted(context.request)[0])),
-            chain=[(hide(_exception_line(one)), steps) for one, steps in frames],
-            folded=_group_frames,
-            values=partial(_local_values, hide),
+            advice=_advice_for(error, self.app, dict(_posted(context.request)[0])),
+            chain=[(hide(_exception_line(link)), frames) for link, frames in chain],
+            grouped_frames=_group_frames,
+            local_values=partial(_local_values, hide),
             hide=hide,
             statement=hide(getattr(error, "statement", None) or ""),
             parameters=hide(_SHORT_REPR.repr(getattr(error, "params", None))),
-            asked=_asked(context, hide),
+            input=_request_input(context, hide),
             versions=[
                 ("Noventa", __version__), ("Python", platform.python_version()),
                 ("SQLAlchemy", sa.__version__), (dialect.name, server),
@@ -4516,34 +4514,34 @@ class Workbench:
         return answer
 
     def explains(self, context: RequestContext, status: int) -> bool:
-        """Whether we know more than the application's error page: a reason, or all routes."""
-        record = self.recorder.now
+        """Return True if the workbench knows more than the application's error page."""
+        record = self.recorder.current
         return bool(record and record.refused) or (status == 404 and not context.trail.names)
 
-    def status_page(self, context: RequestContext, shown: Mapping[str, Any]) -> Answer:
-        """An error that is no exception: what was refused and why, or which routes there are."""
-        record, routes = self.recorder.now, self.app.registry.routes
+    def status_page(self, context: RequestContext, values: Mapping[str, Any]) -> Answer:
+        """Return the page of an error without exception: the reason of a refusal, or all routes."""
+        record, routes = self.recorder.current, self.app.registry.routes
         nearest: list[str] = []
-        if shown["status"] == 404:
-            asked = context.request.path_info
-            paths = [_fill_path(str(route.path), asked) for route in routes]
-            nearest = get_close_matches(asked, paths, n=1)
-        hide = _secret_filter(self.app.config, context.request)
+        if values["status"] == 404:
+            path = context.request.path_info
+            paths = [_fill_path(str(route.path), path) for route in routes]
+            nearest = get_close_matches(path, paths, n=1)
+        hide, reason = _secret_filter(self.app.config, context.request), record and record.refused
         return self._page(
-            context, "status.html", shown["status"],
-            title=shown["title"], message=hide(shown["message"]),
-            what=describe_request(context.request.environ), trail=context.trail.names,
-            reason=record.refused if record else "", cure=_advice(record.refused if record else ""),
+            context, "status.html", values["status"],
+            title=values["title"], message=hide(values["message"]),
+            request=describe_request(context.request.environ), trail=context.trail.names,
+            reason=reason or "", advice=_advice(reason or ""),
             links=[one for one in self.recorder.take_notices() if isinstance(one, Fault)],
             error=record.error if record else ("", ""),
             nearest=[(path, context.url(path)) for path in nearest],
             routes=[(route.path, _target_of(route)) for route in routes],
         )  # fmt: skip
 
-    # Its own pages.
+    # The workbench's own pages.
 
     def page(self, context: RequestContext, path: str) -> Answer:
-        """The answer at a path of ours. Raises HTTPNotFound."""
+        """Return the response at a workbench path. Raises HTTPNotFound for unknown ones."""
         name, _, rest = path.removeprefix(self.path).strip("/").partition("/")
         if context.request.method not in ("GET", "HEAD"):
             raise webob.exc.HTTPMethodNotAllowed(headers={"Allow": "GET, HEAD"})
@@ -4551,8 +4549,8 @@ class Workbench:
             return self._requests(context, rest)
         if name == "guide" and rest in ("", *chapters()):
             word = context.request.args.get("q", "")
-            found = chapters_with(word) if word else None
-            values = {"chapters": chapters(), "chapter": rest, "q": word, "found": found}
+            matches = chapters_with(word) if word else None
+            values = {"chapters": chapters(), "chapter": rest, "q": word, "matches": matches}
             return self._page(context, "guide.html", **values)
         if rest:
             raise webob.exc.HTTPNotFound
@@ -4566,72 +4564,75 @@ class Workbench:
         if name:
             raise webob.exc.HTTPNotFound
         about, q = (context.request.args.get(name, "") for name in ("about", "q"))
-        seen = RegistryOverview(self.app, [*self.recorder.records], about, q)
-        if "compare" in context.request.args:  # it takes a while
-            seen.state["differences"] = _table_differences(self.app)
-        return self._page(context, "map.html", map=seen, deploy=[*_deploy_faults(self.app.config)])
+        overview = RegistryOverview(self.app, [*self.recorder.records], about, q)
+        if "compare" in context.request.args:  # slow, so only on request
+            overview.state["differences"] = _table_differences(self.app)
+        deploy = [*_deploy_faults(self.app.config)]
+        return self._page(context, "map.html", map=overview, deploy=deploy)
 
     def _requests(self, context: RequestContext, rest: str) -> Answer:
-        """The list of requests, or one of them, or the error page that was its answer."""
+        """Return the list of requests, the page of one request, or its error page."""
         number, _, page = rest.partition("/")
         records = [*self.recorder.records]
-        numbers = [str(one.number) for one in records]
+        numbers = [str(record.number) for record in records]
         if (number and not number.isdecimal()) or page not in ("", "page"):
             raise webob.exc.HTTPNotFound
         if number not in numbers:
             q = context.request.args.get("q", "")
-            found = [one for one in records[::-1] if one.matches(q.split())]
-            values = {"gone": number, "q": q, "records": found}
+            matching = [record for record in records[::-1] if record.matches(q.split())]
+            values = {"missing": number, "q": q, "records": matching}
             return self._page(context, "requests.html", 404 if number else 200, **values)
-        here = numbers.index(number)
-        record, before, after = records[here], ["", *numbers][here], [*numbers, ""][here + 1]
+        index = numbers.index(number)
+        record = records[index]
         if page and not record.page:
             raise webob.exc.HTTPNotFound
         if page:
             return self.app.responder.answers.framework_page(record.page.decode(), 200)
         return self._page(
-            context, "request.html", record=record, before=before, after=after,
-            lines=[*_lines(record.trail.root.parts)],
+            context, "request.html", record=record, lines=[*_lines(record.trail.root.parts)],
+            previous=["", *numbers][index], next=[*numbers, ""][index + 1],
             plan=_plan(self.app.database.reader, record, context.request.args.get("explain", "")),
         )  # fmt: skip
 
     def _page(self, context: RequestContext, name: str, status: int = 200, **values: Any) -> Answer:
         html = self._templates.get_template(name).render(
-            values, app=self.app.config.name, home=context.url("/"), at=context.url(self.path),
-            here=name, status=status, kept=_MAX_RECORDS,
+            values, app=self.app.config.name, home=context.url("/"), base=context.url(self.path),
+            template=name, status=status, max_records=_MAX_RECORDS,
         )  # fmt: skip
-        html = html.encode("utf-8", "replace").decode()  # a lone surrogate of a client's
+        html = html.encode("utf-8", "replace").decode()  # clients may send lone surrogates
         answer = self.app.responder.answers.framework_page(html, status)
         answer.headers["Cache-Control"] = "no-store"
         return answer
 
 
 def _plan(engine: sa.Engine, record: Record, number: str) -> tuple[int, str] | None:
-    """How the database would answer a recorded query: it is asked to explain, not to run it."""
-    wanted = int(number) if number.isascii() and number.isdecimal() else 0
-    if not 0 < wanted <= len(record.statements) or not record.statements[wanted - 1].sent:
+    """Return a recorded query's number and its plan. EXPLAIN does not run the query."""
+    index = int(number) - 1 if number.isascii() and number.isdecimal() else -1
+    if not 0 <= index < len(record.statements) or not record.statements[index].raw:
         return None
-    text, parameters = record.statements[wanted - 1].sent or ("", ())
+    sql, parameters = record.statements[index].raw or ("", ())
     words = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
     try:
         with reading(engine) as connection:
-            rows = connection.exec_driver_sql(f"{words} {text}", parameters).all()
+            rows = connection.exec_driver_sql(f"{words} {sql}", parameters).all()
     except sa.exc.SQLAlchemyError as error:
-        return wanted, record.hide(_error_reason(error))
-    return wanted, record.hide("\n".join("  ".join(map(str, row)) for row in rows))
+        return index + 1, record.hide(_error_reason(error))
+    return index + 1, record.hide("\n".join("  ".join(map(str, row)) for row in rows))
 
 
 def _allows_script(policy: str) -> bool:
-    """Whether a page of this Content-Security-Policy may load our script, which asks us again."""
+    """Return True if a Content-Security-Policy lets the reload script load and send requests."""
     directives = [directive.strip().partition(" ") for directive in policy.lower().split(";")]
-    known = {name: sources for name, _, sources in directives}
-    default = known.get("default-src", "'self'")
-    return all("'self'" in known.get(name, default) for name in ("script-src", "connect-src"))
+    sources = {name: values for name, _, values in directives}
+    default = sources.get("default-src", "'self'")
+    return all("'self'" in sources.get(name, default) for name in ("script-src", "connect-src"))
 
 
 class Line(NamedTuple):
-    """A line of a request's tree: parts of one name that ran one after another, as twenty rows do,
-    and what they sent before anything ran inside; or, `later`, what they sent after that."""
+    """A line of a request's tree: consecutive parts of one name, such as twenty rows.
+
+    Its statements are those sent before any inner part ran or, if `later`, after one.
+    """
 
     depth: int
     parts: list[Part]
@@ -4640,12 +4641,12 @@ class Line(NamedTuple):
 
 
 def _lines(parts: Sequence[Part], depth: int = 0) -> Iterator[Line]:
-    for _, found in itertools.groupby(parts, key=lambda part: part.name):
-        same = [*found]
+    for _, consecutive in itertools.groupby(parts, key=lambda part: part.name):
+        same = [*consecutive]
         if not any(part.parts for part in same):
-            yield Line(depth, same, [one for part in same for one in part.statements])
+            yield Line(depth, same, [sent for part in same for sent in part.statements])
             continue
-        runs = itertools.groupby((one for part in same for one in part.inside), key=type)
+        runs = itertools.groupby((event for part in same for event in part.events), key=type)
         groups: list[list[Any]] = [[*run] for _, run in runs]
         first = groups.pop(0) if isinstance(groups[0][0], Statement) else []
         yield Line(depth, same, first)
@@ -4656,9 +4657,9 @@ def _lines(parts: Sequence[Part], depth: int = 0) -> Iterator[Line]:
                 yield Line(depth, same, group, later=True)
 
 
-def _fill_path(path: str, asked: str) -> str:
-    """The path of a route with what was asked for as its parameters, where it fits."""
-    parts, segments = path.split("/"), asked.split("/")
+def _fill_path(path: str, requested: str) -> str:
+    """Return a route's path with parameters from the requested path, where they convert."""
+    parts, segments = path.split("/"), requested.split("/")
     for number, part in enumerate(parts[: len(segments)]):
         if parameter := parse_parameter(part):
             converter = CONVERTERS[parameter[1]]
@@ -4669,7 +4670,7 @@ def _fill_path(path: str, asked: str) -> str:
 
 
 class Hint(NamedTuple):
-    """Something on the map that is worth a look; `Registry(dismissed=[…])` leaves it out."""
+    """A finding on the map. `Registry(dismissed=[…])` hides it."""
 
     word: str
     about: str
@@ -4680,27 +4681,27 @@ class Hint(NamedTuple):
 
 @dataclass(eq=False)
 class Item:
-    """A route, component or table of the map, with what only requests tell of it."""
+    """A route, component or table of the map, with what recorded requests show about it."""
 
     kind: str
     name: str
     where: str = ""
     tags: Sequence[str] = ()
-    actions: Sequence[str] = ()  # what may be posted to it
+    actions: Sequence[str] = ()  # actions, or unsafe methods of an endpoint
     guarded: bool = False
-    below: set[str] = field(default_factory=set)  # names of all that it shows, lists or uses
+    uses: set[str] = field(default_factory=set)  # names of components and tables
     lists: Sequence[str] = ()  # components of a page, tables of a component's models
     reads: set[str] = field(default_factory=set)  # tables
     writes: set[str] = field(default_factory=set)
-    wrote: set[str] = field(default_factory=set)  # its actions that did
+    writers: set[str] = field(default_factory=set)  # actions and methods that wrote
     record: Record | None = None  # the request with the most statements
     table: sa.Table | None = None
 
 
 class RegistryOverview:
-    """The registry as it runs, the database's state, and what the kept requests tell of both.
+    """The running registry, the state of the database, and what requests show about both.
 
-    `about` is a name of which it shows what hangs together; `q` a part of names.
+    `about` selects everything connected to a name, `q` the names that contain it.
     """
 
     def __init__(self, app: App, records: Sequence[Record], about: str = "", q: str = "") -> None:
@@ -4714,8 +4715,9 @@ class RegistryOverview:
             if record.route:
                 self._note(record, record.trail.root, (self._routes[record.route],))
         dismissed = app.registry.dismissed
-        self.hints = [one for one in self._hints() if f"{one.word} {one.about}" not in dismissed]
-        self.shown = [one for one in self.items if self._matches_filter(one)]
+        hints = self._hints()
+        self.hints = [hint for hint in hints if f"{hint.word} {hint.about}" not in dismissed]
+        self.selected = [item for item in self.items if self._matches_filter(item)]
 
     def _route(self, route: Route) -> Item:
         row = _route_row(route, self.app.registry, self.app.components)
@@ -4724,99 +4726,97 @@ class RegistryOverview:
         tags += [f"guard {name.rpartition('.')[2]}" for name in row["guards"]]
         unsafe = [] if is_page else [name for name in methods if name not in READ_METHODS]
         posts = [name for name in row["actions"] if "." not in name] if is_page else unsafe
-        shows, below = row["components"], {*row["components"], *row["tables"]}
-        guarded = bool(row["guards"])
-        return Item("route", row["url"], row["target"], tags, posts, guarded, below, shows)
+        components, guarded = row["components"], bool(row["guards"])
+        uses = {*components, *row["tables"]}
+        return Item("route", row["url"], row["target"], tags, posts, guarded, uses, components)
 
-    def _component(self, one: Component) -> Item:
-        components, registry = self.app.components, self.app.registry
-        showing = [p for p in registry.pages if one.name in components.components_in(p.template)]
-        guarded = one.guard or registry.guards or all(page.guards for page in showing)
-        actions = [*components.by_name[one.name].actions]
-        lists = sorted(table.name for table in Registry(models=one.models).tables)
-        below = {*components.direct_components(one.template), *lists}
-        return Item("component", one.name, one.where, (), actions, bool(guarded), below, lists)
+    def _component(self, entry: Component) -> Item:
+        name, components, registry = entry.name, self.app.components, self.app.registry
+        pages = [page for page in registry.pages if name in components.components_in(page.template)]
+        guarded = bool(entry.guard or registry.guards or all(page.guards for page in pages))
+        actions = [*components.by_name[name].actions]
+        tables = sorted(table.name for table in Registry(models=entry.models).tables)
+        uses = {*components.direct_components(entry.template), *tables}
+        return Item("component", name, entry.where, (), actions, guarded, uses, tables)
 
     def _table(self, table: sa.Table) -> Item:
-        count = self.state["rows"].get(table.name, "not there" if self.state["rows"] else "?")
-        below = {key.target_fullname.split(".")[-2] for key in table.foreign_keys}
-        return Item("table", table.name, tags=[count], below=below, table=table)
+        count = self.state["rows"].get(table.name, "missing" if self.state["rows"] else "?")
+        uses = {key.target_fullname.split(".")[-2] for key in table.foreign_keys}
+        return Item("table", table.name, tags=[count], uses=uses, table=table)
 
-    def _note(self, record: Record, part: Part, around: tuple[Item, ...]) -> None:
-        """Notes what a part asked for at its component or route, and the tables around it."""
+    def _note(self, record: Record, part: Part, owners: tuple[Item, ...]) -> None:
+        """Add a part's statements to its component or route, and their tables to all owners."""
         if part.name in self._components:
-            around = self._components[part.name], *around
-        owner = around[0]
+            owners = self._components[part.name], *owners
+        owner = owners[0]
         if not owner.record or record.count >= owner.record.count:
             owner.record = record
-        for one in part.statements:
-            (owner.writes if one.writes else owner.reads).update(one.tables)
-            for item in around:
-                item.below |= one.tables
-            if one.writes:
-                owner.wrote |= {part.name.removeprefix("action_"), record.what.partition(" ")[0]}
+        for statement in part.statements:
+            (owner.writes if statement.writes else owner.reads).update(statement.tables)
+            for item in owners:
+                item.uses |= statement.tables
+            if statement.writes:
+                method = record.request.partition(" ")[0]
+                owner.writers |= {part.name.removeprefix("action_"), method}
         for inner in part.parts:
-            self._note(record, inner, around)
+            self._note(record, inner, owners)
 
     def _hints(self) -> Iterator[Hint]:
-        for one in self.items:
-            if (
-                one.kind == "route"
-                and one.record
-                and (often := _repeated_statements(one.record.statements))
-            ):
-                same, where = len(often[0]), often[0][0].where or "a library"
-                sent = _pluralize(one.record.count, "statement")
-                text = f"was seen to send {sent}, one of them {same} times from {where}."
-                yield Hint("repeated", one.name, "bad", text, one.record)
-            for action in one.actions if not one.guarded else ():
-                if action in one.wrote:
-                    text = "was seen to change rows, and no guard stands before it."
-                    yield Hint("open", f"{one.name}.{action}", "warn", text)
+        for item in self.items:
+            record = item.record if item.kind == "route" else None
+            if record and (repeated := _repeated_statements(record.statements)):
+                times, where = len(repeated[0]), repeated[0][0].where or "a library"
+                count = _pluralize(record.count, "statement")
+                text = f"sent {count}, one of them {times} times from {where}."
+                yield Hint("repeated", item.name, "bad", text, record)
+            for action in item.actions if not item.guarded else ():
+                if action in item.writers:
+                    text = "changed rows, and no guard protects it."
+                    yield Hint("open", f"{item.name}.{action}", "warn", text)
         if self.state["mismatch"]:
             yield Hint("behind", "database", "warn", self.state["mismatch"])
-        used = {name for one in self.items if one.kind != "table" for name in one.below}
+        used = {name for item in self.items if item.kind != "table" for name in item.uses}
         kinds = {"page", "endpoint"}
-        if all(one.record for route, one in self._routes.items() if route.kind in kinds):
-            for name in [one.name for one in self._tables if one.name not in used]:
-                text = "is listed by no component or page, and no request has used it."
+        if all(item.record for route, item in self._routes.items() if route.kind in kinds):
+            for name in [table.name for table in self._tables if table.name not in used]:
+                text = "is not listed by any component or page, and no request has used it."
                 yield Hint("unused", name, "", text)
 
     def shown_by(self, item: Item) -> list[str]:
-        """The components that show another one."""
-        return [one.name for one in self._components.values() if item.name in one.below]
+        """Return the components that show another one."""
+        return [other.name for other in self._components.values() if item.name in other.uses]
 
-    def _matches_filter(self, one: Item) -> bool:
-        """Whether it is to be shown: by a part of its name, or as it hangs together with another
-        of the name, on either side."""
+    def _matches_filter(self, item: Item) -> bool:
+        """Return True if an item's name contains `q` or, with `about`, if the two are connected."""
         about = self.about
         if not about:
-            return self.q.lower() in one.name.lower()
-        return about in (one.name, one.where, *one.below) or any(
-            one.name in other.below for other in self.items if about in (other.name, other.where)
+            return self.q.lower() in item.name.lower()
+        return about in (item.name, item.where, *item.uses) or any(
+            item.name in other.uses for other in self.items if about in (other.name, other.where)
         )
 
     def of(self, kind: str) -> list[tuple[str, list[Item]]]:
-        """What is shown of a kind; where that is much, what has the same beginning together."""
-        items = [one for one in self.shown if one.kind == kind]
-        beginnings = Counter(_name_prefix(one.name) for one in items)
+        """Return the selected items of a kind, grouped by name prefix if there are many."""
+        items = [item for item in self.selected if item.kind == kind]
+        sizes = Counter(_name_prefix(item.name) for item in items)
         groups: defaultdict[str, list[Item]] = defaultdict(list)
-        for one in items:
-            name = _name_prefix(one.name)
-            groups[name if len(items) > _FOLD_ABOVE and beginnings[name] > 2 else ""].append(one)
+        for item in items:
+            prefix = _name_prefix(item.name)
+            is_folded = len(items) > _FOLD_ABOVE and sizes[prefix] > 2
+            groups[prefix if is_folded else ""].append(item)
         return [*groups.items()]
 
 
-_FOLD_ABOVE = 30  # items of one kind, beyond which those of one beginning are folded
+_FOLD_ABOVE = 30  # items of one kind; beyond that, items with the same prefix are folded
 
 
 def _name_prefix(name: str) -> str:
-    """`/admin` of `/admin/users`, `user` of `user_list`."""
+    """Return the first part of a name: `/admin` of `/admin/users`, `user` of `user_list`."""
     return "/".join(name.split("/")[:2]) if name.startswith("/") else name.partition("_")[0]
 
 
 def _database_state(app: App) -> dict[str, Any]:
-    """Migrations, seeds and rows as they are now; little, and why, where no database answers."""
+    """Return the state of migrations, seeds and rows, or `error` if there is no connection."""
     config, engine, rows = app.config, app.database.engine, dict[str, str]()
     names = [seed_name(function) for function in app.registry.seeds]
     state: dict[str, Any] = {
@@ -4825,23 +4825,23 @@ def _database_state(app: App) -> dict[str, Any]:
     }  # fmt: skip
     try:
         if is_file_missing(engine):
-            return state | {"error": "the file is not there: python -m noventa migrate"}
+            return state | {"error": "the file does not exist; run `python -m noventa migrate`"}
         state["mismatch"] = revision_mismatch(config, engine)
         ran = _applied_seeds(engine)
         state["seeds"] = f"{sum(_has_run(ran, name) for name in names)} of {len(names)} ran"
         with reading(engine) as connection:
-            there = {*sa.inspect(connection).get_table_names()}
+            existing = {*sa.inspect(connection).get_table_names()}
             for table in app.registry.tables:
-                if table.schema is None and table.name in there:
+                if table.schema is None and table.name in existing:
                     count = connection.scalar(sa.select(sa.func.count()).select_from(table))
                     rows[table.name] = _pluralize(count or 0, "row")
     except sa.exc.DBAPIError as error:
-        return state | {"error": f"it does not answer: {_error_reason(error)}"}
+        return state | {"error": f"it is not available: {_error_reason(error)}"}
     return state
 
 
 def _table_differences(app: App) -> list[str]:
-    """What `check` says of the tables of the database, or why it cannot."""
+    """Return the table differences that `check` reports, or the error that prevents it."""
     try:
         return compare(Project(app.config.root, app.config, app.registry))[0]
     except (NoventaError, sa.exc.DBAPIError) as error:

@@ -863,7 +863,7 @@ def test_a_message_goes_with_what_was_not_committed(
     shown = visitor.get().text
     assert "Welcome." in shown
     assert ("Welcome. Saved." in shown) == (forget is None)
-    assert ("Its message “Saved.” was held back" in shown) == (debug and forget is not None)
+    assert ("Its message “Saved.” was discarded" in shown) == (debug and forget is not None)
     assert ("action_add</code> did not commit" in shown) == (debug and forget is not None)
     assert ("Still <code>" in shown) == (debug and forget is not None)
     assert "did not commit" not in visitor.get().text

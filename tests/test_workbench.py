@@ -91,10 +91,10 @@ def test_a_url_that_no_route_answers_is_said_in_the_log_and_on_the_page(tmp_path
     app = make_app(tmp_path, files, {"debug": True}, routes=routes)
     answer = ask(app)
     assert "page.html:2: no route matches '/user/7'" in caplog.text
-    assert "A link is wrong: page.html:2" in text_of(answer)
+    assert "Broken link: page.html:2" in text_of(answer)
     assert "/users/7'" not in caplog.text
     caplog.clear()
-    assert "wrong" not in ask(make_app(tmp_path, files, routes=routes)).text
+    assert "Broken link" not in ask(make_app(tmp_path, files, routes=routes)).text
     assert not caplog.records
 
 
@@ -105,7 +105,7 @@ def test_a_redirect_that_no_route_answers_is_said_in_the_log_and_on_the_next_pag
     app = make_app(tmp_path, {}, {"debug": True}, routes=[Endpoint("/", leave)])
     assert ask(app).status == 303
     assert re.search(r"leave.*: no route matches '/nowhere'", caplog.text)
-    assert re.search(r"A link is wrong: .*leave", text_of(ask(app, path="/nowhere")))
+    assert re.search(r"Broken link: .*leave", text_of(ask(app, path="/nowhere")))
 
 
 def test_an_undefined_name_that_a_template_prints_is_logged_in_debug(tmp_path, caplog):
@@ -133,8 +133,8 @@ def test_a_statement_sent_again_and_again_comes_with_its_cure(tmp_path):
     app = bench(tmp_path)
     ask(app)
     shown = text_of(ask(app, path="/_noventa/requests/1"))
-    assert "One statement was repeated: 4 sent, 1 distinct" in shown
-    assert "Load all of them once in the component around it" in shown
+    assert "Repeated statement: 4 sent, 1 distinct" in shown
+    assert "Load all rows once in the enclosing component" in shown
 
 
 def test_what_a_post_wrote_and_committed_is_shown(tmp_path):
@@ -201,7 +201,7 @@ def test_only_this_machine_sees_the_workbench(tmp_path):
     assert ask(app, path="/_noventa/requests/x").status == 404
     gone = ask(app, path="/_noventa/requests/99")
     assert gone.status == 404
-    assert "Request 99 is not kept It is older" in text_of(gone)
+    assert "Request 99 is not available It is too old" in text_of(gone)
 
 
 def test_the_last_fifty_requests_are_kept(tmp_path):
@@ -250,7 +250,7 @@ def test_an_error_shows_the_failing_expression_and_the_values_of_its_names(tmp_p
     assert "Did you mean &#39;Ada&#39;?" in shown
     assert "prices {&#39;Ada&#39;: 12}" in shown
     assert re.search(r"raised in load_template_context page_logic.py:\d", shown)
-    assert re.search(r"\d+ steps through libraries", shown)
+    assert re.search(r"\d+ frames in libraries", shown)
 
 
 def test_a_mapped_object_is_shown_without_a_statement_and_secrets_are_hidden(tmp_path):
@@ -270,7 +270,7 @@ raise ValueError("no")"""
 
 def test_an_error_shows_what_it_came_from(tmp_path):
     source = "try:\n    1 // 0\nexcept ZeroDivisionError as error:\n    raise ValueError from error"
-    assert "It came from ZeroDivisionError" in text_of(ask(failing(tmp_path, source)))
+    assert "Caused by ZeroDivisionError" in text_of(ask(failing(tmp_path, source)))
 
 
 def test_a_line_of_a_template_that_a_handler_caught_is_shown_as_it_is_written(tmp_path):
@@ -285,7 +285,7 @@ def test_a_line_of_a_template_that_a_handler_caught_is_shown_as_it_is_written(tm
         tmp_path, {"page.html": page}, {"debug": True}, routes=[Page("/", "page.html")],
         globals={"shielded": shielded},
     )  # fmt: skip
-    cause = ask(app).text.partition("It came from ZeroDivisionError")[2]
+    cause = ask(app).text.partition("Caused by ZeroDivisionError")[2]
     assert "page.html:2</code>" in cause
     assert "<mark><b>2</b>{% call shielded() %}" in cause
 
@@ -379,8 +379,8 @@ def test_what_was_not_committed_is_said_on_the_next_page_with_values_and_line(tm
     answer = visitor.get("/")
     shown = text_of(answer)
     assert "Not saved: row › action_add did not commit" in shown
-    assert "Still counters 1 , value : 0 , not 1" in shown
-    assert "Write db.commit() before the return in row_logic.py:6" in shown
+    assert "Not changed: counters 1 , value is still 0 , not 1" in shown
+    assert "Call db.commit() before the return in row_logic.py:6" in shown
     assert "style=" not in answer.text
     assert "Not saved" not in text_of(visitor.get("/"))
     style = ask(visitor.app, path="/_noventa/notice.css")
@@ -397,9 +397,9 @@ return {"x": ""}"""
     app = failing(tmp_path, source)
     shown = text_of(ask(app, HTTP_COOKIE="token=hunter2"))
     assert "Not added: counters , id : 2 , label : &#39;…&#39;" in shown
-    assert "Still counters 1 , which was to be deleted" in shown
+    assert "Not deleted: counters 1" in shown
     assert "Rolled back: UPDATE counters SET label=? with (&#39;flushed&#39;,)" in shown
-    assert "Its message “Saved.” was held back." in shown
+    assert "Its message “Saved.” was discarded." in shown
     assert "Rolled back: added counters , id 2" in text_of(ask(app, path="/_noventa/requests/1"))
 
 
@@ -413,7 +413,7 @@ def test_what_an_endpoint_did_not_commit_is_said_on_the_next_page(tmp_path):
         debug=True, files={"page.html": ""},
     )  # fmt: skip
     ask(app, path="/forget")
-    assert "Still counters 1 , value : 0 , not 7" in text_of(ask(app))
+    assert "Not changed: counters 1 , value is still 0 , not 7" in text_of(ask(app))
 
 
 def map_of(app):
@@ -422,11 +422,11 @@ def map_of(app):
 
 def test_the_map_shows_routes_components_and_tables_as_they_run(tmp_path):
     shown = map_of(bench(tmp_path))
-    assert "/ guard signed_in row , rows page.html · not seen yet" in shown
+    assert "/ guard signed_in row , rows page.html · not observed yet" in shown
     assert "/away GET test_workbench.bench." in shown
     assert "/files static files" in shown
     assert re.search(r"row POST add test_workbench.py:\d+ · inside rows", shown)
-    assert "counters 1 row id integer, key value integer label varchar(40), unique" in shown
+    assert "counters 1 row id integer, primary key value integer label varchar(40), unique" in shown
 
 
 def test_what_only_requests_tell_is_marked_as_seen(tmp_path):
@@ -434,11 +434,11 @@ def test_what_only_requests_tell_is_marked_as_seen(tmp_path):
     assert "unused" not in map_of(visitor.app)  # nothing was asked for yet
     ticket = visitor.get("/").tickets[0]
     shown = map_of(visitor.app)
-    assert "repeated / was seen to send 4 statements, one of them 4 times from" in shown
-    assert "seen to read counters" in shown
+    assert "repeated / sent 4 statements, one of them 4 times from" in shown
+    assert "observed reading counters" in shown
     visitor.post("/", ticket, {"commit": "1", "redirect": "1"})
-    assert "seen to write counters" in map_of(visitor.app)
-    assert "row.add was seen to change rows" not in map_of(visitor.app)  # its page has a guard
+    assert "observed writing counters" in map_of(visitor.app)
+    assert "row.add changed rows" not in map_of(visitor.app)  # its page has a guard
 
 
 def test_an_action_that_wrote_without_a_guard_is_worth_a_look(tmp_path):
@@ -452,7 +452,7 @@ def test_an_action_that_wrote_without_a_guard_is_worth_a_look(tmp_path):
     visitor = Visitor(app)
     ticket = visitor.get("/").tickets[0]
     visitor.post("/", ticket, {"commit": "1", "redirect": "1"})
-    assert "open row.add was seen to change rows, and no guard stands before it" in map_of(app)
+    assert "open row.add changed rows, and no guard protects it" in map_of(app)
     assert "row POST add, no guard" in map_of(app)
 
 
@@ -471,7 +471,7 @@ def test_the_map_is_shown_where_the_database_does_not_answer(tmp_path):
     app = counting_app(tmp_path, "sqlite:///./a.db", debug=True)
     app.database.engine.dispose()
     (tmp_path / "a.db").write_bytes(b"no database at all, but long enough to be read as one" * 9)
-    assert "it does not answer: DatabaseError: file is not a database" in map_of(app)
+    assert "it is not available: DatabaseError: file is not a database" in map_of(app)
 
 
 # ---- what is true of each request -----------------------------------------------------------
@@ -526,14 +526,14 @@ def test_the_log_has_the_address_of_the_request_that_failed(tmp_path, caplog):
 def test_a_recursion_is_one_line_of_an_error_page(tmp_path):
     source = "def helper(n):\n    return helper(n + 1)\nreturn helper(0)"
     answer = ask(failing(tmp_path, source))
-    assert re.search(r"The same again: helper , 9\d\d times", text_of(answer))
+    assert re.search(r"Repeated: helper , 9\d\d times", text_of(answer))
     assert len(answer.text) < 30_000
 
 
 def test_what_an_error_page_leaves_out_is_said(tmp_path):
     names = "\n".join(f"name_{n} = {n}" for n in range(25))
     shown = text_of(ask(failing(tmp_path, f"{names}\nraise ValueError(name_24)")))
-    assert re.search(r"And 8 names more: name_\d+, ", shown)
+    assert re.search(r"8 more names: name_\d+, ", shown)
     assert "name_24 24" in shown
 
 
@@ -558,9 +558,9 @@ def test_statements_and_text_beyond_the_most_are_counted(tmp_path):
     app = counting_app(tmp_path, "sqlite:///./a.db", *routes, debug=True)
     ask(app, path="/many")
     ask(app, path="/long")
-    assert "And 3 statements more" in page_of(app)
+    assert "3 more statements, counted but not recorded" in page_of(app)
     assert "Statements 1003" in page_of(app)
-    assert "… and 1012 characters more" in page_of(app, 2)
+    assert "… and 1012 more characters" in page_of(app, 2)
 
 
 def test_a_statement_that_failed_is_marked_and_the_workbench_counts_none_of_its_own(tmp_path):
@@ -596,7 +596,7 @@ def test_a_get_that_writes_is_one_request_which_was_answered_twice(tmp_path):
     (record,) = app.workbench.recorder.records
     assert record.number == 1
     shown = page_of(app)
-    assert "This was answered twice" in shown
+    assert "This request ran twice" in shown
     assert "Written counters: 1 row" in shown
 
 
@@ -619,7 +619,7 @@ def test_a_notice_is_shown_although_the_page_had_to_be_answered_twice(tmp_path):
         files={"page.html": "<body></body>"},
     )  # fmt: skip
     post(app, "/forget", {})
-    assert "Still counters 1 , value : 0 , not 7" in text_of(ask(app))
+    assert "Not changed: counters 1 , value is still 0 , not 7" in text_of(ask(app))
 
 
 def test_a_request_shows_fields_files_and_the_way_to_its_route(tmp_path):
@@ -665,11 +665,11 @@ def test_a_query_is_explained_by_its_number_and_a_write_is_not(tmp_path, databas
     ask(app)
     plan = {"sqlite": "SEARCH counters", "postgresql": "counters_pkey", "mysql": "PRIMARY"}
     backend = app.database.engine.dialect.name.replace("mariadb", "mysql")
-    shown = page_of(app, query="explain=1").partition("The plan of statement 1")[2]
+    shown = page_of(app, query="explain=1").partition("Query plan of statement 1")[2]
     assert re.search(plan[backend].replace("counters_pkey", "counters"), shown)
-    assert "The plan" not in page_of(app, query="explain=2")  # an UPDATE
+    assert "Query plan" not in page_of(app, query="explain=2")  # an UPDATE
     for number in ("0", "9", "x", "²"):
-        assert "The plan" not in page_of(app, query=f"explain={number}")
+        assert "Query plan" not in page_of(app, query=f"explain={number}")
     with app.database.session() as db:
         assert db.get(Counter, 1).value == 1
 
@@ -686,7 +686,7 @@ def test_a_broken_rule_names_the_column_and_the_nearest_field(tmp_path):
     shown = text_of(post(app, "/", body | {"id": "3"}, HTTP_ACCEPT="text/html"))
     assert "A row violates a constraint on counters.label" in shown
     assert "&#34;labell&#34;: &#34;cannot be taken&#34;" in shown
-    report = shown.partition("This page in short")[2]
+    report = shown.partition("A summary of this page")[2]
     assert "INSERT INTO counters" in report
     assert "Tell visitors what to correct" in report
 
@@ -704,7 +704,7 @@ def test_the_map_has_actions_of_pages_and_endpoints_that_are_posted_to(tmp_path)
     shown = map_of(app)
     assert "/ POST add, no guard" in shown
     assert "/add POST POST, no guard" in shown
-    assert "open /add.POST was seen to change rows, and no guard stands before it." in shown
+    assert "open /add.POST changed rows, and no guard protects it." in shown
 
 
 def test_a_table_is_unused_once_every_route_was_seen_and_none_named_it(tmp_path):
@@ -720,7 +720,7 @@ def test_a_table_is_unused_once_every_route_was_seen_and_none_named_it(tmp_path)
     ask(app, path="/a")
     assert "unused counters" not in map_of(app)
     ask(app, path="/b")
-    assert "unused counters is listed by no component or page" in map_of(app)
+    assert "unused counters is not listed by any component or page" in map_of(app)
     app = counting_app(tmp_path, "sqlite:///./a.db", Endpoint("/a", read), debug=True)
     ask(app, path="/a")
     assert "unused counters" not in map_of(app)
@@ -737,7 +737,7 @@ def test_two_entries_of_one_path_are_two_on_the_map(tmp_path):
     post(app, "/counter", {})
     shown = map_of(app)
     assert re.search(r"/counter GET .* /counter POST POST, no guard", shown)
-    assert "open /counter.POST was seen to change rows" in shown
+    assert "open /counter.POST changed rows" in shown
 
 
 def test_a_hint_can_be_dismissed_in_the_registry(tmp_path):
@@ -763,7 +763,7 @@ def test_the_map_shows_what_hangs_together_with_a_name(tmp_path):
     assert re.search(r"Routes 1 / .* Components 2 rows .* row .* Tables 1 counters", shown)
     assert "/away" not in shown
     assert re.search(r"Routes 1 / .* Components 2 rows .* row .* Tables 1", about(app, "counters"))
-    assert "Nothing has this name." in about(app, "nothing")
+    assert "Nothing matches." in about(app, "nothing")
 
 
 def test_the_map_finds_by_a_part_of_a_name_and_folds_what_begins_alike(tmp_path):
@@ -846,4 +846,4 @@ def test_the_guide_is_searched_by_a_word(tmp_path):
     shown = text_of(ask(bench(tmp_path), path="/_noventa/guide", query="q=getlist"))
     assert re.search(r"forms Forms, \d+ times", shown)
     missing = text_of(ask(bench(tmp_path), path="/_noventa/guide", query="q=xyzzy"))
-    assert "No chapter has it." in missing
+    assert "No chapter contains it." in missing

@@ -1,12 +1,12 @@
-// Loads the page again once a file of the project has changed, while it is looked at.
+// Reload the page, if it is visible, when a file of the project changes.
 {
   const address = new URL("changed", document.currentScript.src);
   let known;
   setInterval(async () => {
     if (document.hidden) return;
-    const answer = await fetch(address).catch(() => null);  // there is none while it starts again
-    const found = answer?.ok ? await answer.text() : answer && "a fault";
-    if (known && found && known !== found) location.reload();
-    known = found || known;
+    const response = await fetch(address).catch(() => null);  // null while the server restarts
+    const current = response?.ok ? await response.text() : response && "an error";
+    if (known && current && known !== current) location.reload();
+    known = current || known;
   }, 1000);
 }
