@@ -4066,7 +4066,7 @@ class Statement:
 
     @property
     def writes(self) -> bool:
-        """Whether it changed rows, judged by its first word; WITH … counts as reading."""
+        """True if it changed rows, judged by its first word. WITH … counts as reading."""
         return self.verb in {"INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE"}
 
 
@@ -4532,7 +4532,7 @@ class Workbench:
             title=values["title"], message=hide(values["message"]),
             request=describe_request(context.request.environ), trail=context.trail.names,
             reason=reason or "", advice=_advice(reason or ""),
-            links=[one for one in self.recorder.take_notices() if isinstance(one, Fault)],
+            links=[fault for fault in self.recorder.take_notices() if isinstance(fault, Fault)],
             error=record.error if record else ("", ""),
             nearest=[(path, context.url(path)) for path in nearest],
             routes=[(route.path, _target_of(route)) for route in routes],
@@ -4707,7 +4707,7 @@ class RegistryOverview:
     def __init__(self, app: App, records: Sequence[Record], about: str = "", q: str = "") -> None:
         self.app, self.about, self.q, self.state = app, about, q, _database_state(app)
         self._routes = {route: self._route(route) for route in app.registry.routes}
-        self._components = {one.name: self._component(one) for one in app.registry.components}
+        self._components = {entry.name: self._component(entry) for entry in app.registry.components}
         tables = sorted(app.registry.tables, key=lambda table: table.name)
         self._tables = [self._table(table) for table in tables]
         self.items = [*self._routes.values(), *self._components.values(), *self._tables]

@@ -1,4 +1,4 @@
-# wsgi.py: what gunicorn, waitress, uWSGI, mod_wsgi and `noventa serve` all run
+# wsgi.py: the entry point for gunicorn, waitress, uWSGI, mod_wsgi and `noventa serve`
 from pathlib import Path
 
 from noventa import App, Config
@@ -6,4 +6,4 @@ from noventa import App, Config
 from registry import registry
 
 app = App(registry, Config.load(Path(__file__).parent))
-application = app  # what is served; WSGI middleware goes around this name
+application = app  # the served application; wrap this name in WSGI middleware

@@ -1,4 +1,4 @@
 def log_out(request, session, db):
-    """An endpoint and no action: its form stands on error pages too, which are at no page's URL."""
+    """Log out. An endpoint, not an action, as error pages contain its form but have no route."""
     session.clear()
     return {"_redirect": "/"}

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import secrets
 
-COST = 2**14  # with p=5, as OWASP's password storage cheat sheet asks for
+COST = 2**14  # with p=5, as OWASP's password storage cheat sheet recommends
 
 
 def hash_password(password: str, salt: str = "") -> str:
@@ -14,5 +14,5 @@ def hash_password(password: str, salt: str = "") -> str:
 
 
 def verify_password(password: str, hashed: str) -> bool:
-    """False for an empty `hashed`, after the same work: the time must not tell who exists."""
+    """Check a password. An empty `hashed` takes as long, to hide which accounts exist."""
     return hmac.compare_digest(hash_password(password, hashed.partition("$")[0]), hashed)

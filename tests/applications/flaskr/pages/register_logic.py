@@ -16,8 +16,8 @@ def action_register(request, session, db):
         try:
             db.commit()
         except IntegrityError:
-            errors["username"] = f"The name {username} is taken."
+            errors["username"] = f"The name {username} is already taken."
     if errors:
-        return {"_status": 422, "errors": errors, "values": request.form}
-    session.flash("You are registered and may log in now.")
+        return {"_status": 422, "errors": errors, "values": {"username": username}}
+    session.flash("You are registered and can log in now.")
     return {"_redirect": "/log-in"}

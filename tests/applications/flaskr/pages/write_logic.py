@@ -1,4 +1,4 @@
-"""A new post, or with the `id` of the URL one's own again."""
+"""Write a new post or, with the `id` of the URL, change one of your own."""
 
 from components.post.post_logic import own_post
 from components.post.post_models import Post

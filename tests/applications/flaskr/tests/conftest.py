@@ -1,4 +1,4 @@
-"""The application on a database of its own, and visitors to it."""
+"""The application on a test database, and its visitors."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from components.user.user_models import User
 from functions import passwords
 from registry import registry
 
-passwords.COST = 2**4  # nobody attacks these
+passwords.COST = 2**4  # fast: no test password needs protection
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def app(tmp_path_factory):
     config = Config.load(
         Path(__file__).parents[1],
         database=os.environ.get("NOVENTA_TEST_DATABASE") or f"sqlite:///{file}",
-        secret_keys=["what these tests sign is good for nothing else"],
+        secret_keys=["a key that is used only by these tests"],
     )
     migrate_to_head(registry, config)
     return App(registry, config)
@@ -30,14 +30,14 @@ def app(tmp_path_factory):
 
 @pytest.fixture
 def db(app):
-    """A session in which everything is undone at the end, also what requests commit."""
+    """A session that is rolled back after the test, including commits of requests."""
     with app.database.sandbox() as db:
         yield db
 
 
 @pytest.fixture
 def client(app, db):
-    """A browser of somebody who has not logged in; like all, it says that it posts from here."""
+    """A browser that is not logged in. Like all browsers, it sends same-origin headers."""
     headers = {"HTTP_HOST": "localhost", "HTTP_SEC_FETCH_SITE": "same-origin"}
     return TestApp(app, extra_environ=headers)
 
@@ -60,6 +60,6 @@ def post(db, ada):
 
 @pytest.fixture
 def as_ada(app, client, ada):
-    """A browser in which Ada has logged in."""
+    """A browser in which Ada is logged in."""
     client.set_cookie(app.sessions.name, app.sessions.make({"user_id": ada.id}))
     return client

@@ -1,4 +1,4 @@
-"""Who asks, and what they may do. A guard returns None to let pass."""
+"""The current user and their permissions. A guard returns None to let a request pass."""
 
 from sqlalchemy import select
 from webob.exc import HTTPForbidden, HTTPUnauthorized
@@ -10,7 +10,7 @@ from models.user_models import User
 
 
 def current_user(request, session, db):
-    """Asked for once: the request keeps it, where SQLAlchemy forgets what nobody holds."""
+    """Load the user once per request. SQLAlchemy alone would not keep the object."""
     if not hasattr(request, "user"):
         request.user = db.get(User, session["user_id"]) if "user_id" in session else None
     return request.user
@@ -46,7 +46,7 @@ def signed_in(request, session, db):
 def admin(request, session, db):
     user = current_user(request, session, db)
     if user is None or not user.is_admin:
-        return {"_status": 403, "message": "This page is for administrators."}
+        return {"_status": 403, "message": "This page is only for administrators."}
     return None
 
 
@@ -60,7 +60,7 @@ def member_of_issue(request, session, db, *, issue_id):
 
 def bearer(request, session, db):
     scheme, token = request.authorization or ("", "")
-    if scheme == "Bearer":  # of another scheme it may be a dict
+    if scheme == "Bearer":  # for other schemes, `token` may be a dict
         request.user = db.scalar(select(User).where(User.token == hash_token(token)))
     if getattr(request, "user", None) is None:
-        raise HTTPUnauthorized("Send a token.", headers={"WWW-Authenticate": "Bearer"})
+        raise HTTPUnauthorized("A token is required.", headers={"WWW-Authenticate": "Bearer"})

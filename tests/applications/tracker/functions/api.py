@@ -1,4 +1,4 @@
-"""The JSON API: whoever holds a token acts as the user who made it."""
+"""The JSON API. A token acts on behalf of the user who created it."""
 
 from sqlalchemy.orm import joinedload, selectinload
 
@@ -13,22 +13,22 @@ def list_issues(request, session, db, *, slug):
     page = max(1, request.args.get("page", 1, type=int))
     query = search(find_project(db, slug).id, request.args).limit(PAGE).offset((page - 1) * PAGE)
     issues = db.scalars(query.options(joinedload(Issue.author), selectinload(Issue.labels)))
-    return [_described(issue) for issue in issues]
+    return [_as_json(issue) for issue in issues]
 
 
 def add_issue(request, session, db, *, slug):
     project = find_project(db, slug)
     author = require_member(current_user(request, session, db), project)
-    given = request.json if isinstance(request.json, dict) else {}
-    title, body = given.get("title"), given.get("body", "")
+    data = request.json if isinstance(request.json, dict) else {}
+    title, body = data.get("title"), data.get("body", "")
     if errors := errors_in(title, body):
         return {"_status": 422, "errors": errors}
     issue = open_issue(db, project, author, title, body)
     db.commit()
-    return {"_status": 201, **_described(issue)}
+    return {"_status": 201, **_as_json(issue)}
 
 
-def _described(issue):
+def _as_json(issue):
     return {
         "number": issue.number,
         "title": issue.title,

@@ -1,10 +1,10 @@
-"""What is kept of passwords and tokens, so that nobody can read them from the database."""
+"""Digests of passwords and tokens. The database never stores the originals."""
 
 import hashlib
 import hmac
 import secrets
 
-COST = 2**17  # of scrypt: 128 MiB and a third of a second, as OWASP asks for
+COST = 2**17  # scrypt with 128 MiB and a third of a second, as OWASP recommends
 
 
 def hash_password(text: str, salt: str = "") -> str:
@@ -18,4 +18,4 @@ def is_password(text: str, digest: str) -> bool:
 
 
 def hash_token(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()  # it is random: guessing takes for ever
+    return hashlib.sha256(text.encode()).hexdigest()  # unsalted: random tokens cannot be guessed

@@ -1,4 +1,4 @@
-"""What is not shown but downloaded."""
+"""Downloads: attached files and an export as CSV."""
 
 import csv
 from types import SimpleNamespace
@@ -14,11 +14,11 @@ from models.issue_models import Issue
 
 
 def attachment(request, session, db, *, id):
-    found = db.get(Attachment, id)
-    if found is None:
-        raise HTTPNotFound("There is no such file.")
-    require_member(current_user(request, session, db), found.issue.project)
-    return reply(found.content, filename=found.filename)
+    file = db.get(Attachment, id)
+    if file is None:
+        raise HTTPNotFound("This file does not exist.")
+    require_member(current_user(request, session, db), file.issue.project)
+    return reply(file.content, filename=file.filename)
 
 
 def issues_csv(request, session, db, *, slug):
@@ -28,7 +28,7 @@ def issues_csv(request, session, db, *, slug):
 
 
 def _lines(issues):
-    """One line after the other, as the database gives the rows: no list holds them all."""
+    """Yield one line per row as rows arrive, so the whole result is never in memory."""
     line = csv.writer(SimpleNamespace(write=str)).writerow
     yield line(["number", "title", "open", "author", "created"])
     for issue in issues:

@@ -4,9 +4,9 @@ from sqlalchemy.orm import DeclarativeBase
 
 
 class Base(DeclarativeBase):
-    """The base of every model: they refer to each other by name."""
+    """The base of every model, so foreign keys can name tables of other modules."""
 
 
 def now() -> datetime:
-    """UTC, as columns hold it: without a zone, in whole seconds."""
+    """Return the time in UTC as columns store it: naive, in whole seconds."""
     return datetime.now(UTC).replace(microsecond=0, tzinfo=None)

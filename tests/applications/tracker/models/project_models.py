@@ -18,6 +18,6 @@ class Project(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     slug: Mapped[str] = mapped_column(String(10), unique=True)
     name: Mapped[str] = mapped_column(String(100))
-    last_number: Mapped[int] = mapped_column(default=0)  # of its issues
+    last_number: Mapped[int] = mapped_column(default=0)  # the highest issue number
 
     members: Mapped[list[User]] = relationship(secondary=members, order_by=User.name)

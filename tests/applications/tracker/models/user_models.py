@@ -11,6 +11,6 @@ class User(Base):
     email: Mapped[str] = mapped_column(String(254), unique=True)
     name: Mapped[str] = mapped_column(String(100))
     is_admin: Mapped[bool] = mapped_column(default=False)
-    # Digests of functions/digests.py: who reads them can neither sign in nor use the API.
+    # Digests, see functions/digests.py. They allow neither signing in nor using the API.
     password: Mapped[str] = mapped_column(String(200))
     token: Mapped[str | None] = mapped_column(String(64), unique=True)

@@ -14,14 +14,14 @@ def load_template_context(request, session, db):
 def action_add_project(request, session, db):
     slug, name = request.form["slug"].strip().lower(), request.form["name"].strip()
     if not (slug.isalnum() and len(slug) <= 10 and 0 < len(name) <= 100):
-        return _refused(request, "slug", "Use up to 10 letters and digits, and a name up to 100.")
+        return _refusal(request, "slug", "Use up to 10 letters and digits, and a name up to 100.")
     return _add(request, session, db, Project(slug=slug, name=name), "slug")
 
 
 def action_add_label(request, session, db):
     name = request.form["label"].strip()
     if not 0 < len(name) <= 30:
-        return _refused(request, "label", "A label has up to 30 characters.")
+        return _refusal(request, "label", "A label has up to 30 characters.")
     return _add(request, session, db, Label(name=name), "label")
 
 
@@ -30,10 +30,10 @@ def _add(request, session, db, row, field):
     try:
         db.commit()
     except IntegrityError:
-        return _refused(request, field, "There is one already.")
+        return _refusal(request, field, "This one already exists.")
     session.flash("Added.")
     return {"_redirect": "/admin"}
 
 
-def _refused(request, field, error):
+def _refusal(request, field, error):
     return {"_status": 422, "errors": {field: error}, "values": request.form}

@@ -12,7 +12,7 @@ def load_template_context(request, session, db, *, slug, number):
     return {
         "title": issue.title,
         "issue": issue,
-        # All at once: db.get() in each `comment` then finds its own, and sends nothing.
+        # One query for all; db.get() in each `comment` then finds its row already loaded.
         "comments": db.scalars(query.options(joinedload(Comment.author))).all(),
         "may_write": is_member(current_user(request, session, db), issue.project),
     }

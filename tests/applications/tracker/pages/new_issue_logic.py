@@ -3,7 +3,7 @@ from functions.issues import errors_in, find_project, open_issue
 
 
 def load_template_context(request, session, db, *, slug):
-    return {"title": f"New issue of {find_project(db, slug).name}"}
+    return {"title": f"New issue in {find_project(db, slug).name}"}
 
 
 def action_add(request, session, db, *, slug):

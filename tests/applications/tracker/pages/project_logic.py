@@ -7,6 +7,6 @@ def load_template_context(request, session, db, *, slug):
     return {
         "title": project.name,
         "project": project,
-        "q": request.args.get("q", ""),
+        "values": {"q": request.args.get("q", "")},
         "may_add": is_member(current_user(request, session, db), project),
     }

@@ -11,12 +11,12 @@ def load_template_context(request, session, db):
 def action_sign_in(request, session, db):
     email, password = request.form["email"].strip(), request.form["password"]
     user = db.scalar(select(User).where(User.email == email))
-    # Somebody unknown takes as long: it must not tell who exists.
+    # An unknown address takes as long, to hide which accounts exist.
     if not is_password(password, user.password if user else hash_password("")) or user is None:
-        error = "This address and password do not belong together."
+        error = "Unknown address or wrong password."
         return {"_status": 422, "errors": {"email": error}, "values": {"email": email}}
     target = session.get("next", "/")
     session.clear()
-    session.rotate()  # what it was before is worth nothing afterwards
+    session.rotate()  # invalidates the session from before signing in
     session["user_id"] = user.id
     return {"_redirect": target}

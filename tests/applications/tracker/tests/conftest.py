@@ -1,4 +1,4 @@
-"""The application on a database of its own, and people who use it."""
+"""The application on a test database, and its users."""
 
 import os
 from pathlib import Path
@@ -16,8 +16,8 @@ from models.user_models import User
 from registry import registry
 
 PASSWORD = "a password for tests"
-HEADERS = {"HTTP_HOST": "localhost", "HTTP_SEC_FETCH_SITE": "same-origin"}  # as browsers send
-digests.COST = 2**4  # nobody attacks these
+HEADERS = {"HTTP_HOST": "localhost", "HTTP_SEC_FETCH_SITE": "same-origin"}  # as sent by browsers
+digests.COST = 2**4  # fast: no test password needs protection
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def app(tmp_path_factory):
     config = Config.load(
         Path(__file__).parents[1],
         database=os.environ.get("NOVENTA_TEST_DATABASE") or f"sqlite:///{file}",
-        secret_keys=["what these tests sign is good for nothing else"],
+        secret_keys=["a key that is used only by these tests"],
     )
     migrate_to_head(registry, config)
     return App(registry, config)
@@ -34,14 +34,14 @@ def app(tmp_path_factory):
 
 @pytest.fixture
 def db(app):
-    """A session in which everything is undone at the end, also what requests commit."""
+    """A session that is rolled back after the test, including commits of requests."""
     with app.database.sandbox() as db:
         yield db
 
 
 @pytest.fixture
 def visit(app, db):
-    """`visit(user)`: a browser in which that user has signed in; without one, nobody has."""
+    """`visit(user)` returns a browser in which that user, if any, is signed in."""
 
     def visit(user=None):
         client = TestApp(app, extra_environ=HEADERS)
@@ -53,15 +53,15 @@ def visit(app, db):
 
 
 def press(button, page, status=303, headers=None, **fields):
-    """Fills in the form that has this button, presses it, and returns the answer."""
+    """Fill in the form that has this button, press it, and return the response."""
     form = next(form for form in page.forms.values() if f">{button}</button>" in form.text)
     for name, value in fields.items():
         form[name] = value
     return form.submit(status=status, headers=headers)
 
 
-def add_user(db, name, **more):
-    user = User(name=name, email=f"{name.lower()}@tracker.test", **more)
+def add_user(db, name, **columns):
+    user = User(name=name, email=f"{name.lower()}@tracker.test", **columns)
     user.password = digests.hash_password(PASSWORD)
     db.add(user)
     return user
@@ -75,7 +75,7 @@ def ada(db):
 
 @pytest.fixture
 def grace(db):
-    """No member of anything."""
+    """A user who is not a member of any project."""
     user = add_user(db, "Grace")
     db.commit()
     return user

@@ -6,12 +6,12 @@ from models.issue_models import Label
 from models.project_models import Project
 
 
-def test_who_signs_in_comes_to_where_they_wanted(visit, ada, project):
+def test_signing_in_leads_to_the_requested_page(visit, ada, project):
     client = visit()
     page = client.get("/projects/engine/new", status=303).follow()
     assert "Please sign in first." in page
-    answer = press("Sign in", page, email=ada.email, password=PASSWORD)
-    assert answer.follow().request.path == "/projects/engine/new"
+    response = press("Sign in", page, email=ada.email, password=PASSWORD)
+    assert response.follow().request.path == "/projects/engine/new"
 
 
 @pytest.mark.parametrize(
@@ -21,25 +21,25 @@ def test_who_signs_in_comes_to_where_they_wanted(visit, ada, project):
         {"email": "nobody@tracker.test", "password": PASSWORD},
     ],
 )
-def test_a_failed_sign_in_does_not_tell_why(visit, grace, wrong):
+def test_a_failed_sign_in_does_not_reveal_which_accounts_exist(visit, grace, wrong):
     page = press("Sign in", visit().get("/sign-in"), status=422, **wrong)
-    assert "This address and password do not belong together." in page
+    assert "Unknown address or wrong password." in page
     assert page.form["email"].value == wrong["email"]
 
 
 @pytest.mark.parametrize(("path", "status"), [("/account", 200), ("/nowhere", 404)])
-def test_who_signs_out_on_any_page_is_signed_out(visit, grace, path, status):
+def test_a_user_can_sign_out_on_any_page(visit, grace, path, status):
     client = visit(grace)
     page = press("Sign out", client.get(path, status=status)).follow()
     assert "You have signed out." in page
     client.get("/account", status=303)
 
 
-def test_administration_is_for_administrators(visit, grace, admin):
+def test_only_administrators_can_use_the_administration(visit, grace, admin):
     for client in visit(), visit(grace):
         page = client.get("/admin", status=403)
         assert page.html.h1.text == "Forbidden"
-        assert "This page is for administrators." in page
+        assert "This page is only for administrators." in page
     assert "Administration" in visit(admin).get("/")
     assert visit(admin).get("/admin").html.h1.text == "Administration"
 
@@ -64,12 +64,10 @@ def test_an_administrator_adds_projects_labels_and_members(visit, db, admin, gra
         ("Add member", {"email": "nobody@tracker.test"}),
     ],
 )
-def test_what_is_there_already_or_makes_no_sense_is_refused(
-    visit, db, admin, project, button, fields
-):
+def test_duplicate_or_invalid_entries_are_refused(visit, db, admin, project, button, fields):
     db.add(Project(slug="loom", name="The Loom"))
     db.commit()
     page = press(button, visit(admin).get("/admin"), status=422, **fields)
-    (wrong,) = page.html.select("[aria-invalid]")  # also of two forms that are alike
+    (wrong,) = page.html.select("[aria-invalid]")  # one, although two forms have an `email`
     assert wrong["name"] in fields
     assert wrong["value"] == fields[wrong["name"]]

@@ -6,26 +6,26 @@ ISSUES = "/api/projects/engine/issues"
 
 @pytest.fixture
 def token(visit):
-    """`token(user)`: the header with a token that the user has made on their page."""
+    """`token(user)` returns a header with a token that the user created on the account page."""
 
-    def make(user):
-        page = press("Make a token", visit(user).get("/account"), status=200)
+    def create(user):
+        page = press("Create a token", visit(user).get("/account"), status=200)
         return {"Authorization": f"Bearer {page.html.code.text}"}
 
-    return make
+    return create
 
 
-@pytest.mark.parametrize("sent", ["", "Bearer", "Bearer guessed", "Basic YTpi", 'Digest a="b"'])
-def test_without_a_token_nothing_is_told(visit, issue, sent):
-    answer = visit().get(ISSUES, headers={"Authorization": sent}, status=401)
-    assert answer.headers["WWW-Authenticate"] == "Bearer"
-    assert answer.content_type == "application/problem+json"
-    assert answer.json["detail"] == "Send a token."
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer guessed", "Basic YTpi", 'Digest a="b"'])
+def test_the_api_requires_a_token(visit, issue, header):
+    response = visit().get(ISSUES, headers={"Authorization": header}, status=401)
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert response.content_type == "application/problem+json"
+    assert response.json["detail"] == "A token is required."
 
 
 def test_a_token_reads_issues(visit, grace, token, issue):
-    answer = visit().get(f"{ISSUES}?q=halts", headers=token(grace))
-    assert answer.json == [
+    response = visit().get(f"{ISSUES}?q=halts", headers=token(grace))
+    assert response.json == [
         {
             "number": 1,
             "title": "It halts",
@@ -39,14 +39,14 @@ def test_a_token_reads_issues(visit, grace, token, issue):
     assert visit().get(f"{ISSUES}?page=2", headers=token(grace)).json == []
 
 
-def test_a_members_token_writes_from_anywhere(visit, ada, token, project):
-    elsewhere = token(ada) | {"Sec-Fetch-Site": "cross-site"}
-    answer = visit().post_json(ISSUES, {"title": "By a script"}, headers=elsewhere, status=201)
-    assert (answer.json["number"], answer.json["author"]) == (1, "Ada")
+def test_a_members_token_can_write_from_another_origin(visit, ada, token, project):
+    headers = token(ada) | {"Sec-Fetch-Site": "cross-site"}
+    response = visit().post_json(ISSUES, {"title": "By a script"}, headers=headers, status=201)
+    assert (response.json["number"], response.json["author"]) == (1, "Ada")
 
 
 @pytest.mark.parametrize(
-    ("sent", "wrong"),
+    ("data", "wrong"),
     [
         ({}, "title"),
         ({"title": " "}, "title"),
@@ -56,16 +56,16 @@ def test_a_members_token_writes_from_anywhere(visit, ada, token, project):
         ([], "title"),
     ],
 )
-def test_what_is_no_issue_is_refused(visit, ada, token, project, sent, wrong):
-    answer = visit().post_json(ISSUES, sent, headers=token(ada), status=422)
-    assert [*answer.json["errors"]] == [wrong]
+def test_an_invalid_issue_is_refused(visit, ada, token, project, data, wrong):
+    response = visit().post_json(ISSUES, data, headers=token(ada), status=422)
+    assert [*response.json["errors"]] == [wrong]
 
 
-def test_who_is_no_member_writes_nothing(visit, grace, token, project):
+def test_only_members_can_write(visit, grace, token, project):
     visit().post_json(ISSUES, {"title": "No"}, headers=token(grace), status=403)
 
 
-def test_a_new_token_ends_the_one_before(visit, grace, token, project):
+def test_a_new_token_replaces_the_previous_one(visit, grace, token, project):
     first = token(grace)
     token(grace)
     visit().get(ISSUES, headers=first, status=401)

@@ -1,4 +1,4 @@
-"""Who is signed in, shown at the top of each page."""
+"""The navigation at the top of each page, and the user who is signed in."""
 
 from components.user.user_models import User
 
@@ -12,8 +12,8 @@ def current_user(session, db):
 
 
 def signed_in(request, session, db):
-    """A guard: the registry puts it before the pages that strangers may not see."""
-    request.user = current_user(session, db)  # as long as it is kept, nobody asks for it again
+    """Guard the pages that require a user."""
+    request.user = current_user(session, db)  # keeps it loaded, so handlers send no query for it
     if request.user:
         return None
     session.flash("Please log in first.")

@@ -11,4 +11,4 @@ class User(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     username: Mapped[str] = mapped_column(String(80), unique=True)
-    password: Mapped[str] = mapped_column(String(200))  # hashed, see functions/passwords.py
+    password: Mapped[str] = mapped_column(String(200))  # a hash, see functions/passwords.py

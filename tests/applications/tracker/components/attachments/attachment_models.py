@@ -13,7 +13,7 @@ class Attachment(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     issue_id: Mapped[int] = mapped_column(ForeignKey("issues.id"), index=True)
     filename: Mapped[str] = mapped_column(String(200))
-    # Kept apart from the rest until it is asked for. MySQL's BLOB alone holds 64 kB.
+    # Loaded on first access only. The length matters on MySQL, where a plain BLOB holds 64 kB.
     content: Mapped[bytes] = mapped_column(LargeBinary(MAX_SIZE), deferred=True)
 
     issue: Mapped[Issue] = relationship()

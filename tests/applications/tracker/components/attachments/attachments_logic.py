@@ -1,4 +1,4 @@
-"""The files of an issue. Its guard in registry.py lets only members see and send them."""
+"""The files of an issue. The guard in registry.py restricts them to members."""
 
 from sqlalchemy import select
 

@@ -7,16 +7,17 @@ from models.base import now
 
 def load_template_context(request, session, db, *, id):
     comment = db.get(Comment, id)
-    return {"comment": comment, "own": comment.author_id == session.get("user_id")}
+    own = comment.author_id == session.get("user_id")
+    return {"comment": comment, "own": own, "values": {"body": comment.body}}
 
 
 def action_save(request, session, db, *, id):
     comment = db.get(Comment, id)
     if comment.author_id != session.get("user_id"):
-        raise HTTPForbidden("Only its author may change a comment.")
+        raise HTTPForbidden("Only the author may change a comment.")
     body = request.form["body"]
     if error := text_error(body):
         return {"_status": 422, "errors": {"body": error}, "values": request.form}
     comment.body, comment.edited_at = body, now()
     db.commit()
-    return {}  # no redirect: the comment is shown again, alone where a script asked for it
+    return {}  # no redirect, so that htmx gets the updated comment alone

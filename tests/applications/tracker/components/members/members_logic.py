@@ -11,7 +11,7 @@ def load_template_context(request, session, db, *, project_id):
 def action_add(request, session, db, *, project_id):
     user = db.scalar(select(User).where(User.email == request.form["email"].strip()))
     if user is None:
-        error = "Nobody has this address."
+        error = "No user has this address."
         return {"_status": 422, "errors": {"email": error}, "values": request.form}
     project = db.get(Project, project_id)
     if user not in project.members:

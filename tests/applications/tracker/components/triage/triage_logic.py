@@ -1,4 +1,4 @@
-"""The state and the labels of an issue, which members may change."""
+"""The state and labels of an issue. Only members may change them."""
 
 from sqlalchemy import select
 
@@ -10,7 +10,11 @@ def load_template_context(request, session, db, *, issue_id):
     issue = db.get(Issue, issue_id)
     if not is_member(current_user(request, session, db), issue.project):
         return {"issue": issue}
-    return {"issue": issue, "choices": db.scalars(select(Label).order_by(Label.name)).all()}
+    return {
+        "issue": issue,
+        "choices": db.scalars(select(Label).order_by(Label.name)).all(),
+        "values": {"label": [label.name for label in issue.labels], "closed": not issue.is_open},
+    }
 
 
 def action_update(request, session, db, *, issue_id):

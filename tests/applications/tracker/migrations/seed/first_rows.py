@@ -1,4 +1,4 @@
-"""A project to look at, and somebody who may do everything."""
+"""An example project and an administrator."""
 
 import secrets
 
@@ -17,9 +17,9 @@ def seed_first_rows(db):
         is_admin=True,
         password=hash_password(password),
     )
-    project = Project(slug="demo", name="A project to look at")
+    project = Project(slug="demo", name="Example project")
     db.add_all([admin, project, *(Label(name=name) for name in ("bug", "idea", "question"))])
     db.flush()
-    open_issue(db, project, admin, "Say hello", "Issues may have labels, comments and files.")
+    open_issue(db, project, admin, "Say hello", "Issues can have labels, comments and files.")
     db.commit()
     print(f"Sign in as {admin.email} with the password {password}")
