@@ -3524,7 +3524,7 @@ def check(root: Path, *, deploy: bool = False, as_json: bool = False) -> int:
     """
     report = Report(quiet=as_json)
     config = _check_settings(report, root)
-    settings_valid = not report.faults  # env.py reads the settings itself
+    settings_valid = not report.faults  # env.py, which loads them too, fails otherwise
     _check_registry(report, root, config, settings_valid=settings_valid, deploy=deploy)
     if settings_valid and deploy:
         report.faults += _deploy_faults(config)
@@ -3532,7 +3532,7 @@ def check(root: Path, *, deploy: bool = False, as_json: bool = False) -> int:
             report.faults.append(f"config.yaml: {fault}")
         report.advice += _deploy_advice(config)
     elif not config["debug"]:
-        report.faults += config.starter_keys()  # outside debug no application starts with one
+        report.faults += config.starter_keys()  # an application with one starts only in debug
     return _print_json(report) if as_json else _print_report(report)
 
 
@@ -3624,7 +3624,7 @@ def guard_advice(registry: Registry) -> Iterator[str]:
 
 
 def _missing_key(components: Components) -> Iterator[Fault]:
-    """Yield a problem if templates need a session, as no secret key could sign it."""
+    """Yield a problem if templates need a session: without a secret key it cannot be signed."""
     signing = {"action", "action_ticket", "flashes", "fragment"}
     using = [name for name, uses in sorted(components.uses.items()) if uses.names & signing]
     if using:
@@ -3635,7 +3635,7 @@ def _missing_key(components: Components) -> Iterator[Fault]:
 
 
 def static_faults(components: Components) -> Iterator[Fault]:
-    """Yield the files that templates pass to `static()` but no folder contains."""
+    """Yield a problem for each file passed to `static()` that no folder contains."""
     for name, uses in sorted(components.uses.items()):
         for call in uses.calls:
             if call.function == "static" and not components.static.has(call.first):
@@ -3646,7 +3646,7 @@ _LINK = re.compile(r"""(?<![\w-])(?:href|(?:form)?action)\s*=\s*(["'])(/(?!/).*?
 
 
 def link_faults(components: Components, router: Router) -> Iterator[Fault]:
-    """Yield the paths in templates that no route matches."""
+    """Yield a problem for each path in a template that no route matches."""
     for name, uses in sorted(components.uses.items()):
         for line, target in (*_urls(uses.calls), *_links(components.jinja, name)):
             hint = "If another server handles it, write {{ '…' }}"
@@ -3804,8 +3804,7 @@ def _deploy_advice(config: Config) -> Iterator[str]:
     if config.database_url.get_backend_name() == "sqlite":
         yield (
             "database is SQLite: run all processes on one machine, with the file on a local disk;"
-            " they write one at a time. For several machines, set"
-            " database: postgresql+psycopg://…"
+            " they write one at a time. For several machines, set database: postgresql+psycopg://…"
         )
     if is_loopback(config["server.host"]):
         yield (
@@ -4380,7 +4379,7 @@ def _cookies(request: Request) -> list[tuple[str, str]]:
 
 
 def _posted(request: Request) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return the fields and files of a form that was parsed already; else nothing."""
+    """Return the fields and file names of a form, both empty if it has not been parsed."""
     fields, files = request.parsed_form
     names = [f"{name}: {upload.filename}" for name, upload in files.pairs()] if files else []
     return [*fields.pairs()] if fields else [], names
@@ -4443,7 +4442,7 @@ class Workbench:
 
     @jinja2.pass_context
     def link(self, context: jinja2.runtime.Context) -> Markup:
-        """Return a link from a page to its request; with `--reload` also the reload script."""
+        """Return a link from a page to its request, with the reload script under `--reload`."""
         if (record := self.recorder.current) is None:
             return Markup()
         elapsed = time.perf_counter() - record.trail.root.started
@@ -4483,7 +4482,7 @@ class Workbench:
         return {"exception": exception, "where": where, "page": self.address(context)}
 
     def error_page(self, context: RequestContext, error: BaseException, status: int) -> Answer:
-        """Return the page of an exception: advice, source code with values, libraries folded."""
+        """Return the page of an exception: advice, and source lines with their local values."""
         self.recorder.note_error(context, error)
         context.scope.end_session()  # objects are detached, so a repr() sends no SQL
         config, dialect = self.app.config, self.app.database.engine.dialect
@@ -4519,19 +4518,20 @@ class Workbench:
         return bool(record and record.refused) or (status == 404 and not context.trail.names)
 
     def status_page(self, context: RequestContext, values: Mapping[str, Any]) -> Answer:
-        """Return the page of an error without exception: the reason of a refusal, or all routes."""
+        """Return the page of an error without an exception: why it was refused, or all routes."""
         record, routes = self.recorder.current, self.app.registry.routes
         nearest: list[str] = []
         if values["status"] == 404:
             path = context.request.path_info
             paths = [_fill_path(str(route.path), path) for route in routes]
             nearest = get_close_matches(path, paths, n=1)
-        hide, reason = _secret_filter(self.app.config, context.request), record and record.refused
+        hide = _secret_filter(self.app.config, context.request)
+        reason = record.refused if record else ""
         return self._page(
             context, "status.html", values["status"],
             title=values["title"], message=hide(values["message"]),
             request=describe_request(context.request.environ), trail=context.trail.names,
-            reason=reason or "", advice=_advice(reason or ""),
+            reason=reason, advice=_advice(reason),
             links=[fault for fault in self.recorder.take_notices() if isinstance(fault, Fault)],
             error=record.error if record else ("", ""),
             nearest=[(path, context.url(path)) for path in nearest],
@@ -4629,7 +4629,7 @@ def _allows_script(policy: str) -> bool:
 
 
 class Line(NamedTuple):
-    """A line of a request's tree: consecutive parts of one name, such as twenty rows.
+    """A line of a request's tree: consecutive parts with the same name, such as twenty rows.
 
     Its statements are those sent before any inner part ran or, if `later`, after one.
     """
@@ -4701,7 +4701,7 @@ class Item:
 class RegistryOverview:
     """The running registry, the state of the database, and what requests show about both.
 
-    `about` selects everything connected to a name, `q` the names that contain it.
+    `about` selects a name and everything connected to it, `q` the names that contain a string.
     """
 
     def __init__(self, app: App, records: Sequence[Record], about: str = "", q: str = "") -> None:
