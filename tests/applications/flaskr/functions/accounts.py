@@ -1,4 +1,4 @@
 def log_out(request, session, db):
-    """Log out. An endpoint, not an action, as error pages contain its form but have no route."""
+    """Log out. Not an action, because error pages, which have no route, show the form too."""
     session.clear()
     return {"_redirect": "/"}

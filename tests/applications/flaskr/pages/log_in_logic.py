@@ -10,6 +10,6 @@ def action_log_in(request, session, db):
     if not verify_password(request.form["password"], user.password if user else ""):
         errors = {"username": "Unknown name or wrong password."}
         return {"_status": 422, "errors": errors, "values": {"username": username}}
-    session.rotate()  # invalidates the session from before the login
+    session.rotate()  # prevents session fixation
     session["user_id"] = user.id
     return {"_redirect": "/"}

@@ -36,7 +36,7 @@ def search(project_id, args):
 
 
 def open_issue(db, project, author, title, body):
-    project.last_number = Project.last_number + 1  # computed in SQL: no number is used twice
+    project.last_number = Project.last_number + 1  # in SQL, so no number is used twice
     db.flush()
     issue = Issue(
         project=project, author=author, number=project.last_number, title=title, body=body

@@ -17,6 +17,6 @@ def action_sign_in(request, session, db):
         return {"_status": 422, "errors": {"email": error}, "values": {"email": email}}
     target = session.get("next", "/")
     session.clear()
-    session.rotate()  # invalidates the session from before signing in
+    session.rotate()  # prevents session fixation
     session["user_id"] = user.id
     return {"_redirect": target}

@@ -20,4 +20,4 @@ def action_save(request, session, db, *, id):
         return {"_status": 422, "errors": {"body": error}, "values": request.form}
     comment.body, comment.edited_at = body, now()
     db.commit()
-    return {}  # no redirect, so that htmx gets the updated comment alone
+    return {}  # no redirect, so htmx can replace the comment alone
