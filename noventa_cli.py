@@ -3630,7 +3630,8 @@ def _missing_key(components: Components) -> Iterator[Fault]:
     if using:
         templates = ", ".join(using[:3]) + (", …" if len(using) > 3 else "")
         problem = f"secret_keys is empty, but forms and messages need a key, as in {templates}"
-        remedy = 'set it to ["${file:secret.key}"] and run `openssl rand -hex 32 > secret.key`'
+        make_key = "`(umask 077; openssl rand -hex 32 > secret.key)`"
+        remedy = f'set it to ["${{file:secret.key}}"] and run {make_key}'
         yield Fault("config.yaml", problem, remedy)
 
 
@@ -4303,8 +4304,7 @@ class Recorder:
 
     def take_notices(self) -> list[Uncommitted | Fault]:
         """Remove and return the notices for the next page."""
-        pending = self.notices
-        return [pending.popleft() for _ in range(len(pending))]
+        return [self.notices.popleft() for _ in range(len(self.notices))]
 
     def note_refusal(self, reason: str) -> None:
         """Record why a request was refused, for its page."""

@@ -478,7 +478,7 @@ def test_the_tracker_changes_labels_and_comments_in_place(track, scripted):
             page.locator("article").get_by_role("textbox").fill(text)
             page.locator("article").get_by_role("button").click()
             if not text.strip():
-                expect(page.get_by_role("alert")).to_have_text("Please write something.")
+                expect(page.get_by_role("alert")).to_have_text("Please enter some text.")
         expect(page.locator("article .text")).to_have_text("Oil it well")
 
 
