@@ -497,8 +497,8 @@ class TracebackFrame:
     def source(self) -> list[tuple[int, str]]:
         """The surrounding lines with their numbers, without blank lines at either end."""
         line = self.summary.lineno or 0
-        texts = [text.rstrip() for text in linecache.getlines(self.summary.filename)]
-        nearby = [*enumerate(texts, 1)][max(0, line - 5) : line + 3]
+        lines = [text.rstrip() for text in linecache.getlines(self.summary.filename)]
+        nearby = [*enumerate(lines, 1)][max(0, line - 5) : line + 3]
         filled = [line, *(number for number, text in nearby if text)]
         return [(number, text) for number, text in nearby if min(filled) <= number <= max(filled)]
 
@@ -642,11 +642,11 @@ def _local_values(
         and (name in in_line or not (frame.in_template and callable(values[name])))
     ]  # fmt: skip
     names.sort(key=lambda name: name not in in_line)
-    texts = {
+    shown = {
         name: "hidden" if _SECRET_NAME.search(name) else hide(_SHORT_REPR.repr(values[name]))
         for name in names[:_MAX_VALUES]
     }
-    return texts, names[_MAX_VALUES:]
+    return shown, names[_MAX_VALUES:]
 
 
 # -- advice on errors

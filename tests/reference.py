@@ -208,6 +208,13 @@ def log_words() -> Iterator[str]:
         yield row(f"`{reason}`", str(statuses), meaning, f"`{example}`", Entry("", chapter).link)
 
 
+def messages() -> Iterator[str]:
+    """Every other message of the logger, by an example."""
+    yield table("message", "meaning", "chapter")
+    for example, meaning, chapter in DATA["messages"].values():
+        yield row(f"`{example}`", meaning, Entry("", chapter).link)
+
+
 PARTS: dict[str, Callable[[], Iterator[str]]] = {
     "Python": api,
     "Keys of a handler's result": lambda: names("results", "key"),
@@ -218,7 +225,7 @@ PARTS: dict[str, Callable[[], Iterator[str]]] = {
     "Headers": lambda: names("headers", "header"),
     "Statuses": lambda: names("statuses", "status"),
     "Reasons in the log": log_words,
-    "Other log messages": lambda: names("messages", "message"),
+    "Other log messages": messages,
 }
 
 

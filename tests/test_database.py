@@ -804,8 +804,8 @@ FORGOTTEN = {
 }
 NOTICED = {
     add_new: "Not added: <code>",
-    change: "Still <code>",
-    delete: "which was to be deleted",
+    change: "Not changed: <code>",
+    delete: "Not deleted: <code>",
 }
 
 
@@ -865,7 +865,7 @@ def test_a_message_goes_with_what_was_not_committed(
     assert ("Welcome. Saved." in shown) == (forget is None)
     assert ("Its message “Saved.” was discarded" in shown) == (debug and forget is not None)
     assert ("action_add</code> did not commit" in shown) == (debug and forget is not None)
-    assert ("Still <code>" in shown) == (debug and forget is not None)
+    assert ("Not changed: <code>" in shown) == (debug and forget is not None)
     assert "did not commit" not in visitor.get().text
 
 
