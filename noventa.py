@@ -2974,7 +2974,7 @@ class Scope:
                 if retries <= 0 or committed or not is_conflict(error):
                     raise
                 retries -= 1
-                log.info("replayed after a conflict: %s", type(error.orig).__name__)
+                log.info("retried after a transaction conflict: %s", type(error.orig).__name__)
                 self.end_session()
                 time.sleep(random.uniform(max_delay / 2, max_delay))  # noqa: S311 - no secret
                 max_delay = min(max_delay * 2, _MAX_DELAY)
