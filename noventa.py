@@ -2319,17 +2319,18 @@ class Tickets:
                 usage = "renders an action" if ticket.action else "is rendered as a fragment"
                 remedy = "pass the id instead and load the row in the handler."
                 raise PropsError(_unsuitable_prop(ticket.component, usage, name, value, remedy))
+        purpose = f"action {ticket.action!r}" if ticket.action else "fragment"
         for ancestor, props in ticket.guarded_ancestors:
             for name, value in props.items():
                 if not fits_ticket(value):
-                    usage = f"runs its guard again before {ticket.action!r} of {ticket.component!r}"
+                    usage = f"runs its guard again before the {purpose} of {ticket.component!r}"
                     remedy = "pass the id instead, or declare the props that the guard needs."
                     raise PropsError(_unsuitable_prop(ancestor, usage, name, value, remedy))
         signed = self._signer.sign(_write_ticket(ticket).encode())
         if len(signed) > _TICKET_LIMIT:
             raise PropsError(
-                f"component {ticket.component!r}: the ticket of action {ticket.action!r} has"
-                f" {len(signed)} bytes; the limit is {_TICKET_LIMIT}; pass fewer or shorter props."
+                f"component {ticket.component!r}: the ticket of its {purpose} has {len(signed)}"
+                f" bytes; the limit is {_TICKET_LIMIT}; pass fewer or shorter props."
             )
         return signed
 
@@ -3592,7 +3593,10 @@ def _describe_mismatch(script: ScriptDirectory, current: set[str]) -> str | None
             " `python -m noventa migrate stamp --purge head` once the tables match the models."
         )
     if not current:
-        return f"The database is empty, not at {newest}; run `python -m noventa migrate`."
+        return (
+            f"The database has no revision, expected {newest}; run `python -m noventa migrate`, or"
+            " `python -m noventa migrate --adopt` if it has the tables already."
+        )
     # A head that another revision depends on is applied but not recorded.
     if heads <= {item.revision for item in script.get_all_current(tuple(current))}:
         return None

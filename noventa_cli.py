@@ -278,7 +278,7 @@ def _split_at_script(argv: list[str]) -> tuple[list[str], list[str]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="noventa", usage="noventa [-h] [--project DIR] [--version] COMMAND …",
-        description="Noventa: server-rendered pages built from components, on a real database.",
+        description="Noventa: server-rendered pages made of components, on a real database.",
         epilog=_command_list(), formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--project", metavar="DIR", help="the project's folder (default: .)")
@@ -4001,6 +4001,13 @@ class Chapter(NamedTuple):
         prose = "".join(self.text.split("\n```")[::2])
         return re.findall(r"^## (.+)$", prose, re.MULTILINE)
 
+    @property
+    def plain(self) -> str:
+        """The text with links as commands: `help forms`, or a title (`help forms`)."""
+        text = re.sub(r"\[(\w+)\]\(\1\.md(?:#[\w-]+)?\)", r"`help \1`", self.text)
+        text = re.sub(r"\[([^\]\n]+)\]\((\w+)\.md(?:#[\w-]+)?\)", r"\1 (`help \2`)", text)
+        return re.sub(r"\[([^\]\n]+)\]\(#[\w-]+\)", r"\1", text)
+
 
 def chapters() -> dict[str, Chapter]:
     """Return the chapters of the guide by name, in reading order."""
@@ -4028,8 +4035,7 @@ def guide(topic: str | None = None) -> int:
         say("Run `python -m noventa help TOPIC` to read a chapter of the guide:\n")
         say(columns([(f"  {name}", chapter.title) for name, chapter in known.items()]))
     elif topic in known:
-        text = re.sub(r"\[\w+\]\((\w+)\.md\)", r"`help \1`", known[topic].text)  # its links
-        pydoc.pager(wrap_lines(f"# {known[topic].title}\n{text}", sys.stdout, 0))
+        pydoc.pager(wrap_lines(f"# {known[topic].title}\n{known[topic].plain}", sys.stdout, 0))
     else:
         containing = ", ".join([*chapters_with(topic)][:5])
         remedy = f"it is mentioned in: {containing}" if containing else did_you_mean(topic, known)

@@ -262,7 +262,7 @@ def test_check_says_what_the_database_lacks(state, migrated, capsys):
     assert run(migrated, "check") == 1
     err = capsys.readouterr().err
     said = {
-        "gone": "The database is empty, not at ", "empty": "The database is empty, not at ",
+        "gone": "has no revision, expected ", "empty": "has no revision, expected ",
         "behind": ", behind ", "damaged": "it is not available: DatabaseError: file is not a data",
         "away": "it is not available: OperationalError: connection failed",
     }  # fmt: skip

@@ -463,7 +463,7 @@ def test_the_map_says_what_is_to_apply_and_to_mend_before_deploying(tmp_path):
     (versions / "a1_first.py").write_text("revision = 'a1'\ndown_revision = None\n")
     shown = map_of(app)
     assert "Migrations not at head" in shown
-    assert "The database is empty, not at a1; run `python -m noventa migrate`." in shown
+    assert "The database has no revision, expected a1; run `python -m noventa migrate`, or" in shown
     assert "config.yaml: debug is true" in shown
 
 
