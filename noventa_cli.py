@@ -3984,8 +3984,8 @@ def _names(project: Project) -> Iterator[dict[str, Any]]:
 _CHAPTERS = (
     "first_steps", "registry", "pages", "forms", "fragments", "sessions", "database", "databases",
     "migrations", "endpoints", "uploads", "emails", "errors", "languages", "testing", "scripts",
-    "settings", "security", "deploying", "performance", "from_flask", "from_flask_sqlalchemy",
-    "from_django", "reference",
+    "settings", "security", "deploying", "scaling", "performance", "from_flask",
+    "from_flask_sqlalchemy", "from_django", "reference",
 )  # fmt: skip
 
 

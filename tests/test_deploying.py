@@ -1,4 +1,4 @@
-"""The chapter on deploying, followed to the letter: commands, server, nginx, container, SQLite."""
+"""The chapters on deploying and scaling, followed to the letter: commands, servers, data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from noventa_cli import main
 
 pytestmark = pytest.mark.slow
 
-CHAPTER = (ROOT / "templates" / "guide" / "deploying.md").read_text("utf-8")
+GUIDE = ROOT / "templates" / "guide"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 SITE = {
     "pages/index.html": '<form method="post">{{ action("sign") }}</form><b>{{ scheme }}</b>\n',
@@ -55,9 +55,10 @@ registry = Registry(routes=[Page("/", "pages/index.html", logic=index_logic)])
 }
 
 
-def shown(language: str, part: str) -> str:
+def shown(language: str, part: str, chapter: str = "deploying") -> str:
     """The chapter's block of a language that has `part` in it."""
-    blocks = re.findall(rf"^```{language}(?: no-run)?\n(.*?)^```$", CHAPTER, re.DOTALL | re.M)
+    text = (GUIDE / f"{chapter}.md").read_text("utf-8")
+    blocks = re.findall(rf"^```{language}(?: no-run)?\n(.*?)^```$", text, re.DOTALL | re.M)
     (block,) = [block for block in blocks if part in block]
     return str(block)
 
@@ -310,7 +311,7 @@ def test_a_statement_that_never_ends_is_ended_and_the_next_request_works(
 ) -> None:
     admin = sa.create_engine(database, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
     role = f"shop_{os.getpid()}"
-    limits = shown("sql", "statement_timeout").replace("ROLE shop", f"ROLE {role}")
+    limits = shown("sql", "statement_timeout", "scaling").replace("ROLE shop", f"ROLE {role}")
     with admin.connect() as connection:
         connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN SUPERUSER")
         try:
@@ -354,9 +355,9 @@ def shop(tmp_path: Path) -> Path:
         "config.yaml": "database: sqlite:///./shop.db\n",
         "registry.py": registry + "registry = Registry(models=[products])\n",
         "models/products.py": PRODUCTS,
-        "fill_names.py": shown("python", "SIZE = 1000"),
+        "fill_names.py": shown("python", "SIZE = 1000", "scaling"),
         "backup.py": shown("python", "VACUUM INTO"),
-        "copy_rows.py": shown("python", "sorted_tables"),
+        "copy_rows.py": shown("python", "sorted_tables", "scaling"),
     }
     write_project(root, files)
     make = ["migrate", "revision", "--autogenerate", "-m", "Products"]

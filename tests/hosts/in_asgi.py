@@ -11,7 +11,7 @@ from wsgi import app as noventa
 @asynccontextmanager
 async def lifespan(application):
     yield
-    noventa.database.dispose()  # uvicorn ends by the signal, without exit handlers
+    noventa.database.dispose()  # uvicorn runs no exit handlers after a signal
 
 
 application = Starlette(routes=[Mount("/m", WSGIMiddleware(noventa))], lifespan=lifespan)

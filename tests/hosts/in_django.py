@@ -9,15 +9,15 @@ from webob.request import BaseRequest
 from wsgi import application as noventa
 
 
-@csrf_exempt  # forms carry tickets of their own
+@csrf_exempt  # Noventa's forms have tickets
 def noventa_view(request, path):
     environ = request.environ.copy()
     before = request.path_info.removesuffix(path)
     environ["SCRIPT_NAME"] += before.encode().decode("latin-1")  # Django has decoded both
     environ["PATH_INFO"] = path.encode().decode("latin-1")
-    answer = BaseRequest(environ).send(noventa)
-    response = StreamingHttpResponse(answer.app_iter, status=answer.status_int)
-    for name, value in answer.headerlist:
+    inner = BaseRequest(environ).send(noventa)
+    response = StreamingHttpResponse(inner.app_iter, status=inner.status_int)
+    for name, value in inner.headerlist:
         if name == "Set-Cookie":
             response.cookies.load(value)
         else:
