@@ -4004,7 +4004,7 @@ class Chapter(NamedTuple):
     @property
     def plain(self) -> str:
         """The text with links as commands: `help forms`, or a title (`help forms`)."""
-        text = re.sub(r"\[(\w+)\]\(\1\.md(?:#[\w-]+)?\)", r"`help \1`", self.text)
+        text = re.sub(r"(?i)\[(\w+)\]\((\1)\.md(?:#[\w-]+)?\)", r"`help \2`", self.text)
         text = re.sub(r"\[([^\]\n]+)\]\((\w+)\.md(?:#[\w-]+)?\)", r"\1 (`help \2`)", text)
         return re.sub(r"\[([^\]\n]+)\]\(#[\w-]+\)", r"\1", text)
 
