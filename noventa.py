@@ -3164,7 +3164,7 @@ class Database:
         """Begin the next GETs of this entry as writers. Log that once per process."""
         if entry not in self._known_to_write:
             place = f" (in {inside})" if inside else ""
-            log.warning("%s writes: set writes=True on its entry%s", label, place)
+            log.warning("%s writes: say writes=True on its entry%s", label, place)
         self._known_to_write[entry] = time.monotonic() + _KNOWN_TO_WRITE
 
     def report_outage(self, error: BaseException) -> None:

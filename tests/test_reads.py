@@ -29,7 +29,7 @@ from webob import Response
 
 from noventa import App, Component, Endpoint, NoventaError, Page, reply
 
-WARNING = "writes: set writes=True on its entry"
+WARNING = "writes: say writes=True on its entry"
 
 WRITERS = """
 CREATE SCHEMA stats;

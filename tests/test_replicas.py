@@ -147,7 +147,7 @@ def test_a_write_on_a_replica_is_answered_once_more_on_the_primary(
 ) -> None:
     app = make(tmp_path, cluster, replicas)
     assert ask(app, "GET", "/count").text == '{"value":1}'
-    assert "GET /count writes: set writes=True on its entry" in caplog.text
+    assert "GET /count writes: say writes=True on its entry" in caplog.text
     caught_up(replicas, 1)
     assert ask(app, "GET", "/value").text == '{"value":1}'
     app.database.dispose()
