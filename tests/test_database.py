@@ -67,7 +67,7 @@ def forms(
     root: Path, act: Any, load: Any = None, *, url: str = "sqlite:///./a.db",
     debug: bool = False, writes: bool = False, **options: Any,
 ) -> App:  # fmt: skip
-    """A page at / with one component, whose form is posted to `act`."""
+    """Return an application with a page at / whose component posts its form to `act`."""
     logic = ModuleType("counter_logic")
     act.__name__, act.__module__ = "action_add", "counter_logic"
     logic.load_template_context, logic.action_add = load or value, act  # type: ignore[attr-defined]
@@ -84,7 +84,7 @@ def forms(
 # ---- Scope ----------------------------------------------------------------------------------
 
 
-def test_nothing_connects_before_the_first_query(tmp_path: Path, database: str) -> None:
+def test_no_connection_is_opened_before_the_first_query(tmp_path: Path, database: str) -> None:
     def touch(request, session, db):
         db.add(Counter(id=7))
         db.expunge_all()
@@ -100,7 +100,7 @@ def test_nothing_connects_before_the_first_query(tmp_path: Path, database: str) 
         assert "checkout" in seen
 
 
-def test_one_request_has_one_session_and_the_next_another(tmp_path: Path) -> None:
+def test_each_request_has_its_own_session(tmp_path: Path) -> None:
     seen: list[orm.Session] = []
 
     def guard(request, session, db):
@@ -118,7 +118,7 @@ def test_one_request_has_one_session_and_the_next_another(tmp_path: Path) -> Non
     assert seen[0] is not seen[2]
 
 
-def test_a_handler_may_remove_its_session_and_gets_another(tmp_path: Path) -> None:
+def test_a_handler_that_removes_its_session_gets_a_new_one(tmp_path: Path) -> None:
     seen: list[orm.Session] = []
 
     def handler(request, session, db):
@@ -134,12 +134,12 @@ def test_a_handler_may_remove_its_session_and_gets_another(tmp_path: Path) -> No
     assert checked_out(app) == 0
 
 
-def test_a_session_may_be_made_with_options_of_ones_own(tmp_path: Path) -> None:
+def test_a_session_accepts_custom_options(tmp_path: Path) -> None:
     def handler(request, session, db):
-        own = db(autoflush=False)
-        assert own is db()
-        own.add(Counter(id=2))
-        return {"count": db.query(Counter).count()}  # of what is stored
+        custom = db(autoflush=False)
+        assert custom is db()
+        custom.add(Counter(id=2))
+        return {"count": db.query(Counter).count()}  # the new row is not flushed
 
     app = counting_app(tmp_path, "sqlite:///./a.db", Endpoint("/", handler))
     with statements(app) as sent:
@@ -149,7 +149,7 @@ def test_a_session_may_be_made_with_options_of_ones_own(tmp_path: Path) -> None:
     assert stored(app, 2) is None
 
 
-def test_an_app_that_calls_itself_has_two_sessions(tmp_path: Path) -> None:
+def test_an_app_that_calls_itself_uses_two_sessions(tmp_path: Path) -> None:
     sessions = []
 
     def outer(request, session, db):
@@ -175,41 +175,41 @@ def test_an_app_that_calls_itself_has_two_sessions(tmp_path: Path) -> None:
 def test_requests_in_one_thread_can_be_interleaved(tmp_path: Path) -> None:
     app = counting_app(tmp_path, "sqlite:///./a.db")
     with app.database.scope(writes=False) as first:
-        one = app.database.scoped()
+        session = app.database.scoped()
         with app.database.scope(writes=False):
-            assert app.database.scoped() is not one
+            assert app.database.scoped() is not session
             with first.activated():
-                assert app.database.scoped() is one
-        assert app.database.scoped() is one
+                assert app.database.scoped() is session
+        assert app.database.scoped() is session
 
 
-def test_db_outside_a_request_says_what_to_write(tmp_path: Path) -> None:
+def test_db_outside_a_request_raises_and_names_the_alternative(tmp_path: Path) -> None:
     app = counting_app(tmp_path, "sqlite:///./a.db")
     with pytest.raises(NoventaError, match=r"app\.database\.session\(\)"):
         app.database.scoped.execute(sa.text("SELECT 1"))
 
 
-def test_a_clean_up_that_fails_spoils_no_answer_and_drops_the_connection(
+def test_a_failed_cleanup_keeps_the_response_and_invalidates_the_connection(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept = []  # so that no destructor does the work
+    held = []  # a reference, so that garbage collection does not clean up first
 
     def cannot_be_rolled_back(request, session, db):
         increment(request, session, db)
-        kept.append(db.connection())
+        held.append(db.connection())
         return {"done": True}
 
-    def refuse(connection):
+    def fail_to_roll_back(connection):
         raise OSError("no rollback")
 
     app = counting_app(
-        tmp_path, "sqlite:///./a.db", action("/keep", cannot_be_rolled_back),
+        tmp_path, "sqlite:///./a.db", action("/fail", cannot_be_rolled_back),
         Endpoint("/value", value),
     )  # fmt: skip
-    event.listen(app.database.engine, "rollback", refuse)
+    event.listen(app.database.engine, "rollback", fail_to_roll_back)
     with events(app, "invalidate") as seen:
-        assert ask(app, "POST", "/keep").text == '{"done":true}'
-    event.remove(app.database.engine, "rollback", refuse)
+        assert ask(app, "POST", "/fail").text == '{"done":true}'
+    event.remove(app.database.engine, "rollback", fail_to_roll_back)
     assert seen == ["invalidate"]
     assert "could not be cleaned" in caplog.text
     assert checked_out(app) == 0
@@ -217,7 +217,7 @@ def test_a_clean_up_that_fails_spoils_no_answer_and_drops_the_connection(
 
 
 @only_postgresql
-def test_a_connection_that_dies_after_the_commit_spoils_no_answer(
+def test_a_connection_that_dies_after_the_commit_does_not_affect_the_response(
     tmp_path: Path, database: str
 ) -> None:
     def dies(request, session, db):
@@ -234,7 +234,7 @@ def test_a_connection_that_dies_after_the_commit_spoils_no_answer(
 
 
 @only_postgresql
-def test_a_connection_that_dies_in_a_transaction_is_a_503_whoever_swallows_it(
+def test_a_connection_that_dies_in_a_transaction_returns_503_even_if_swallowed(
     tmp_path: Path, database: str
 ) -> None:
     def swallows(request, session, db):
@@ -256,7 +256,7 @@ def test_a_connection_that_dies_in_a_transaction_is_a_503_whoever_swallows_it(
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE"])
-def test_sqlite_locks_its_writer_out_for_what_writes_only(tmp_path: Path, method: str) -> None:
+def test_sqlite_takes_the_write_lock_only_for_unsafe_methods(tmp_path: Path, method: str) -> None:
     every = Endpoint("/", value, methods=["GET", "POST", "PUT", "DELETE"], cross_origin=True)
     app = counting_app(tmp_path, "sqlite:///./a.db", every)
     with statements(app) as sent:
@@ -265,7 +265,7 @@ def test_sqlite_locks_its_writer_out_for_what_writes_only(tmp_path: Path, method
     assert begun == ([] if method in ("GET", "HEAD") else ["BEGIN IMMEDIATE"])
 
 
-def test_an_action_has_one_transaction_from_its_first_statement(tmp_path: Path) -> None:
+def test_an_action_runs_in_one_transaction_from_its_first_statement(tmp_path: Path) -> None:
     def twice(request, session, db):
         return {"sum": sum(db.scalars(sa.select(Counter.value)).one() for _ in range(2))}
 
@@ -275,7 +275,7 @@ def test_an_action_has_one_transaction_from_its_first_statement(tmp_path: Path) 
     assert [text.split()[0] for text in sent] == ["BEGIN", "SELECT", "SELECT", "ROLLBACK"]
 
 
-def test_a_savepoint_of_sqlite_is_inside_a_transaction(tmp_path: Path) -> None:
+def test_a_savepoint_on_sqlite_is_inside_a_transaction(tmp_path: Path) -> None:
     def nested_only(request, session, db):
         with db.begin_nested():
             db.execute(sa.insert(Counter).values(id=2, value=5))
@@ -288,29 +288,29 @@ def test_a_savepoint_of_sqlite_is_inside_a_transaction(tmp_path: Path) -> None:
     assert stored(app, 2) is None
 
 
-RAW = {
+RAW_STATEMENTS = {
     "rows": "INSERT INTO counters (id, value) VALUES (2, 5)",
     "a table": "CREATE TABLE made (id INTEGER)",
 }
 
 
-@pytest.mark.parametrize("sql", RAW.values(), ids=RAW)
+@pytest.mark.parametrize("sql", RAW_STATEMENTS.values(), ids=RAW_STATEMENTS)
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_what_the_driver_is_sent_by_hand_is_inside_the_transaction(
+def test_raw_driver_statements_are_inside_the_transaction(
     tmp_path: Path, sql: str, method: str
 ) -> None:
-    def by_hand(request, session, db):
+    def handler(request, session, db):
         db.connection().connection.cursor().execute(sql)
         raise RuntimeError
 
-    both = Endpoint("/", by_hand, methods=["GET", "POST"], cross_origin=True)
+    both = Endpoint("/", handler, methods=["GET", "POST"], cross_origin=True)
     app = counting_app(tmp_path, "sqlite:///./a.db", both)
     assert ask(app, method, "/").status == 500
     assert stored(app, 2) is None
     assert not sa.inspect(app.database.engine).has_table("made")
 
 
-def test_a_get_takes_no_lock_of_sqlite_whatever_way_it_connects(tmp_path: Path) -> None:
+def test_a_get_that_connects_through_the_engine_takes_no_sqlite_lock(tmp_path: Path) -> None:
     def connects(request, session, db):
         with db.get_bind().connect() as connection:
             return {"value": connection.scalar(sa.select(Counter.value))}
@@ -325,7 +325,7 @@ def test_a_get_takes_no_lock_of_sqlite_whatever_way_it_connects(tmp_path: Path) 
     assert [text.split()[0] for text in begun] == ["SELECT", "BEGIN"]
 
 
-def test_who_waits_too_long_for_the_writer_of_sqlite_is_to_try_again(tmp_path: Path) -> None:
+def test_a_lock_timeout_on_sqlite_returns_503_with_retry_after(tmp_path: Path) -> None:
     app = counting_app(tmp_path, "sqlite:///./a.db", action("/", increment))
     app.database.engine.dispose()
     event.listen(
@@ -339,9 +339,7 @@ def test_who_waits_too_long_for_the_writer_of_sqlite_is_to_try_again(tmp_path: P
     assert ask(app, "POST", "/").text == '{"value":1}'
 
 
-def test_a_session_that_is_forgotten_gives_its_connection_back(
-    tmp_path: Path, database: str
-) -> None:
+def test_a_garbage_collected_session_returns_its_connection(tmp_path: Path, database: str) -> None:
     app = counting_app(tmp_path, database)
     session = app.database.new_session()
     session.get(Counter, 1)
@@ -351,7 +349,7 @@ def test_a_session_that_is_forgotten_gives_its_connection_back(
     assert checked_out(app) == 0
 
 
-def test_sqlite_may_be_asked_for_no_transaction(tmp_path: Path) -> None:
+def test_autocommit_on_sqlite_ends_when_the_connection_is_returned(tmp_path: Path) -> None:
     app = counting_app(tmp_path, "sqlite:///./a.db", action("/", increment), pool_size=1)
     for _ in range(2):
         with app.database.engine.connect() as connection:
@@ -362,14 +360,14 @@ def test_sqlite_may_be_asked_for_no_transaction(tmp_path: Path) -> None:
         assert [text.split()[0] for text in sent[:4]] == ["BEGIN", "SELECT", "UPDATE", "COMMIT"]
 
 
-def test_who_only_reads_takes_no_lock_of_sqlite(tmp_path: Path) -> None:
+def test_reading_takes_no_write_lock_on_sqlite(tmp_path: Path) -> None:
     app = counting_app(tmp_path, "sqlite:///./a.db")
     with statements(app) as sent, reading(app.database.engine) as connection:
         assert connection.scalar(sa.select(Counter.value)) == 0
     assert sent[0] == "BEGIN"
 
 
-SENT_OTHERWISE = {
+INSERTS = {
     "several rows": lambda db: db.execute(sa.insert(Counter), [{"id": 2}, {"id": 3}]),
     "several rows of text": lambda db: db.execute(
         sa.text("INSERT INTO counters (id, value) VALUES (:id, 0)"), [{"id": 2}, {"id": 3}]
@@ -380,9 +378,9 @@ SENT_OTHERWISE = {
 }
 
 
-@pytest.mark.parametrize("write", SENT_OTHERWISE.values(), ids=SENT_OTHERWISE)
+@pytest.mark.parametrize("write", INSERTS.values(), ids=INSERTS)
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_whatever_way_a_statement_is_sent_it_is_undone_and_reported(
+def test_an_uncommitted_statement_is_rolled_back_and_reported_however_it_is_sent(
     tmp_path: Path, database: str, write: Any, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def forgets(request, session, db):
@@ -403,8 +401,8 @@ def test_a_get_may_write(tmp_path: Path, database: str) -> None:
     assert stored(app) == 1
 
 
-def page_that_writes(root: Path, url: str, **options: Any) -> App:
-    """A page that counts its own visitors, reading before it writes."""
+def writing_page_app(root: Path, url: str, **options: Any) -> App:
+    """Return an application whose page counts its visits: it reads, then writes."""
     logic = ModuleType("visits")
     logic.load_template_context = increment  # type: ignore[attr-defined]
     visits = Component("visits", "visits.html", logic=logic, models=[Counter])
@@ -417,16 +415,16 @@ def page_that_writes(root: Path, url: str, **options: Any) -> App:
     return app
 
 
-def endpoint_that_writes(root: Path, url: str, **options: Any) -> App:
+def writing_endpoint_app(root: Path, url: str, **options: Any) -> App:
     return counting_app(root, url, Endpoint("/", increment, **options))
 
 
-WRITING = [page_that_writes, endpoint_that_writes]
+WRITING_APPS = [writing_page_app, writing_endpoint_app]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize("make", WRITING)
-def test_a_get_whose_entry_writes_begins_as_an_action_does(
+@pytest.mark.parametrize("make", WRITING_APPS)
+def test_a_get_with_writes_true_begins_like_an_action(
     tmp_path: Path, make: Any, method: str
 ) -> None:
     app = make(tmp_path, "sqlite:///./a.db", writes=True)
@@ -435,17 +433,17 @@ def test_a_get_whose_entry_writes_begins_as_an_action_does(
     assert sent[0] == "BEGIN IMMEDIATE"
 
 
-@pytest.mark.parametrize("make", WRITING)
+@pytest.mark.parametrize("make", WRITING_APPS)
 def test_gets_that_read_and_then_write_wait_for_each_other(tmp_path: Path, make: Any) -> None:
     app = make(tmp_path, "sqlite:///./a.db", writes=True)
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(lambda _: answered(app, "GET", "/"), range(160)))
-    assert (found, stored(app)) == ([200] * 160, 160)
+        statuses = list(threads.map(lambda _: answered(app, "GET", "/"), range(160)))
+    assert (statuses, stored(app)) == ([200] * 160, 160)
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("writes", [True, False])
-def test_a_get_whose_entry_writes_has_a_transaction_on_postgresql(
+def test_a_get_on_postgresql_has_a_transaction_only_with_writes_true(
     tmp_path: Path, database: str, writes: bool
 ) -> None:
     def handler(request, session, db):
@@ -458,7 +456,7 @@ def test_a_get_whose_entry_writes_has_a_transaction_on_postgresql(
     assert ask(app).text == f'{{"status":"{status}"}}'
 
 
-def test_a_page_that_writes_does_so_after_its_action_too(tmp_path: Path) -> None:
+def test_a_page_with_writes_true_can_also_write_after_its_action(tmp_path: Path) -> None:
     app = forms(tmp_path, lambda request, session, db: {}, increment, writes=True)
     visitor = Visitor(app)
     ticket = visitor.get().tickets[0]
@@ -468,7 +466,7 @@ def test_a_page_that_writes_does_so_after_its_action_too(tmp_path: Path) -> None
     assert set(begun) == {"BEGIN IMMEDIATE"}
 
 
-def test_a_page_shown_after_its_action_only_reads(tmp_path: Path) -> None:
+def test_a_page_rendered_after_its_action_only_reads(tmp_path: Path) -> None:
     def act(request, session, db):
         return increment(request, session, db)
 
@@ -482,7 +480,7 @@ def test_a_page_shown_after_its_action_only_reads(tmp_path: Path) -> None:
     assert set(words[len(words) - words[::-1].index("ROLLBACK") :]) == {"SELECT"}
 
 
-def test_work_outside_a_request_begins_as_a_writer(tmp_path: Path) -> None:
+def test_a_session_outside_a_request_takes_the_write_lock(tmp_path: Path) -> None:
     app = counting_app(tmp_path, "sqlite:///./a.db")
     with statements(app) as sent, app.database.session() as db:
         db.get(Counter, 1)
@@ -490,11 +488,11 @@ def test_work_outside_a_request_begins_as_a_writer(tmp_path: Path) -> None:
 
 
 @only_sqlite
-def test_sqlite_has_wal_foreign_keys_and_patience(tmp_path: Path, database: str) -> None:
+def test_sqlite_uses_wal_foreign_keys_and_a_busy_timeout(tmp_path: Path, database: str) -> None:
     app = counting_app(tmp_path, database)
     with app.database.session() as db:
-        asked = ("journal_mode", "foreign_keys", "busy_timeout")
-        assert [db.scalar(sa.text(f"PRAGMA {name}")) for name in asked] == ["wal", 1, 30_000]
+        pragmas = ("journal_mode", "foreign_keys", "busy_timeout")
+        assert [db.scalar(sa.text(f"PRAGMA {name}")) for name in pragmas] == ["wal", 1, 30_000]
 
 
 @pytest.mark.parametrize(
@@ -506,29 +504,29 @@ def test_sqlite_has_wal_foreign_keys_and_patience(tmp_path: Path, database: str)
     ],
     indirect=["database"],
 )
-def test_the_isolation_level_is_configured(
+def test_the_configured_isolation_level_applies_to_reads_and_writes(
     tmp_path: Path, database: str, query: str, level: object
 ) -> None:
     name = "READ UNCOMMITTED" if level == 1 else "SERIALIZABLE"
 
-    def ask_database(request, session, db):
+    def handler(request, session, db):
         return {"level": db.scalar(sa.text(query))}
 
-    both = Endpoint("/", ask_database, methods=["GET", "POST"], cross_origin=True)
+    both = Endpoint("/", handler, methods=["GET", "POST"], cross_origin=True)
     app = counting_app(tmp_path, database, both, isolation_level=name)
     for method in ("GET", "POST"):
         assert json.loads(ask(app, method, "/").body) == {"level": level}
 
 
 @pytest.mark.parametrize("url", ["sqlite:///a.db", "postgresql://localhost/a", "mysql://x/a"])
-def test_a_wrong_isolation_level_is_told_at_the_start(tmp_path: Path, url: str) -> None:
+def test_an_unknown_isolation_level_is_rejected_at_startup(tmp_path: Path, url: str) -> None:
     settings = {"database": {"url": url, "isolation_level": "serialisable"}}
     with pytest.raises(ConfigError, match=r"isolation_level is 'serialisable'; did you mean"):
         Database(Config.from_mapping(settings, tmp_path))
 
 
 @pytest.mark.parametrize("level", ["AUTOCOMMIT", "autocommit"])
-def test_sqlite_without_transactions_is_refused_at_the_start(tmp_path: Path, level: str) -> None:
+def test_autocommit_on_sqlite_is_rejected_at_startup(tmp_path: Path, level: str) -> None:
     settings = {"database": {"url": "sqlite:///a.db", "isolation_level": level}}
     with pytest.raises(ConfigError, match=f"isolation_level is '{level}', but SQLite"):
         Database(Config.from_mapping(settings, tmp_path))
@@ -537,8 +535,8 @@ def test_sqlite_without_transactions_is_refused_at_the_start(tmp_path: Path, lev
 # ---- Retries --------------------------------------------------------------------------------
 
 
-def overtaken(db: Any, app: App) -> None:
-    """Somebody else changes the row that this transaction has read and is about to change."""
+def update_conflict(db: Any, app: App) -> None:
+    """Let another transaction change a row that this one has read and is about to change."""
     counter = db.get(Counter, 1)
     thread = threading.Thread(target=add_ten, args=(app,))
     thread.start()
@@ -553,8 +551,8 @@ def add_ten(app: App) -> None:
         other.commit()
 
 
-def deadlocked(db: Any, app: App) -> None:
-    """Two transactions each wait for the row that the other has locked; this one gives way."""
+def deadlock(db: Any, app: App) -> None:
+    """Deadlock two transactions, of which the database aborts this one."""
     with app.database.session() as other:
         other.add_all(Counter(id=number) for number in range(4, 50))
         other.commit()
@@ -562,7 +560,7 @@ def deadlocked(db: Any, app: App) -> None:
     if app.database.engine.dialect.name == "postgresql":
         db.execute(sa.text("SET LOCAL deadlock_timeout = '400ms'"))
     locked = threading.Event()
-    thread = threading.Thread(target=lock_the_other_way_round, args=(app, locked))
+    thread = threading.Thread(target=lock_in_reverse_order, args=(app, locked))
     thread.start()
     locked.wait(10)
     try:
@@ -573,23 +571,24 @@ def deadlocked(db: Any, app: App) -> None:
         thread.join()
 
 
-def lock_the_other_way_round(app: App, locked: threading.Event) -> None:
+def lock_in_reverse_order(app: App, locked: threading.Event) -> None:
     with app.database.session() as other:
-        other.execute(sa.update(Counter).where(Counter.id > 1).values(value=2))  # the heavier one
+        # InnoDB aborts the transaction that has changed fewer rows.
+        other.execute(sa.update(Counter).where(Counter.id > 1).values(value=2))
         locked.set()
         other.execute(sa.update(Counter).where(Counter.id == 1).values(value=Counter.value + 10))
         other.commit()
 
 
-def busy(db: Any, app: App) -> None:
-    raise sa.exc.OperationalError("", {}, conflict_of_sqlite(app.config.root))
+def sqlite_busy(db: Any, app: App) -> None:
+    raise sa.exc.OperationalError("", {}, sqlite_busy_error(app.config.root))
 
 
-def kept_waiting(db: Any, app: App) -> None:
+def lock_timeout(db: Any, app: App) -> None:
     db.execute(sa.text("SET innodb_lock_wait_timeout = 1"))
     with app.database.session() as other:
         other.execute(sa.update(Counter).values(value=Counter.value + 10))
-        db.add(Counter(id=3))  # a lock timeout of MariaDB undoes its own statement only
+        db.add(Counter(id=3))  # a lock timeout of MariaDB rolls back only its own statement
         db.flush()
         db.execute(sa.update(Counter).where(Counter.id == 1).values(value=Counter.value + 1))
 
@@ -597,16 +596,16 @@ def kept_waiting(db: Any, app: App) -> None:
 @pytest.mark.parametrize(
     ("database", "level", "conflict"),
     [
-        ("sqlite", None, busy),
-        ("postgresql", "REPEATABLE READ", overtaken),
-        ("postgresql", None, deadlocked),
-        ("mariadb", None, deadlocked),
-        ("mariadb", None, kept_waiting),
+        ("sqlite", None, sqlite_busy),
+        ("postgresql", "REPEATABLE READ", update_conflict),
+        ("postgresql", None, deadlock),
+        ("mariadb", None, deadlock),
+        ("mariadb", None, lock_timeout),
     ],
     indirect=["database"],
     ids=["SQLITE_BUSY", "40001", "40P01", "1213", "1205"],
 )
-def test_a_conflict_is_replayed(
+def test_a_conflict_is_retried(
     tmp_path: Path, database: str, level: str | None, conflict: Any
 ) -> None:
     sessions: list[orm.Session] = []
@@ -620,7 +619,7 @@ def test_a_conflict_is_replayed(
     route = action("/", handler, retries=1)
     app = counting_app(tmp_path, database, route, isolation_level=level)
     assert ask(app, "POST", "/").status == 200
-    assert stored(app) == (1 if conflict in (busy, kept_waiting) else 11)
+    assert stored(app) == (1 if conflict in (sqlite_busy, lock_timeout) else 11)
     assert stored(app, 3) in (None, 0)
     assert len(set(map(id, sessions))) == len(sessions) == 2
     assert checked_out(app) == 0
@@ -628,16 +627,16 @@ def test_a_conflict_is_replayed(
 
 @only_postgresql
 @pytest.mark.parametrize("retries", [0, 2])
-def test_when_the_retries_are_used_up_the_client_is_to_try_again(
+def test_exhausted_retries_return_503_with_retry_after(
     tmp_path: Path, database: str, retries: int
 ) -> None:
     calls = []
 
-    def always_overtaken(request, session, db):
+    def always_conflicts(request, session, db):
         calls.append(1)
-        overtaken(db, app)
+        update_conflict(db, app)
 
-    route = action("/", always_overtaken, retries=retries)
+    route = action("/", always_conflicts, retries=retries)
     app = counting_app(tmp_path, database, route, isolation_level="REPEATABLE READ")
     answer = ask(app, "POST")
     assert (answer.status, answer.header("Retry-After")) == (503, "5")
@@ -645,33 +644,33 @@ def test_when_the_retries_are_used_up_the_client_is_to_try_again(
     assert stored(app) == 10 * len(calls)
 
 
-def test_each_replay_waits_a_little_longer(tmp_path: Path) -> None:
+def test_each_retry_waits_longer_than_the_one_before(tmp_path: Path) -> None:
     calls = []
 
-    def always_busy(request, session, db):
+    def always_conflicts(request, session, db):
         calls.append(time.monotonic())
-        busy(db, app)
+        sqlite_busy(db, app)
 
-    app = counting_app(tmp_path, "sqlite:///./a.db", action("/", always_busy, retries=4))
+    app = counting_app(tmp_path, "sqlite:///./a.db", action("/", always_conflicts, retries=4))
     assert ask(app, "POST").status == 503
     waits = [after - before for before, after in itertools.pairwise(calls)]
     assert all(wait >= least for wait, least in zip(waits, [2e-3, 4e-3, 9e-3, 19e-3], strict=True))
 
 
-def test_what_committed_something_is_not_replayed(tmp_path: Path) -> None:
+def test_a_handler_that_has_committed_is_not_retried(tmp_path: Path) -> None:
     calls = []
 
     def commits_first(request, session, db):
         calls.append(1)
         increment(request, session, db)
-        busy(db, app)
+        sqlite_busy(db, app)
 
     app = counting_app(tmp_path, "sqlite:///./a.db", action("/", commits_first, retries=2))
     assert ask(app, "POST").status == 503
     assert (len(calls), stored(app)) == (1, 1)
 
 
-def test_what_a_guard_committed_does_not_stop_a_replay(tmp_path: Path) -> None:
+def test_a_commit_in_a_guard_does_not_prevent_a_retry(tmp_path: Path) -> None:
     guarded, called = [], []
 
     def guard(request, session, db):
@@ -681,7 +680,7 @@ def test_what_a_guard_committed_does_not_stop_a_replay(tmp_path: Path) -> None:
     def handler(request, session, db):
         called.append(1)
         if len(called) == 1:
-            busy(db, app)
+            sqlite_busy(db, app)
         return increment(request, session, db)
 
     route = action("/", handler, guards=[guard], retries=1)
@@ -690,30 +689,30 @@ def test_what_a_guard_committed_does_not_stop_a_replay(tmp_path: Path) -> None:
     assert (len(guarded), len(called)) == (1, 2)
 
 
-def test_a_replay_reads_form_and_files_again(tmp_path: Path) -> None:
+def test_a_retry_reads_the_form_and_files_again(tmp_path: Path) -> None:
     read = []
 
     def handler(request, session, db):
         read.append((request.form["name"], request.files["file"].file.read()))
         if len(read) == 1:
-            raise sa.exc.OperationalError("", {}, conflict_of_sqlite(tmp_path))
+            raise sa.exc.OperationalError("", {}, sqlite_busy_error(tmp_path))
         return {}
 
     app = counting_app(tmp_path, "sqlite:///./a.db", action("/", handler, retries=1))
     body = multipart(("name", b"Ada"), ("file", b"data" * 9, "a.txt", "text/plain"))
-    kind = "multipart/form-data; boundary=limit"
-    assert ask(app, "POST", "/", body=body, CONTENT_TYPE=kind).status == 200
+    content_type = "multipart/form-data; boundary=limit"
+    assert ask(app, "POST", "/", body=body, CONTENT_TYPE=content_type).status == 200
     assert read == [("Ada", b"data" * 9)] * 2
 
 
-def test_an_action_is_replayed_with_the_session_as_it_was(tmp_path: Path) -> None:
+def test_a_retried_action_starts_with_the_original_session(tmp_path: Path) -> None:
     calls = []
 
     def act(request, session, db):
         calls.append(1)
         session["added"] = session.get("added", 0) + 1
         if len(calls) == 1:
-            raise sa.exc.OperationalError("", {}, conflict_of_sqlite(tmp_path))
+            raise sa.exc.OperationalError("", {}, sqlite_busy_error(tmp_path))
         increment(request, session, db)
         return {"value": (session["added"], session["guarded"])}
 
@@ -725,18 +724,21 @@ def test_an_action_is_replayed_with_the_session_as_it_was(tmp_path: Path) -> Non
     assert len(calls) == 2
 
 
-def conflict_of_sqlite(folder: Path) -> Exception:
-    """A real SQLITE_BUSY."""
+def sqlite_busy_error(folder: Path) -> Exception:
+    """Return a real SQLITE_BUSY error."""
     file = str(folder / "busy.db")
-    with closing(sqlite3.connect(file)) as one, closing(sqlite3.connect(file, timeout=0)) as two:
-        one.execute("BEGIN IMMEDIATE")
+    with (
+        closing(sqlite3.connect(file)) as holder,
+        closing(sqlite3.connect(file, timeout=0)) as waiter,
+    ):
+        holder.execute("BEGIN IMMEDIATE")
         with pytest.raises(sqlite3.OperationalError) as caught:
-            two.execute("BEGIN IMMEDIATE")
+            waiter.execute("BEGIN IMMEDIATE")
     return caught.value
 
 
 @only_sqlite
-def test_another_failure_is_not_replayed(tmp_path: Path, database: str) -> None:
+def test_an_integrity_error_is_not_retried(tmp_path: Path, database: str) -> None:
     calls = []
 
     def duplicate(request, session, db):
@@ -750,7 +752,9 @@ def test_another_failure_is_not_replayed(tmp_path: Path, database: str) -> None:
 
 
 @transactional
-def test_a_constraint_that_fails_at_the_commit_is_no_outage(tmp_path: Path, database: str) -> None:
+def test_a_constraint_that_fails_on_commit_returns_500_rather_than_503(
+    tmp_path: Path, database: str
+) -> None:
     links = sa.Table(
         "links", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("to", sa.ForeignKey("links.id", deferrable=True, initially="DEFERRED")),
@@ -817,32 +821,32 @@ def test_a_forgotten_commit_is_rolled_back_and_logged_once(
         return {"done": True}
 
     app = counting_app(tmp_path, database, action("/", forgetful))
-    for kind, told in FORGOTTEN.items():
+    for kind, expected in FORGOTTEN.items():
         caplog.clear()
         assert post(app, "/", {"kind": kind.__name__}).text == '{"done":true}'
         (record,) = caplog.records
         assert record.levelno == logging.WARNING
         assert "/ > forgetful changed rows without db.commit()" in record.getMessage()
-        assert told in record.getMessage()
+        assert expected in record.getMessage()
         assert (stored(app, 1), stored(app, 2)) == (0, None)
 
 
 @pytest.mark.parametrize("forget", FORGOTTEN)
-def test_in_debug_the_page_shows_what_was_forgotten(tmp_path: Path, forget: Any) -> None:
+def test_the_page_shows_forgotten_changes_in_debug_mode(tmp_path: Path, forget: Any) -> None:
     def act(request, session, db):
         forget(db)
         return {}
 
     visitor = Visitor(forms(tmp_path, act, debug=True))
-    shown = visitor.post(ticket=visitor.get().tickets[0]).text
-    assert "counter › action_add</code> did not commit" in shown
-    assert NOTICED.get(forget, FORGOTTEN[forget]) in shown
-    assert "value 0" in shown
+    page = visitor.post(ticket=visitor.get().tickets[0]).text
+    assert "counter › action_add</code> did not commit" in page
+    assert NOTICED.get(forget, FORGOTTEN[forget]) in page
+    assert "value 0" in page
 
 
 @pytest.mark.parametrize("debug", [True, False])
 @pytest.mark.parametrize("forget", [change, None])
-def test_a_message_goes_with_what_was_not_committed(
+def test_a_flash_message_is_discarded_together_with_uncommitted_changes(
     tmp_path: Path, forget: Any, debug: bool
 ) -> None:
     def act(request, session, db):
@@ -860,16 +864,16 @@ def test_a_message_goes_with_what_was_not_committed(
 
     visitor = Visitor(forms(tmp_path, act, load, debug=debug, guard=guard))
     assert visitor.post(ticket=visitor.get().tickets[0]).status == 303
-    shown = visitor.get().text
-    assert "Welcome." in shown
-    assert ("Welcome. Saved." in shown) == (forget is None)
-    assert ("Its message “Saved.” was discarded" in shown) == (debug and forget is not None)
-    assert ("action_add</code> did not commit" in shown) == (debug and forget is not None)
-    assert ("Not changed: <code>" in shown) == (debug and forget is not None)
+    page = visitor.get().text
+    assert "Welcome." in page
+    assert ("Welcome. Saved." in page) == (forget is None)
+    assert ("Its message “Saved.” was discarded" in page) == (debug and forget is not None)
+    assert ("action_add</code> did not commit" in page) == (debug and forget is not None)
+    assert ("Not changed: <code>" in page) == (debug and forget is not None)
     assert "did not commit" not in visitor.get().text
 
 
-def test_a_statement_that_failed_is_not_reported(
+def test_a_failed_statement_is_not_reported(
     tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def handler(request, session, db):
@@ -882,7 +886,7 @@ def test_a_statement_that_failed_is_not_reported(
     assert "without db.commit()" not in caplog.text
 
 
-def test_of_many_forgotten_rows_some_are_told(
+def test_at_most_20_forgotten_rows_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def forgetful(request, session, db):
@@ -901,13 +905,13 @@ def test_of_many_forgotten_rows_some_are_told(
     assert stored(app, 2) is None
 
 
-def test_a_load_that_forgets_to_commit_is_reported_and_undone_before_the_next(
+def test_a_load_that_forgets_to_commit_is_reported_and_rolled_back_before_the_next(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def load(request, session, db):
-        found = value(request, session, db)
+        context = value(request, session, db)
         change(db)
-        return found
+        return context
 
     def act(request, session, db):
         return increment(request, session, db)
@@ -917,7 +921,7 @@ def test_a_load_that_forgets_to_commit_is_reported_and_undone_before_the_next(
     assert answer.text.count("value 0") == 2
 
 
-def test_in_production_the_page_says_nothing(tmp_path: Path) -> None:
+def test_the_page_does_not_show_forgotten_changes_in_production(tmp_path: Path) -> None:
     def act(request, session, db):
         change(db)
         return {}
@@ -926,13 +930,13 @@ def test_in_production_the_page_says_nothing(tmp_path: Path) -> None:
     assert "changed" not in visitor.post(ticket=visitor.get().tickets[0]).text
 
 
-@pytest.mark.parametrize("answer", [None, {"_redirect": "/elsewhere"}])
-def test_a_guard_of_a_component_that_forgets_to_commit_is_reported(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, answer: Any
+@pytest.mark.parametrize("result", [None, {"_redirect": "/elsewhere"}])
+def test_a_component_guard_that_forgets_to_commit_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, result: Any
 ) -> None:
     def guard(request, session, db):
         change(db)
-        return answer
+        return result
 
     def act(request, session, db):
         return {}
@@ -942,7 +946,7 @@ def test_a_guard_of_a_component_that_forgets_to_commit_is_reported(
 
 
 @pytest.mark.parametrize("status", [302, 303])
-def test_a_redirect_that_is_raised_does_not_hide_a_forgotten_commit(
+def test_a_raised_redirect_does_not_hide_a_forgotten_commit(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     def forgetful(request, session, db):
@@ -960,26 +964,26 @@ def raises_403(request: Any, session: Any, db: Any) -> None:
     raise webob.exc.HTTPForbidden
 
 
-def answers_422(request: Any, session: Any, db: Any) -> Response:
+def returns_422(request: Any, session: Any, db: Any) -> Response:
     change(db)
     db.flush()
     return Response(status=422)
 
 
-def test_an_answer_of_400_and_above_undoes_in_silence(
+def test_a_status_of_400_or_above_rolls_back_silently(
     tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = counting_app(
-        tmp_path, database, action("/raises", raises_403), action("/answers", answers_422)
+        tmp_path, database, action("/raises", raises_403), action("/returns", returns_422)
     )
     caplog.clear()
     assert ask(app, "POST", "/raises").status == 403
-    assert ask(app, "POST", "/answers").status == 422
+    assert ask(app, "POST", "/returns").status == 422
     assert caplog.records == []
     assert stored(app) == 0
 
 
-def test_an_action_with_a_status_of_422_undoes_in_silence(
+def test_an_action_with_status_422_rolls_back_silently(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def act(request, session, db):
@@ -997,7 +1001,7 @@ LOCKING = "WITH found AS (SELECT * FROM counters FOR UPDATE) SELECT count(*) FRO
 
 
 @only_postgresql
-def test_what_only_reads_and_what_committed_is_not_reported(
+def test_reads_and_committed_changes_are_not_reported(
     tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def clean(request, session, db):
@@ -1014,7 +1018,7 @@ def test_what_only_reads_and_what_committed_is_not_reported(
     assert caplog.records == []
 
 
-def test_a_commit_as_the_last_thing_is_not_reported(
+def test_a_handler_that_ends_with_a_commit_is_not_reported(
     tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def commits(request, session, db):
@@ -1028,7 +1032,7 @@ def test_a_commit_as_the_last_thing_is_not_reported(
     assert (stored(app), caplog.records) == (9, [])
 
 
-def test_what_a_savepoint_took_back_is_not_reported(
+def test_changes_that_a_savepoint_rolled_back_are_not_reported(
     tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def tries(request, session, db):
@@ -1044,7 +1048,7 @@ def test_what_a_savepoint_took_back_is_not_reported(
 
 
 @only_sqlite
-def test_what_one_request_forgot_is_not_told_of_the_next(
+def test_changes_of_a_failed_request_are_not_reported_for_the_next(
     tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def breaks(request, session, db):
@@ -1075,20 +1079,20 @@ def counting_stream(request: Any, session: Any, db: Any) -> Response:
 
 
 def start(app: App, path: str = "/stream", method: str = "GET") -> Any:
-    """The body of an answer, not read yet."""
+    """Send a request and return the response body, unread."""
     return app(Request.blank(path, method=method).environ, lambda *_: lambda _: None)
 
 
 @pytest.fixture
 def streaming(tmp_path: Path, database: str) -> App:
-    """A pool of one connection."""
+    """An application with a pool of one connection."""
     return counting_app(
         tmp_path, database, Endpoint("/stream", counting_stream), action("/add", increment),
         Endpoint("/value", value), pool_size=1, max_overflow=0, pool_timeout=1,
     )  # fmt: skip
 
 
-def test_a_stream_uses_db_until_it_is_closed(streaming: App) -> None:
+def test_a_stream_can_use_db_until_it_is_closed(streaming: App) -> None:
     body = start(streaming)
     assert next(body) == b"0\n"
     assert ask(streaming, "POST", "/add").status == 200
@@ -1110,7 +1114,7 @@ def test_idle_streams_hold_no_connection(streaming: App) -> None:
 
 
 @only_postgresql
-def test_an_idle_stream_has_no_transaction_in_the_server(streaming: App) -> None:
+def test_an_idle_stream_has_no_open_transaction_on_the_server(streaming: App) -> None:
     body = start(streaming)
     next(body)
     query = "SELECT state FROM pg_stat_activity WHERE datname = current_database()"
@@ -1120,7 +1124,7 @@ def test_an_idle_stream_has_no_transaction_in_the_server(streaming: App) -> None
     body.close()
 
 
-def test_a_stream_that_nobody_closes_leaves_nothing_checked_out(streaming: App) -> None:
+def test_an_unclosed_stream_leaves_no_connection_checked_out(streaming: App) -> None:
     body = start(streaming)
     next(body)
     del body
@@ -1128,7 +1132,7 @@ def test_a_stream_that_nobody_closes_leaves_nothing_checked_out(streaming: App) 
     assert checked_out(streaming) == 0
 
 
-def test_a_stream_that_was_never_begun_leaves_nothing(streaming: App) -> None:
+def test_an_unread_stream_leaves_no_connection_checked_out(streaming: App) -> None:
     start(streaming).close()
     assert checked_out(streaming) == 0
 
@@ -1149,7 +1153,7 @@ RESULTS = (result_of_core, result_of_orm, result_in_batches)
 
 
 @pytest.mark.parametrize("early", [True, False], ids=["in the handler", "in the stream"])
-def test_a_result_may_be_streamed_row_by_row(tmp_path: Path, database: str, early: bool) -> None:
+def test_a_result_can_be_streamed_row_by_row(tmp_path: Path, database: str, early: bool) -> None:
     def handler(request, session, db):
         query = RESULTS[int(request.args["query"])]
         result = query(db) if early else None
@@ -1169,36 +1173,34 @@ def test_a_result_may_be_streamed_row_by_row(tmp_path: Path, database: str, earl
     for number in range(len(RESULTS)):
         body = start(app, f"/stream?query={number}")
         assert next(body) == b"1 "
-        add_from_elsewhere(app)
+        add_ten_outside_the_pool(app)
         assert ask(app, "POST", "/add").status == 200
         assert b"".join(body) == b"2 3 4 5 6 7 "
         body.close()
 
 
 @only_sqlite
-def test_a_result_left_open_does_not_lock_the_next_request_out(
-    tmp_path: Path, database: str
-) -> None:
-    kept = []
+def test_an_open_result_does_not_lock_out_the_next_request(tmp_path: Path, database: str) -> None:
+    results = []
 
-    def keeps_a_result(request, session, db):
-        kept.append(db.execute(sa.text("SELECT id FROM counters")))
-        return {"first": kept[0].fetchone()[0]}
+    def leaves_a_result_open(request, session, db):
+        results.append(db.execute(sa.text("SELECT id FROM counters")))
+        return {"first": results[0].fetchone()[0]}
 
     app = counting_app(
-        tmp_path, database, Endpoint("/keep", keeps_a_result), action("/add", increment),
+        tmp_path, database, Endpoint("/open", leaves_a_result_open), action("/add", increment),
         pool_size=1, max_overflow=0,
     )  # fmt: skip
     with app.database.session() as db:
         db.add(Counter(id=2))
         db.commit()
-    ask(app, "GET", "/keep")
-    add_from_elsewhere(app)
+    ask(app, "GET", "/open")
+    add_ten_outside_the_pool(app)
     assert ask(app, "POST", "/add").text == '{"value":11}'
 
 
-def add_from_elsewhere(app: App) -> None:
-    """Through a connection that is not one of the pool's."""
+def add_ten_outside_the_pool(app: App) -> None:
+    """Add 10 through a connection that is not in the pool."""
     engine = make_engine(app.config, poolclass=sa.NullPool)
     with engine.begin() as connection:
         connection.execute(sa.update(Counter).values(value=Counter.value + 10))
@@ -1222,7 +1224,7 @@ def test_a_stream_that_forgets_to_commit_is_rolled_back_and_logged(
     assert "INSERT INTO counters" in record.getMessage()
 
 
-def test_what_a_stream_commits_stays(tmp_path: Path, database: str) -> None:
+def test_a_stream_can_commit(tmp_path: Path, database: str) -> None:
     def adds(request, session, db):
         return Response(app_iter=(b"%d" % increment(request, session, db)["value"] for _ in "ab"))
 
@@ -1233,9 +1235,7 @@ def test_what_a_stream_commits_stays(tmp_path: Path, database: str) -> None:
     assert stored(app) == 2
 
 
-def test_the_generator_of_a_client_that_went_away_may_still_use_db(
-    tmp_path: Path, database: str
-) -> None:
+def test_a_generator_can_use_db_after_its_client_disconnects(tmp_path: Path, database: str) -> None:
     def chunks(request, db):
         try:
             yield b"one"
@@ -1254,7 +1254,7 @@ def test_the_generator_of_a_client_that_went_away_may_still_use_db(
     assert checked_out(app) == 0
 
 
-def test_a_body_that_cannot_be_closed_is_logged(
+def test_an_error_while_closing_a_body_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Body:
@@ -1274,7 +1274,7 @@ def test_a_body_that_cannot_be_closed_is_logged(
     assert checked_out(app) == 0
 
 
-def test_what_was_loaded_before_a_chunk_is_still_readable_after_it(streaming: App) -> None:
+def test_an_object_loaded_before_a_chunk_is_still_readable_after_it(streaming: App) -> None:
     with streaming.database.scope(writes=False) as scope:
         counter = streaming.database.scoped.get(Counter, 1)
         scope.end_transaction(expire=False)
@@ -1283,7 +1283,7 @@ def test_what_was_loaded_before_a_chunk_is_still_readable_after_it(streaming: Ap
         assert sent == []
 
 
-def test_a_result_that_outlives_its_connection_does_not_touch_it_again(streaming: App) -> None:
+def test_a_result_that_outlives_its_connection_does_not_use_it_again(streaming: App) -> None:
     with streaming.database.session() as db:
         db.add_all(Counter(id=number) for number in range(2, 30))
         db.commit()
@@ -1292,7 +1292,7 @@ def test_a_result_that_outlives_its_connection_does_not_touch_it_again(streaming
         rows = iter(streaming.database.scoped.scalars(query))
         assert next(rows) == 1
         scope.end_transaction(expire=False)
-        with streaming.database.session() as other:  # on the same connection, the only one
+        with streaming.database.session() as other:  # uses the pool's only connection
             other.get(Counter, 1).value = 5
             other.flush()
             assert list(rows) == list(range(2, 30))
@@ -1300,19 +1300,19 @@ def test_a_result_that_outlives_its_connection_does_not_touch_it_again(streaming
     assert stored(streaming) == 5
 
 
-MANY, LONG = 900, "x" * 2000
+ROW_COUNT, LONG_TEXT = 900, "x" * 2000
 
 
-def many(db: Any) -> sa.CursorResult[Any]:
-    """Long rows that the database makes up, read as they are asked for."""
+def generated_rows(db: Any) -> sa.CursorResult[Any]:
+    """Select long rows that the database generates, in batches."""
     below = sa.select(sa.literal(1).label("n")).cte("numbers", recursive=True)
-    numbers = below.union_all(sa.select(below.c.n + 1).where(below.c.n < MANY))
-    rows = sa.select(numbers.c.n, sa.literal(LONG))
+    numbers = below.union_all(sa.select(below.c.n + 1).where(below.c.n < ROW_COUNT))
+    rows = sa.select(numbers.c.n, sa.literal(LONG_TEXT))
     return db.execute(rows.execution_options(yield_per=50))
 
 
 STREAMED = {
-    "yield_per": many,
+    "yield_per": generated_rows,
     "stream_results": lambda db: db.connection(execution_options={"stream_results": True}).execute(
         sa.text("SELECT id FROM counters ORDER BY id")
     ),
@@ -1322,7 +1322,7 @@ STREAMED = {
 
 @pytest.fixture
 def rows_app(tmp_path: Path, database: str) -> App:
-    """A pool of two connections, and eight counters."""
+    """An application with a pool of two connections, and eight counters."""
 
     def handler(request, session, db):
         query = STREAMED[request.args["query"]]
@@ -1355,46 +1355,46 @@ def test_a_stream_of_rows_holds_its_connection_until_it_ends(
         assert checked_out(rows_app) == 1
         assert ask(rows_app, "POST", "/add").text == f'{{"value":{number}}}'
     assert b"".join(body).split()[:4] == [b"5", b"6", b"7", b"8"]
-    if rows_app.database.engine.driver != "pymysql":  # which does not say that a result has ended
+    if rows_app.database.engine.driver != "pymysql":  # it does not report the end of a result
         assert checked_out(rows_app) == 0
     body.close()
     assert checked_out(rows_app) == 0
 
 
-def test_a_stream_of_rows_takes_no_memory_for_what_is_not_asked_for(rows_app: App) -> None:
+def test_a_stream_of_rows_does_not_buffer_unread_rows(rows_app: App) -> None:
     tracemalloc.start()
     try:
-        assert sum(1 for _ in start(rows_app, "/stream?query=yield_per")) == MANY
+        assert sum(1 for _ in start(rows_app, "/stream?query=yield_per")) == ROW_COUNT
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 500_000  # of which 160,000 are used
+    assert peak < 500_000  # it is about 160,000
 
 
-@pytest.mark.parametrize("leave", ["close", "forget"])
+@pytest.mark.parametrize("ending", ["close", "forget"])
 @pytest.mark.parametrize("query", STREAMED)
-def test_a_client_that_goes_away_amid_a_stream_leaves_a_clean_connection(
-    rows_app: App, query: str, leave: str
+def test_a_client_that_disconnects_during_a_stream_leaves_a_clean_connection(
+    rows_app: App, query: str, ending: str
 ) -> None:
-    for _ in range(3):  # more than there are connections
+    for _ in range(3):  # more streams than the pool has connections
         body = start(rows_app, f"/stream?query={query}&early=1")
         next(body)
-        if leave == "close":
+        if ending == "close":
             body.close()
         else:
             del body
             gc.collect()
         assert checked_out(rows_app) == 0
-    add_from_elsewhere(rows_app)
+    add_ten_outside_the_pool(rows_app)
     engine = rows_app.database.engine
-    with engine.connect() as one, engine.connect() as other:  # both connections
-        for connection in (one, other):
+    with engine.connect() as first, engine.connect() as second:  # both connections
+        for connection in (first, second):
             connection.execute(sa.update(Counter).values(value=Counter.value + 1))
             connection.commit()
     assert stored(rows_app) == 12
 
 
-ENDS = {
+ENDINGS = {
     "returns": lambda db, rows: None,
     "commits": lambda db, rows: db.commit(),
     "rolls back": lambda db, rows: db.rollback(),
@@ -1403,17 +1403,17 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("end", ENDS)
-def test_an_unread_rest_keeps_nothing_however_the_request_goes_on(
-    tmp_path: Path, database: str, end: str
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_unread_rows_hold_no_connection_however_the_request_continues(
+    tmp_path: Path, database: str, ending: str
 ) -> None:
-    kept = []
+    results = []
 
     def handler(request, session, db):
         rows = STREAMED[request.args["query"]](db)
-        kept.append(rows)
+        results.append(rows)
         assert next(iter(rows))[0] == 1
-        ENDS[end](db, rows)
+        ENDINGS[ending](db, rows)
         return {"value": db.get(Counter, 1).value}
 
     app = counting_app(
@@ -1424,23 +1424,23 @@ def test_an_unread_rest_keeps_nothing_however_the_request_goes_on(
         db.add_all(Counter(id=number) for number in range(2, 9))
         db.commit()
     for count, query in enumerate(["stream_results", "query"]):
-        if end == "returns" and app.database.engine.driver == "pymysql":
-            break  # it refuses another query amid an unread result
-        assert ask(app, "GET", "/", f"query={query}").status == (500 if end == "raises" else 200)
+        if ending == "returns" and app.database.engine.driver == "pymysql":
+            break  # it rejects another query while a result is unread
+        assert ask(app, "GET", "/", f"query={query}").status == (500 if ending == "raises" else 200)
         assert checked_out(app) == 0
-        add_from_elsewhere(app)
+        add_ten_outside_the_pool(app)
         assert ask(app, "POST", "/add").text == f'{{"value":{11 * (count + 1)}}}'
 
 
-def test_a_session_outside_a_request_leaves_no_unread_rest(tmp_path: Path, database: str) -> None:
+def test_a_session_outside_a_request_discards_unread_rows(tmp_path: Path, database: str) -> None:
     app = counting_app(tmp_path, database, action("/add", increment), pool_size=1, max_overflow=0)
-    kept = []
+    results = []
     with app.database.session() as db:
         db.add_all(Counter(id=number) for number in range(2, 9))
         db.commit()
-        kept.append(STREAMED["query"](db))
-        assert next(iter(kept[0])) == (1,)
-    add_from_elsewhere(app)
+        results.append(STREAMED["query"](db))
+        assert next(iter(results[0])) == (1,)
+    add_ten_outside_the_pool(app)
     assert ask(app, "POST", "/add").text == '{"value":11}'
 
 
@@ -1448,18 +1448,18 @@ def test_a_session_outside_a_request_leaves_no_unread_rest(tmp_path: Path, datab
 
 
 @servers
-def test_a_connection_that_died_while_idle_is_replaced_unseen(
+def test_a_connection_that_died_while_idle_is_replaced_silently(
     tmp_path: Path, database: str
 ) -> None:
     app = counting_app(tmp_path, database, Endpoint("/", value), pool_size=2)
-    kill = {
+    kill_statements = {
         "postgresql": "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()",
         "mysql": f"KILL {connection_number(app)}",
     }
     ask(app)
     with make_engine(app.config, poolclass=sa.NullPool).connect() as other:
-        other.execute(sa.text(kill[app.database.engine.dialect.name]))
+        other.execute(sa.text(kill_statements[app.database.engine.dialect.name]))
     time.sleep(0.3)  # a connection in constant use is not pinged
     assert ask(app).status == 200
 
@@ -1471,7 +1471,7 @@ def connection_number(app: App) -> int:
 
 
 @only_sqlite
-def test_an_old_connection_is_made_anew(tmp_path: Path, database: str) -> None:
+def test_a_connection_older_than_pool_recycle_is_replaced(tmp_path: Path, database: str) -> None:
     app = counting_app(tmp_path, database, Endpoint("/", value), pool_recycle=0)
     ask(app)
     with events(app, "connect") as seen:
@@ -1481,7 +1481,7 @@ def test_an_old_connection_is_made_anew(tmp_path: Path, database: str) -> None:
 
 
 @only_mariadb
-def test_mariadb_keeps_every_character(tmp_path: Path, database: str) -> None:
+def test_mariadb_stores_every_unicode_character(tmp_path: Path, database: str) -> None:
     app = counting_app(tmp_path, database)
     with app.database.session() as db:
         assert db.scalar(sa.text("SELECT @@character_set_client")) == "utf8mb4"
@@ -1491,7 +1491,7 @@ def test_mariadb_keeps_every_character(tmp_path: Path, database: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
-def test_a_database_in_memory_is_for_tests_and_debug(tmp_path: Path, url: str) -> None:
+def test_an_in_memory_database_requires_debug(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigError, match="set debug: true"):
         Database(Config.from_mapping({"database": url}, tmp_path))
     app = counting_app(tmp_path, url, action("/add", increment), Endpoint("/", value), debug=True)
@@ -1501,7 +1501,7 @@ def test_a_database_in_memory_is_for_tests_and_debug(tmp_path: Path, url: str) -
 
 
 @pytest.mark.parametrize(("size", "warned"), [(5, True), (6, False), (None, False)])
-def test_a_pool_too_small_for_the_threads_is_told(
+def test_a_pool_too_small_for_the_threads_logs_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, size: int | None, warned: bool
 ) -> None:
     counting_app(tmp_path, "sqlite:///./a.db", pool_size=size)
@@ -1509,21 +1509,21 @@ def test_a_pool_too_small_for_the_threads_is_told(
 
 
 @only_sqlite
-def test_an_exhausted_pool_is_a_503_and_no_hang(
+def test_an_exhausted_pool_returns_503_instead_of_hanging(
     streaming: App, caplog: pytest.LogCaptureFixture
 ) -> None:
     with streaming.database.session() as db:
         db.get(Counter, 1)
         answer = ask(streaming, "POST", "/add")
         assert (answer.status, answer.header("Retry-After")) == (503, "5")
-        assert ask(streaming, "GET", "/value").status == 200  # readers have a pool of their own
+        assert ask(streaming, "GET", "/value").status == 200  # reads have their own pool
     assert ask(streaming, "POST", "/add").status == 200
     assert "QueuePool limit" in caplog.text
     assert "timeout 1.00" in caplog.text
 
 
 @pytest.mark.slow
-def test_a_database_that_is_down_is_a_503_and_heals_by_itself(
+def test_requests_return_503_while_the_database_is_down_and_then_recover(
     tmp_path: Path, cluster: PrivatePostgres, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = counting_app(tmp_path, cluster.url, action("/add", increment), Endpoint("/", value))
@@ -1540,7 +1540,7 @@ def test_a_database_that_is_down_is_a_503_and_heals_by_itself(
 
 
 @pytest.mark.slow
-def test_a_database_that_goes_away_amid_a_request_is_a_503(
+def test_a_database_that_goes_away_during_a_request_returns_503(
     tmp_path: Path, cluster: PrivatePostgres
 ) -> None:
     def handler(request, session, db):
@@ -1556,7 +1556,7 @@ def test_a_database_that_goes_away_amid_a_request_is_a_503(
         assert ask(app, method, "/").status == 200
 
 
-def test_an_outage_is_logged_once_a_second(
+def test_an_outage_is_logged_at_most_once_a_second(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     database = Database(Config.from_mapping({"database": "postgresql://127.0.0.1:1/x"}, tmp_path))
@@ -1601,31 +1601,31 @@ assert checked_out(app) == 0
 
 
 @pytest.mark.slow
-def test_a_forked_child_makes_connections_of_its_own(tmp_path: Path, database: str) -> None:
+def test_a_forked_child_opens_its_own_connections(tmp_path: Path, database: str) -> None:
     tests = str(Path(__file__).parent)
     command = [sys.executable, "-c", FORKING, str(tmp_path), database]
-    done = subprocess.run(
+    result = subprocess.run(
         command, env=environment(PYTHONPATH=f"{tests}:{environment()['PYTHONPATH']}"),
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.slow
 @only_postgresql
 def test_a_preloaded_application_serves_from_forked_workers(tmp_path: Path, database: str) -> None:
     with gunicorn(tmp_path, database, "--workers", "2") as server:
-        with ThreadPoolExecutor(2) as threads:  # a worker takes one at a time
-            both = list(threads.map(get_json, [server.port] * 2, ["/slow"] * 2))
+        with ThreadPoolExecutor(2) as threads:  # each worker handles one at a time
+            slow = list(threads.map(get_json, [server.port] * 2, ["/slow"] * 2))
         answers = [get_json(server.port, "/count") for _ in range(20)]
-    assert {answer["count"] for answer in [*both, *answers]} == {1}
-    assert len({answer["process"] for answer in both}) == 2
+    assert {answer["count"] for answer in [*slow, *answers]} == {1}
+    assert len({answer["process"] for answer in slow}) == 2
 
 
 # ---- session() and sandbox() ----------------------------------------------------------------
 
 
-def test_a_session_outside_a_request_keeps_what_it_commits(tmp_path: Path, database: str) -> None:
+def test_a_session_outside_a_request_can_commit(tmp_path: Path, database: str) -> None:
     app = counting_app(tmp_path, database)
     with app.database.session() as db:
         db.get(Counter, 1).value = 5
@@ -1634,7 +1634,7 @@ def test_a_session_outside_a_request_keeps_what_it_commits(tmp_path: Path, datab
     assert checked_out(app) == 0
 
 
-def test_a_session_left_without_commit_is_rolled_back_and_logged(
+def test_a_session_closed_without_a_commit_is_rolled_back_and_logged(
     tmp_path: Path, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = counting_app(tmp_path, database)
@@ -1644,7 +1644,7 @@ def test_a_session_left_without_commit_is_rolled_back_and_logged(
     assert "changed Counter (1,)" in caplog.text
 
 
-def test_an_error_leaves_a_session_rolled_back_and_passes(tmp_path: Path, database: str) -> None:
+def test_an_error_rolls_back_the_session_and_propagates(tmp_path: Path, database: str) -> None:
     app = counting_app(tmp_path, database)
 
     def work() -> None:
@@ -1658,7 +1658,9 @@ def test_an_error_leaves_a_session_rolled_back_and_passes(tmp_path: Path, databa
     assert checked_out(app) == 0
 
 
-def test_a_sandbox_undoes_what_it_and_what_requests_commit(tmp_path: Path, database: str) -> None:
+def test_a_sandbox_rolls_back_its_own_commits_and_those_of_requests(
+    tmp_path: Path, database: str
+) -> None:
     app = counting_app(
         tmp_path, database, action("/add", increment), Endpoint("/", value),
         Endpoint("/stream", counting_stream),
@@ -1676,7 +1678,7 @@ def test_a_sandbox_undoes_what_it_and_what_requests_commit(tmp_path: Path, datab
     assert checked_out(app) == 0
 
 
-def test_a_sandbox_covers_a_session_with_options_of_ones_own(tmp_path: Path, database: str) -> None:
+def test_a_sandbox_covers_a_session_with_custom_options(tmp_path: Path, database: str) -> None:
     def handler(request, session, db):
         db(expire_on_commit=False).add(Counter(id=2))
         db.commit()
@@ -1689,7 +1691,7 @@ def test_a_sandbox_covers_a_session_with_options_of_ones_own(tmp_path: Path, dat
     assert stored(app, 2) is None
 
 
-def test_in_a_sandbox_a_request_that_fails_undoes_its_own_part_only(
+def test_a_failed_request_in_a_sandbox_rolls_back_only_its_own_changes(
     tmp_path: Path, database: str
 ) -> None:
     def fails(request, session, db):
@@ -1724,7 +1726,7 @@ def test_a_sandbox_covers_forms(tmp_path: Path, database: str) -> None:
     assert "value 0" in ask(app).text
 
 
-def test_a_sandbox_is_undone_after_an_error_and_cannot_be_nested(
+def test_a_sandbox_is_rolled_back_after_an_error_and_cannot_be_nested(
     tmp_path: Path, database: str
 ) -> None:
     app = counting_app(tmp_path, database)
