@@ -1,4 +1,4 @@
-"""One application on three databases: their settings, secrets and addresses."""
+"""One application on three databases: settings, passwords and URLs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from noventa import Config, Database
 pytestmark = pytest.mark.slow
 
 PASSWORD = "p%40@/:?#$ü"
-ROLES = {
+CREATE_ROLES = {
     "postgresql": ["CREATE ROLE {0} LOGIN PASSWORD '{1}'", "ALTER DATABASE {2} OWNER TO {0}"],
     "mysql": ["CREATE USER {0}@'%' IDENTIFIED BY '{1}'", "GRANT ALL ON {2}.* TO {0}@'%'"],
 }
-LEAVE = {
+REMOVE_ROLES = {
     "postgresql": ["REASSIGN OWNED BY {0} TO postgres", "DROP ROLE {0}"],
     "mysql": ["DROP USER {0}@'%'"],
 }
@@ -32,7 +32,7 @@ LEAVE = {
 
 @contextmanager
 def role(site):
-    """A login of the server whose password has every awkward character."""
+    """A database login whose password has every awkward character."""
     name, database = f"noventa_{secrets.token_hex(4)}", sa.make_url(site.url).database
     engine = reach("postgresql" if site.backend == "postgresql" else "mariadb")
     values = name, PASSWORD, database
@@ -42,17 +42,17 @@ def role(site):
             for statement in statements:
                 connection.execute(sa.text(statement.format(*values)))
 
-    execute(ROLES[site.backend])
+    execute(CREATE_ROLES[site.backend])
     try:
         yield name
     finally:
         site.write("config.yaml", f'database: "{site.url}"\n')
         if site.backend == "postgresql":
             site.execute(f"REASSIGN OWNED BY {name} TO postgres")  # in this database
-        execute(LEAVE[site.backend])
+        execute(REMOVE_ROLES[site.backend])
 
 
-def mapping(site, user, password=PASSWORD, port=None):
+def connection_settings(site, user, password=PASSWORD, port=None):
     url = sa.make_url(site.url)
     return (
         f"database:\n  driver: {site.backend}\n  host: 127.0.0.1\n  port: {port or url.port}\n"
@@ -60,7 +60,7 @@ def mapping(site, user, password=PASSWORD, port=None):
     )
 
 
-def tool(site, *words):
+def run_alembic(site, *words):
     command = [sys.executable, "-m", "alembic", "-c", "migrations/alembic.ini", *words]
     return subprocess.run(
         command, cwd=site.root, env=environment(), capture_output=True, text=True, check=False
@@ -68,39 +68,44 @@ def tool(site, *words):
 
 
 @servers
-def test_a_password_of_any_characters_goes_round_and_is_printed_nowhere(site, capfd, caplog):
+def test_a_password_with_special_characters_works_and_is_never_printed(site, capfd, caplog):
     caplog.set_level(logging.DEBUG)
     site.write("components/user/user_models.py", USER_MODELS)
     site.register("components.user.user_models")
     with role(site) as user:
-        site.write("config.yaml", mapping(site, user))
+        site.write("config.yaml", connection_settings(site, user))
         site.autogenerate("users")
-        done = tool(site, "upgrade", "head", "--sql"), tool(site, "upgrade", "head")
-        assert [process.returncode for process in done] == [0, 0]
+        succeeded = (
+            run_alembic(site, "upgrade", "head", "--sql"),
+            run_alembic(site, "upgrade", "head"),
+        )
+        assert [process.returncode for process in succeeded] == [0, 0]
         assert site.migrate("current") == 0
         database = Database(site.config)
         with database.session() as db:
             assert db.scalar(sa.text("SELECT count(*) FROM users")) == 0
-        shown = [repr(site.config), repr(database), repr(database.engine.url)]
+        reprs = [repr(site.config), repr(database), repr(database.engine.url)]
         database.engine.dispose()
-        site.write("config.yaml", mapping(site, user, port=1))  # nobody listens there
-        failed = tool(site, "upgrade", "head")
+        site.write("config.yaml", connection_settings(site, user, port=1))  # nothing listens there
+        failed = run_alembic(site, "upgrade", "head")
         assert failed.returncode == 255
         assert site.migrate() == 1
         assert site.run("seed") == 1
     captured = capfd.readouterr()
-    outputs = [text for process in (*done, failed) for text in (process.stdout, process.stderr)]
-    everything = "".join([*outputs, *shown, captured.out, captured.err, caplog.text])
-    assert f"{user}:***@127.0.0.1" in everything
+    outputs = [
+        text for process in (*succeeded, failed) for text in (process.stdout, process.stderr)
+    ]
+    output = "".join([*outputs, *reprs, captured.out, captured.err, caplog.text])
+    assert f"{user}:***@127.0.0.1" in output
     for secret in (PASSWORD, PASSWORD.replace("%", "%25"), "p%2540", "p%40@", "#$ü"):
-        assert secret not in everything
+        assert secret not in output
     assert "Traceback" not in failed.stderr
 
 
 @pytest.mark.parametrize("database", ["mariadb"], indirect=True)
-def test_a_wrong_password_is_one_message_that_does_not_show_it(site, capsys):
+def test_a_wrong_password_is_reported_without_printing_it(site, capsys):
     with role(site) as user:
-        site.write("config.yaml", mapping(site, user, "a wrong one"))
+        site.write("config.yaml", connection_settings(site, user, "a wrong one"))
         assert site.migrate() == 1
     message = capsys.readouterr().err
     assert "Access denied" in message
@@ -109,11 +114,11 @@ def test_a_wrong_password_is_one_message_that_does_not_show_it(site, capsys):
 
 
 @servers
-def test_sql_connects_to_nothing(site, capsys):
+def test_the_sql_option_opens_no_connection(site, capsys):
     site.write("components/user/user_models.py", USER_MODELS)
     site.register("components.user.user_models")
     site.autogenerate("users")
-    site.write("config.yaml", mapping(site, "nobody", port=1))
+    site.write("config.yaml", connection_settings(site, "nobody", port=1))
     assert site.migrate("upgrade", "head", "--sql") == 0
     assert "CREATE TABLE users" in capsys.readouterr().out
     assert site.migrate("downgrade", f"{site.revisions()[0].name.split('_')[0]}:base", "--sql") == 0
@@ -121,7 +126,7 @@ def test_sql_connects_to_nothing(site, capsys):
 
 
 @only_sqlite
-def test_a_relative_path_is_one_file_from_three_directories_and_check_does_not_make_it(
+def test_a_relative_path_names_one_file_from_any_directory_and_check_does_not_create_it(
     site, monkeypatch
 ):
     site.write("components/user/user_models.py", USER_MODELS)
@@ -160,7 +165,7 @@ class People(orm.DeclarativeBase):
     pass
 
 
-class Texts(orm.DeclarativeBase):
+class Essays(orm.DeclarativeBase):
     pass
 
 
@@ -174,7 +179,7 @@ class Author(People):
     essays = orm.relationship(lambda: Essay, back_populates="author", cascade="all, delete-orphan")
 
 
-class Essay(Texts):
+class Essay(Essays):
     __tablename__ = "essays"
     id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
     author_id: orm.Mapped[int] = orm.mapped_column(sa.ForeignKey(Author.id))
@@ -197,9 +202,9 @@ essay_labels = sa.Table(
 )  # fmt: skip
 
 
-def test_relationships_join_what_stands_on_different_bases(tmp_path, database):
-    models = [People, Texts, Labels, essay_labels]
-    for _ in range(2):  # the second finds every mapper configured
+def test_relationships_work_across_different_bases(tmp_path, database):
+    models = [People, Essays, Labels, essay_labels]
+    for _ in range(2):  # the second time every mapper is configured already
         app = make_app(tmp_path, config={"database": database}, models=models)
     with app.database.session() as db:
         essay = Essay(author=Author(), labels=[Label(name="a"), Label(name="b")])
@@ -217,7 +222,7 @@ def test_relationships_join_what_stands_on_different_bases(tmp_path, database):
     app.database.engine.dispose()
 
 
-def test_a_database_that_is_not_there_is_one_message(tmp_path, capsys):
+def test_an_unreachable_database_is_reported_in_one_message(tmp_path, capsys):
     for driver in ("postgresql", "mysql"):
         site = Site(tmp_path / driver, f"{driver}://somebody:secret@127.0.0.1:1/nothing")
         site.write("components/user/user_models.py", USER_MODELS)

@@ -1,6 +1,6 @@
-"""The document in tests/data runs as it stands: its files, its commands, its page.
+"""The document in tests/data runs unchanged: its files, its commands, its page.
 
-On PostgreSQL and MariaDB the entry `database` alone is another.
+On PostgreSQL and MariaDB only the `database` setting differs.
 """
 
 import re
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 DOCUMENT = Path(__file__).parent / "data" / "database-integration.txt"
 KINDS = ("PYTHON", "YAML", "BASH")
-PROSE = re.compile(r"\n\n(?=[A-Z])")  # at the margin, after an empty line: code here never is
+PROSE = re.compile(r"\n\n(?=[A-Z])")  # starts a line after an empty one, which code here never does
 
 REGISTRY = """\
 from components.user import user_logic, user_models
@@ -56,13 +56,13 @@ TEMPLATE = """\
 
 
 def blocks(kind):
-    """The blocks of one kind, in order: each follows a line of its kind, up to the next prose."""
+    """Return the blocks of one kind, in order: each starts after its kind and ends before prose."""
     parts = re.split(rf"^({'|'.join(KINDS)})\n", DOCUMENT.read_text("utf-8"), flags=re.MULTILINE)
     pairs = zip(parts[1::2], parts[2::2], strict=True)
     return [PROSE.split(text, maxsplit=1)[0].rstrip("\n") + "\n" for k, text in pairs if k == kind]
 
 
-def test_the_blocks_are_found_whole():
+def test_every_block_of_the_document_is_found_complete():
     assert [len(blocks(kind)) for kind in KINDS] == [4, 1, 1]
     for block in blocks("PYTHON"):
         compile(block, "block", "exec")
@@ -73,7 +73,10 @@ def test_the_blocks_are_found_whole():
 
 
 def document_files():
-    """The document's files, where their first lines say; its example is the component's logic."""
+    """Return the document's files by the path in their first line.
+
+    The example, which has no path, is the component's logic.
+    """
     files = {}
     for block in blocks("PYTHON"):
         name = block.splitlines()[0].removeprefix("# ")
@@ -108,9 +111,9 @@ def commands():
 
 
 def run(command, project):
-    """Runs a command of the document as a process, from the project's root, as it says."""
+    """Run a command of the document as a process, from the project's root."""
     scripts = Path(sys.executable).parent
-    ended = subprocess.run(
+    result = subprocess.run(
         [scripts / command[0], *command[1:]],
         cwd=project,
         env=environment(),
@@ -119,7 +122,7 @@ def run(command, project):
         check=False,
         timeout=60,
     )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def tables(project):
@@ -128,7 +131,7 @@ def tables(project):
 
 
 class Form(HTMLParser):
-    """The fields of the one form of a page."""
+    """The fields of the only form on a page."""
 
     def __init__(self, html):
         super().__init__()
@@ -144,11 +147,11 @@ class Form(HTMLParser):
 
 def test_the_document_runs(project):
     revision, upgrade, downgrade = commands()
-    assert main(["--project", str(project), "migrate", "current"]) == 0  # makes alembic.ini
+    assert main(["--project", str(project), "migrate", "current"]) == 0  # creates alembic.ini
 
     run(revision, project)
-    (written,) = (project / "migrations" / "versions").glob("*add_user_table.py")
-    assert "op.create_table('users'" in written.read_text().replace('"', "'")
+    (path,) = (project / "migrations" / "versions").glob("*add_user_table.py")
+    assert "op.create_table('users'" in path.read_text().replace('"', "'")
     run(upgrade, project)
     assert {"users", "system_settings"} <= tables(project)
 

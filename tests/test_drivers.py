@@ -1,4 +1,4 @@
-"""Databases and drivers: each gives what the guide's table says of it, and no more is promised."""
+"""Databases and drivers: each supports exactly what the guide's table lists."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GUIDE = ROOT / "templates" / "guide" / "databases.md"
 
 
 class Driver(NamedTuple):
-    """`name` is its dialect in a URL; `backend` makes the empty database, else `file` is one."""
+    """`name` is the URL scheme. The empty database is `file`, or is created on `backend`."""
 
     database: str
     module: str
@@ -79,14 +79,14 @@ def seed_counters(db):
 
 
 class Trial(NamedTuple):
-    """A driver that is tried, an empty database of its own, and a folder."""
+    """A driver under test, with an empty database and a folder."""
 
     driver: Driver
     url: str
     root: Path
 
     def app(self, *routes: Any, **pool: Any) -> App:
-        """An application with eleven counters, at 0."""
+        """Return an application with eleven counters at 0."""
         settings = {"database": {"url": self.url, **pool}, "server": {"threads": 4}}
         app = make_app(self.root, config=settings, models=[Counter], routes=routes)
         with app.database.session() as db:
@@ -95,7 +95,7 @@ class Trial(NamedTuple):
         return app
 
     def site(self) -> Site:
-        """A project with the same table, not migrated yet."""
+        """Return a project with the same table, not migrated yet."""
         site = Site(self.root, self.url)
         site.models(MODELS)
         site.register("models.shop_models", "models.shop_models.seed_counters")
@@ -120,23 +120,25 @@ def show(request: Any, session: Any, db: Any) -> Any:
 
 
 def stored(app: App, number: int = 1) -> int | None:
-    """What a session of its own finds."""
+    """Return the stored value of a counter, read in a new session."""
     with app.database.session() as db:
         return db.scalar(sa.select(Counter.value).where(Counter.id == number))
 
 
-# ---- what is promised ------------------------------------------------------------------------
+# ---- Checks ----------------------------------------------------------------------------------
 
 
-def migrates_once_where_three_begin_together(trial: Trial) -> None:
+def migrates_once_if_three_start_together(trial: Trial) -> None:
     site = trial.site()
     site.autogenerate("counters")
     command = [sys.executable, "-m", "noventa", "migrate"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    begun = [subprocess.Popen(command, cwd=site.root, env=environment(), **pipes) for _ in range(3)]
-    printed = [process.communicate(timeout=120)[0] for process in begun]
-    assert [process.returncode for process in begun] == [0, 0, 0], printed
-    assert sum("Nothing to do" in text for text in printed) == 2, printed
+    processes = [
+        subprocess.Popen(command, cwd=site.root, env=environment(), **pipes) for _ in range(3)
+    ]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    assert sum("Nothing to do" in text for text in outputs) == 2, outputs
     assert site.tables() >= {"counters"}
 
 
@@ -183,7 +185,7 @@ def loses_no_increment_of_eight_threads(trial: Trial) -> None:
 
 
 def streams(trial: Trial) -> None:
-    """Begun in the handler and in the body, read to the end and left; then all is as before."""
+    """Start the query in the handler or in the body; read all rows or abandon them."""
 
     def rows(db: Any) -> Any:
         return db.scalars(sa.select(Counter.id).order_by(Counter.id).execution_options(yield_per=3))
@@ -200,21 +202,21 @@ def streams(trial: Trial) -> None:
         pool_size=1, max_overflow=0, pool_timeout=1,
     )  # fmt: skip
     for number, query in enumerate(("early=1", "late=1"), 1):
-        for whole in (True, False):
+        for read_all in (True, False):
             body = begin(query)
             assert next(body) == b"1 "
-            if whole:
+            if read_all:
                 assert b"".join(body) == b"2 3 4 5 6 7 8 9 10 11 "
             body.close()
             assert ask(app, "GET", "/value").status == 200
         assert ask(app, "POST", "/add").text == f'{{"value":{number}}}'
 
 
-def keeps_a_failed_insert_to_itself(trial: Trial) -> None:
+def isolates_a_failed_insert(trial: Trial) -> None:
     def insert(request: Any, session: Any, db: Any) -> Any:
         db.add(Counter(id=20))
         db.flush()
-        db.execute(sa.insert(Counter).values(id=1, value=0))  # there is one
+        db.execute(sa.insert(Counter).values(id=1, value=0))  # it exists already
         return {}
 
     app = trial.app(
@@ -227,8 +229,8 @@ def keeps_a_failed_insert_to_itself(trial: Trial) -> None:
     assert stored(app, 20) is None
 
 
-def replays_a_conflict(trial: Trial) -> None:
-    """A deadlock of two actions, one of which the database ends."""
+def retries_a_conflict(trial: Trial) -> None:
+    """Two actions deadlock, and the database aborts one of them."""
     both = threading.Barrier(2)
     attempts = []
 
@@ -250,7 +252,7 @@ def replays_a_conflict(trial: Trial) -> None:
     assert (stored(app, 1), stored(app, 2)) == (1, 1)
 
 
-def answers_a_bad_value_with_400(trial: Trial) -> None:
+def returns_400_for_a_bad_value(trial: Trial) -> None:
     def find(request: Any, session: Any, db: Any) -> Any:
         return {"found": db.query(Counter).filter(Counter.id == request.args["id"]).count()}
 
@@ -262,13 +264,13 @@ def answers_a_bad_value_with_400(trial: Trial) -> None:
     app = trial.app(Endpoint("/find", find), action("/store", store))
     assert ask(app, "GET", "/find", "id=1").text == '{"found":1}'
     bad = ask(app, "GET", "/find", "id=abc")
-    assert bad.status == 400 or bad.text == '{"found":0}'  # where texts and numbers are compared
+    assert bad.status == 400 or bad.text == '{"found":0}'  # if it compares strings with numbers
     assert post(app, "/store", [("value", str(10**30))]).status == 400
     assert ask(app, "GET", "/find", "id=1").text == '{"found":1}'
 
 
-def heals_after_an_outage(trial: Trial) -> None:
-    with server_that_stops(trial) as (url, stop, start):
+def recovers_after_an_outage(trial: Trial) -> None:
+    with stoppable_server(trial) as (url, stop, start):
         app = trial._replace(url=url).app(Endpoint("/value", show), action("/add", increment))
         assert ask(app, "GET", "/value").status == ask(app, "POST", "/add").status == 200
         stop()
@@ -279,25 +281,25 @@ def heals_after_an_outage(trial: Trial) -> None:
         app.database.dispose()
 
 
-PROMISES: dict[str, Callable[[Trial], None]] = {  # as the guide's table calls them
-    "three migrate at once": migrates_once_where_three_begin_together,
+CHECKS: dict[str, Callable[[Trial], None]] = {  # by their labels in the guide's table
+    "three concurrent migrations": migrates_once_if_three_start_together,
     "seed": seeds,
     "read": reads,
     "action": acts,
     "8 threads × 50 increments": loses_no_increment_of_eight_threads,
     "stream": streams,
-    "failed insert, next request": keeps_a_failed_insert_to_itself,
-    "conflict replayed": replays_a_conflict,
-    "bad value is a 400": answers_a_bad_value_with_400,
-    "outage is a 503 and heals": heals_after_an_outage,
+    "request after a failed insert": isolates_a_failed_insert,
+    "conflict retried": retries_a_conflict,
+    "bad value returns 400": returns_400_for_a_bad_value,
+    "503 during an outage, then recovery": recovers_after_an_outage,
     "downgrade": downgrades,
     "no drift": finds_no_drift,
 }
 
 
 @contextmanager
-def server_that_stops(trial: Trial) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
-    """The URL of a server, what stops it, and what starts it again."""
+def stoppable_server(trial: Trial) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
+    """Yield the URL of a server, a function that stops it and one that starts it again."""
     url = sa.make_url(trial.url)
     server: Any
     if url.get_backend_name() == "postgresql":
@@ -313,7 +315,7 @@ def server_that_stops(trial: Trial) -> Iterator[tuple[str, Callable[[], None], C
 
 
 class Relay:
-    """Stands before a server; where it stops, every connection is lost and none can be made."""
+    """A relay in front of a server. While it is stopped, connections are lost and refused."""
 
     def __init__(self, server: int) -> None:
         self.server, self.port = server, free_port()
@@ -325,10 +327,10 @@ class Relay:
         threading.Thread(target=self._accept, args=[listener], daemon=True).start()
 
     def stop(self) -> None:
-        for one in self.sockets:
+        for open_socket in self.sockets:
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+                open_socket.shutdown(socket.SHUT_RDWR)
+            open_socket.close()
 
     remove = stop
 
@@ -349,11 +351,11 @@ class Relay:
             target.shutdown(socket.SHUT_RDWR)
 
 
-# ---- the guide's tables ----------------------------------------------------------------------
+# ---- The guide's tables ----------------------------------------------------------------------
 
 
 def rows_of(section: str) -> list[list[str]]:
-    """The cells of every table of a section, row by row, without the lines below the heads."""
+    """Return the cells of every table in a section, row by row, without the separator rows."""
     text = GUIDE.read_text("utf-8").partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in row] for row in rows]
@@ -361,19 +363,19 @@ def rows_of(section: str) -> list[list[str]]:
 
 
 ROWS = rows_of("Databases and drivers")
-ADDRESSES, GIVEN = ROWS[: len(DRIVERS) + 1], ROWS[len(DRIVERS) + 1 :]
+ADDRESSES, SUPPORT = ROWS[: len(DRIVERS) + 1], ROWS[len(DRIVERS) + 1 :]
 CELLS = [
     (row[0], driver, cell)
-    for row in GIVEN[1:]
+    for row in SUPPORT[1:]
     for driver, cell in zip(DRIVERS, row[1:], strict=True)
 ]
 
 
-def tried(*answers: str) -> list[Any]:
+def cases(*wanted: str) -> list[Any]:
     return [
-        pytest.param(PROMISES[promise], driver, id=f"{driver.module}: {promise}")
-        for promise, driver, cell in CELLS
-        if cell in answers
+        pytest.param(CHECKS[check], driver, id=f"{driver.module}: {check}")
+        for check, driver, cell in CELLS
+        if cell in wanted
     ]
 
 
@@ -382,42 +384,42 @@ def trial(driver: Driver, tmp_path: Path) -> Iterator[Trial]:
     if importlib.util.find_spec(driver.module) is None:
         refuse = pytest.fail if os.environ.get("NOVENTA_DRIVERS") == "all" else pytest.skip
         refuse(f"no {driver.module} here; it is in the extra `drivers`")
-    with new_database(driver.backend) as made:
-        url = sa.make_url(driver.file or made).set(drivername=driver.name, query={})
+    with new_database(driver.backend) as new_url:
+        url = sa.make_url(driver.file or new_url).set(drivername=driver.name, query={})
         if driver.file:
             url = url.set(database=str(tmp_path / "noventa.db"))
         yield Trial(driver, url.render_as_string(hide_password=False), tmp_path)
 
 
-@pytest.mark.parametrize(("promise", "driver"), tried("yes"))
-def test_a_driver_gives_what_the_guide_says(
-    promise: Callable[[Trial], None], driver: Driver, trial: Trial
+@pytest.mark.parametrize(("check", "driver"), cases("yes"))
+def test_a_driver_supports_what_the_guide_lists(
+    check: Callable[[Trial], None], driver: Driver, trial: Trial
 ) -> None:
-    promise(trial)
+    check(trial)
 
 
-@pytest.mark.parametrize(("promise", "driver"), tried("no"))
-def test_a_driver_lacks_what_the_guide_says(
-    promise: Callable[[Trial], None], driver: Driver, trial: Trial
+@pytest.mark.parametrize(("check", "driver"), cases("no"))
+def test_a_driver_fails_what_the_guide_lists_as_unsupported(
+    check: Callable[[Trial], None], driver: Driver, trial: Trial
 ) -> None:
     try:
-        promise(trial)
+        check(trial)
     except Exception:
         return
-    pytest.fail("it is given: the guide may say yes")
+    pytest.fail("it is supported: change the guide's no to yes")
 
 
-def test_the_guides_tables_have_every_driver_and_every_promise() -> None:
-    assert [row[0] for row in GIVEN[1:]] == list(PROMISES)
+def test_the_tables_in_the_guide_list_every_driver_and_check() -> None:
+    assert [row[0] for row in SUPPORT[1:]] == list(CHECKS)
     assert {cell for _, _, cell in CELLS} == {"yes", "no", "–"}
     for (database, url, package), driver in zip(ADDRESSES[1:], DRIVERS, strict=True):
         assert (database, url.split(":")[0].strip("`")) == (driver.database, driver.name)
         assert package == "–" or package.startswith("`pip install ")
-    for head, driver in zip(GIVEN[0][1:], DRIVERS, strict=True):
+    for head, driver in zip(SUPPORT[0][1:], DRIVERS, strict=True):
         assert head in (driver.database, driver.name.partition("+")[2])
 
 
-# ---- what cannot be used -----------------------------------------------------------------------
+# ---- Unsupported databases -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -428,7 +430,7 @@ def test_the_guides_tables_have_every_driver_and_every_promise() -> None:
      "sqlite:///file:a.db?cache=shared&uri=true", "firebird+firebird://h/n",
      "oracle+oracledb://h/n", "mssql+pyodbc://h/n", "nothing://h/n"],
 )  # fmt: skip
-def test_a_url_that_cannot_be_used_is_one_line_at_the_start(tmp_path: Path, url: str) -> None:
+def test_an_unsupported_url_is_rejected_in_one_line_at_startup(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigError) as raised:
         Database(Config.from_mapping({"database": url}, tmp_path))
     assert str(raised.value).startswith("config.yaml: database")
@@ -436,19 +438,19 @@ def test_a_url_that_cannot_be_used_is_one_line_at_the_start(tmp_path: Path, url:
 
 
 @pytest.mark.parametrize("driver", [DRIVERS[-1]])
-def test_check_says_what_duckdb_does_not_give(
+def test_check_reports_what_duckdb_lacks(
     driver: Driver, trial: Trial, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trial.site().run("check")
-    said = capsys.readouterr()
-    assert "no read-only connections" in said.out
-    assert "no migration lock" in said.out
-    assert "Alembic does not support 'duckdb'" in said.err
-    assert "Traceback" not in said.err
+    captured = capsys.readouterr()
+    assert "no read-only connections" in captured.out
+    assert "no migration lock" in captured.out
+    assert "Alembic does not support 'duckdb'" in captured.err
+    assert "Traceback" not in captured.err
 
 
 @pytest.mark.parametrize("driver", [DRIVERS[-1]])
-def test_migrate_on_duckdb_is_one_line(
+def test_migrate_on_duckdb_fails_with_a_message(
     driver: Driver, trial: Trial, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert trial.site().migrate("revision", "--autogenerate", "-m", "counters") == 1

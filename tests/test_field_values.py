@@ -1,5 +1,7 @@
-"""Values of a request beside columns of every type, on three databases: no good one is refused
-that another database takes, and no bad one is a 500."""
+"""Values of a request compared with columns of every type, on three databases.
+
+Every database accepts the valid ones, and an invalid one never causes a 500.
+"""
 
 from __future__ import annotations
 
@@ -62,24 +64,26 @@ GOOD = {
     "moment": "2026-01-01 12:00:00.000000", "uuid": SEVEN.hex, "colour": "red", "text": "it's",
 }  # fmt: skip
 BAD = dict.fromkeys(GOOD, "x" * 41) | {"numeric": "nine", "colour": "green"}
-NOT_TEXT = {  # what SQLAlchemy itself lets no text be bound to
+NOT_STRINGS = {  # types to which SQLAlchemy itself cannot bind a string
     "sqlite": {"uuid"}, "postgresql": {"boolean"}, "mysql": set[str](),
 }  # fmt: skip
 
 
 def find(request: Any, session: Any, db: Any, *, name: str, value: str) -> Any:
     column = getattr(Thing, name)
-    asked = request.args.get("value")
+    argument = request.args.get("value")
     return {
-        "found": [db.query(Thing).filter(column == one).count() for one in (asked, value)],
-        "among": db.query(Thing).filter(column.in_([asked])).count(),
+        "found": [
+            db.query(Thing).filter(column == candidate).count() for candidate in (argument, value)
+        ],
+        "among": db.query(Thing).filter(column.in_([argument])).count(),
     }
 
 
 def store(request: Any, session: Any, db: Any) -> Any:
     setattr(db.get(Thing, 1), request.form["name"], request.form["value"])
     db.flush()
-    return {"_status": 422}  # undone
+    return {"_status": 422}  # rolled back
 
 
 def echo(request: Any, session: Any, db: Any, *, value: str) -> Any:
@@ -103,28 +107,28 @@ def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         app.database.dispose()
 
 
-def asked(app: App, name: str, value: str) -> Any:
+def request_value(app: App, name: str, value: str) -> Any:
     return ask(app, "GET", f"/things/{name}/{value}", urlencode({"value": value}))
 
 
-def test_a_value_of_a_request_is_compared_as_the_column_s_type(app: App) -> None:
+def test_a_request_value_is_compared_as_the_type_of_the_column(app: App) -> None:
     for name, value in GOOD.items():
-        answer = asked(app, name, value)
-        if name in NOT_TEXT[app.database.engine.dialect.name]:
+        answer = request_value(app, name, value)
+        if name in NOT_STRINGS[app.database.engine.dialect.name]:
             assert answer.status == 400, name
         else:
             assert answer.text == '{"found":[1,1],"among":1}', name
 
 
-def test_a_value_that_a_column_cannot_be_compared_with_finds_nothing_or_is_a_400(app: App) -> None:
+def test_a_value_that_does_not_fit_the_column_finds_nothing_or_returns_400(app: App) -> None:
     for name, value in BAD.items():
-        answer = asked(app, name, value)
+        answer = request_value(app, name, value)
         assert answer.status == 400 or answer.text == '{"found":[0,0],"among":0}', name
         if app.database.engine.dialect.name == "postgresql":
             assert (answer.status == 200) == (name == "text"), name
 
 
-def test_a_value_of_a_form_that_a_column_cannot_store_is_a_400(app: App) -> None:
+def test_a_form_value_that_the_column_cannot_store_returns_400(app: App) -> None:
     for name, good in GOOD.items():
         values = (good, BAD[name])
         posts = [post(app, "/things", {"name": name, "value": value}) for value in values]
@@ -134,7 +138,7 @@ def test_a_value_of_a_form_that_a_column_cannot_store_is_a_400(app: App) -> None
             assert statuses == [400 if name == "boolean" else 422, 400], name
 
 
-def test_a_text_of_the_path_is_compared_as_a_number_in_an_action_too(
+def test_a_path_value_is_also_compared_as_a_number_in_an_action(
     tmp_path: Path, database: str
 ) -> None:
     logic = ModuleType("thing_logic")
@@ -163,27 +167,30 @@ def test_a_text_of_the_path_is_compared_as_a_number_in_an_action_too(
     app.database.dispose()
 
 
-def test_a_value_of_a_request_may_be_a_header(app: App) -> None:
+def test_a_request_value_can_be_a_header(app: App) -> None:
     sent: list[Headers] = []
     request = WebObRequest.blank("/echo/a?value=b")
     request.environ["wsgi.input"] = io.BytesIO()
-    app(request.environ, lambda status, headers, *_: sent.append(Headers(headers)))  # exact texts
+    # Headers raises an error for values that are not exactly `str`.
+    app(request.environ, lambda status, headers, *_: sent.append(Headers(headers)))
     assert (sent[0]["X-Value"], sent[0]["X-Query"]) == ("a", "b")
 
 
 @only_postgresql
 @pytest.mark.parametrize("function", [sa.func.concat, sa.func.jsonb_build_object])
-def test_a_function_that_takes_any_type_wants_a_plain_text(database: str, function: Any) -> None:
+def test_a_function_that_accepts_any_type_requires_a_plain_string(
+    database: str, function: Any
+) -> None:
     engine = sa.create_engine(database, poolclass=sa.NullPool)
     value = FieldText("a")
     with engine.connect() as connection, pytest.raises(sa.exc.DBAPIError):
         connection.execute(sa.select(function(value, value)))
     with engine.connect() as connection:
-        said = connection.scalar(sa.select(function(str(value), str(value))))
-    assert said in ("aa", {"a": "a"})
+        result = connection.scalar(sa.select(function(str(value), str(value))))
+    assert result in ("aa", {"a": "a"})
 
 
-def test_yaml_wants_a_plain_text() -> None:
+def test_yaml_requires_a_plain_string() -> None:
     with pytest.raises(yaml.YAMLError):
         yaml.safe_dump([FieldText("a")])
     assert yaml.safe_dump([str(FieldText("a"))]) == "- a\n"

@@ -1,4 +1,4 @@
-"""One request's failure never reaches the next: under failures, threads, processes and signals."""
+"""A failed request never affects the next: failures, threads, processes and signals."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from noventa import App, Component, Config, Database, Endpoint, Page
 
 pytestmark = pytest.mark.slow
 
-# ---- Twenty-six kinds of failure: each handler has used `db` when it fails -------------------
+# ---- Kinds of failure: every handler uses `db` before it fails ------------------------------
 
 
 def error_in_the_handler(request, session, db):
@@ -76,7 +76,7 @@ def integrity_error(request, session, db):
     db.commit()
 
 
-def wrong_statement(request, session, db):
+def invalid_statement(request, session, db):
     db.get(Counter, 1)
     db.execute(sa.text("SELECT nothing FROM nowhere"))
 
@@ -105,7 +105,7 @@ def keyboard_interrupt(request, session, db):
 
 
 class GreenletExit(BaseException):
-    """What gevent raises in a greenlet that it kills."""
+    """Stand-in for the exception that gevent raises in a killed greenlet."""
 
 
 def killed_greenlet(request, session, db):
@@ -118,7 +118,7 @@ def recursion(request, session, db):
     return recursion(request, session, db)
 
 
-def wrong_result(request, session, db):
+def invalid_result(request, session, db):
     return db.get(Counter, 1)
 
 
@@ -157,7 +157,7 @@ def broken_connection(request, session, db):
     db.get(Counter, 1)
 
 
-def body_that_is_none(request, session, db):
+def body_that_is_not_iterable(request, session, db):
     db.get(Counter, 1)
     return Response(app_iter=7)
 
@@ -188,7 +188,7 @@ def stream_that_cannot_close(request, session, db):
     return Response(app_iter=chunks())
 
 
-# How a server drives the application.
+# Ways in which a server drives the application.
 
 
 def drive(app: App, path: str, method: str = "POST") -> None:
@@ -218,14 +218,14 @@ def drive_with_a_failing_start_response(app: App, path: str) -> None:
         app(Request.blank(path, method="POST").environ, start_response)
 
 
-def drive_until_the_client_leaves(app: App, path: str) -> None:
+def drive_until_the_client_disconnects(app: App, path: str) -> None:
     body = app(Request.blank(path, method="POST").environ, lambda *_: lambda _: None)
     next(iter(body))
     body.close()
 
 
 def drive_and_abandon(app: App, path: str) -> None:
-    """asgiref's adapter, for one, never calls close()."""
+    """Abandon the body without close(), as asgiref's adapter does."""
     body = app(Request.blank(path, method="POST").environ, lambda *_: lambda _: None)
     next(iter(body))
     del body
@@ -239,7 +239,7 @@ FAILURES = [
     (drive, http_error),
     (drive, not_found),
     (drive, integrity_error),
-    (drive, wrong_statement),
+    (drive, invalid_statement),
     (drive, missing_parameter),
     (drive, swallowed_error),
     (drive, system_exit),
@@ -247,27 +247,27 @@ FAILURES = [
     (drive, keyboard_interrupt),
     (drive, killed_greenlet),
     (drive, recursion),
-    (drive, wrong_result),
+    (drive, invalid_result),
     (drive, not_json),
     (drive, forbidden_header),
     (drive, session_that_is_not_json),
     (drive, unprintable_error),
     (drive, forgotten_commit),
     (drive, broken_connection),
-    (drive, body_that_is_none),
+    (drive, body_that_is_not_iterable),
     (drive, stream_that_breaks_off),
     (drive, stream_that_cannot_close),
     (drive_head, stream),
     (drive_with_a_failing_start_response, increment),
     (drive_with_a_failing_start_response, stream),
-    (drive_until_the_client_leaves, stream),
+    (drive_until_the_client_disconnects, stream),
     (drive_and_abandon, stream),
 ]
 METHODS = ["GET", "POST"]
 
 
 def failing_app(root: Path, url: str, *failures: Callable[..., Any], **options: Any) -> App:
-    """A pool of one connection: what is not given back is missed at once."""
+    """Return an application with a pool of one connection, so that a leak shows at once."""
     routes = [
         Endpoint(f"/{failure.__name__}", failure, methods=METHODS, cross_origin=True)
         for failure in dict.fromkeys(failures)
@@ -280,7 +280,7 @@ def failing_app(root: Path, url: str, *failures: Callable[..., Any], **options: 
     ("drive", "failure"), FAILURES, ids=[f"{d.__name__}-{f.__name__}" for d, f in FAILURES]
 )
 @pytest.mark.parametrize("debug", [False, True], ids=["production", "debug"])
-def test_after_a_failure_nothing_is_checked_out(
+def test_no_connection_is_checked_out_after_a_failure(
     tmp_path: Path, drive: Any, failure: Any, debug: bool
 ) -> None:
     app = failing_app(tmp_path, "sqlite:///./a.db", failure, debug=debug)
@@ -290,7 +290,7 @@ def test_after_a_failure_nothing_is_checked_out(
     assert stored(app, 99) is None
 
 
-def test_system_exit_in_a_worker_thread_is_answered(tmp_path: Path) -> None:
+def test_system_exit_in_a_worker_thread_returns_500(tmp_path: Path) -> None:
     app = failing_app(tmp_path, "sqlite:///./a.db", system_exit)
     with ThreadPoolExecutor(1) as threads:
         assert threads.submit(answered, app, "POST", "/system_exit").result() == 500
@@ -298,7 +298,7 @@ def test_system_exit_in_a_worker_thread_is_answered(tmp_path: Path) -> None:
         ask(app, "POST", "/system_exit")
 
 
-def test_no_failure_reaches_the_next_request(tmp_path: Path, database: str) -> None:
+def test_no_failure_affects_the_next_request(tmp_path: Path, database: str) -> None:
     app = failing_app(tmp_path, database, *(failure for _, failure in FAILURES))
     for drive, failure in FAILURES:
         before = stored(app)
@@ -309,7 +309,7 @@ def test_no_failure_reaches_the_next_request(tmp_path: Path, database: str) -> N
     assert stored(app, 99) is None
 
 
-def test_an_error_page_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failing_error_page_leaves_no_connection_checked_out(tmp_path: Path) -> None:
     app = failing_app(tmp_path, "sqlite:///./a.db", error_after_a_flush)
     app.responder._error_page = app.jinja.from_string("{{ nothing.at.all }}")
     drive(app, "/error_after_a_flush")
@@ -319,7 +319,7 @@ def test_an_error_page_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("template", ["{{ 1 // 0 }}", '{{ component("none" ~ 1) }}'])
-def test_a_template_that_fails_leaves_nothing(tmp_path: Path, template: str) -> None:
+def test_a_failing_template_leaves_no_connection_checked_out(tmp_path: Path, template: str) -> None:
     def guard(request, session, db):
         db.get(Counter, 1)
 
@@ -332,7 +332,7 @@ def test_a_template_that_fails_leaves_nothing(tmp_path: Path, template: str) -> 
     assert checked_out(app) == 0
 
 
-def test_the_request_after_an_integrity_error_works(tmp_path: Path, database: str) -> None:
+def test_the_request_after_an_integrity_error_succeeds(tmp_path: Path, database: str) -> None:
     app = failing_app(tmp_path, database, integrity_error)
     for number in range(1, 4):
         assert ask(app, "POST", "/integrity_error").status == 500
@@ -367,9 +367,9 @@ def test_four_threads_share_two_connections(tmp_path: Path, database: str) -> No
         tmp_path, database, Endpoint("/", value), Endpoint("/stream", stream),
         action("/a", increment), pool_size=2, max_overflow=0,
     )  # fmt: skip
-    asked = [("GET", "/"), ("POST", "/a"), ("GET", "/stream"), ("GET", "/none")] * 50
+    requests = [("GET", "/"), ("POST", "/a"), ("GET", "/stream"), ("GET", "/none")] * 50
     with ThreadPoolExecutor(4) as threads:
-        answers = list(threads.map(lambda one: answered(app, *one), asked))
+        answers = list(threads.map(lambda request: answered(app, *request), requests))
     assert answers == [200, 200, 200, 404] * 50
     assert app.database.engine.pool.checkedin() <= 2
     assert checked_out(app) == 0
@@ -378,7 +378,7 @@ def test_four_threads_share_two_connections(tmp_path: Path, database: str) -> No
 # ---- Servers that go away -------------------------------------------------------------------
 
 
-def test_a_database_restarted_between_two_requests_is_not_noticed(
+def test_a_database_restart_between_two_requests_goes_unnoticed(
     tmp_path: Path, cluster: PrivatePostgres
 ) -> None:
     app = counting_app(tmp_path, cluster.url, action("/add", increment))
@@ -391,8 +391,8 @@ def test_a_database_restarted_between_two_requests_is_not_noticed(
     assert checked_out(app) == 0
 
 
-class Slow(io.BytesIO):
-    """A body whose client sends it only after something else was done."""
+class SlowBody(io.BytesIO):
+    """A request body that the client sends only after `meanwhile()` has run."""
 
     def __init__(self, body: bytes, meanwhile: Callable[[], None]) -> None:
         super().__init__(body)
@@ -405,7 +405,7 @@ class Slow(io.BytesIO):
         return super().read(size)
 
 
-def looks_at_the_counter(request: Any, session: Any, db: Any) -> None:
+def read_counter(request: Any, session: Any, db: Any) -> None:
     request.counter = db.get(Counter, 1)
 
 
@@ -413,16 +413,16 @@ COUNT = """
     from counters import increment
 
     def action_count(request, session, db):
-        assert request.counter.value == 1  # the guard's own is read anew, too
+        assert request.counter.value == 1  # the guard's object is reloaded, too
         return increment(request, session, db)
 """
 
 
 @pytest.mark.parametrize("path", ["/endpoint", "/page"])
-def test_while_a_slow_client_sends_nothing_is_held(
+def test_no_connection_is_held_while_a_slow_client_sends(
     tmp_path: Path, database: str, path: str
 ) -> None:
-    logic, guards = make_module("slowly.slowly_logic", COUNT), [looks_at_the_counter]
+    logic, guards = make_module("slowly.slowly_logic", COUNT), [read_counter]
     app = counting_app(
         tmp_path, database, action("/increment", increment),
         action("/endpoint", logic.action_count, guards=guards),
@@ -443,13 +443,13 @@ def test_while_a_slow_client_sends_nothing_is_held(
 
     tickets = visitor.get("/page").tickets
     body = urlencode({"_ticket": tickets[0]}).encode()
-    slow = {"wsgi.input": Slow(body, another_saves), "CONTENT_LENGTH": str(len(body))}
+    slow = {"wsgi.input": SlowBody(body, another_saves), "CONTENT_LENGTH": str(len(body))}
     assert visitor.post(path, **slow).status == 200
     assert (held, answers, stored(app)) == ([0], [200], 2)
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
-def test_under_gunicorn_a_slow_client_keeps_nobody_from_saving(
+def test_a_slow_client_under_gunicorn_does_not_block_other_writers(
     tmp_path: Path, database: str
 ) -> None:
     head = b"POST /guarded HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\n\r\n"
@@ -477,13 +477,13 @@ def idle_in_transaction(url: str) -> int:
 
 @transactional
 def test_a_killed_worker_loses_no_committed_row(tmp_path: Path, database: str) -> None:
-    stored_for_sure: list[int] = []
+    acknowledged: list[int] = []
     killed = threading.Event()
 
     def add(number: int) -> None:
         with suppress(OSError, http.client.HTTPException):
             answer = fetch(server.port, "POST", "/add", f"id={number}")
-            stored_for_sure.append(number)
+            acknowledged.append(number)
             if number >= 100 and not killed.is_set():
                 killed.set()
                 os.kill(answer["process"], signal.SIGKILL)
@@ -491,28 +491,28 @@ def test_a_killed_worker_loses_no_committed_row(tmp_path: Path, database: str) -
     with gunicorn(tmp_path, database, "--workers", "2", "--threads", "2") as server:
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(add, range(2, 202)))
-        assert fetch(server.port, "GET", "/count")["count"] >= len(stored_for_sure)
-    kept = Database(Config.load(tmp_path))
-    with kept.session() as db:
+        assert fetch(server.port, "GET", "/count")["count"] >= len(acknowledged)
+    reopened = Database(Config.load(tmp_path))
+    with reopened.session() as db:
         rows = set(db.scalars(sa.select(Counter.id)))
     assert killed.is_set()
-    assert len(stored_for_sure) > 150
-    assert set(stored_for_sure) <= rows
-    kept.engine.dispose()
+    assert len(acknowledged) > 150
+    assert set(acknowledged) <= rows
+    reopened.engine.dispose()
 
 
 @only_postgresql
 @pytest.mark.parametrize("kind", ["sync", "gthread"])
-def test_sigterm_lets_requests_under_way_finish(tmp_path: Path, database: str, kind: str) -> None:
+def test_sigterm_lets_running_requests_finish(tmp_path: Path, database: str, kind: str) -> None:
     with gunicorn(tmp_path, database, "--worker-class", kind, "--threads", "2") as server:
         with ThreadPoolExecutor(1) as threads:
-            under_way = threads.submit(fetch, server.port, "GET", "/slow")
+            running = threads.submit(fetch, server.port, "GET", "/slow")
             deadline = time.monotonic() + 20
             while not list(tmp_path.glob("slow.*")) and time.monotonic() < deadline:
                 time.sleep(0.05)
             server.send_signal(signal.SIGTERM)
-            assert under_way.result()["count"] == 1
+            assert running.result()["count"] == 1
         assert server.wait(20) == 0
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     with sa.create_engine(database, poolclass=sa.NullPool).connect() as watch:
-        assert watch.scalar(sa.text(query)) == 1  # the one that asks
+        assert watch.scalar(sa.text(query)) == 1  # this query's own connection

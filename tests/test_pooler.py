@@ -1,4 +1,4 @@
-"""Database: PostgreSQL behind the real PgBouncer, in transaction mode."""
+"""Database: PostgreSQL behind a real PgBouncer in transaction mode."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SETTINGS = """\
 
 [pgbouncer]
 listen_addr = 127.0.0.1
-listen_port = {listens}
+listen_port = {listen_port}
 unix_socket_dir =
 auth_type = any
 pool_mode = transaction
@@ -41,7 +41,7 @@ default_pool_size = 3
 
 
 class PgBouncer:
-    """A PgBouncer of the tests' own before a database: three connections for all its clients."""
+    """A private PgBouncer in front of a database, with three connections for all clients."""
 
     def __init__(self, url: str) -> None:
         if PGBOUNCER is None:
@@ -53,7 +53,7 @@ class PgBouncer:
         self.folder.chmod(0o755)
         settings = SETTINGS.format(
             database=server.database, host=server.host, port=server.port or 5432,
-            user=server.username, listens=self.port,
+            user=server.username, listen_port=self.port,
         )  # fmt: skip
         (self.folder / "pgbouncer.ini").write_text(settings, "utf-8")
         self.process = subprocess.Popen(
@@ -70,7 +70,7 @@ class PgBouncer:
 
 @pytest.fixture
 def direct() -> Iterator[str]:
-    """The URL of an empty database, without a pooler."""
+    """The URL of an empty database, reached directly."""
     with new_database("postgresql") as url:
         yield url
 
@@ -83,8 +83,8 @@ def pooled(direct: str) -> Iterator[str]:
     pooler.remove()
 
 
-def table(name: str) -> Any:
-    """A model whose table has that name."""
+def make_model(name: str) -> Any:
+    """Return a model whose table is called `name`."""
 
     class Base(orm.DeclarativeBase):
         pass
@@ -98,9 +98,9 @@ def table(name: str) -> Any:
     return Row
 
 
-def application(root: Path, url: str, name: str, **settings: Any) -> App:
-    """An application that adds a row to its own table, and reads it, by several ways."""
-    model = table(name)
+def make_rows_app(root: Path, url: str, name: str, **settings: Any) -> App:
+    """Return an application that adds rows to its own table and reads them in several ways."""
+    model = make_model(name)
 
     def add(request, session, db):
         db.add(model(owner=name))
@@ -127,68 +127,68 @@ def application(root: Path, url: str, name: str, **settings: Any) -> App:
     return make_app(root, None, config, models=[model], routes=routes)
 
 
-def driven(apps: list[App], requests: int) -> list[int]:
-    """Sends each application that many requests of all kinds, by eight threads; their statuses."""
-    work = [
+def send_requests(apps: list[App], requests: int) -> list[int]:
+    """Send `requests` requests of all kinds to each app from eight threads; return the statuses."""
+    tasks = [
         (app, *request)
         for app in apps
         for request in [("POST", "/add"), ("GET", "/count"), ("GET", "/owners"), ("GET", "/look")]
         * (requests // 4)
     ]
-    random.Random(4).shuffle(work)
+    random.Random(4).shuffle(tasks)
     with ThreadPoolExecutor(8) as threads:
-        return list(threads.map(lambda one: answered(*one), work))
+        return list(threads.map(lambda task: answered(*task), tasks))
 
 
 def owners(url: str, name: str) -> list[str]:
-    """The owners of the rows of a table, each once."""
+    """Return the distinct owners of the rows of a table."""
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
         return [row[0] for row in connection.execute(f"SELECT DISTINCT owner FROM {name}")]
 
 
-def counted(url: str, name: str) -> int:
+def count_rows(url: str, name: str) -> int:
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
         (row,) = connection.execute(f"SELECT count(*) FROM {name}").fetchall()
         return int(row[0])
 
 
-def test_two_applications_keep_their_rows_apart(tmp_path: Path, direct: str, pooled: str) -> None:
+def test_rows_of_two_applications_are_kept_apart(tmp_path: Path, direct: str, pooled: str) -> None:
     names = ["apples", "pears"]
-    apps = [application(tmp_path / name, pooled, name, pooler=True) for name in names]
-    assert set(driven(apps, 400)) == {200}
+    apps = [make_rows_app(tmp_path / name, pooled, name, pooler=True) for name in names]
+    assert set(send_requests(apps, 400)) == {200}
     for app, name in zip(apps, names, strict=True):
-        assert (owners(direct, name), counted(direct, name)) == ([name], 100)
+        assert (owners(direct, name), count_rows(direct, name)) == ([name], 100)
         assert ask(app, path="/count").text == '{"count":100}'
         assert ask(app, path="/owners").text == f"{name} " * 100
         app.database.dispose()
 
 
-def test_an_unrelated_client_writes_and_has_its_own_settings(
+def test_an_unrelated_client_can_write_and_has_default_settings(
     tmp_path: Path, direct: str, pooled: str
 ) -> None:
-    app = application(tmp_path / "app", pooled, "apples", pooler=True)
-    assert set(driven([app], 80)) == {200}
+    app = make_rows_app(tmp_path / "app", pooled, "apples", pooler=True)
+    assert set(send_requests([app], 80)) == {200}
     with psycopg.connect(direct.replace("+psycopg", "")) as connection:
         expected = settings_of(connection)
-        locks = connection.execute(  # those of other databases are of other tests
+        locks = connection.execute(  # locks in other databases belong to other tests
             "SELECT count(*) FROM pg_locks JOIN pg_database ON database = pg_database.oid"
             " WHERE locktype = 'advisory' AND datname = current_database()"
         )
         assert locks.fetchone() == (0,)
     plain = pooled.replace("+psycopg", "")
     clients = [psycopg.connect(plain, prepare_threshold=None) for _ in range(3)]
-    for client in clients:  # at once: they have all of the pooler's connections
+    for client in clients:  # together they occupy all of the pooler's connections
         assert settings_of(client) == expected
         client.execute("INSERT INTO apples (owner) VALUES ('a stranger')")
     for client in clients:
         client.commit()
         client.close()
-    assert counted(direct, "apples") == 20 + 3
+    assert count_rows(direct, "apples") == 20 + 3
     app.database.dispose()
 
 
 def settings_of(client: psycopg.Connection[Any]) -> dict[str, str]:
-    """Every setting of a session but those in which its own program differs."""
+    """Return the settings of a session, except those that depend on the client program."""
     rows = client.execute(
         "SELECT name, setting FROM pg_settings"
         " WHERE name NOT IN ('application_name', 'client_encoding', 'port')"
@@ -197,7 +197,9 @@ def settings_of(client: psycopg.Connection[Any]) -> dict[str, str]:
     return {**dict(rows.fetchall()), "prepared statements": str(prepared)}
 
 
-def test_a_counter_loses_nothing_behind_the_pooler(tmp_path: Path, pooled: str) -> None:
+def test_concurrent_increments_behind_the_pooler_lose_no_update(
+    tmp_path: Path, pooled: str
+) -> None:
     def add(request, session, db):
         db.execute(sa.update(Counter).values(value=Counter.value + 1))
         db.commit()
@@ -211,7 +213,7 @@ def test_a_counter_loses_nothing_behind_the_pooler(tmp_path: Path, pooled: str) 
 
 
 @pytest.mark.parametrize("pooler", [True, False])
-def test_a_pooler_that_is_not_named_is_told_at_the_start(
+def test_an_undeclared_pooler_is_logged_at_startup(
     tmp_path: Path, direct: str, pooled: str, pooler: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     for url in (direct, pooled):
@@ -220,12 +222,14 @@ def test_a_pooler_that_is_not_named_is_told_at_the_start(
         assert ("database.pooler: true" in caplog.text) == (url == pooled and not pooler)
 
 
-def test_check_deploy_names_it_too(tmp_path: Path, direct: str, pooled: str) -> None:
+def test_check_deploy_also_reports_an_undeclared_pooler(
+    tmp_path: Path, direct: str, pooled: str
+) -> None:
     write_project(tmp_path)
-    for url, told in ((direct, False), (pooled, True)):
+    for url, reported in ((direct, False), (pooled, True)):
         text = f'database: "{url}"\nsecret_keys: ["${{NOVENTA_SECRET_KEY}}"]\n'
         (tmp_path / "config.yaml").write_text(text, "utf-8")
-        done = noventa(
+        result = noventa(
             "--project", tmp_path, "check", "--deploy", env=environment(NOVENTA_SECRET_KEY=KEY)
         )
-        assert ("database.pooler: true" in done.stdout + done.stderr) == told, done
+        assert ("database.pooler: true" in result.stdout + result.stderr) == reported, result

@@ -1,4 +1,4 @@
-"""Database: a GET reads statement by statement, and one that writes is answered as a writer."""
+"""Database: a GET reads statement by statement, and is run again in write mode if it writes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from noventa import App, Component, Endpoint, NoventaError, Page, reply
 
 WARNING = "writes: say writes=True on its entry"
 
-WRITERS = """
+POSTGRESQL_WRITERS = """
 CREATE SCHEMA stats;
 CREATE FUNCTION stats.count(integer) RETURNS integer LANGUAGE sql
     AS 'INSERT INTO counters (id, value) VALUES ($1, 0) RETURNING value';
@@ -43,7 +43,7 @@ CREATE TABLE ruled (id integer);
 CREATE RULE noted AS ON UPDATE TO ruled DO INSTEAD SELECT stats.count(2);
 CREATE PROCEDURE counting() LANGUAGE sql AS 'INSERT INTO counters (id, value) VALUES (2, 0)';
 """
-TRIGGERED = """
+SQLITE_WRITERS = """
 CREATE VIEW counting AS SELECT id FROM counters;
 CREATE TRIGGER counts INSTEAD OF UPDATE ON counting BEGIN
     INSERT INTO counters (id, value) VALUES (2, 0);
@@ -53,7 +53,7 @@ END;
 
 @pytest.fixture
 def serve(tmp_path: Path, database: str) -> Iterator[Callable[..., App]]:
-    """Makes applications with a counter; their connections are closed at the end."""
+    """Create applications with a counter, and close their connections at the end."""
     apps: list[App] = []
 
     def make(*routes: Any, **options: Any) -> App:
@@ -66,18 +66,18 @@ def serve(tmp_path: Path, database: str) -> Iterator[Callable[..., App]]:
 
 
 def prepare(app: App) -> None:
-    """Views, functions and the like of each database that write behind a read."""
+    """Create views, functions and other objects that write when they are read."""
     with app.database.engine.connect() as connection:
         driver: Any = connection.connection.driver_connection
         if connection.dialect.name == "sqlite":
-            driver.executescript(TRIGGERED)
+            driver.executescript(SQLITE_WRITERS)
         else:
-            driver.execute(WRITERS)
+            driver.execute(POSTGRESQL_WRITERS)
             driver.commit()
 
 
 def cursor(db: Any) -> Any:
-    """A cursor of the driver's own, of which SQLAlchemy knows nothing."""
+    """Return a cursor of the driver, which SQLAlchemy does not see."""
     return db.connection().connection.dbapi_connection.cursor()
 
 
@@ -89,7 +89,7 @@ def text(statement: str) -> Callable[[Any], Any]:
     return lambda db: db.execute(sa.text(statement)).close()
 
 
-def by_cursor(statement: str) -> Callable[[Any], Any]:
+def cursor_sql(statement: str) -> Callable[[Any], Any]:
     return lambda db: cursor(db).execute(statement)
 
 
@@ -109,7 +109,7 @@ def within_savepoint(db: Any) -> None:
 
 
 INSERT = "INSERT INTO counters (id, value) VALUES (2, 0)"
-ON_BOTH = {
+WRITES_ON_BOTH = {
     "insert": lambda db: db.execute(sa.insert(Counter).values(id=2, value=0)),
     "update": lambda db: db.execute(sa.update(Counter).values(value=9)),
     "rows": lambda db: db.execute(sa.insert(Counter), [{"id": 2}, {"id": 3}]),
@@ -119,16 +119,16 @@ ON_BOTH = {
     "returning": text(f"{INSERT} RETURNING id"),
     "explained": lambda db: db.execute(sa.text("CREATE TABLE made AS SELECT 1 AS id")),
     "table": driver_sql("CREATE TABLE made (id INTEGER)"),
-    "raw cursor": by_cursor(INSERT),
+    "raw cursor": cursor_sql(INSERT),
     "raw cursor, many": lambda db: cursor(db).executemany(INSERT, [()]),
     "savepoint": within_savepoint,
 }
-ON_SQLITE = {
+WRITES_ON_SQLITE = {
     "trigger of a view": text("UPDATE counting SET id = 5"),
     "pragma": driver_sql("PRAGMA user_version = 7"),
     "index": text("REINDEX"),
 }
-ON_POSTGRESQL = {
+WRITES_ON_POSTGRESQL = {
     "hidden": text("WITH gone AS (DELETE FROM counters RETURNING id) SELECT count(*) FROM gone"),
     "function": lambda db: db.scalar(sa.select(sa.func.stats.count(2))),
     "view": text('SELECT id FROM "my-counters"'),
@@ -145,41 +145,41 @@ ON_POSTGRESQL = {
     "two statements": driver_sql("SELECT 1; DELETE FROM counters"),
     "commit within": driver_sql(f"SELECT 1; {INSERT}; ROLLBACK"),
     "copy": copy,
-    "raw function": by_cursor("SELECT stats.count(2)"),
-    "raw statements": by_cursor(f"SELECT 1; {INSERT}"),
+    "raw function": cursor_sql("SELECT stats.count(2)"),
+    "raw statements": cursor_sql(f"SELECT 1; {INSERT}"),
     "large object": text("SELECT lo_create(0)"),
 }
-WAYS = [
-    *[("sqlite", name, way) for name, way in (ON_BOTH | ON_SQLITE).items()],
-    *[("postgresql", name, way) for name, way in (ON_BOTH | ON_POSTGRESQL).items()],
+WRITES = [
+    *[("sqlite", name, way) for name, way in (WRITES_ON_BOTH | WRITES_ON_SQLITE).items()],
+    *[("postgresql", name, way) for name, way in (WRITES_ON_BOTH | WRITES_ON_POSTGRESQL).items()],
 ]
-ways = pytest.mark.parametrize(
+all_writes = pytest.mark.parametrize(
     ("database", "way"),
-    [(database, way) for database, _, way in WAYS],
-    ids=[f"{database}: {name}" for database, name, _ in WAYS],
+    [(database, way) for database, _, way in WRITES],
+    ids=[f"{database}: {name}" for database, name, _ in WRITES],
     indirect=["database"],
 )
 
 
-def everything(app: App) -> list[Any]:
-    """What a write could have left: rows, tables and large objects."""
+def database_state(app: App) -> list[Any]:
+    """Return everything that a write could have changed: rows, tables and large objects."""
     with app.database.engine.connect() as connection:
         rows = connection.execute(sa.select(Counter.id, Counter.value).order_by("id")).all()
-        seen = [rows, sorted(sa.inspect(connection).get_table_names())]
+        state = [rows, sorted(sa.inspect(connection).get_table_names())]
         if connection.dialect.name == "sqlite":
-            return [*seen, connection.exec_driver_sql("PRAGMA user_version").scalar()]
-        return [*seen, connection.exec_driver_sql("SELECT oid FROM pg_largeobject_metadata").all()]
+            return [*state, connection.exec_driver_sql("PRAGMA user_version").scalar()]
+        return [*state, connection.exec_driver_sql("SELECT oid FROM pg_largeobject_metadata").all()]
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if WARNING in record.message]
 
 
-# ---- Nothing is kept without a commit -------------------------------------------------------
+# ---- Uncommitted writes are rolled back -----------------------------------------------------
 
 
-@ways
-def test_a_get_keeps_nothing_without_a_commit_and_is_answered_all_the_same(
+@all_writes
+def test_an_uncommitted_write_in_a_get_is_rolled_back_and_the_request_succeeds(
     serve: Any, way: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs = []
@@ -191,17 +191,17 @@ def test_a_get_keeps_nothing_without_a_commit_and_is_answered_all_the_same(
 
     app = serve(Endpoint("/", handler))
     prepare(app)
-    before = everything(app)
-    for expected in (2, 3, 4):  # the first is answered once more, the others begin as writers
+    before = database_state(app)
+    for expected in (2, 3, 4):  # the first is run twice, the others start in write mode
         assert ask(app).status == 200
-        assert (len(runs), everything(app)) == (expected, before)
-    assert told(caplog) == [f"GET / {WARNING} (in handler)"]
+        assert (len(runs), database_state(app)) == (expected, before)
+    assert logged_warnings(caplog) == [f"GET / {WARNING} (in handler)"]
     assert checked_out(app) == 0
 
 
 @transactional
-@pytest.mark.parametrize("name", ON_BOTH)
-def test_a_get_that_swallows_the_refusal_is_answered_once_more_too(
+@pytest.mark.parametrize("name", WRITES_ON_BOTH)
+def test_a_get_that_swallows_the_rejected_write_is_also_rerun(
     serve: Any, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs = []
@@ -209,7 +209,7 @@ def test_a_get_that_swallows_the_refusal_is_answered_once_more_too(
     def handler(request, session, db):
         runs.append(1)
         try:
-            ON_BOTH[name](db)
+            WRITES_ON_BOTH[name](db)
             db.commit()
         except Exception as error:
             db.rollback()
@@ -217,18 +217,18 @@ def test_a_get_that_swallows_the_refusal_is_answered_once_more_too(
         return {}
 
     app = serve(Endpoint("/", handler))
-    before = everything(app)
+    before = database_state(app)
     answer = ask(app)
-    if name.startswith("raw"):  # of what the driver itself raises nobody else knows
+    if name.startswith("raw"):  # the driver's own exceptions go unnoticed
         assert answer.text.startswith('{"failed":')
-        assert (len(runs), everything(app)) == (1, before)
+        assert (len(runs), database_state(app)) == (1, before)
     else:
-        assert (answer.text, len(runs), len(told(caplog))) == ("{}", 2, 1)
+        assert (answer.text, len(runs), len(logged_warnings(caplog))) == ("{}", 2, 1)
 
 
 @only_postgresql
-@pytest.mark.parametrize("way", ON_POSTGRESQL.values(), ids=ON_POSTGRESQL)
-def test_without_autocommit_reads_one_transaction_takes_it_back(
+@pytest.mark.parametrize("way", WRITES_ON_POSTGRESQL.values(), ids=WRITES_ON_POSTGRESQL)
+def test_without_autocommit_reads_the_write_is_rolled_back_and_not_rerun(
     serve: Any, way: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs = []
@@ -239,13 +239,13 @@ def test_without_autocommit_reads_one_transaction_takes_it_back(
 
     app = serve(Endpoint("/", handler), autocommit_reads=False)
     prepare(app)
-    before = everything(app)
+    before = database_state(app)
     assert ask(app).status == 200
-    assert (len(runs), everything(app)) == (1, before)
-    assert told(caplog) == []
+    assert (len(runs), database_state(app)) == (1, before)
+    assert logged_warnings(caplog) == []
 
 
-# ---- What belongs to a transaction ----------------------------------------------------------
+# ---- Settings, locks and notifications ------------------------------------------------------
 
 SETTINGS = {
     "set": text("SET app.tenant = '7'"),
@@ -262,7 +262,7 @@ SETTINGS = {
 
 @only_postgresql
 @pytest.mark.parametrize("way", SETTINGS.values(), ids=SETTINGS)
-def test_a_setting_holds_for_its_request_and_reaches_no_other(serve: Any, way: Any) -> None:
+def test_a_setting_applies_to_its_own_request_only(serve: Any, way: Any) -> None:
     setting = sa.text("SELECT current_setting('app.tenant', true)")
 
     def sets(request, session, db):
@@ -281,13 +281,13 @@ def test_a_setting_holds_for_its_request_and_reaches_no_other(serve: Any, way: A
 
 
 @only_postgresql
-def test_a_setting_is_reset_in_its_transaction_only(serve: Any) -> None:
+def test_a_reset_applies_to_its_own_transaction_only(serve: Any) -> None:
     def resets(request, session, db):
         db.execute(sa.text("RESET default_transaction_read_only"))
         db.execute(sa.text("RESET ALL"))
         return {}
 
-    app = serve(Endpoint("/", resets), Endpoint("/insert", writing(text(INSERT))))
+    app = serve(Endpoint("/", resets), Endpoint("/insert", uncommitted(text(INSERT))))
     assert (ask(app).status, ask(app, path="/insert").status, stored(app, 2)) == (200, 200, None)
 
 
@@ -301,7 +301,7 @@ LOCKS = {
 
 @only_postgresql
 @pytest.mark.parametrize("way", LOCKS.values(), ids=LOCKS)
-def test_a_lock_is_held_to_the_end_of_its_transaction(serve: Any, way: Any) -> None:
+def test_a_lock_is_held_until_its_transaction_ends(serve: Any, way: Any) -> None:
     held = sa.text(
         "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()"
         " AND (locktype = 'advisory' OR relation = 'counters'::regclass)"
@@ -318,17 +318,17 @@ def test_a_lock_is_held_to_the_end_of_its_transaction(serve: Any, way: Any) -> N
 
 
 MESSAGES = {
-    "notify": text("NOTIFY told, 'x'"),
-    "pg_notify": text("SELECT pg_notify('told', 'x')"),
-    "by its name": lambda db: db.scalar(sa.select(sa.func.pg_notify("told", "x"))),
-    "block": text("DO $$ BEGIN NOTIFY told, 'x'; END $$"),
+    "notify": text("NOTIFY events, 'x'"),
+    "pg_notify": text("SELECT pg_notify('events', 'x')"),
+    "by its name": lambda db: db.scalar(sa.select(sa.func.pg_notify("events", "x"))),
+    "block": text("DO $$ BEGIN NOTIFY events, 'x'; END $$"),
 }
 
 
 @only_postgresql
 @pytest.mark.parametrize("way", MESSAGES.values(), ids=MESSAGES)
 @pytest.mark.parametrize("commits", [True, False])
-def test_a_message_is_sent_with_the_commit_only_and_once(
+def test_a_notification_is_sent_once_and_only_on_commit(
     serve: Any, database: str, way: Any, commits: bool
 ) -> None:
     def sends(request, session, db):
@@ -339,17 +339,17 @@ def test_a_message_is_sent_with_the_commit_only_and_once(
 
     app = serve(Endpoint("/", sends))
     with psycopg.connect(database.replace("+psycopg", ""), autocommit=True) as listener:
-        listener.execute("LISTEN told")
+        listener.execute("LISTEN events")
         assert ask(app).status == 200
-        heard = [note.payload for note in listener.notifies(timeout=0.3, stop_after=2)]
-    assert heard == ["x"] * commits
+        received = [note.payload for note in listener.notifies(timeout=0.3, stop_after=2)]
+    assert received == ["x"] * commits
 
 
 # ---- A GET that writes and commits ----------------------------------------------------------
 
 
-def writing(way: Callable[[Any], Any]) -> Callable[..., dict[str, Any]]:
-    """A handler that does that, and forgets to commit."""
+def uncommitted(way: Callable[[Any], Any]) -> Callable[..., dict[str, Any]]:
+    """Return a handler that calls `way` and does not commit."""
 
     def handler(request, session, db):
         way(db)
@@ -358,22 +358,22 @@ def writing(way: Callable[[Any], Any]) -> Callable[..., dict[str, Any]]:
     return handler
 
 
-def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Move the clock on."""
+def advance_clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Advance `time.monotonic` by `seconds`."""
     clock = time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: clock() + seconds)
 
 
-def load(name: str, handler: Any) -> ModuleType:
-    """A logic module with that `load_template_context`."""
+def logic_module(name: str, handler: Any) -> ModuleType:
+    """Return a logic module whose `load_template_context` is `handler`."""
     logic = ModuleType(name)
     logic.load_template_context = handler  # type: ignore[attr-defined]
     return logic
 
 
-def visits(handler: Any, **options: Any) -> dict[str, Any]:
-    """The parts of an application with a component, shown at / in a page."""
-    component = Component("visits", "visits.html", logic=load("visits", handler), **options)
+def visits_parts(handler: Any, **options: Any) -> dict[str, Any]:
+    """Return the parts of an application whose page at / renders a component."""
+    component = Component("visits", "visits.html", logic=logic_module("visits", handler), **options)
     templates = {
         "page.html": '{{ fragment("visits") }}|{{ component("visits") }}',
         "visits.html": "visit {{ value }}",
@@ -381,7 +381,7 @@ def visits(handler: Any, **options: Any) -> dict[str, Any]:
     return {"components": [component], "files": templates}
 
 
-def shown(**options: Any) -> Page:
+def visits_page(**options: Any) -> Page:
     return Page("/", "page.html", **options)
 
 
@@ -393,28 +393,28 @@ def test_an_endpoint_that_commits_writes_exactly_once(
     app = serve(Endpoint("/", increment))
     for number in (1, 2, 3):
         assert (ask(app, method).status, stored(app)) == (200, number)
-    assert told(caplog) == [f"{method} / {WARNING} (in increment)"]
+    assert logged_warnings(caplog) == [f"{method} / {WARNING} (in increment)"]
 
 
 @transactional
-def test_a_component_that_commits_when_it_is_shown_writes_exactly_once(
+def test_a_component_that_commits_while_rendering_writes_exactly_once(
     serve: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = serve(shown(), **visits(increment))
+    app = serve(visits_page(), **visits_parts(increment))
     for number in (1, 2):
         assert f"visit {number}" in ask(app).text
         assert stored(app) == number
-    assert told(caplog) == [f"GET / {WARNING} (in visits)"]
+    assert logged_warnings(caplog) == [f"GET / {WARNING} (in visits)"]
 
 
 @transactional
 def test_a_fragment_that_commits_writes_exactly_once(
     serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = serve(shown(), **visits(increment))
+    app = serve(visits_page(), **visits_parts(increment))
     visitor = Visitor(app)
     query = visitor.get().text.partition("|")[0].replace("&amp;", "&").partition("?")[2]
-    later(monkeypatch, 61)  # the page is no longer known to write
+    advance_clock(monkeypatch, 61)  # the page is no longer known to write
     assert visitor.get(query=query).text == "visit 2"
     assert stored(app) == 2
 
@@ -428,39 +428,39 @@ def test_a_guard_that_commits_writes_once_and_is_named(
         increment(request, session, db)
 
     options = {"guard": counts} if place == "component" else {}
-    page = shown(guards=[counts] if place == "route" else [])
+    page = visits_page(guards=[counts] if place == "route" else [])
     everywhere = [counts] if place == "registry" else []
-    app = serve(page, guards=everywhere, **visits(value, **options))
+    app = serve(page, guards=everywhere, **visits_parts(value, **options))
     assert ask(app).text.endswith("visit 1")
     assert stored(app) == 1
-    (line,) = told(caplog)
+    (line,) = logged_warnings(caplog)
     assert "counts" in line
 
 
 @transactional
-def test_app_render_may_write_too(serve: Any) -> None:
-    app = serve(shown(), **visits(increment))
+def test_app_render_can_write(serve: Any) -> None:
+    app = serve(visits_page(), **visits_parts(increment))
     assert [app.render("visits"), app.render("visits")] == ["visit 1", "visit 2"]
     assert stored(app) == 2
 
 
 @transactional
-def test_an_error_page_may_write_too(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_page_can_write(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
     def fails(request, session, db):
         raise RuntimeError
 
-    parts = visits(increment)
+    parts = visits_parts(increment)
     parts["files"]["broken.html"] = '{{ component("visits") }}'
     app = serve(Endpoint("/", fails), errors={500: "broken.html"}, **parts)
     for number in (1, 2):
         answer = ask(app, HTTP_ACCEPT="text/html")
         assert (answer.status, answer.text) == (500, f"visit {number}")
     assert stored(app) == 2
-    assert len(told(caplog)) == 1
+    assert len(logged_warnings(caplog)) == 1
 
 
 @transactional
-def test_a_route_that_wrote_begins_as_a_writer_for_a_minute(
+def test_a_route_that_wrote_starts_in_write_mode_for_a_minute(
     serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[int] = []
@@ -470,19 +470,19 @@ def test_a_route_that_wrote_begins_as_a_writer_for_a_minute(
         return increment(request, session, db)
 
     app = serve(Endpoint("/", handler), Endpoint("/other", value))
-    seen = []
+    counts = []
     for seconds in (0, 0, 59, 2):
-        later(monkeypatch, seconds)
+        advance_clock(monkeypatch, seconds)
         ask(app)
-        seen.append(len(runs))
-    assert seen == [2, 3, 4, 6]
+        counts.append(len(runs))
+    assert counts == [2, 3, 4, 6]
     with statements(app) as sent:
         ask(app, path="/other")
     assert [statement.split()[0] for statement in sent] == ["SELECT"]
 
 
 @transactional
-def test_what_the_session_keeps_counts_once(serve: Any) -> None:
+def test_session_changes_of_a_rerun_request_apply_once(serve: Any) -> None:
     def handler(request, session, db):
         session["seen"] = session.get("seen", 0) + 1
         session.flash("seen")
@@ -499,7 +499,7 @@ def test_what_the_session_keeps_counts_once(serve: Any) -> None:
 
 
 @transactional
-def test_a_get_with_a_body_finds_it_again(serve: Any) -> None:
+def test_a_get_with_a_body_can_read_it_again_on_the_rerun(serve: Any) -> None:
     def handler(request, session, db):
         words = request.json["words"]
         increment(request, session, db)
@@ -511,7 +511,9 @@ def test_a_get_with_a_body_finds_it_again(serve: Any) -> None:
 
 
 @transactional
-def test_another_failure_after_a_refusal_is_told_of_the_second_run(serve: Any) -> None:
+def test_an_error_raised_because_of_the_rejected_write_does_not_prevent_the_rerun(
+    serve: Any,
+) -> None:
     def handler(request, session, db):
         try:
             increment(request, session, db)
@@ -524,7 +526,7 @@ def test_another_failure_after_a_refusal_is_told_of_the_second_run(serve: Any) -
 
 
 @transactional
-def test_a_body_that_was_made_before_the_answer_is_given_up_is_closed(serve: Any) -> None:
+def test_the_body_of_a_discarded_response_is_closed(serve: Any) -> None:
     closed = []
 
     class Body:
@@ -549,25 +551,25 @@ def test_a_body_that_was_made_before_the_answer_is_given_up_is_closed(serve: Any
 
 
 @transactional
-def test_a_sandbox_tells_the_same_of_a_get_that_writes(
+def test_a_get_that_writes_in_a_sandbox_logs_the_same_warning(
     serve: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = serve(Endpoint("/", increment), Endpoint("/said", increment, writes=True))
+    app = serve(Endpoint("/", increment), Endpoint("/declared", increment, writes=True))
     with app.database.sandbox():
-        for path in ("/", "/", "/said"):
+        for path in ("/", "/", "/declared"):
             assert ask(app, path=path).status == 200
-    assert told(caplog) == [f"GET / {WARNING}"]
+    assert logged_warnings(caplog) == [f"GET / {WARNING}"]
     assert stored(app) == 0
 
 
 # ---- After an action ------------------------------------------------------------------------
 
-RUNS: list[str] = []
+CALLS: list[str] = []
 
 
 def form_app(serve: Any, act: Any, handler: Any, **options: Any) -> App:
-    """A page with one form, whose component is shown by `handler`."""
-    logic = load("form", handler)
+    """Return an application with one form, whose component loads its context with `handler`."""
+    logic = logic_module("form", handler)
     act.__name__, act.__module__ = "action_add", "form"
     logic.action_add = act  # type: ignore[attr-defined]
     templates = {
@@ -575,12 +577,12 @@ def form_app(serve: Any, act: Any, handler: Any, **options: Any) -> App:
         "form.html": '{{ action("add") }} shows {{ value }} load {{ loads }}',
     }
     component = Component("form", "form.html", logic=logic)
-    app: App = serve(shown(), components=[component], files=templates, **options)
+    app: App = serve(visits_page(), components=[component], files=templates, **options)
     return app
 
 
 def counting_action(request: Any, session: Any, db: Any) -> dict[str, Any]:
-    RUNS.append("action")
+    CALLS.append("action")
     session["done"] = session.get("done", 0) + 1
     session.flash(f"done {session['done']}")
     increment(request, session, db)
@@ -588,34 +590,34 @@ def counting_action(request: Any, session: Any, db: Any) -> dict[str, Any]:
 
 
 def counting_load(request: Any, session: Any, db: Any) -> dict[str, Any]:
-    RUNS.append("load")
+    CALLS.append("load")
     session["loads"] = session.get("loads", 0) + 1
     return {**increment(request, session, db), "loads": session["loads"]}
 
 
 @transactional
-@pytest.mark.parametrize("alone", [{}, {"HTTP_NOVENTA_FRAGMENT": "1"}], ids=["page", "fragment"])
-def test_an_action_runs_once_where_the_page_after_it_writes(
-    serve: Any, alone: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("headers", [{}, {"HTTP_NOVENTA_FRAGMENT": "1"}], ids=["page", "fragment"])
+def test_an_action_runs_once_if_the_page_after_it_writes(
+    serve: Any, headers: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = form_app(serve, counting_action, counting_load)
     visitor = Visitor(app, HTTP_SEC_FETCH_SITE="same-origin")
     ticket = visitor.get().tickets[0]
     for number in (1, 2):
-        later(monkeypatch, 61 * number)  # the page is no longer known to write
-        RUNS.clear()
-        answer = visitor.post(ticket=ticket, **alone)
+        advance_clock(monkeypatch, 61 * number)  # the page is no longer known to write
+        CALLS.clear()
+        answer = visitor.post(ticket=ticket, **headers)
         assert answer.status == 200
         assert f"shows {1 + 2 * number} load {1 + number}" in answer.text
-        assert (RUNS, stored(app)) == (["action", "load", "load"], 1 + 2 * number)
-        if not alone:
+        assert (CALLS, stored(app)) == (["action", "load", "load"], 1 + 2 * number)
+        if not headers:
             assert answer.text.count("done") == 1
             assert f"done {number}" in answer.text
-    assert len(told(caplog)) == 1
+    assert len(logged_warnings(caplog)) == 1
 
 
 @transactional
-def test_a_page_that_writes_after_its_action_and_fails_says_where(
+def test_a_page_that_writes_after_its_action_and_fails_logs_where(
     serve: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails(request, session, db):
@@ -628,16 +630,16 @@ def test_a_page_that_writes_after_its_action_and_fails_says_where(
     visitor = Visitor(app)
     assert visitor.post(ticket=visitor.get().tickets[0]).status == 500
     assert stored(app) == 1
-    (error,) = [one.message for one in caplog.records if one.levelname == "ERROR"]
+    (error,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert "in page.html > form: RuntimeError" in error
 
 
 @transactional
-def test_an_action_runs_once_where_it_writes_by_the_reader(serve: Any) -> None:
-    """What an action does with `database.reader` itself is its own affair."""
+def test_an_action_that_writes_through_the_reader_is_not_rerun(serve: Any) -> None:
+    """Only writes sent through `db` cause a rerun."""
 
     def act(request, session, db):
-        RUNS.append("action")
+        CALLS.append("action")
         with request.app.database.reader.connect() as connection:
             connection.execute(sa.update(Counter).values(value=9))
         return {}
@@ -645,24 +647,24 @@ def test_an_action_runs_once_where_it_writes_by_the_reader(serve: Any) -> None:
     app = form_app(serve, act, value)
     visitor = Visitor(app)
     ticket = visitor.get().tickets[0]
-    RUNS.clear()
+    CALLS.clear()
     assert visitor.post(ticket=ticket).status == 500
-    assert (RUNS, stored(app)) == (["action"], 0)
+    assert (CALLS, stored(app)) == (["action"], 0)
 
 
 @transactional
-def test_in_a_sandbox_nothing_is_told_of_an_action(
+def test_an_action_in_a_sandbox_logs_no_warning(
     serve: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = form_app(serve, counting_action, value)
     visitor = Visitor(app)
     with app.database.sandbox():
         assert "shows 1" in visitor.post(ticket=visitor.get().tickets[0]).text
-    assert told(caplog) == []
+    assert logged_warnings(caplog) == []
 
 
 @transactional
-def test_in_a_sandbox_a_page_that_writes_after_its_action_is_told(
+def test_a_page_that_writes_after_its_action_in_a_sandbox_logs_a_warning(
     serve: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     def counts_after_a_post(request, session, db):
@@ -672,22 +674,22 @@ def test_in_a_sandbox_a_page_that_writes_after_its_action_is_told(
     visitor = Visitor(app)
     with app.database.sandbox():
         assert "shows 1" in visitor.post(ticket=visitor.get().tickets[0]).text
-    assert told(caplog) == [f"POST / {WARNING}"]
+    assert logged_warnings(caplog) == [f"POST / {WARNING}"]
 
 
 # ---- Plain reads ----------------------------------------------------------------------------
 
-NAMES = sa.select(Counter.id)
-PLAIN = {
+IDS = sa.select(Counter.id)
+PLAIN_READS = {
     "by key": lambda db: db.get(Counter, 1),
     "filter": lambda db: db.query(Counter.id).filter(Counter.value > 10).all(),
-    "ordered": lambda db: db.scalars(NAMES.order_by(Counter.id.desc()).limit(1)).all(),
+    "ordered": lambda db: db.scalars(IDS.order_by(Counter.id.desc()).limit(1)).all(),
     "count": lambda db: db.scalar(sa.select(sa.func.count()).select_from(Counter)),
     "in": lambda db: db.query(Counter.id).filter(Counter.id.in_([1, 2])).count(),
     "exists": lambda db: db.scalar(sa.select(sa.exists().where(Counter.value == 0))),
     "window": lambda db: db.execute(sa.select(sa.func.rank().over(order_by=Counter.id))).all(),
     "with": lambda db: db.scalar(sa.text("WITH one AS (SELECT 1 AS n) SELECT n FROM one")),
-    "union": lambda db: db.execute(sa.union_all(NAMES, sa.select(Counter.value))).all(),
+    "union": lambda db: db.execute(sa.union_all(IDS, sa.select(Counter.value))).all(),
     "values": lambda db: db.execute(sa.text("VALUES (1), (2);")).all(),
     "comment": lambda db: db.execute(sa.text("-- which\n/* ; */ SELECT 1")).all(),
     "now": lambda db: db.scalar(sa.select(sa.func.current_timestamp())),
@@ -696,22 +698,24 @@ PLAIN = {
 
 
 @transactional
-@pytest.mark.parametrize("way", PLAIN.values(), ids=PLAIN)
-def test_a_plain_read_is_sent_once_and_alone(
+@pytest.mark.parametrize("way", PLAIN_READS.values(), ids=PLAIN_READS)
+def test_a_plain_read_is_sent_once_without_a_transaction(
     serve: Any, way: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = serve(Endpoint("/", writing(way)))
+    app = serve(Endpoint("/", uncommitted(way)))
     ask(app)
     with statements(app) as sent:
         assert ask(app).status == 200
-    assert not [one for one in sent if re.match("BEGIN|ROLLBACK|COMMIT|SAVEPOINT", one)]
+    assert not [
+        statement for statement in sent if re.match("BEGIN|ROLLBACK|COMMIT|SAVEPOINT", statement)
+    ]
     assert len(sent) <= 1
-    assert told(caplog) == []
+    assert logged_warnings(caplog) == []
 
 
-def on_the_wire(app: App, engine: sa.Engine, log: Path) -> tuple[list[str], int]:
-    """The statements that libpq sends for a GET, by its own log, and the round trips."""
-    connection = engine.raw_connection()  # the one that the pool gives out next
+def trace_wire(app: App, engine: sa.Engine, log: Path) -> tuple[list[str], int]:
+    """Return the statements that libpq sends for a GET, from its log, and the round trips."""
+    connection = engine.raw_connection()  # the pool hands it out next
     pgconn = connection.dbapi_connection.pgconn  # type: ignore[union-attr]
     connection.close()
     with log.open("w+") as file:
@@ -728,16 +732,16 @@ def on_the_wire(app: App, engine: sa.Engine, log: Path) -> tuple[list[str], int]
     ("autocommit", "expected"),
     [(True, (["SELECT"], 1)), (False, (["BEGIN", "SELECT", "ROLLBACK"], 3))],
 )
-def test_a_plain_read_is_one_round_trip(
+def test_a_plain_read_takes_one_round_trip(
     serve: Any, tmp_path: Path, autocommit: bool, expected: Any
 ) -> None:
     app = serve(Endpoint("/", value), autocommit_reads=autocommit, pool_size=1, max_overflow=8)
     answered(app, "GET", "/")
-    assert on_the_wire(app, app.database.reader, tmp_path / "wire.log") == expected
+    assert trace_wire(app, app.database.reader, tmp_path / "wire.log") == expected
 
 
 @only_postgresql
-def test_a_connection_is_tested_where_it_was_idle_and_not_in_constant_use(
+def test_a_connection_is_pinged_after_an_idle_period_but_not_in_constant_use(
     serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = serve(Endpoint("/", value), pool_size=1, max_overflow=8)
@@ -759,7 +763,7 @@ def test_a_connection_is_tested_where_it_was_idle_and_not_in_constant_use(
 
 @only_postgresql
 @pytest.mark.parametrize(("autocommit", "state"), [(True, "idle"), (False, "idle in transaction")])
-def test_between_plain_reads_no_session_is_idle_in_transaction(
+def test_a_session_is_not_idle_in_transaction_between_plain_reads(
     serve: Any, database: str, autocommit: bool, state: str
 ) -> None:
     def handler(request, session, db):
@@ -774,7 +778,7 @@ def test_between_plain_reads_no_session_is_idle_in_transaction(
 
 
 @transactional
-def test_a_get_reads_statement_by_statement_and_in_one_transaction_with_writes(serve: Any) -> None:
+def test_a_get_reads_in_one_transaction_only_with_writes_true(serve: Any) -> None:
     def handler(request, session, db):
         before = db.scalar(sa.select(sa.func.count()).select_from(Counter))
         if request.app.database.engine.dialect.name == "postgresql":
@@ -788,24 +792,24 @@ def test_a_get_reads_statement_by_statement_and_in_one_transaction_with_writes(s
 
 
 @transactional
-def test_after_a_stream_the_reader_is_as_it_was(
+def test_the_reader_returns_to_its_initial_state_after_a_stream(
     serve: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     def rows(request, session, db):
         result = db.scalars(sa.select(Counter.id).execution_options(yield_per=1))
         return {"first": next(iter(result))}
 
-    app = serve(Endpoint("/rows", rows), Endpoint("/", writing(lambda db: db.get(Counter, 1))))
+    app = serve(Endpoint("/rows", rows), Endpoint("/", uncommitted(lambda db: db.get(Counter, 1))))
     with app.database.session() as db:
         db.add(Counter(id=2, value=0))
         db.commit()
     for _ in range(2):
         assert ask(app, path="/rows").text == '{"first":1}'
         assert checked_out(app) == 0
-    assert told(caplog) == []
+    assert logged_warnings(caplog) == []
     with app.database.reader.connect() as connection:
         driver: Any = connection.connection.dbapi_connection
-        connection.execute(NAMES).all()
+        connection.execute(IDS).all()
         is_idle = (
             not driver.in_transaction
             if isinstance(driver, sqlite3.Connection)
@@ -822,7 +826,7 @@ ALTER TABLE counters ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON counters USING (value::text = current_setting('app.tenant', true));
 INSERT INTO counters (id, value) SELECT n, 1 + mod(n, 2) FROM generate_series(2, 9) n
 """
-TENANCY = {
+TENANT_STATEMENTS = {
     "set local": "SET LOCAL app.tenant = '{}'",
     "set_config": "SELECT set_config('app.tenant', '{}', true)",
 }
@@ -841,25 +845,25 @@ def role(database: str) -> Iterator[str]:
 
 @only_postgresql
 @pytest.mark.parametrize("autocommit", [True, False])
-@pytest.mark.parametrize("sets", TENANCY.values(), ids=TENANCY)
-def test_a_guard_that_sets_the_tenant_holds_for_reads_and_streams(
+@pytest.mark.parametrize("sets", TENANT_STATEMENTS.values(), ids=TENANT_STATEMENTS)
+def test_a_tenant_set_in_a_guard_applies_to_reads_and_streams(
     serve: Any, role: str, sets: str, autocommit: bool
 ) -> None:
-    def tenancy(request, session, db):
+    def set_tenant(request, session, db):
         db.execute(sa.text(f"SET LOCAL ROLE {role}"))
         db.execute(sa.text(sets.format(request.args["tenant"])))
 
     def reads(request, session, db):
-        return db.scalars(NAMES.order_by(Counter.id)).all()
+        return db.scalars(IDS.order_by(Counter.id)).all()
 
     def streams(request, session, db):
-        rows = db.scalars(NAMES.order_by(Counter.id).execution_options(yield_per=1))
+        rows = db.scalars(IDS.order_by(Counter.id).execution_options(yield_per=1))
         return reply(f"{number} " for number in rows)
 
     def streams_later(request, session, db):
         def body():
-            tenancy(request, session, db)
-            for number in db.scalars(NAMES.order_by(Counter.id)):
+            set_tenant(request, session, db)
+            for number in db.scalars(IDS.order_by(Counter.id)):
                 yield f"{number} "
 
         return reply(body())
@@ -867,7 +871,7 @@ def test_a_guard_that_sets_the_tenant_holds_for_reads_and_streams(
     routes = {"/reads": reads, "/streams": streams, "/later": streams_later}
     app = serve(
         *[Endpoint(path, handler) for path, handler in routes.items()],
-        guards=[tenancy], autocommit_reads=autocommit, pool_size=1, max_overflow=8,
+        guards=[set_tenant], autocommit_reads=autocommit, pool_size=1, max_overflow=8,
     )  # fmt: skip
     with app.database.engine.begin() as connection:
         connection.exec_driver_sql(POLICY.format(role=role))
@@ -888,7 +892,7 @@ def in_transaction(db: Any) -> bool:
 
 @only_postgresql
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE", "READ COMMITTED"])
-def test_a_configured_isolation_level_keeps_its_transactions(serve: Any, level: str) -> None:
+def test_reads_use_transactions_if_an_isolation_level_is_configured(serve: Any, level: str) -> None:
     def handler(request, session, db):
         db.get(Counter, 1)
         level = db.scalar(sa.text("SHOW transaction_isolation"))
@@ -899,7 +903,7 @@ def test_a_configured_isolation_level_keeps_its_transactions(serve: Any, level: 
 
 
 @only_postgresql
-def test_autocommit_that_is_configured_stays(serve: Any) -> None:
+def test_a_configured_autocommit_level_is_respected(serve: Any) -> None:
     def handler(request, session, db):
         db.execute(sa.update(Counter).values(value=Counter.value + 1))
         return {"in": in_transaction(db)}
@@ -911,7 +915,9 @@ def test_autocommit_that_is_configured_stays(serve: Any) -> None:
 
 @only_postgresql
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
-def test_a_level_that_a_handler_chooses_ends_with_its_request(serve: Any, level: str) -> None:
+def test_an_isolation_level_that_a_handler_sets_ends_with_its_request(
+    serve: Any, level: str
+) -> None:
     def chooses(request, session, db):
         db.connection(execution_options={"isolation_level": level})
         return {"level": db.scalar(sa.text("SHOW transaction_isolation")).upper()}
@@ -927,7 +933,7 @@ def test_a_level_that_a_handler_chooses_ends_with_its_request(serve: Any, level:
 
 
 @transactional
-def test_another_engine_of_the_application_is_left_alone(serve: Any, database: str) -> None:
+def test_other_engines_of_the_application_are_not_affected(serve: Any, database: str) -> None:
     others: list[sa.Engine] = []
 
     def handler(request, session, db):
@@ -943,10 +949,10 @@ def test_another_engine_of_the_application_is_left_alone(serve: Any, database: s
 
 
 @transactional
-def test_the_reader_may_be_used_by_itself(serve: Any) -> None:
+def test_the_reader_can_be_used_directly_and_rejects_writes(serve: Any) -> None:
     app = serve()
     with app.database.reader.connect() as connection:
-        assert connection.scalar(NAMES) == 1
+        assert connection.scalar(IDS) == 1
         with pytest.raises(
             (sa.exc.DBAPIError, NoventaError), match=r"read-?only|use database\.engine"
         ):

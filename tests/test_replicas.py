@@ -1,4 +1,4 @@
-"""Replicas of PostgreSQL: entries with replica=True read there, and everything else never does."""
+"""Replicas of PostgreSQL: only entries with replica=True read from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 
 class Replica(PrivatePostgres):
-    """A copy of another cluster, which follows it."""
+    """A copy of another cluster that replicates from it."""
 
     def __init__(self, primary: PrivatePostgres) -> None:
         self.user, self.port = primary.user, free_port()
@@ -52,13 +52,13 @@ class Replica(PrivatePostgres):
 @pytest.fixture
 def replicas(cluster: PrivatePostgres) -> Iterator[list[Replica]]:
     """Two replicas of the primary `cluster`."""
-    made: list[Replica] = []
+    started: list[Replica] = []
     try:
         for _ in range(2):
-            made.append(Replica(cluster))
-        yield made
+            started.append(Replica(cluster))
+        yield started
     finally:
-        for replica in made:
+        for replica in started:
             replica.remove()
 
 
@@ -66,7 +66,7 @@ def server_port(request: Any, session: Any, db: Any) -> dict[str, Any]:
     return {"port": db.scalar(sa.text("SELECT inet_server_port()"))}
 
 
-def sees_port(request: Any, session: Any, db: Any) -> None:
+def guard_port(request: Any, session: Any, db: Any) -> None:
     request.guarded_by = server_port(request, session, db)["port"]
 
 
@@ -78,12 +78,14 @@ def stream(request: Any, session: Any, db: Any) -> Any:
     return reply(f"{server_port(request, session, db)['port']} " for _ in range(3))
 
 
-def make(root: Path, primary: PrivatePostgres, replicas: list[Replica], **settings: Any) -> App:
+def replicated_app(
+    root: Path, primary: PrivatePostgres, replicas: list[Replica], **settings: Any
+) -> App:
     return counting_app(
         root, primary.url,
         Endpoint("/port", server_port, replica=True),
         Endpoint("/primary", server_port),
-        Endpoint("/guarded", guarded_port, guards=[sees_port], replica=True),
+        Endpoint("/guarded", guarded_port, guards=[guard_port], replica=True),
         Endpoint("/value", value, replica=True),
         Endpoint("/count", increment, replica=True),
         Endpoint("/stream", stream, replica=True),
@@ -97,22 +99,22 @@ def ports(app: App, path: str = "/port", times: int = 6) -> set[int]:
     return {json.loads(ask(app, "GET", path).body)["port"] for _ in range(times)}
 
 
-def until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def caught_up(replicas: list[Replica], expected: int) -> None:
+def wait_for_replay(replicas: list[Replica], expected: int) -> None:
     for replica in replicas:
         engine = sa.create_engine(replica.url, poolclass=sa.NullPool)
 
-        def is_there(engine: sa.Engine = engine) -> bool:
+        def has_replayed(engine: sa.Engine = engine) -> bool:
             with orm.Session(engine) as session:
                 return session.scalar(sa.select(Counter.value)) == expected
 
-        until(is_there)
+        wait_until(has_replayed)
 
 
 def pause(replica: Replica, verb: str = "pause") -> None:
@@ -121,95 +123,95 @@ def pause(replica: Replica, verb: str = "pause") -> None:
         connection.exec_driver_sql(f"SELECT pg_wal_replay_{verb}()")
 
 
-def test_only_entries_with_the_word_read_from_replicas_and_in_turn(
+def test_only_entries_with_replica_true_read_from_replicas_in_turn(
     tmp_path: Path, cluster: PrivatePostgres, replicas: list[Replica]
 ) -> None:
-    app = make(tmp_path, cluster, replicas)
-    both = {replica.port for replica in replicas}
-    assert ports(app) == both
+    app = replicated_app(tmp_path, cluster, replicas)
+    replica_ports = {replica.port for replica in replicas}
+    assert ports(app) == replica_ports
     assert ports(app, "/primary") == {cluster.port}
     assert json.loads(ask(app, "POST", "/posted").body) == {"port": cluster.port}
     guarded = json.loads(ask(app, "GET", "/guarded").body)
     assert guarded["guard"] == cluster.port
-    assert guarded["port"] in both
+    assert guarded["port"] in replica_ports
     streamed = set(map(int, ask(app, "GET", "/stream").text.split()))
-    assert streamed <= both
+    assert streamed <= replica_ports
     with app.database.sandbox():
         assert ports(app) == {cluster.port}
     app.database.dispose()
 
 
-def test_a_write_on_a_replica_is_answered_once_more_on_the_primary(
+def test_a_request_that_writes_on_a_replica_is_rerun_on_the_primary(
     tmp_path: Path,
     cluster: PrivatePostgres,
     replicas: list[Replica],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    app = make(tmp_path, cluster, replicas)
+    app = replicated_app(tmp_path, cluster, replicas)
     assert ask(app, "GET", "/count").text == '{"value":1}'
     assert "GET /count writes: say writes=True on its entry" in caplog.text
-    caught_up(replicas, 1)
+    wait_for_replay(replicas, 1)
     assert ask(app, "GET", "/value").text == '{"value":1}'
     app.database.dispose()
 
 
-def test_a_page_on_a_replica_has_its_component_s_guard_on_the_primary(
+def test_the_component_guard_of_a_replica_page_uses_the_primary(
     tmp_path: Path, cluster: PrivatePostgres, replicas: list[Replica]
 ) -> None:
-    seen: dict[str, int] = {}
+    guard_ports: dict[str, int] = {}
 
     def guard(request, session, db):
-        seen["guard"] = server_port(request, session, db)["port"]
+        guard_ports["guard"] = server_port(request, session, db)["port"]
 
-    logic = ModuleType("shown_logic")
+    logic = ModuleType("port_logic")
     logic.load_template_context = server_port  # type: ignore[attr-defined]
-    files = {"page.html": "{{ component('shown') }}", "shown.html": "{{ port }}"}
+    files = {"page.html": "{{ component('port') }}", "port.html": "{{ port }}"}
     app = make_app(
         tmp_path, files,
         {"database": {"url": cluster.url, "replicas": [replica.url for replica in replicas]}},
-        components=[Component("shown", "shown.html", logic=logic, guard=guard)],
+        components=[Component("port", "port.html", logic=logic, guard=guard)],
         routes=[Page("/", "page.html", replica=True)],
     )  # fmt: skip
     assert int(Visitor(app).get().text) in {replica.port for replica in replicas}
-    assert seen == {"guard": cluster.port}
+    assert guard_ports == {"guard": cluster.port}
     app.database.dispose()
 
 
-def test_a_replica_that_is_behind_is_left_out_until_it_has_caught_up(
+def test_a_lagging_replica_is_excluded_until_it_has_caught_up(
     tmp_path: Path,
     cluster: PrivatePostgres,
     replicas: list[Replica],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    app = make(tmp_path, cluster, replicas, max_lag=0)
+    app = replicated_app(tmp_path, cluster, replicas, max_lag=0)
     slow, quick = replicas
     assert ports(app) == {slow.port, quick.port}
     pause(slow)
     ask(app, "POST", "/increment")
-    caught_up([quick], 1)
-    time.sleep(1.2)  # until each is asked again
+    wait_for_replay([quick], 1)
+    time.sleep(1.2)  # until the lag of each is checked again
     assert ports(app) == {quick.port}
     assert caplog.text.count("is left out: it is") == 1
     pause(slow, "resume")
-    caught_up([slow], 1)
+    wait_for_replay([slow], 1)
     time.sleep(1.2)
     assert ports(app) == {slow.port, quick.port}
     assert caplog.text.count("is in use again") == 1
     app.database.dispose()
 
 
-def test_no_request_fails_while_replicas_die_come_back_and_are_promoted(
+def test_no_request_fails_while_replicas_die_return_and_are_promoted(
     tmp_path: Path,
     cluster: PrivatePostgres,
     replicas: list[Replica],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    app = make(tmp_path, cluster, replicas)
+    app = replicated_app(tmp_path, cluster, replicas)
     statuses: list[int] = []
-    ended = threading.Event()
+    stopped = threading.Event()
 
     def visit() -> None:
-        while not ended.is_set():
+        while not stopped.is_set():
             statuses.append(answered(app, "GET", "/value"))
             time.sleep(0.002)
 
@@ -225,9 +227,9 @@ def test_no_request_fails_while_replicas_die_come_back_and_are_promoted(
         time.sleep(1.5)
         assert ports(app) == {cluster.port}
         first.start()
-        until(lambda: ports(app) == {first.port})
+        wait_until(lambda: ports(app) == {first.port})
     finally:
-        ended.set()
+        stopped.set()
         for thread in threads:
             thread.join()
     assert set(statuses) == {200}
@@ -236,7 +238,7 @@ def test_no_request_fails_while_replicas_die_come_back_and_are_promoted(
 
 
 @pytest.mark.parametrize(
-    ("url", "replica", "fault"),
+    ("url", "replica", "message"),
     [
         ("sqlite:///./a.db", "sqlite:///./b.db", "replicas must be postgresql:// URLs"),
         (
@@ -247,14 +249,14 @@ def test_no_request_fails_while_replicas_die_come_back_and_are_promoted(
         ("postgresql://127.0.0.1/a", "hunter2", "replicas has an invalid URL"),
     ],
 )
-def test_replicas_of_a_database_that_has_none_are_a_fault_at_the_start(
-    url: str, replica: str, fault: str
+def test_unsupported_or_invalid_replica_urls_are_rejected_at_startup(
+    url: str, replica: str, message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=fault) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         Config.from_mapping({"database": {"url": url, "replicas": [replica]}}, ".")
     assert "hunter2" not in str(caught.value)
 
 
-def test_the_word_without_replicas_is_nothing_wrong(tmp_path: Path) -> None:
+def test_replica_true_without_replicas_is_allowed(tmp_path: Path) -> None:
     app = counting_app(tmp_path, "sqlite:///./a.db", Endpoint("/", value, replica=True))
     assert ask(app).text == '{"value":0}'
