@@ -1,4 +1,4 @@
-"""Fixtures that need a database: one test runs on SQLite, PostgreSQL and MariaDB alike."""
+"""Shared fixtures. A test that uses `database` runs on SQLite, PostgreSQL and MariaDB."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ import noventa_cli
 from noventa import App, Config, make_engine
 from noventa_cli import main
 
-collect_ignore = ["applications"]  # each with a conftest of its own: see test_applications.py
-DEAR = {  # files whose tests share what is dear to make: a project, an environment, a server
+collect_ignore = ["applications"]  # they have their own conftest: see test_applications.py
+SHARED_SETUP = {  # files whose tests share an expensive project, environment or server
     "test_changes.py", "test_deploying.py", "test_field_values.py", "test_guide.py",
     "test_hosts.py", "test_htmx.py", "test_replicas.py", "test_screens.py", "test_starter.py",
 }  # fmt: skip
 
 
 class Scheduler(LoadScopeScheduling):
-    """Gives those files to one process each, and every other test to whoever is free."""
+    """Run each of those files in one worker, and every other test in any free worker."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return file if Path(file).name in DEAR else nodeid
+        return file if Path(file).name in SHARED_SETUP else nodeid
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduler:
@@ -49,37 +49,37 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Schedul
 
 
 hypothesis.settings.register_profile(
-    "noventa", deadline=None,  # a machine may be busy with other things
+    "noventa", deadline=None,  # the machine may be busy
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 hypothesis.settings.load_profile("noventa")
 
 
-MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def pytest_configure() -> None:
-    """Keep the bytecode of Noventa and of the tests, and write the tests' files to memory.
+    """Cache the bytecode of Noventa and of the tests, and create the tests' files in memory.
 
-    Without bytecode every process compiles Noventa anew (0.5 s), and every worker the tests (6 s).
-    A database on a disk waits for it 30 ms when it is made.
+    Without bytecode every process compiles Noventa again (0.5 s), and every worker the tests (6 s).
+    Creating a database on a disk takes 30 ms longer.
     """
     for module in (noventa, noventa_cli):
         compileall.compile_file(module.__file__, quiet=2)
     sys.dont_write_bytecode = False
-    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK):
-        memory = os.statvfs(MEMORY)
+    if SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK):
+        memory = os.statvfs(SHARED_MEMORY)
         executable = not memory.f_flag & os.ST_NOEXEC
         if executable and memory.f_bavail * memory.f_frsize > 4_000_000_000:
-            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(SHARED_MEMORY))
 
 
 def pytest_collection_finish() -> None:
-    """What is loaded by now stays: no garbage collection need look through it again.
+    """Exclude everything loaded so far from garbage collection.
 
-    Of the projects that tests write no bytecode is kept: a file that is written twice in one
-    second would be stale. Their own tests need none of the plugins that are installed here, and
-    none of the options of this run.
+    Projects that tests create are run without cached bytecode, which would be stale if a file is
+    written twice within a second. Their own tests run without the plugins installed here and
+    without the options of this run.
     """
     sys.dont_write_bytecode = True
     os.environ.pop("PYTEST_ADDOPTS", None)
@@ -89,7 +89,7 @@ def pytest_collection_finish() -> None:
 
 SERVERS = {
     "postgresql": "postgresql+psycopg://postgres@127.0.0.1:5432/postgres",
-    # PyMySQL reads the certificates of the system for every connection otherwise (25 ms)
+    # Otherwise PyMySQL loads the system's certificates for every connection (25 ms).
     "mariadb": "mysql+pymysql://root@127.0.0.1:3306/?ssl_disabled=true",
 }
 DATABASES = ("sqlite", *SERVERS)
@@ -107,12 +107,12 @@ class User(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     email: Mapped[str] = mapped_column(unique=True)
     name: Mapped[str] = mapped_column()
-"""  # noqa: W293  (as it stands in the document)
+"""  # noqa: W293  (copied from the document unchanged)
 
 
 @cache
 def server(backend: str) -> sa.Engine | str:
-    """An engine for making scratch databases, or why there is none."""
+    """Return an engine that can create scratch databases, or the reason why there is none."""
     engine = sa.create_engine(
         SERVERS[backend], poolclass=sa.NullPool, isolation_level="AUTOCOMMIT",
         connect_args={"connect_timeout": 5},
@@ -125,7 +125,7 @@ def server(backend: str) -> sa.Engine | str:
 
 
 def reach(backend: str) -> sa.Engine:
-    """The server, or a skipped test, or in CI a failed one."""
+    """Return the engine of the server. Without one, skip the test, or fail it in CI."""
     engine = server(backend)
     if isinstance(engine, str):
         (pytest.fail if os.environ.get("CI") else pytest.skip)(engine)
@@ -134,7 +134,7 @@ def reach(backend: str) -> sa.Engine:
 
 @contextmanager
 def new_database(backend: str) -> Iterator[str]:
-    """The URL of an empty database, which is dropped at the end."""
+    """Yield the URL of an empty database, and drop it at the end."""
     if backend == "sqlite":
         yield "sqlite:///./noventa.db"
         return
@@ -148,14 +148,14 @@ def new_database(backend: str) -> Iterator[str]:
         if backend == "postgresql":
             connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
             return
-        open_ = f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"
-        for number in connection.exec_driver_sql(open_).scalars().all():
-            with suppress(sa.exc.OperationalError):  # it has ended meanwhile
+        connections_query = f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"
+        for number in connection.exec_driver_sql(connections_query).scalars().all():
+            with suppress(sa.exc.OperationalError):  # it has ended in the meantime
                 connection.exec_driver_sql(f"KILL {number}")
         connection.exec_driver_sql(f"DROP DATABASE {name}")
 
 
-EMPTY = """\
+EMPTY_DATABASE = """\
 SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid();
 DO $$ DECLARE name text; BEGIN
@@ -172,14 +172,14 @@ GRANT USAGE ON SCHEMA public TO PUBLIC;
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
-    """One database for many tests: to make one takes PostgreSQL 0.3 s, to empty it 0.01 s."""
+    """One database for many tests: PostgreSQL creates one in 0.3 s, and empties it in 0.01 s."""
     with new_database("postgresql") as url:
         yield url
 
 
 @pytest.fixture(params=DATABASES)
 def database(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of an empty database, which nobody else uses meanwhile."""
+    """The URL of an empty database that no other test uses at the same time."""
     if request.param != "postgresql":
         with new_database(request.param) as url:
             yield url
@@ -189,24 +189,24 @@ def database(request: pytest.FixtureRequest) -> Iterator[str]:
     options = {"isolation_level": "AUTOCOMMIT", "no_parameters": True}
     engine = sa.create_engine(url, poolclass=sa.NullPool, execution_options=options)
     with engine.connect() as connection:
-        connection.exec_driver_sql(EMPTY)
+        connection.exec_driver_sql(EMPTY_DATABASE)
 
 
 @pytest.fixture
 def visitor(app: App) -> Visitor:
-    """A browser, in process; `app` is a fixture of the file's own."""
+    """A browser in this process. The test file defines the fixture `app`."""
     return Visitor(app)
 
 
 @pytest.fixture
 def client(app: App) -> TestApp:
-    """WebTest's browser, which fills in forms."""
+    """WebTest's client, which can fill in forms."""
     same_origin = {"HTTP_HOST": "localhost", "HTTP_SEC_FETCH_SITE": "same-origin"}
     return TestApp(app, extra_environ=same_origin)
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = (  # nothing but the pages under test is to be asked for
+QUIET = (  # options for a browser that requests only the pages under test
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",
 )  # fmt: skip
@@ -226,25 +226,25 @@ def chromium():
 
 @contextmanager
 def visiting(chromium, server, *, expected=(), **options):
-    """A page of the site; at the end nothing may have gone wrong or been fetched elsewhere.
+    """Yield a browser page; then assert that it reported no errors and requested no other server.
 
-    `expected` are the beginnings of what the browser may complain of.
+    `expected` are prefixes of console messages to ignore.
     """
     context = chromium.new_context(base_url=server.url, **options)
-    page, complaints, asked = context.new_page(), [], []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    page, messages, urls = context.new_page(), [], []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: urls.append(request.url))
     try:
         yield page
     finally:
         context.close()
-    assert [text for text in complaints if not text.startswith(tuple(expected))] == []
-    assert [url for url in asked if not url.startswith((server.url, "data:"))] == []
+    assert [text for text in messages if not text.startswith(tuple(expected))] == []
+    assert [url for url in urls if not url.startswith((server.url, "data:"))] == []
 
 
 def leave(page, link):
-    """Clicks what leads to another page, or to this one anew, and waits until that is there."""
+    """Click an element that loads a page, and wait until it has loaded."""
     with page.expect_event("load"):
         link.click()
 
@@ -263,7 +263,7 @@ class Site:
         return self.root / name
 
     def register(self, models: str = "", seeds: str = "") -> None:
-        """Writes registry.py: `models` and `seeds` are dotted names of modules and functions."""
+        """Write registry.py. `models` and `seeds` are dotted names of modules and functions."""
         names = [*models.split(), *(name.rpartition(".")[0] for name in seeds.split())]
         imports = "".join(f"import {name}\n" for name in names)
         lists = f"models=[{', '.join(models.split())}], seeds=[{', '.join(seeds.split())}]"
@@ -271,7 +271,7 @@ class Site:
         self.write("registry.py", text)
 
     def models(self, text: str) -> None:
-        """Makes `text`, which need not define Base, the only models of the project."""
+        """Replace the project's models with `text`, which need not define Base."""
         base = "class Base(orm.DeclarativeBase):\n    pass\n\n"
         header = "import enum\n\nimport sqlalchemy as sa\nfrom sqlalchemy import orm\n"
         header += "from sqlalchemy.orm import Mapped, mapped_column\n\n\n"
@@ -285,14 +285,14 @@ class Site:
         return self.run("migrate", *words)
 
     def autogenerate(self, title: str = "change", *words: str) -> str:
-        """Writes a revision from the models and returns its text; it must have been written."""
+        """Generate a revision from the models and return its text. Exactly one must be written."""
         before = set(self.revisions())
         assert self.migrate(*words, "revision", "--autogenerate", "-m", title) == 0
         (path,) = set(self.revisions()) - before
         return path.read_text("utf-8")
 
     def revision(self, number: str, upgrade: str, downgrade: str = "pass", after: str = "") -> Path:
-        """Writes a revision by hand."""
+        """Write a revision with the given functions. `after` is the revision before it."""
         parts = ("import sqlalchemy as sa", "from alembic import op", f"revision = {number!r}")
         head = "\n".join([*parts, f"down_revision = {after or None!r}"])
         bodies = [
@@ -326,7 +326,7 @@ class Site:
         return set(sa.inspect(self.engine).get_table_names()) - {"alembic_version"}
 
     def at(self) -> list[str]:
-        """The revision that the database says it is at."""
+        """Return the revisions that the database is at."""
         return [row[0] for row in self.rows("SELECT version_num FROM alembic_version")]
 
 
@@ -345,7 +345,7 @@ servers = pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirec
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[PrivatePostgres]:
-    """A PostgreSQL of the tests' own, which they may stop and start."""
+    """A private PostgreSQL, which tests may stop and start."""
     postgres = PrivatePostgres()
     postgres.start()
     yield postgres

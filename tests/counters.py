@@ -1,4 +1,4 @@
-"""What the tests of the database share: a counter to add to, and servers of their own to kill."""
+"""Helpers of the database tests: an application with a counter, and private servers to stop."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def counting_app(
     root: Path, url: str, *routes: Any, debug: bool = False, files: Any = None,
     components: Any = (), guards: Any = (), errors: Any = None, **pool: Any,
 ) -> App:  # fmt: skip
-    """An application with one counter, at 0. `pool` are settings below `database:`."""
+    """Return an application with one counter, at 0. `pool` are settings below `database:`."""
     config = {"database": {"url": url, **pool}, "debug": debug}
     parts = {"routes": list(routes), "components": components, "guards": guards}
     parts["errors"] = errors or {}
@@ -56,7 +56,7 @@ def counting_app(
 
 
 def action(path: str, handler: Any, **options: Any) -> Endpoint:
-    """An Endpoint that is posted to, from anywhere."""
+    """Return an Endpoint that accepts POST from any origin."""
     return Endpoint(path, handler, methods=["POST"], cross_origin=True, **options)
 
 
@@ -72,26 +72,26 @@ def value(request: Any, session: Any, db: Any) -> dict[str, int]:
 
 
 def answered(app: App, method: str, path: str) -> int:
-    """The status of an answer; fit for threads, unlike `ask`, which changes warning filters."""
+    """Return the status of a response. Thread-safe, unlike `ask`, which sets warning filters."""
     response = Request.blank(path, method=method).get_response(app)
-    assert response.body is not None  # read to its end, and closed
+    assert response.body is not None  # reads and closes the body
     return int(response.status_int)
 
 
 def stored(app: App, number: int = 1) -> int | None:
-    """What a connection of its own finds."""
+    """Return the stored value of a counter, read in a new session."""
     with app.database.session() as db:
         return db.scalar(sa.select(Counter.value).where(Counter.id == number))
 
 
 def checked_out(app: App) -> int:
-    """How many connections are in use, of both engines."""
+    """Return the number of connections in use, over both engines."""
     return sum(engine.pool.checkedout() for engine in app.database.engines)  # type: ignore[attr-defined]
 
 
 @contextmanager
 def statements(app: App) -> Iterator[list[str]]:
-    """What is sent to the database meanwhile; of SQLite also BEGIN and ROLLBACK."""
+    """Collect the statements sent to the database; on SQLite, BEGIN and ROLLBACK too."""
     sent: list[str] = []
 
     def note(_: Any, __: Any, statement: str, *___: Any) -> None:
@@ -111,7 +111,7 @@ def statements(app: App) -> Iterator[list[str]]:
 
 @contextmanager
 def events(app: App, *names: str) -> Iterator[list[str]]:
-    """What the pools do meanwhile: `connect`, `checkout`, `checkin`, `invalidate`."""
+    """Collect these events of the pools: `connect`, `checkout`, `checkin`, `invalidate`."""
     seen: list[str] = []
     listeners = [
         (engine.pool, name, lambda *_, name=name: seen.append(name))
@@ -242,7 +242,7 @@ with app.database.session() as db:
 
 @contextmanager
 def gunicorn(root: Path, url: str, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """The project above under gunicorn, preloaded; yields the process, with its `port`."""
+    """Run the project above under gunicorn, preloaded; yield the process, with its `port`."""
     config = f'database: "{url}"\nsecret_keys: ["{KEY}"]\n'
     write_files(root, {**PROJECT, "config.yaml": config})
     command = [sys.executable, "-m", "gunicorn", "wsgi:application", "--preload"]
@@ -252,7 +252,9 @@ def gunicorn(root: Path, url: str, *options: str) -> Iterator[subprocess.Popen[s
             cwd=root, env=environment(), stdout=log, stderr=log, text=True,
         )  # fmt: skip
         try:
-            server.port = _port(server, root / "gunicorn.log", 2 if "--workers" in options else 1)
+            server.port = _wait_for_port(
+                server, root / "gunicorn.log", 2 if "--workers" in options else 1
+            )
             yield server
         finally:
             if server.poll() is None:
@@ -265,7 +267,7 @@ def get_json(port: int, path: str) -> Any:
 
 
 def fetch(port: int, method: str, path: str, body: str = "") -> Any:
-    """The JSON of an answer of 200."""
+    """Return the JSON of a response, whose status must be 200."""
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
         headers = {"Content-Type": "application/x-www-form-urlencoded"} if body else {}
         connection.request(method, path, body, headers)
@@ -275,7 +277,7 @@ def fetch(port: int, method: str, path: str, body: str = "") -> Any:
         return json.loads(text)
 
 
-def _port(server: subprocess.Popen[str], log: Path, workers: int) -> int:
+def _wait_for_port(server: subprocess.Popen[str], log: Path, workers: int) -> int:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and server.poll() is None:
         text = log.read_text("utf-8")

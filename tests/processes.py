@@ -1,4 +1,4 @@
-"""What the tests of the command line share: small projects, and real processes."""
+"""Helpers of the command-line tests: small projects and real processes."""
 
 import os
 import pty
@@ -39,7 +39,7 @@ application = app
 
 
 def write_files(folder, files):
-    """Writes `files`, a mapping of paths to texts, below `folder`; None leaves one out."""
+    """Write `files`, a mapping of paths to contents, below `folder`; skip those that are None."""
     for name, text in files.items():
         if text is not None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -48,28 +48,28 @@ def write_files(folder, files):
 
 
 def write_project(folder, files=None):
-    """The smallest project, with `files` beside or instead of its own."""
+    """Write the smallest project. `files` are added to its own or replace them."""
     return write_files(folder, PROJECT | (files or {}))
 
 
 def environment(**more):
-    """That of a child process, which finds the modules under test from any folder."""
+    """Return the environment of a child process that can import the modules under test."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **more}
 
 
 def noventa(*arguments, **options):
-    """Runs `python -m noventa …` to its end."""
+    """Run `python -m noventa …` to completion."""
     command = [sys.executable, "-m", "noventa", *map(str, arguments)]
     options = {"env": environment(), "timeout": 180} | options
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
 def wait_for(condition, seconds=60):
-    """Waits until `condition()` is true, and returns it."""
+    """Wait until `condition()` is true, and return its result."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):
-        assert time.monotonic() < deadline, f"{condition} does not come true"
+        assert time.monotonic() < deadline, f"{condition} did not become true"
         time.sleep(0.03)
     return result
 
@@ -88,9 +88,9 @@ def listens(port):
 
 @contextmanager
 def serving(root, *arguments, python=sys.executable, env=None, log=None, port="0"):
-    """`python -m noventa serve` in a process of its own: yields it, with its `url`.
+    """Run `python -m noventa serve` in its own process; yield the process, with its `url`.
 
-    Where `port` is None the settings decide.
+    If `port` is None, the settings choose it.
     """
     command = [python, "-m", "noventa", "--project", str(root), "serve"]
     process = subprocess.Popen(
@@ -109,17 +109,17 @@ def serving(root, *arguments, python=sys.executable, env=None, log=None, port="0
 
 
 def read_url(process, lines=None):
-    """The URL that a starting server prints; `lines` gets what it prints up to there."""
+    """Return the URL that a starting server prints. Append its lines up to there to `lines`."""
     for line in process.stdout:
         if lines is not None:
             lines.append(line)
         if found := re.search(r"(?<= at )http://\S+", line):
             return found[0].rstrip("/")
-    raise AssertionError(f"the server has ended with {process.wait()}, without a URL")
+    raise AssertionError(f"the server exited with {process.wait()} without printing a URL")
 
 
 def stop(process, number=signal.SIGTERM):
-    """Stops `process`, if it runs, and returns its exit code."""
+    """Stop `process` if it is running, and return its exit code."""
     if process.poll() is None:
         process.send_signal(number)
     try:
@@ -129,27 +129,27 @@ def stop(process, number=signal.SIGTERM):
         process.stdout.close()
 
 
-class Shown(bytearray):
-    """What a terminal was told."""
+class TerminalOutput(bytearray):
+    """The bytes written to a terminal."""
 
     def text(self):
         return self.decode().replace("\r\n", "\n")
 
     def lines(self):
-        """The text without colours, line by line."""
+        """Return the lines, without colours."""
         return re.sub(r"\x1b\[[\d;]*[mK]", "", self.text()).splitlines()
 
 
 @contextmanager
 def terminal(columns=60):
-    """A terminal in the place of standard output and error; yields what it is told, at the end."""
-    shown = Shown()
+    """Replace standard output and error with a terminal. Its output is complete after the block."""
+    output = TerminalOutput()
     master, slave = pty.openpty()
 
     def read():
-        with suppress(OSError):  # nobody has it open any more
+        with suppress(OSError):  # every writer has closed it
             while data := os.read(master, 65_536):
-                shown.extend(data)
+                output.extend(data)
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -158,18 +158,18 @@ def terminal(columns=60):
         patch.setenv("TERM", "xterm")
         patch.delenv("NO_COLOR", raising=False)
         with os.fdopen(slave, "w") as stream, redirect_stdout(stream), redirect_stderr(stream):
-            yield shown
+            yield output
     reader.join()
     os.close(master)
 
 
 def from_npm(folder, package):
-    """The folder of a package for browsers, like `htmx.org@2`, by preference from npm's cache."""
-    brief = ("--prefer-offline", "--no-audit", "--fetch-retry-mintimeout=1000")
-    command = ["npm", "install", *brief, "--fetch-retry-maxtimeout=1000", package]
+    """Install an npm package such as `htmx.org@2`, preferably from the cache; return its folder."""
+    options = ("--prefer-offline", "--no-audit", "--fetch-retry-mintimeout=1000")
+    command = ["npm", "install", *options, "--fetch-retry-maxtimeout=1000", package]
     try:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
-        reason = f"npm brings no {package}: {getattr(error, 'stderr', None) or error}"
+        reason = f"npm could not install {package}: {getattr(error, 'stderr', None) or error}"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     return folder / "node_modules" / package.partition("@")[0]

@@ -1,4 +1,4 @@
-"""What the tests of the core share: an application written in the test itself."""
+"""Helpers of the core's tests: applications that are written in the tests themselves."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from alembic.config import main as alembic_main
 from noventa import App, Config, Registry
 from noventa_cli import load_project, portability_faults, project_imports, revision_faults
 
-SECRET = "a secret of the tests, long enough for anybody"
+SECRET = "a secret key for tests, 32 characters or more"
 
 
 def make_module(name: str, source: str) -> ModuleType:
-    """A module made of source text, as if imported: its functions know its name."""
+    """Create a module from source text as if it were imported: its functions have its name."""
     module = ModuleType(name)
     module.__file__ = f"{name.replace('.', '/')}.py"
     sys.modules[name] = module  # SQLAlchemy resolves Mapped[...] through it
@@ -27,7 +27,7 @@ def make_module(name: str, source: str) -> ModuleType:
 
 
 def users_module(name: str = "user.user_models", base: str = "Base", table: str = "users") -> Any:
-    """A module with a model `User`, of a Base of its own."""
+    """Create a module with a model `User` that has its own Base."""
     return make_module(
         name,
         f"""
@@ -55,7 +55,7 @@ NOTES = """
         __tablename__ = "notes"
         id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
         text: orm.Mapped[str] = orm.mapped_column(sa.Text)
-"""  # for a module of handlers to begin with
+"""  # the start of a module of handlers
 
 
 def make_app(
@@ -64,9 +64,9 @@ def make_app(
     config: Mapping[str, Any] | None = None,
     **registry: Any,
 ) -> App:
-    """An application in `root`: `files` are its templates, `registry` the arguments of Registry.
+    """Create an application in `root` with templates (`files`) and arguments of Registry.
 
-    The database is a file in `root`, unless `config` names another; its tables are made at once.
+    The database is a file in `root` unless `config` names another. Its tables are created, too.
     """
     for name, text in (files or {}).items():
         path = root / name
@@ -79,7 +79,7 @@ def make_app(
     return app
 
 
-# ---- for a project that is driven through its command line: the Site of conftest.py
+# ---- Helpers for projects that are run through their command line: the Site of conftest.py
 
 ITEM = """
 class Item(Base):
@@ -97,13 +97,13 @@ AGAIN = ("upgrade head", "downgrade base", "upgrade head", "check")
 
 
 def go(site: Any, *verbs: str) -> None:
-    """Runs `migrate` with each of these; all must succeed. What they say is in the report."""
+    """Run `migrate` with each of `verbs`; all must succeed."""
     for verb in verbs:
         assert site.migrate(*verb.split()) == 0, verb
 
 
 def apply(site: Any, models: str, *words: str) -> str:
-    """Has the models reach the database by a generated revision; returns its text."""
+    """Migrate the database to the models with a generated revision, and return its text."""
     site.models(models)
     text: str = site.autogenerate("change", *words)
     go(site, "upgrade head")
@@ -111,7 +111,7 @@ def apply(site: Any, models: str, *words: str) -> str:
 
 
 def refuse(site: Any, capsys: Any, verb: str = "", command: str = "migrate") -> str:
-    """Runs the command, which must exit with 1 and without a traceback; returns its message."""
+    """Run a command that must exit with 1 and without a traceback, and return its message."""
     capsys.readouterr()
     assert site.run(command, *verb.split()) == 1
     message: str = capsys.readouterr().err
@@ -120,7 +120,7 @@ def refuse(site: Any, capsys: Any, verb: str = "", command: str = "migrate") -> 
 
 
 def alembic(site: Any, *words: str) -> int:
-    """The command `alembic` in this process. Returns its exit code."""
+    """Run the command `alembic` in this process, and return its exit code."""
     with project_imports(site.root):
         try:
             alembic_main(["-c", str(site.root / "migrations/alembic.ini"), *words])
@@ -130,12 +130,12 @@ def alembic(site: Any, *words: str) -> int:
 
 
 def faults(site: Any) -> str:
-    """What `check` finds in models and revisions, without the database."""
+    """Return what `check` reports about models and revisions without the database."""
     with project_imports(site.root):
         project = load_project(site.root)
         return "\n".join(map(str, [*portability_faults(project), *revision_faults(project)]))
 
 
 def lacks(text: str, *parts: str) -> list[str]:
-    """Those parts that the text does not have."""
+    """Return the parts that are missing from the text."""
     return [part for part in parts if part not in text]

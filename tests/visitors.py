@@ -1,4 +1,4 @@
-"""What tests of requests share: a visitor with cookies, in process, under wsgiref's validator."""
+"""Helpers for requests in this process: a visitor with cookies, under wsgiref's validator."""
 
 import io
 import re
@@ -38,28 +38,28 @@ class Answer(NamedTuple):
 
 
 def ask(app, method="GET", path="/", query="", body=b"", **environ):
-    """Sends one request. `environ` are its other keys, as they are; None takes one away.
+    """Send one request. `environ` are further keys of its environ; None removes a key.
 
-    The validator sees a sound environ and every word of the answer; the application sees
-    what was asked for.
+    The validator checks the whole response, but against a valid environ: only the application
+    receives `environ`, which may be invalid.
     """
-    sound = {"REQUEST_METHOD": "GET", "wsgi.input": io.BytesIO(body), "QUERY_STRING": ""}
-    setup_testing_defaults(sound)
+    valid = {"REQUEST_METHOD": "GET", "wsgi.input": io.BytesIO(body), "QUERY_STRING": ""}
+    setup_testing_defaults(valid)
     if body:
         environ = {"CONTENT_LENGTH": str(len(body))} | environ
-    asked = {"REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": query} | environ
+    requested = {"REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": query} | environ
     started = []
 
-    def changed(checked, start_response):
-        both = {**checked, **asked}
-        return app({k: v for k, v in both.items() if v is not None}, start_response)
+    def with_environ(validated, start_response):
+        merged = {**validated, **requested}
+        return app({k: v for k, v in merged.items() if v is not None}, start_response)
 
     def start_response(status, headers, exc_info=None):
         started[:] = [status, headers]
         return lambda data: None
 
-    sound["REQUEST_METHOD"] = "HEAD" if method == "HEAD" else "GET"
-    chunks = validator(changed)(sound, start_response)
+    valid["REQUEST_METHOD"] = "HEAD" if method == "HEAD" else "GET"
+    chunks = validator(with_environ)(valid, start_response)
     try:
         sent = b"".join(chunks)
     finally:
@@ -68,14 +68,14 @@ def ask(app, method="GET", path="/", query="", body=b"", **environ):
 
 
 def post(app, path="/", fields=(), **environ):
-    """Posts a form of urlencoded fields."""
+    """Post a form of urlencoded fields."""
     body = urlencode(fields).encode()
     environ = {"CONTENT_TYPE": FORM, "CONTENT_LENGTH": str(len(body))} | environ
     return ask(app, "POST", path, body=body, **environ)
 
 
 def multipart(*parts, boundary="limit"):
-    """A multipart body of (name, content) and (name, content, filename, type)."""
+    """Return a multipart body of (name, content) and (name, content, filename, type)."""
     lines = []
     for name, content, *rest in parts:
         head = f'Content-Disposition: form-data; name="{name}"'
@@ -86,7 +86,7 @@ def multipart(*parts, boundary="limit"):
 
 
 class Visitor:
-    """Keeps cookies between requests, as a browser does."""
+    """A client that keeps cookies between requests, as a browser does."""
 
     def __init__(self, app, **environ):
         self.app, self.environ, self.cookies = app, environ, {}

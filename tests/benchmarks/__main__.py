@@ -1,11 +1,11 @@
-"""What a request costs in Noventa, beside a hand-written WSGI function and other frameworks.
+"""Compare the cost of a request with a hand-written WSGI function and other frameworks.
 
     pip install -e ".[benchmark]"  and  apt-get install wrk
     python -m tests.benchmarks [--short] [--only ROW] [--output DIR] [--postgres URL]
 
-writes benchmark.md and benchmark.svg to build/ or DIR, in some 15 minutes. `--short` only shows
-that it runs, in 20 seconds: in one process, on SQLite. `--only "one query"` measures the rows
-whose title begins so, and writes nothing.
+writes benchmark.md and benchmark.svg to build/ or DIR, in about 15 minutes. `--short` only checks
+that it runs, in one process on SQLite, in 20 seconds. `--only "one query"` measures only the rows
+whose title starts like this, and writes nothing.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from .apps import make
 from .measure import COMPONENTS, JOBS, PLAIN, Client, Job, Times, median, race, ratio
 
 PEERS = ("floor", "noventa", "bottle", "falcon", "flask", "pyramid", "django", "django_orm")
-SLOW_ROUTERS = ("bottle", "falcon", "django_orm")  # making 10,000 routes takes them minutes
+SLOW_ROUTERS = ("bottle", "falcon", "django_orm")  # they need minutes to create 10,000 routes
 Results = dict[str, list[Times]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures, prints the tables and writes them."""
+    """Measure, print the tables and write them."""
     parser = argparse.ArgumentParser("python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="some 20 s, in one process, SQLite")
-    parser.add_argument("--only", metavar="ROW", help="the rows whose title begins so")
+    parser.add_argument("--short", action="store_true", help="20 s, in one process, on SQLite")
+    parser.add_argument("--only", metavar="ROW", help="only rows whose title starts with ROW")
     parser.add_argument("--output", type=Path, default=Path("build"), help="folder for both files")
     parser.add_argument("--postgres", default="postgresql+psycopg://postgres@127.0.0.1/postgres")
     options = parser.parse_args(arguments)
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sqlite = f"sqlite:///{folder}/benchmark.db"
         work.fill(sqlite)
         if options.only:
-            print(report.markdown(_chosen(options.only, sqlite, postgres, options.short)))
+            print(report.markdown(_selected(options.only, sqlite, postgres, options.short)))
             return
-        tables, chart = measured(sqlite, None if options.short else postgres, options.short)
+        tables, chart = measure_all(sqlite, None if options.short else postgres, options.short)
     text = report.markdown(tables)
     print(text)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     (options.output / "benchmark.svg").write_text(chart, "utf-8")
 
 
-def measured(sqlite: str, postgres: str | None, short: bool) -> tuple[list[report.Table], str]:
-    """The tables and the chart."""
+def measure_all(sqlite: str, postgres: str | None, short: bool) -> tuple[list[report.Table], str]:
+    """Return the tables and the chart."""
     rounds, seconds = _rounds(short)
     on_sqlite = {job: _race(job, sqlite, rounds, seconds) for job in _jobs(short)}
     parts = {job: _race(job, sqlite, rounds, seconds) for job in COMPONENTS}
@@ -72,15 +72,15 @@ def measured(sqlite: str, postgres: str | None, short: bool) -> tuple[list[repor
         for job, results in on_sqlite.items()
         if not job.extra
     }
-    return tables, report.chart("CPU time of a request, hand-written = 1", names, bars)
+    return tables, report.chart("CPU time of a request (hand-written WSGI = 1)", names, bars)
 
 
-def _chosen(title: str, sqlite: str, postgres: str | None, short: bool) -> list[report.Table]:
-    """The ratios of some rows only, to work on them."""
+def _selected(title: str, sqlite: str, postgres: str | None, short: bool) -> list[report.Table]:
+    """Return the ratios of selected rows only."""
     jobs = [job for job in JOBS if job.title.startswith(title) and not job.extra]
     if not jobs:
         titles = ", ".join(repr(job.title) for job in JOBS if not job.extra)
-        raise SystemExit(f"no row begins with {title!r}; there are {titles}")
+        raise SystemExit(f"no row starts with {title!r}; choose from {titles}")
     tables = [_ratios({job: _race(job, sqlite, *_rounds(short)) for job in jobs})]
     jobs = [job for job in jobs if job.database]
     if postgres and jobs:
@@ -89,7 +89,7 @@ def _chosen(title: str, sqlite: str, postgres: str | None, short: bool) -> list[
 
 
 def _rounds(short: bool) -> tuple[int, float]:
-    """How many rounds, and the seconds that each gives an application."""
+    """Return the number of rounds, and the seconds per application in each."""
     return (3, 0.005) if short else (21, 0.02)
 
 
@@ -107,7 +107,7 @@ def _race(job: Job, url: str, rounds: int, seconds: float) -> Results:
 
 def _ratios(results: Mapping[Job, Results]) -> report.Table:
     rows = [(job.title, _cells(times, "cpu")) for job, times in results.items() if not job.extra]
-    note = "CPU time of a request: microseconds of the floor, and how many times that."
+    note = "CPU time of a request: microseconds for the floor, multiples of it for the others."
     return report.Table("In one process, SQLite", note, PEERS, rows)
 
 
@@ -115,9 +115,9 @@ def _on_postgres(results: Mapping[Job, Results]) -> report.Table:
     rows = [
         (f"{job.title}, {kind}", _cells(times, field))
         for job, times in results.items()
-        for kind, field in (("CPU", "cpu"), ("clock", "wall"))
+        for kind, field in (("CPU", "cpu"), ("wall", "wall"))
     ]
-    note = "As above, and by the clock: the database's work and the way to it count too."
+    note = "As above, and wall time, which includes the database and the connection to it."
     return report.Table("In one process, PostgreSQL", note, PEERS, rows)
 
 
@@ -133,7 +133,7 @@ def _routes(results: Mapping[Job, Results]) -> report.Table:
         for job, times in results.items()
         if job.extra
     ]
-    note = "CPU microseconds of the route in the middle. Bottle and Falcon need minutes for 10,000."
+    note = "CPU microseconds of the middle route. Bottle and Falcon need minutes for 10,000."
     return report.Table("Routes", note, PEERS[:-1], rows)
 
 
@@ -146,23 +146,25 @@ def _components(results: Mapping[Job, Results], plain: float) -> report.Table:
             each = (median(times[name]).cpu - inlined) / COMPONENTS[job]
             cells[name] = f"{each * 1e6:.1f} µs ({each / plain:.2f})"
         rows.append((job.title, cells))
-    note = "What each adds to its text inlined; in brackets as part of the floor's plain page."
+    note = (
+        "Cost of a component over inlined HTML; in brackets, as a share of the floor's plain page."
+    )
     return report.Table("Components", note, ("inline", "noventa", "include", "jinjax"), rows)
 
 
 def _start_up(url: str) -> report.Table:
-    taken = measure.start_up(PEERS, url, runs=7)
-    cells = {name: f"{seconds * 1000:.0f}" for name, seconds in taken.items()}
-    note = "CPU milliseconds of a new process until its first answer."
+    durations = measure.start_up(PEERS, url, runs=7)
+    cells = {name: f"{seconds * 1000:.0f}" for name, seconds in durations.items()}
+    note = "CPU milliseconds of a new process until its first response."
     names = ("libraries", *PEERS)
     return report.Table("Start-up", note, names, [("milliseconds", cells)])
 
 
 def _memory(url: str) -> report.Table:
-    taken = {name: measure.memory(name, url, 100_000) for name in PEERS}
-    end = {name: f"{size:.1f}" for name, (_, size) in taken.items()}
-    growth = {name: f"{size - before:+.1f}" for name, (before, size) in taken.items()}
-    note = "Megabytes of the process, eight kinds of request in turn."
+    sizes = {name: measure.memory(name, url, 100_000) for name in PEERS}
+    end = {name: f"{size:.1f}" for name, (_, size) in sizes.items()}
+    growth = {name: f"{size - before:+.1f}" for name, (before, size) in sizes.items()}
+    note = "Megabytes of the process, with eight kinds of request in turn."
     rows = [("after 100,000 requests", end), ("since the first 10,000", growth)]
     return report.Table("Memory", note, PEERS, rows)
 
@@ -172,13 +174,13 @@ def _gunicorn(url: str) -> report.Table:
     speeds = measure.under_gunicorn(PEERS, url, jobs, rounds=2, seconds=2)
     rows = [(title, {n: f"{s:,.0f}" for n, s in row.items()}) for title, row in speeds.items()]
     backend = "PostgreSQL" if url.startswith("postgresql") else "SQLite"
-    note = "Requests a second: one worker of four threads, eight connections of wrk."
+    note = "Requests per second: one worker with four threads, eight connections of wrk."
     return report.Table(f"Under gunicorn, {backend}", note, PEERS, rows)
 
 
 @contextmanager
 def _scratch(url: str) -> Iterator[str | None]:
-    """The URL of a new PostgreSQL database, dropped at the end; None without a server."""
+    """Yield the URL of a new PostgreSQL database, or None without a server; drop it at the end."""
     name = f"noventa_benchmark_{os.getpid()}"
     engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
     try:

@@ -6,9 +6,9 @@
     POST /edit/7        ticket, update, redirect      /forms          two tickets for a visitor
     /r3/7               one of `extra` routes
 
-Each is written as its manual shows, with the parts that it brings. What one lacks (a database,
-templates, sessions, tickets) is that of the floor, a WSGI function written by hand: the same
-SQLAlchemy session, Jinja template and HMAC. A framework is imported when its site is made.
+Each site follows the framework's manual and uses what the framework provides. What is missing (a
+database, templates, sessions, tickets) is taken from the floor, a hand-written WSGI function: the
+same SQLAlchemy session, Jinja template and HMAC. A framework is imported when its site is created.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from .work import MESSAGE, SECRET, SITE, Fortune, Site, StartResponse, User, WSG
 
 
 def make(name: str, url: str, extra: int = 0) -> WSGIApp:
-    """The site in the framework `name`, on the database at `url`, with `extra` more routes."""
+    """Create the site in framework `name`, on the database at `url`, with `extra` more routes."""
     return MAKERS[name](url, extra)
 
 
 def make_floor(url: str, extra: int) -> WSGIApp:
     site = Site(url)
-    Answer = tuple[str, str, bytes]  # status, one more header, body
+    Answer = tuple[str, str, bytes]  # status, a header, body
     html = "Content-Type: text/html; charset=utf-8"
 
     def show_file(environ: dict[str, Any], rest: str) -> Answer:
@@ -44,7 +44,7 @@ def make_floor(url: str, extra: int) -> WSGIApp:
         return "200 OK", f"Content-Type: {kind}", path.read_bytes()
 
     def count_visits(environ: dict[str, Any], rest: str) -> Answer:
-        session = work.counted(_cookies(environ).get("session"))
+        session = work.count_visit(_cookies(environ).get("session"))
         kept = f"Set-Cookie: session={work.sign(session)}; Path=/; HttpOnly; SameSite=Lax"
         return "200 OK", kept, json.dumps(session).encode()
 
@@ -196,7 +196,7 @@ def make_falcon(url: str, extra: int) -> WSGIApp:
 
     class Visits:
         def on_get(self, request: Any, response: Any) -> None:
-            session = work.counted(request.cookies.get("session"))
+            session = work.count_visit(request.cookies.get("session"))
             response.set_cookie("session", work.sign(session), path="/", secure=False)
             response.media = session
 
@@ -301,7 +301,7 @@ def make_pyramid(url: str, extra: int) -> WSGIApp:
 
 
 def make_django(url: str, extra: int) -> WSGIApp:
-    """Django with SQLAlchemy and Jinja, as the others."""
+    """Create the site in Django with SQLAlchemy and Jinja, like the others."""
     from django.http import HttpResponse, HttpResponseRedirect
 
     _configure_django(url)
@@ -322,7 +322,7 @@ def make_django(url: str, extra: int) -> WSGIApp:
 
 
 def make_django_orm(url: str, extra: int) -> WSGIApp:
-    """Django with its own ORM, and Jinja by its own backend."""
+    """Create the site in Django with its own ORM and its Jinja backend."""
     from django.http import HttpResponseRedirect
     from django.shortcuts import render
 
@@ -381,20 +381,20 @@ def _django_site(
 
     class Application(WSGIHandler):  # type: ignore[misc]
         def get_response(self, request: Any) -> Any:
-            request.urlconf = urls  # settings are global: this lets several sites share them
+            request.urlconf = urls  # settings are global; this lets several sites share them
             return super().get_response(request)
 
     return Application()  # type: ignore[no-any-return]
 
 
 def _configure_django(url: str) -> str:
-    """Django's settings, made once for all its sites; the alias of the database at `url`."""
+    """Configure Django once for all its sites; return the alias of the database at `url`."""
     import django
     from django.conf import settings
     from django.db import connections
 
     if not settings.configured:
-        middleware = (  # of `startproject`, without those of the admin
+        middleware = (  # as in `startproject`, without the admin's
             "django.middleware.security.SecurityMiddleware",
             "django.contrib.sessions.middleware.SessionMiddleware",
             "django.middleware.common.CommonMiddleware",
@@ -415,8 +415,8 @@ def _configure_django(url: str) -> str:
         "NAME": parts.database, "USER": parts.username or "", "HOST": parts.host or "",
         "PASSWORD": parts.password or "", "PORT": parts.port or "", "CONN_MAX_AGE": None,
     }  # fmt: skip
-    made = connections.configure_settings({"default": {}, alias: database})
-    connections.settings[alias] = made[alias]
+    databases = connections.configure_settings({"default": {}, alias: database})
+    connections.settings[alias] = databases[alias]
     return alias
 
 
@@ -441,18 +441,18 @@ def _django_models() -> tuple[Any, Any]:
 
 
 def make_inline(url: str, extra: int) -> WSGIApp:
-    """The text of components written into the page: what one costs is measured against it."""
+    """Create pages whose components are written inline: the baseline for the others."""
     return _component_pages(*work.renderers("components/cards_inline", "components/nested_inline"))
 
 
 def make_include(url: str, extra: int) -> WSGIApp:
-    """Components as Jinja's own `include`."""
+    """Create the same pages with Jinja's own `include`."""
     pages = ("components/cards_include", "components/nested_include")
     return _component_pages(*work.renderers(*pages))
 
 
 def make_jinjax(url: str, extra: int) -> WSGIApp:
-    """Components of JinjaX."""
+    """Create the same pages with JinjaX components."""
     from jinjax import Catalog
 
     catalog = Catalog(auto_reload=False)

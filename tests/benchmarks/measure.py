@@ -1,4 +1,4 @@
-"""The measures: interleaved rounds in one process; start-up, memory and gunicorn in others."""
+"""Measure interleaved rounds in one process, and start-up, memory and gunicorn in others."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Job(NamedTuple):
-    """One row of the table: what every application is asked for."""
+    """One row of the table: a request that every application handles."""
 
     title: str
     path: str
     database: bool = False
     method: str = "GET"
-    extra: int = 0  # routes beside the site's own
+    extra: int = 0  # routes in addition to the site's own
 
 
 PLAIN = Job("page without a query", "/plain")
@@ -51,14 +51,14 @@ COMPONENTS = {Job("20 components", "/cards"): 20, Job("100 nested components", "
 
 
 class Times(NamedTuple):
-    """Seconds for one request: of this process's CPU, and by the clock."""
+    """Seconds for one request: CPU time of this process, and wall time."""
 
     cpu: float
     wall: float
 
 
 class Client:
-    """Sends one job to one application, with the cookie and the ticket that it needs."""
+    """A client that sends one job to one application, with the cookie and ticket it needs."""
 
     def __init__(self, name: str, app: WSGIApp, job: Job) -> None:
         self.app, self.job, self.sent = app, job, 0
@@ -73,10 +73,10 @@ class Client:
             self.ticket = "".join(re.findall(r'name="_ticket" value="([^"]+)"', body.decode()))
         status, _, body = self.fetch(self.environ(job.method))
         if status[:3] != ("303" if job.method == "POST" else "200"):
-            raise RuntimeError(f"{name}: {job.path} answered {status}: {body[:200]!r}")
+            raise RuntimeError(f"{name}: {job.path} returned {status}: {body[:200]!r}")
 
     def environ(self, method: str) -> dict[str, Any]:
-        """The next request; each renames the user to something else."""
+        """Return the environ of the next request. Each one renames the user to a new name."""
         self.sent += 1
         form = {"_ticket": self.ticket, "name": f"User {self.sent}"} if method == "POST" else {}
         body = urlencode(form).encode()
@@ -95,7 +95,7 @@ class Client:
         return environ
 
     def fetch(self, environ: dict[str, Any]) -> tuple[str, dict[str, str], bytes]:
-        """Status, headers and body."""
+        """Return the status, headers and body."""
         answer: list[Any] = []
         chunks = self.app(environ, lambda status, headers, *_: answer.extend((status, headers)))
         body = b"".join(chunks)
@@ -104,7 +104,7 @@ class Client:
         return answer[0], {name.lower(): value for name, value in answer[1]}, body
 
     def run(self, count: int) -> Times:
-        """Sends the job `count` times."""
+        """Send the job `count` times."""
         environs = [self.environ(self.job.method) for _ in range(count)]
         app = self.app
         wall, cpu = time.perf_counter(), time.process_time()
@@ -122,13 +122,13 @@ def _start_response(status: str, headers: Any, error: Any = None) -> None:
 
 
 def race(clients: Mapping[str, Client], rounds: int, seconds: float) -> dict[str, list[Times]]:
-    """The times of every client in each round; a round gives each about `seconds`, in turn."""
+    """Return every client's times per round. In a round each runs for about `seconds` in turn."""
     sizes = {}
     for name, client in clients.items():
         client.run(50)  # fills caches
         sizes[name] = max(1, int(seconds / client.run(5).wall))
     gc.collect()
-    gc.freeze()  # what the other applications hold must not cost this one
+    gc.freeze()  # objects of the other applications must not slow this one down
     times: dict[str, list[Times]] = {name: [] for name in clients}
     names = list(clients)
     for number in range(rounds):
@@ -140,35 +140,35 @@ def race(clients: Mapping[str, Client], rounds: int, seconds: float) -> dict[str
 
 
 def median(times: Sequence[Times]) -> Times:
-    """The median of each kind of time."""
+    """Return the median of each kind of time."""
     return Times(*(statistics.median(kind) for kind in zip(*times, strict=True)))
 
 
 def ratio(times: Sequence[Times], floor: Sequence[Times]) -> Times:
-    """The median of the rounds' ratios: a slow moment of the machine slows both."""
+    """Return the median of the rounds' ratios: a slow moment of the machine affects both."""
     rounds = [Times(t.cpu / f.cpu, t.wall / f.wall) for t, f in zip(times, floor, strict=True)]
     return median(rounds)
 
 
 def start_up(names: Iterable[str], url: str, runs: int) -> dict[str, float]:
-    """Seconds of CPU from the interpreter's start to the first answer, compiled files at hand.
+    """Return CPU seconds from the interpreter's start to the first response, with cached bytecode.
 
     `libraries` imports what Noventa imports, and does nothing.
     """
     imports = "from tests.benchmarks.apps import make; from tests.benchmarks import measure as m"
     scripts = {n: f"{imports}; m.Client({n!r}, make({n!r}, {url!r}), m.PLAIN)" for n in names}
     scripts["libraries"] = f"{imports}; import sqlalchemy.orm, jinja2, yaml, webob, multipart"
-    taken: dict[str, list[float]] = {name: [] for name in scripts}
+    durations: dict[str, list[float]] = {name: [] for name in scripts}
     with tempfile.TemporaryDirectory() as cache:
         for _ in range(runs + 1):
             for name, script in scripts.items():
-                ended = _python(f"{script}; import time; print(time.process_time())", cache)
-                taken[name].append(float(ended))
-    return {name: statistics.median(values[1:]) for name, values in taken.items()}
+                output = _python(f"{script}; import time; print(time.process_time())", cache)
+                durations[name].append(float(output))
+    return {name: statistics.median(values[1:]) for name, values in durations.items()}
 
 
 def memory(name: str, url: str, count: int) -> tuple[float, float]:
-    """Megabytes of a process after a tenth of `count` requests, and after all."""
+    """Return the megabytes of a process after a tenth of `count` requests and after all of them."""
     script = f"from tests.benchmarks.measure import _hold; _hold({name!r}, {url!r}, {count})"
     after_tenth, at_end = json.loads(_python(script))
     return after_tenth, at_end
@@ -179,7 +179,7 @@ def _hold(name: str, url: str, count: int) -> None:
     clients = [Client(name, app, job) for job in JOBS if not job.extra]
     sizes = []
     for _tenth in range(10):
-        for _ in range(count // 1_000):  # a run holds its requests until its end
+        for _ in range(count // 1_000):  # a run keeps its requests until it ends
             for client in clients:
                 client.run(100 // len(clients))
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -199,8 +199,8 @@ def _python(script: str, cache: str | None = None) -> str:
 def under_gunicorn(
     names: Iterable[str], url: str, jobs: Sequence[Job], rounds: int, seconds: int
 ) -> dict[str, dict[str, float]]:
-    """Requests a second of every job and application: one worker, eight connections of wrk."""
-    taken: dict[str, dict[str, list[float]]] = {job.title: {} for job in jobs}
+    """Return requests per second by job and application, with one worker and eight clients."""
+    speeds: dict[str, dict[str, list[float]]] = {job.title: {} for job in jobs}
     for _ in range(rounds):
         for name in names:
             port = _free_port()
@@ -208,13 +208,13 @@ def under_gunicorn(
             try:
                 for job in jobs:
                     speed = _wrk(f"http://127.0.0.1:{port}{job.path}", seconds)
-                    taken[job.title].setdefault(name, []).append(speed)
+                    speeds[job.title].setdefault(name, []).append(speed)
             finally:
                 server.terminate()
                 server.wait()
     return {
         title: {name: statistics.median(values) for name, values in row.items()}
-        for title, row in taken.items()
+        for title, row in speeds.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""The results as a Markdown table and as an SVG chart."""
+"""Format the results as Markdown tables and as an SVG chart."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 TITLES = {
     "floor": "floor", "noventa": "Noventa", "bottle": "Bottle", "falcon": "Falcon",
-    "flask": "Flask", "pyramid": "Pyramid", "django": "Django", "django_orm": "Django, own ORM",
+    "flask": "Flask", "pyramid": "Pyramid", "django": "Django", "django_orm": "Django with its ORM",
     "inline": "inlined", "include": "Jinja include", "jinjax": "JinjaX",
-    "libraries": "only the libraries",
+    "libraries": "libraries only",
 }  # fmt: skip
 _PACKAGES = (
     "noventa-wsgi", "SQLAlchemy", "Jinja2", "WebOb", "bottle", "falcon", "Flask",
@@ -26,7 +26,7 @@ _COLOURS = ("#c2410c", "#64748b", "#94a3b8", "#0e7490", "#7c3aed", "#15803d", "#
 
 
 class Table(NamedTuple):
-    """A heading, what its figures mean, the columns' names, and rows of a title and cells."""
+    """A heading, a note on its figures, the column names, and rows of a title and cells."""
 
     title: str
     note: str
@@ -35,7 +35,7 @@ class Table(NamedTuple):
 
 
 def markdown(tables: Sequence[Table]) -> str:
-    """The tables below a line on the machine, the date and the versions."""
+    """Return the tables below the date, the machine and the versions."""
     parts = [f"# Benchmark of {date.today():%d %B %Y}", machine()]
     for table in tables:
         head = ["", *(TITLES[name] for name in table.names)]
@@ -47,7 +47,7 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def machine() -> str:
-    """Processor, system, Python and packages, in one sentence."""
+    """Describe processor, system, Python and packages in one sentence."""
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -67,7 +67,7 @@ def _version(name: str) -> str:
 
 
 def chart(title: str, names: Sequence[str], rows: Mapping[str, Mapping[str, float]]) -> str:
-    """Bars, a group for each row: how many times the floor each application costs."""
+    """Return bars, grouped by row: each application's cost as a multiple of the floor's."""
     bar, left, width, longest = 13, 200, 760, 8.0
     scale = (width - left - 60) / longest
     parts: list[str] = []

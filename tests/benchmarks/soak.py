@@ -1,11 +1,11 @@
-"""Minutes of reads and writes while workers are killed, PostgreSQL restarts and the pool is full.
+"""Send reads and writes while workers are killed, PostgreSQL restarts and the pool is full.
 
     PYTHONPATH=tests python -m tests.benchmarks.soak [--minutes 15]
 
-starts a PostgreSQL and a gunicorn of its own (3 workers, 4 threads each) and prints a table. Each
-increment leaves a row with a token that is sent once, so it can be told afterwards which were
-lost (answered with 200, not stored) or doubled (stored twice). The first worker is never killed:
-its memory and descriptors are looked at. Not a part of the tests.
+starts its own PostgreSQL and gunicorn (3 workers with 4 threads each) and prints a table. Each
+increment stores a row with a unique token. This shows afterwards which increments were lost
+(status 200 but not stored) or doubled (stored twice). The first worker is never killed, so that
+its memory and descriptors can be compared. Not part of the tests.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ TABLES = (
 
 
 class Soak:
-    """The server, its clients, and what they were answered."""
+    """The server, its clients, and the responses they received."""
 
     def __init__(self, folder: Path, postgres: PrivatePostgres) -> None:
         self.postgres, self.port, self.log = postgres, free_port(), folder / "server.log"
-        self.ended, self.answers = threading.Event(), Counter[str]()
-        self.told: dict[str, int] = {}  # the status of each increment; 0 without an answer
-        self.deeds = Counter[str]()
+        self.stopped, self.answers = threading.Event(), Counter[str]()
+        self.statuses: dict[str, int] = {}  # of each increment; 0 without a response
+        self.disturbances = Counter[str]()
         config = f'secret_keys: ["{KEY}"]\nlog_level: error\ndatabase: {{url: "{postgres.url}", '
         config += "pool_size: 2, max_overflow: 0, pool_timeout: 1}\nserver: {health: /health}\n"
         files = {"models.py": MODELS, "handlers.py": HANDLERS, "registry.py": REGISTRY}
@@ -122,7 +122,7 @@ class Soak:
         return [*map(int, Path(f"/proc/{number}/task/{number}/children").read_text().split())]
 
     def ask(self, method: str, path: str) -> int:
-        """The status of an answer; 0 where the connection ended without one."""
+        """Return the status of a response; 0 if the connection ended without one."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request(method, path, headers={"Content-Length": "0"})
@@ -136,22 +136,22 @@ class Soak:
 
     def visit(self, client: int) -> None:
         number = 0
-        while not self.ended.is_set():
+        while not self.stopped.is_set():
             number += 1
             if number % 4:
-                self.answers[f"GET {self.ask('GET', '/value') or 'no answer'}"] += 1
+                self.answers[f"GET {self.ask('GET', '/value') or 'no response'}"] += 1
             else:
                 token = f"{client}-{number}"
-                self.told[token] = self.ask("POST", f"/increment/{token}")
-                self.answers[f"POST {self.told[token] or 'no answer'}"] += 1
+                self.statuses[token] = self.ask("POST", f"/increment/{token}")
+                self.answers[f"POST {self.statuses[token] or 'no response'}"] += 1
             time.sleep(0.01)
 
-    def disturb(self, every: int, deed: str) -> None:
-        while not self.ended.wait(every):
-            self.deeds[deed] += 1
-            if deed == "restarts of PostgreSQL":
+    def disturb(self, every: int, disturbance: str) -> None:
+        while not self.stopped.wait(every):
+            self.disturbances[disturbance] += 1
+            if disturbance == "restarts of PostgreSQL":
                 self.postgres.restart()
-            elif deed == "workers killed":
+            elif disturbance == "workers killed":
                 others = [number for number in self.workers() if number != self.spared]
                 for number in others[:1]:
                     with suppress(ProcessLookupError):
@@ -165,27 +165,27 @@ class Soak:
 
     def state(self) -> str:
         if self.spared not in self.workers():
-            return "gone: the log says why"
+            return "exited; see the log"
         status = Path(f"/proc/{self.spared}/status").read_text()
         folder = Path(f"/proc/{self.spared}/fd")
         memory = int(status.partition("VmRSS:")[2].split()[0])
         return f"{memory / 1024:.1f} MB, {len([*folder.iterdir()])} descriptors"
 
     def run(self, minutes: float) -> None:
-        """Visits and disturbs, and prints the table."""
-        tasks = [threading.Thread(target=self.visit, args=[one]) for one in range(CLIENTS)]
-        for every, deed in (
+        """Send requests, disturb the server, and print the table."""
+        tasks = [threading.Thread(target=self.visit, args=[client]) for client in range(CLIENTS)]
+        for every, disturbance in (
             (KILL_EVERY, "workers killed"),
             (RESTART_EVERY, "restarts of PostgreSQL"),
-            (FILL_EVERY, "times the pool was filled"),
+            (FILL_EVERY, "pool exhaustions"),
         ):
-            tasks.append(threading.Thread(target=self.disturb, args=[every, deed]))
+            tasks.append(threading.Thread(target=self.disturb, args=[every, disturbance]))
         for task in tasks:
             task.start()
         time.sleep(min(20, minutes * 30))
         before = self.state()
         time.sleep(max(0, minutes * 60 - 20))
-        self.ended.set()
+        self.stopped.set()
         for task in tasks:
             task.join()
         self.report(minutes, before)
@@ -194,19 +194,19 @@ class Soak:
         with self.engine.connect() as connection:
             value = connection.exec_driver_sql("SELECT value FROM counters").scalar()
             stored = Counter(connection.exec_driver_sql("SELECT token FROM steps").scalars())
-        acknowledged = {token for token, status in self.told.items() if status == 200}
-        unsure = sum(token in stored for token in self.told.keys() - acknowledged)
+        acknowledged = {token for token, status in self.statuses.items() if status == 200}
+        unsure = sum(token in stored for token in self.statuses.keys() - acknowledged)
         rows = {
-            "minutes": f"{minutes:g}", **self.deeds, **dict(sorted(self.answers.items())),
-            "increments answered with 200, and lost": len(acknowledged - stored.keys()),
-            "increments doubled": sum(count > 1 for count in stored.values()),
-            "increments without a 200, and stored": unsure,
-            "counter, and rows beside it": f"{value}, {stored.total()}",
-            "the spared worker, after 20 seconds": before,
-            "the spared worker, at the end": self.state(),
+            "minutes": f"{minutes:g}", **self.disturbances, **dict(sorted(self.answers.items())),
+            "increments with a 200 that were lost": len(acknowledged - stored.keys()),
+            "increments stored twice": sum(count > 1 for count in stored.values()),
+            "increments without a 200 that were stored": unsure,
+            "counter and stored rows": f"{value}, {stored.total()}",
+            "spared worker after 20 seconds": before,
+            "spared worker at the end": self.state(),
             "GET /health at the end": self.ask("GET", "/health"),
         }  # fmt: skip
-        print("| what | how many |\n| --- | --- |")
+        print("| measure | result |\n| --- | --- |")
         for name, count in rows.items():
             print(f"| {name} | {count} |")
         lines = self.log.read_text("utf-8").splitlines()

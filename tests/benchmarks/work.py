@@ -1,4 +1,4 @@
-"""The work that every application of the benchmark does alike: tables, queries, signatures."""
+"""Work that all applications of the benchmark share: tables, queries, signatures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 SITE = Path(__file__).resolve().parent / "site"
-SECRET = "a secret of the benchmark, long enough for anybody"
+SECRET = "a secret key for the benchmark, 32 characters or more"
 MESSAGE = {"message": "Hello", "numbers": [1, 2, 3], "nested": {"flag": True, "text": "é < è"}}
 FORTUNES = (
     "A bad random number generator: 1, 1, 1, 1, 1, 4.33e+67, 1, 1, 1",
@@ -37,11 +37,11 @@ WSGIApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 
 class Base(orm.DeclarativeBase):
-    """Of the benchmark's two tables."""
+    """Base of the benchmark's two tables."""
 
 
 class User(Base):
-    """One is read by its key, or renamed."""
+    """A user, who is read by key or renamed."""
 
     __tablename__ = "users"
     id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
@@ -50,7 +50,7 @@ class User(Base):
 
 
 class Fortune(Base):
-    """Twelve of them are read, sorted and escaped."""
+    """A fortune. All twelve are read, sorted and escaped."""
 
     __tablename__ = "fortunes"
     id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
@@ -58,7 +58,7 @@ class Fortune(Base):
 
 
 def fill(url: str) -> None:
-    """Makes the tables and their rows."""
+    """Create the tables and their rows."""
     engine = sa.create_engine(url)
     Base.metadata.create_all(engine)
     with orm.Session(engine) as db:
@@ -69,38 +69,38 @@ def fill(url: str) -> None:
 
 
 def all_fortunes(db: Any) -> list[Fortune]:
-    """The fortunes in alphabetical order."""
+    """Return the fortunes in alphabetical order."""
     return sorted(db.scalars(sa.select(Fortune)), key=lambda fortune: fortune.message)
 
 
 def rename(db: Any, id: int, name: str) -> None:
-    """One row read, one row updated, one commit."""
+    """Read one row, update it and commit."""
     db.get(User, id).name = name
     db.commit()
 
 
 def sign(value: Any) -> str:
-    """`value` as JSON in base64, with its HMAC-SHA256."""
+    """Return `value` as JSON in base64, with its HMAC-SHA256."""
     text = base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
     return f"{text}.{_signature(text)}"
 
 
 def verify(signed: str) -> Any:
-    """What was signed. Raises ValueError if it was altered."""
-    text, _, given = signed.partition(".")
-    if not hmac.compare_digest(given, _signature(text)):
+    """Return the signed value. Raises ValueError if it was altered."""
+    text, _, signature = signed.partition(".")
+    if not hmac.compare_digest(signature, _signature(text)):
         raise ValueError("bad signature")
     return json.loads(base64.urlsafe_b64decode(text))
 
 
 def check_ticket(cookie: str, ticket: str) -> None:
-    """Both are signed, and the ticket was made for the visitor who holds the cookie."""
+    """Raise ValueError unless the ticket was issued to the visitor who holds the cookie."""
     if verify(cookie)["nonce"] != verify(ticket)["nonce"]:
         raise ValueError("ticket of another session")
 
 
 def tickets(cookie: str) -> list[str]:
-    """Two signed tickets for the visitor who holds the cookie, of a form each."""
+    """Return two signed tickets, one per form, for the visitor who holds the cookie."""
     nonce, now = verify(cookie)["nonce"], int(time.time())
     return [
         sign([nonce, "/forms", "editor", f"/editor={name}", name, {"id": 7}, [], now])
@@ -108,14 +108,14 @@ def tickets(cookie: str) -> list[str]:
     ]
 
 
-def counted(cookie: str | None) -> dict[str, int]:
-    """The session in a signed cookie, with one more visit."""
+def count_visit(cookie: str | None) -> dict[str, int]:
+    """Return the session of a signed cookie, with one more visit."""
     session: dict[str, int] = verify(cookie) if cookie else {"visits": 0}
     return {"visits": session["visits"] + 1}
 
 
 class Site:
-    """The pages by plain SQLAlchemy and Jinja, for those that bring no database of their own."""
+    """The pages in plain SQLAlchemy and Jinja, for frameworks without their own database layer."""
 
     def __init__(self, url: str) -> None:
         self._engine = sa.create_engine(url)
@@ -141,7 +141,7 @@ class Site:
 
 
 def renderers(*names: str) -> list[Callable[..., str]]:
-    """Functions that render the templates of these names."""
+    """Return functions that render the named templates."""
     loader = jinja2.FileSystemLoader(SITE)
     jinja = jinja2.Environment(loader=loader, autoescape=True, auto_reload=False)
     return [jinja.get_template(f"{name}.html").render for name in names]

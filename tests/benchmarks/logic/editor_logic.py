@@ -6,11 +6,11 @@ from ..work import User, rename
 
 
 def load_template_context(request: Any, session: Any, db: Any, *, id: int) -> dict[str, Any]:
-    """The user of that id."""
+    """Return the user with that id."""
     return {"user": db.get(User, id)}
 
 
 def action_rename(request: Any, session: Any, db: Any, *, id: int) -> dict[str, Any]:
-    """Renames the user."""
+    """Rename the user."""
     rename(db, id, request.form["name"])
     return {"_redirect": f"/users/{id}"}

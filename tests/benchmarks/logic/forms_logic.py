@@ -1,11 +1,11 @@
-"""A component with two forms, whose tickets are what its page costs."""
+"""A component with two forms. Their tickets are the main cost of its page."""
 
 from typing import Any
 
 
 def action_rename(request: Any, session: Any, db: Any, *, id: int) -> None:
-    """Never called: only its ticket is printed."""
+    """Do nothing: only the ticket is rendered, the action is never called."""
 
 
 def action_delete(request: Any, session: Any, db: Any, *, id: int) -> None:
-    """As above."""
+    """Do nothing, as above."""

@@ -6,5 +6,5 @@ from ..work import all_fortunes
 
 
 def load_template_context(request: Any, session: Any, db: Any) -> dict[str, Any]:
-    """All fortunes."""
+    """Return all fortunes."""
     return {"fortunes": all_fortunes(db)}

@@ -6,5 +6,5 @@ from ..work import User
 
 
 def load_template_context(request: Any, session: Any, db: Any, *, id: int) -> dict[str, Any]:
-    """The user of that id."""
+    """Return the user with that id."""
     return {"user": db.get(User, id)}
