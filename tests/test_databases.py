@@ -52,7 +52,7 @@ def role(site):
         execute(REMOVE_ROLES[site.backend])
 
 
-def connection_settings(site, user, password=PASSWORD, port=None):
+def mapping(site, user, password=PASSWORD, port=None):
     url = sa.make_url(site.url)
     return (
         f"database:\n  driver: {site.backend}\n  host: 127.0.0.1\n  port: {port or url.port}\n"
@@ -73,7 +73,7 @@ def test_a_password_with_special_characters_works_and_is_never_printed(site, cap
     site.write("components/user/user_models.py", USER_MODELS)
     site.register("components.user.user_models")
     with role(site) as user:
-        site.write("config.yaml", connection_settings(site, user))
+        site.write("config.yaml", mapping(site, user))
         site.autogenerate("users")
         succeeded = (
             run_alembic(site, "upgrade", "head", "--sql"),
@@ -86,7 +86,7 @@ def test_a_password_with_special_characters_works_and_is_never_printed(site, cap
             assert db.scalar(sa.text("SELECT count(*) FROM users")) == 0
         reprs = [repr(site.config), repr(database), repr(database.engine.url)]
         database.engine.dispose()
-        site.write("config.yaml", connection_settings(site, user, port=1))  # nothing listens there
+        site.write("config.yaml", mapping(site, user, port=1))  # nothing listens there
         failed = run_alembic(site, "upgrade", "head")
         assert failed.returncode == 255
         assert site.migrate() == 1
@@ -105,7 +105,7 @@ def test_a_password_with_special_characters_works_and_is_never_printed(site, cap
 @pytest.mark.parametrize("database", ["mariadb"], indirect=True)
 def test_a_wrong_password_is_reported_without_printing_it(site, capsys):
     with role(site) as user:
-        site.write("config.yaml", connection_settings(site, user, "a wrong one"))
+        site.write("config.yaml", mapping(site, user, "a wrong one"))
         assert site.migrate() == 1
     message = capsys.readouterr().err
     assert "Access denied" in message
@@ -118,7 +118,7 @@ def test_the_sql_option_opens_no_connection(site, capsys):
     site.write("components/user/user_models.py", USER_MODELS)
     site.register("components.user.user_models")
     site.autogenerate("users")
-    site.write("config.yaml", connection_settings(site, "nobody", port=1))
+    site.write("config.yaml", mapping(site, "nobody", port=1))
     assert site.migrate("upgrade", "head", "--sql") == 0
     assert "CREATE TABLE users" in capsys.readouterr().out
     assert site.migrate("downgrade", f"{site.revisions()[0].name.split('_')[0]}:base", "--sql") == 0
