@@ -1,6 +1,6 @@
-"""Hostile requests: nothing escapes, nothing is answered with a 5xx, nothing is left behind.
+"""Hostile requests: nothing leaks, no response is a 5xx and no resources are left behind.
 
-The cases are rows of tables: a name, the request, the statuses that are right.
+The cases are rows of tables: a name, the request and the expected statuses.
 """
 
 import gc
@@ -50,14 +50,14 @@ TEMPLATE = """
 
 
 def echo(request, session, db, **view_args):
-    """Everything that a request offers, looked at."""
+    """Access everything that a request offers."""
     headers = (request.accept, request.accept_language, request.range, request.if_range)
     dates = (request.date, request.if_modified_since, request.if_unmodified_since)
     names = (request.url, request.host, request.path, repr(request), request.client_addr)
     read = (request.GET, request.cookies, request.referer, request.params, request.max_forwards)
     session["count"] = session.get("count", 0) + 1
-    seen = repr((headers, dates, names, read, request.content_length))
-    return {"seen": len(seen), "args": dict(request.args), "view_args": view_args}
+    text = repr((headers, dates, names, read, request.content_length))
+    return {"text": len(text), "args": dict(request.args), "view_args": view_args}
 
 
 def read_json(request, session, db):
@@ -109,7 +109,7 @@ def mounted(environ, start_response):
 
 
 def make_hostile_app(root):
-    """An application that does with a request what applications do."""
+    """Create an application that uses requests in all the usual ways."""
     logic = make_module("hostile_logic", SOURCE)
     (root / "files").mkdir(exist_ok=True)
     (root / "files" / "site.css").write_text("body { color: red }\n")
@@ -149,14 +149,14 @@ def app(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def visitor(app):
-    """Somebody with a session, for cases that need a sound ticket."""
+    """Return a visitor with a session and a valid ticket."""
     visitor = Visitor(app)
     visitor.ticket = visitor.get("/").tickets[0]
     return visitor
 
 
 class Case(NamedTuple):
-    """A request, as keywords of `ask`, and the statuses that may answer it."""
+    """A request, as keyword arguments of `ask`, and its expected statuses."""
 
     group: str
     name: str
@@ -168,7 +168,7 @@ CASES = []
 
 
 def add(group, expected, rows):
-    """Adds cases: `rows` are pairs of a name and the keywords of `ask`."""
+    """Add cases from `rows`, pairs of a name and keyword arguments of `ask`."""
     statuses = {expected} if isinstance(expected, int) else set(expected)
     for number, (name, request) in enumerate(rows):
         CASES.append(Case(group, f"{group}-{number}-{name}", request, statuses))
@@ -218,7 +218,7 @@ add(
       "x=1&y=%80")],
 )  # fmt: skip
 add(
-    "bad-query-that-nobody-reads",
+    "bad-query-that-is-never-read",
     400,
     [(p, at(p, query="a=%ff")) for p in ("/", "/users/a", "/files/site.css", "/m/x", "/no")],
 )
@@ -243,7 +243,11 @@ add(
      "post",
      "PROPFIND", "X" * 5_000, "G\xcbT", "") for p in ("/", "/echo", "/files/site.css")],
 )  # fmt: skip
-add("unknown-method-elsewhere", 404, [(m, at("/no", method=m)) for m in ("PUT", "BREW", "TRACE")])
+add(
+    "unknown-method-on-unknown-path",
+    404,
+    [(m, at("/no", method=m)) for m in ("PUT", "BREW", "TRACE")],
+)
 add("post-to-a-file", 405, [("", at("/files/site.css", method="POST"))])
 add("options", 204, [(p, at(p, method="OPTIONS")) for p in ("/", "/echo", "/files/site.css")])
 
@@ -457,7 +461,7 @@ add(
     "nested-json", {200, 400},
     [(str(n), at("/json", method="POST", body=b"[" * n + b"]" * n, CONTENT_TYPE="application/json"))
      for n in (50, 200, 400, 500, 600, 700, 800, 850, 900, 925, 950, 960, 970, 980, 990, 1_000,
-         1_500, 5_000, 20_000, 100_000)],  # the limit is another for each Python
+         1_500, 5_000, 20_000, 100_000)],  # the limit depends on the Python version
 )  # fmt: skip
 add(
     "odd-json", 200,
@@ -530,7 +534,7 @@ add(
          "none ")],
 )  # fmt: skip
 
-# ---- Values that reach a header ----
+# ---- Values sent in headers ----
 
 ENDS = ("%0d%0aX-Evil:%201", "%0aX-Evil:1", "%0d", "%01", "%7f", "a%C2%85b")
 add(
@@ -553,7 +557,7 @@ add(
     ],
 )
 add(
-    "target-elsewhere",
+    "non-local-target",
     400,
     [
         (t, at("/go", query=f"to={t}"))
@@ -611,7 +615,7 @@ add(
     [(v, at("/files/site.css", query=f"v={v}")) for v in ("../x", "", "0" * 64)],
 )
 
-# ---- Tickets, without any session; those of a session are in test_forms ----
+# ---- Tickets without a session; see test_forms.py for tickets with one ----
 
 add(
     "ticket", {400, 403},
@@ -631,34 +635,34 @@ add(
 
 
 @pytest.mark.parametrize("group", sorted({case.group for case in CASES}))
-def test_a_hostile_request_is_answered_with_the_right_status(app, group):
+def test_a_hostile_request_gets_the_expected_status(app, group):
     cases = [case for case in CASES if case.group == group]
     wrong = []
     for case in cases:
-        answer = ask(app, **case.request)
-        told = b"outside" in answer.body or SECRET.encode() in answer.body
-        if answer.status not in case.expected or told or answer.header("X-Evil") is not None:
-            wrong.append((case.name, case.expected, answer))
+        response = ask(app, **case.request)
+        leaked = b"outside" in response.body or SECRET.encode() in response.body
+        if response.status not in case.expected or leaked or response.header("X-Evil") is not None:
+            wrong.append((case.name, case.expected, response))
     assert wrong == []
 
 
-def test_there_are_at_least_three_hundred_cases_with_different_names():
+def test_there_are_at_least_three_hundred_distinct_cases():
     assert len({case.name for case in CASES}) == len(CASES) >= 300
 
 
-def test_a_refusal_is_one_log_line_of_ascii_with_its_reason(app, caplog):
+def test_a_rejection_logs_one_ascii_line_with_its_reason(app, caplog):
     for case in CASES:
         caplog.clear()
-        answer = ask(app, **case.request)
+        response = ask(app, **case.request)
         lines = [record.getMessage() for record in caplog.records if record.name == "noventa"]
         assert all(line.isascii() and line.isprintable() for line in lines)
-        assert len([line for line in lines if "refused" in line]) == (1 if answer.refused else 0)
-        if answer.refused:
-            assert f": {answer.refused} ({answer.status})" in lines[-1]
+        assert len([line for line in lines if "refused" in line]) == (1 if response.refused else 0)
+        if response.refused:
+            assert f": {response.refused} ({response.status})" in lines[-1]
 
 
 @pytest.mark.slow
-def test_a_hostile_request_leaves_no_row_no_file_and_no_memory(app, tmp_path, monkeypatch):
+def test_hostile_requests_leave_no_rows_files_or_memory_behind(app, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     ask(app, **CASES[0].request)
     gc.collect()
@@ -667,20 +671,20 @@ def test_a_hostile_request_leaves_no_row_no_file_and_no_memory(app, tmp_path, mo
     for case in CASES:
         ask(app, **case.request)
     gc.collect()
-    left, peak = tracemalloc.get_traced_memory()
+    remaining, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert open_descriptors() == before
     assert list(tmp_path.iterdir()) == []
-    assert left < 2_000_000
+    assert remaining < 2_000_000
     assert peak < 20_000_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - rss < 200_000  # kB
     with app.database.session() as db:
         assert db.execute(sa.text("SELECT count(*) FROM notes")).scalar() == 0
 
 
-def open_descriptors(process="self"):
-    """What a process has open besides the database, whose pool may grow, and connections."""
-    links = {str(link): os.path.realpath(link) for link in Path(f"/proc/{process}/fd").iterdir()}
+def open_descriptors(pid="self"):
+    """Return the open files of a process, except sockets and the database (its pool may grow)."""
+    links = {str(link): os.path.realpath(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
     return {
         (link, target)
         for link, target in links.items()
@@ -729,7 +733,7 @@ def posted(body, *headers, path=b"/form", type_=b"application/x-www-form-urlenco
 
 CHUNKED = (b"Transfer-Encoding: chunked", b"Content-Type: " + FORM.encode())
 RAW = {
-    "sound": (raw(b"GET /echo HTTP/1.1"), {200}),
+    "valid": (raw(b"GET /echo HTTP/1.1"), {200}),
     "bad-path": (raw(b"GET /users/%ff HTTP/1.1"), {400}),
     "raw-bytes-in-path": (raw(b"GET /users/\xff HTTP/1.1"), {400}),
     "nul-in-path": (raw(b"GET /users/%00 HTTP/1.1"), {400}),
@@ -780,7 +784,7 @@ RAW = {
 
 @contextmanager
 def running(name, root):
-    """The hostile application behind a real server: (port, process, log file)."""
+    """Run the hostile application behind a real server; yield its port, process and log file."""
     root.joinpath("wsgi.py").write_text(
         WSGI.format(tests=str(Path(__file__).parent), root=str(Path(__file__).parents[1]))
     )
@@ -800,48 +804,48 @@ def running(name, root):
 
 
 def exchange(port, data):
-    """Sends raw bytes; returns the status and the answer. None where nothing was answered."""
+    """Send raw bytes. Return the status, or None if there was no response, and the response."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         try:
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
         except OSError:
-            pass  # refused before it was read
+            pass  # rejected before all of it was read
         received = b""
         try:
             while block := connection.recv(65_536):
                 received += block
         except ConnectionResetError:
-            pass  # after its answer a server need not read the rest
+            pass  # a server need not read the rest after responding
     return (int(received.split()[1]) if received.startswith(b"HTTP/") else None), received
 
 
-def worker_of(process):
-    """The number of the server's youngest child, or its own where it works itself."""
+def worker_pid(process):
+    """Return the PID of the server's newest child, or its own if it has none."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return children[-1] if children else str(process.pid)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SERVERS)
-def test_raw_hostile_bytes_over_a_socket_meet_the_same_answers(name, tmp_path):
+def test_hostile_bytes_over_a_socket_get_the_expected_status(name, tmp_path):
     with running(name, tmp_path) as (port, process, log):
-        exchange(port, RAW["sound"][0])
-        before = open_descriptors(worker_of(process))
+        exchange(port, RAW["valid"][0])
+        before = open_descriptors(worker_pid(process))
         wrong = {}
         for case, (data, expected) in RAW.items():
-            status, answer = exchange(port, data)
-            if status not in expected or b"X-Evil" in answer or b"outside" in answer:
-                wrong[case] = answer[:300]
+            status, response = exchange(port, data)
+            if status not in expected or b"X-Evil" in response or b"outside" in response:
+                wrong[case] = response[:300]
         assert wrong == {}
-        assert exchange(port, RAW["sound"][0])[0] == 200
-        assert open_descriptors(worker_of(process)) == before
+        assert exchange(port, RAW["valid"][0])[0] == 200
+        assert open_descriptors(worker_pid(process)) == before
         assert "Traceback" not in log.read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SERVERS)
-def test_what_an_exception_says_begins_no_line_of_a_servers_log(name, tmp_path):
+def test_an_exception_message_cannot_forge_a_line_of_a_servers_log(name, tmp_path):
     target = b"GET /raise?v=%0d%0aFORGED%20line%1b[2J%C2%85 HTTP/1.1"
     with running(name, tmp_path) as (port, _, log):
         assert exchange(port, raw(target))[0] == 500

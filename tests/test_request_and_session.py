@@ -1,4 +1,4 @@
-"""Request and session, each alone: no application, no database."""
+"""Request and Session on their own, without an application or a database."""
 
 import contextlib
 import io
@@ -20,12 +20,12 @@ from noventa import Config, Rejection, Request, Session, SessionCookies, Session
 LIMITS = {
     "body": 100_000, "form": 100_000, "json": 1_000, "memory": 1_000, "fields": 50, "files": 5
 }  # fmt: skip
-TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
-PAIRS = st.lists(st.tuples(TEXTS, TEXTS), max_size=20)
+STRINGS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+PAIRS = st.lists(st.tuples(STRINGS, STRINGS), max_size=20)
 
 
 class Drip(io.BytesIO):
-    """A stream that gives one byte for each read, as sockets may."""
+    """A stream that returns one byte per read, as sockets may."""
 
     def read(self, size=-1):
         return super().read(min(size, 1))
@@ -47,7 +47,7 @@ def make_upload(*parts, **more):
 JSON = "application/json"
 
 
-def refusal_of(call):
+def rejection_of(call):
     with pytest.raises(Rejection) as caught:
         call()
     return caught.value.status, caught.value.reason
@@ -57,18 +57,18 @@ def refusal_of(call):
 
 
 @given(pairs=PAIRS)
-def test_any_fields_survive_the_query(pairs):
+def test_fields_survive_the_query_string(pairs):
     request = make_request(REQUEST_METHOD="GET", QUERY_STRING=urlencode(pairs))
     assert sorted(request.args.pairs()) == sorted(pairs)
 
 
 @given(pairs=PAIRS)
-def test_any_fields_survive_a_urlencoded_form(pairs):
+def test_fields_survive_a_urlencoded_form(pairs):
     assert sorted(make_request(urlencode(pairs).encode()).form.pairs()) == sorted(pairs)
 
 
 @given(pairs=PAIRS, files=st.lists(st.binary(max_size=3_000), max_size=5))
-def test_any_fields_and_files_survive_a_multipart_form(pairs, files):
+def test_fields_and_files_survive_a_multipart_form(pairs, files):
     parts = [(f"f{n}", value.encode()) for n, (_, value) in enumerate(pairs)]
     uploads = [(f"u{n}", content, "name", "a/b") for n, content in enumerate(files)]
     body = multipart(*parts, *uploads, boundary="limit-of-this-test")
@@ -79,69 +79,69 @@ def test_any_fields_and_files_survive_a_multipart_form(pairs, files):
     request.close_files()
 
 
-def test_the_first_of_equal_names_wins_and_getlist_gives_all():
-    values = make_request(b"a=1&b=x&a=2").form
-    assert values["a"] == "1"
-    assert values.getlist("a") == ["1", "2"]
-    assert values.get("b", 7, type=int) == 7
-    assert values.get("a", 7, type=int) == 1
-    assert values.get("no") is None
+def test_the_first_of_equal_names_wins_and_getlist_returns_all():
+    form = make_request(b"a=1&b=x&a=2").form
+    assert form["a"] == "1"
+    assert form.getlist("a") == ["1", "2"]
+    assert form.get("b", 7, type=int) == 7
+    assert form.get("a", 7, type=int) == 1
+    assert form.get("no") is None
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-Infinity", "1e999"])
 @pytest.mark.parametrize("kind", [float, Decimal, json.loads])
-def test_what_is_no_finite_number_does_not_convert(text, kind):
+def test_a_non_finite_number_does_not_convert(text, kind):
     assert make_request(urlencode({"n": text}).encode()).form.get("n", 7, type=kind) == 7
 
 
-def test_json_in_a_field_that_is_nested_too_deeply_does_not_convert():
+def test_a_field_with_too_deeply_nested_json_does_not_convert():
     args = make_request(QUERY_STRING="q=" + "[" * 50_000).args
     assert args.get("q", "default", type=json.loads) == "default"
 
 
-@pytest.mark.parametrize("known", [{}, {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}])
-def test_a_json_body_over_its_own_limit_is_refused(known):
+@pytest.mark.parametrize("framing", [{}, {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}])
+def test_a_json_body_over_its_limit_is_rejected(framing):
     fits, over = (b"[" + b" " * size + b"]" for size in (998, 999))
-    assert make_request(fits, CONTENT_TYPE=JSON, **known).json == []
-    request = make_request(over, CONTENT_TYPE=JSON, **known)
-    assert refusal_of(lambda: request.json) == (413, "json-too-large")
+    assert make_request(fits, CONTENT_TYPE=JSON, **framing).json == []
+    request = make_request(over, CONTENT_TYPE=JSON, **framing)
+    assert rejection_of(lambda: request.json) == (413, "json-too-large")
 
 
-def test_a_long_accept_is_ignored():
+def test_a_long_accept_header_is_ignored():
     short, long = ("text/html;q=0." + "1" * size for size in (1, 1_000))
     for name in ("ACCEPT", "ACCEPT_LANGUAGE", "ACCEPT_ENCODING"):
         assert f"HTTP_{name}" in make_request(**{f"HTTP_{name}": short}).environ
         assert f"HTTP_{name}" not in Request({f"HTTP_{name}": long}, limits=LIMITS).environ
 
 
-def test_short_reads_are_read_on_to_the_end():
+def test_short_reads_are_continued_to_the_end():
     assert make_request(b"a=1&b=2", stream=Drip).form["b"] == "2"
     assert make_upload(("a", b"1"), ("b", b"2"), stream=Drip).form["b"] == "2"
 
 
-def test_a_body_stops_at_its_length():
+def test_a_body_ends_at_its_content_length():
     assert make_request(b"a=1&b=2", CONTENT_LENGTH="3").form.getlist("b") == []
 
 
-def test_a_chunked_body_is_read_to_its_end_and_no_further_than_the_limit():
+def test_a_chunked_body_is_read_to_its_end_but_not_beyond_the_limit():
     chunked = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}
     assert make_request(b"a=1", **chunked).form["a"] == "1"
     exact = make_request(b"a=" + b"x" * 99_998, **chunked)
     assert len(exact.form["a"]) == 99_998
     over = make_request(b"a=" + b"x" * 99_999, **chunked)
-    assert refusal_of(lambda: over.form) == (413, "body-too-large")
+    assert rejection_of(lambda: over.form) == (413, "body-too-large")
     assert over.environ["wsgi.input"].raw.stream.tell() <= 100_001
 
 
-def test_a_body_without_length_on_a_server_that_does_not_end_it_is_not_read():
+def test_an_unterminated_body_without_a_length_is_not_read():
     request = make_request(b"a=1", CONTENT_LENGTH="")
-    assert refusal_of(lambda: request.form) == (411, "no-length")
+    assert rejection_of(lambda: request.form) == (411, "no-length")
     assert request.environ["wsgi.input"].tell() == 0
     request.limit_body()
-    assert request.environ["wsgi.input"].read() == b""  # whoever reads on would wait for ever
+    assert request.environ["wsgi.input"].read() == b""  # reading on would block forever
 
 
-def test_a_body_may_be_read_whole_before_its_form():
+def test_a_body_can_be_read_before_its_form():
     request = make_request(b"a=" + b"1" * 50_000)
     assert len(request.body) == 50_002
     assert len(request.form["a"]) == 50_000
@@ -149,7 +149,7 @@ def test_a_body_may_be_read_whole_before_its_form():
 
 
 @pytest.mark.parametrize("name", ["form", "files", "json", "POST", "body"])
-def test_a_body_over_the_limit_is_refused_before_a_byte_is_read(name):
+def test_a_body_over_the_limit_is_rejected_before_a_byte_is_read(name):
     request = make_request(
         b"x", CONTENT_LENGTH="100001", CONTENT_TYPE={"json": "application/json"}.get(name, FORM)
     )
@@ -158,32 +158,35 @@ def test_a_body_over_the_limit_is_refused_before_a_byte_is_read(name):
         request.limit_body()
         return getattr(request, name)
 
-    assert refusal_of(read) == (413, "body-too-large")
+    assert rejection_of(read) == (413, "body-too-large")
     assert request.environ["wsgi.input"].tell() == 0
 
 
 @pytest.mark.parametrize("more", [{}, {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}])
 @pytest.mark.parametrize("size", [1_000, 1_001])
-def test_urlencoded_text_has_a_limit_of_its_own(size, more):
+def test_urlencoded_forms_have_a_separate_limit(size, more):
     request = make_request(b"a=" + b"x" * (size - 2), {**LIMITS, "form": 1_000}, **more)
     if size == 1_000:
         assert len(request.form["a"]) == 998
     else:
-        assert refusal_of(lambda: request.form) == (413, "form-too-large")
+        assert rejection_of(lambda: request.form) == (413, "form-too-large")
 
 
-def test_what_a_multipart_form_holds_is_not_urlencoded_text():
+def test_the_limit_for_urlencoded_forms_does_not_apply_to_multipart_forms():
     request = make_upload(("a", b"x" * 2_000), limits={**LIMITS, "form": 1_000})
     assert len(request.form["a"]) == 2_000
     request.close_files()
 
 
-def test_a_stream_that_breaks_is_a_refusal():
+def test_a_failing_stream_raises_a_rejection():
     class Broken(io.BytesIO):
         def read(self, size=-1):
             raise ArithmeticError("a server's own error")
 
-    assert refusal_of(lambda: make_request(b"a=1", stream=Broken).form) == (400, "body-unreadable")
+    assert rejection_of(lambda: make_request(b"a=1", stream=Broken).form) == (
+        400,
+        "body-unreadable",
+    )
 
 
 @pytest.mark.parametrize(("filename", "expected"), [
@@ -192,24 +195,24 @@ def test_a_stream_that_breaks_is_a_refusal():
     ("..", "file"), ("a/", "file"), ("a%0D%0Ab", "ab"), ("a\x7fb", "ab"), ("é", "é"), (" ", "file"),
     ("bill\u202efdp.exe", "billfdp.exe"), ("\u200fa\u2069", "a"),
 ])  # fmt: skip
-def test_an_upload_has_a_base_name_without_control_characters(filename, expected):
+def test_an_uploads_filename_is_a_base_name_without_control_characters(filename, expected):
     request = make_upload(("a", b"x", filename, "text/\x01plain"))
     assert request.files["a"].filename == expected
     assert request.files["a"].content_type == "text/plain"
     request.close_files()
 
 
-def test_an_input_without_a_chosen_file_is_no_upload():
+def test_a_file_input_without_a_chosen_file_is_not_an_upload():
     request = make_upload(("a", b"", "", "application/octet-stream"))
     assert len(request.files) == 0
     request.close_files()
 
 
-def test_an_upload_over_the_limit_of_memory_goes_to_disk_and_is_closed():
+def test_an_upload_over_the_memory_limit_is_spooled_to_disk_and_closed():
     request = make_upload(("s", b"x" * 1_000, "f", "a/b"), ("l", b"x" * 1_001, "f", "a/b"))
     small, large = request.files["s"].file, request.files["l"].file
     assert small.name is None
-    assert large.name is not None  # it has a place on the disk
+    assert large.name is not None  # it is spooled to disk
     request.close_files()
     assert small.closed
     assert large.closed
@@ -218,15 +221,15 @@ def test_an_upload_over_the_limit_of_memory_goes_to_disk_and_is_closed():
 def test_a_broken_upload_is_closed_too(monkeypatch):
     opened = []
 
-    class Noted(tempfile.SpooledTemporaryFile):
+    class RecordedFile(tempfile.SpooledTemporaryFile):
         def __init__(self, *arguments, **options):
             super().__init__(*arguments, **options)
             opened.append(self)
 
-    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", Noted)
+    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", RecordedFile)
     body = multipart(("a", b"x" * 5_000, "f", "a/b"))[:-9]
     request = make_request(body, CONTENT_TYPE="multipart/form-data; boundary=limit")
-    assert refusal_of(lambda: request.files) == (400, "malformed-form")
+    assert rejection_of(lambda: request.files) == (400, "malformed-form")
     request.close_files()
     assert [file.closed for file in opened] == [True]
 
@@ -237,61 +240,61 @@ def test_a_broken_upload_is_closed_too(monkeypatch):
      (413, "too-many-fields")),
     ([("a", b"", "", "a/b")] * 60, (413, "too-many-fields")),
 ])  # fmt: skip
-def test_fields_and_files_are_counted(parts, expected):
+def test_fields_and_files_count_towards_their_limits(parts, expected):
     request = make_upload(*parts)
-    assert expected is None or refusal_of(lambda: request.form) == expected
+    assert expected is None or rejection_of(lambda: request.form) == expected
     assert expected or len(request.form) + len(request.files) > 0
     request.close_files()
 
 
-def test_json_is_read_once_and_kept():
+def test_json_is_parsed_once_and_cached():
     request = make_request(b'{"a": [1]}', CONTENT_TYPE="application/json")
     assert request.json is request.json is request.json_body
     assert request.json == {"a": [1]}
 
 
-def test_cookies_of_equal_names_give_the_first_and_a_bad_pair_drops_itself_only():
+def test_the_first_of_equal_cookies_wins_and_only_malformed_pairs_are_dropped():
     header = 'a=1; a=2; b="x y"; bad=\xff; c; =d; e={[f]}; g=\x01; h=\xc3\xa9'
     cookies = make_request(HTTP_COOKIE=header).cookies
     assert cookies == {"a": "1", "b": "x y", "e": "{[f]}", "h": "é"}
 
 
 @pytest.mark.parametrize("before", ["\xa0", "\x85", "\x1f", "\x0b", "\x0c", "\r", "\n"])
-def test_only_space_and_tab_are_no_part_of_a_cookies_name(before):
+def test_only_spaces_and_tabs_are_stripped_from_cookie_names(before):
     header = f"{before}__Host-id=planted; \t __Host-id=own \t"
     assert make_request(HTTP_COOKIE=header).cookies["__Host-id"] == "own"
 
 
 @pytest.mark.parametrize("blank", ["\xa0", "\x85", "\x0b"])
-def test_only_space_and_tab_are_no_part_of_a_content_type(blank):
+def test_only_spaces_and_tabs_are_stripped_from_content_types(blank):
     json_type, form_type = f"application/json{blank}", f"{FORM}{blank}; charset=utf-8"
     request = make_request(b"1", CONTENT_TYPE=json_type)
-    assert refusal_of(lambda: request.json) == (415, "content-type")
-    assert refusal_of(lambda: make_request(b"a=1", CONTENT_TYPE=form_type).form)[0] == 415
+    assert rejection_of(lambda: request.json) == (415, "content-type")
+    assert rejection_of(lambda: make_request(b"a=1", CONTENT_TYPE=form_type).form)[0] == 415
 
 
-def test_cookies_are_parsed_in_linear_time_and_capped():
+def test_cookies_are_parsed_in_linear_time_and_limited_in_size():
     assert len(make_request(HTTP_COOKIE='a="' + '\\"' * 8_000).cookies) == 1
-    assert refusal_of(lambda: make_request(HTTP_COOKIE="a" * 16_385).cookies) == (
+    assert rejection_of(lambda: make_request(HTTP_COOKIE="a" * 16_385).cookies) == (
         431,
         "cookies-too-large",
     )
 
 
-def test_the_clients_address_is_the_peers_whatever_is_forwarded():
+def test_the_client_address_ignores_forwarded_headers():
     request = make_request(REMOTE_ADDR="192.0.2.1", HTTP_X_FORWARDED_FOR="127.0.0.1")
     assert request.client_addr == "192.0.2.1"
 
 
-def test_a_long_authorization_is_refused_unless_it_is_a_bearers():
+def test_a_long_authorization_header_is_rejected_unless_it_is_a_bearer_token():
     assert make_request(HTTP_AUTHORIZATION="Basic dTpw").authorization == ("Basic", "dTpw")
     token = "x" * 5_000
     assert make_request(HTTP_AUTHORIZATION=f"Bearer {token}").authorization.params == token
     long = make_request(HTTP_AUTHORIZATION="Digest " + token)
-    assert refusal_of(lambda: long.authorization) == (431, "authorization-too-large")
+    assert rejection_of(lambda: long.authorization) == (431, "authorization-too-large")
 
 
-def test_neither_repr_nor_log_shows_values_or_raw_bytes():
+def test_reprs_show_no_values_and_no_raw_bytes():
     request = make_request(
         b"password=hunter2", PATH_INFO="/\xc3\xa9\r\n", QUERY_STRING="token=s3cret"
     )
@@ -302,28 +305,28 @@ def test_neither_repr_nor_log_shows_values_or_raw_bytes():
     assert text.isascii()
 
 
-def test_what_webob_cannot_read_is_dropped_and_what_it_can_stays():
-    odd = make_request(
+def test_only_headers_that_webob_cannot_parse_are_dropped():
+    invalid = make_request(
         HTTP_IF_MODIFIED_SINCE="Mon, 99 Jan 99999 99:99:99 GMT", HTTP_MAX_FORWARDS="x"
     )
-    assert (odd.if_modified_since, odd.max_forwards) == (None, None)
-    sound = make_request(
+    assert (invalid.if_modified_since, invalid.max_forwards) == (None, None)
+    valid = make_request(
         HTTP_IF_MODIFIED_SINCE="Mon, 02 Jan 2023 03:04:05 GMT", HTTP_MAX_FORWARDS="3"
     )
-    assert (sound.if_modified_since.year, sound.max_forwards) == (2023, 3)
+    assert (valid.if_modified_since.year, valid.max_forwards) == (2023, 3)
 
 
 @pytest.mark.parametrize("source", ["form", "args", "cookies", "files"])
-def test_a_missing_field_is_a_refusal_and_a_key_error_for_who_expects_one(source):
+def test_a_missing_field_raises_a_rejection_that_is_also_a_key_error(source):
     values = getattr(make_request(b"a=1", QUERY_STRING="a=1", HTTP_COOKIE="a=1"), source)
-    assert refusal_of(lambda: values["no"]) == (400, "missing-field")
+    assert rejection_of(lambda: values["no"]) == (400, "missing-field")
     with pytest.raises(KeyError):
         values["no"]
     assert ("no" in values, values.get("no"), values.get("no", 7)) == (False, None, 7)
     assert ("a" in values) is (source != "files")
 
 
-ODD = [
+ODD_VALUES = [
     "\xff\xfe", "'" * 60_000, '"' * 60_001, "," * 60_000, ";" * 60_000, " " * 60_000, "9" * 60_000,
     'a="' * 20_000, '"a",' * 15_000, "W/" * 30_000, "a/b;q=0." * 8_000, 'a/b;c="' + "\\" * 60_000,
     "bytes=" + " " * 250_000, "bytes=" + "9" * 5_000 + "-", "bytes=1-" + "9" * 5_000, "bytes=-0",
@@ -342,11 +345,11 @@ HEADERS = [
     "HTTP_USER_AGENT", "HTTP_X_REQUESTED_WITH", "CONTENT_TYPE", "CONTENT_LENGTH", "QUERY_STRING",
     "PATH_INFO", "SCRIPT_NAME",
 ]  # fmt: skip
-SERVED = {
+SERVER_ENVIRON = {
     "SERVER_NAME": "s", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1", "PATH_INFO": "/",
     "wsgi.url_scheme": "http", "CONTENT_TYPE": "text/plain", "CONTENT_LENGTH": "3",
 }  # fmt: skip
-READ = {
+READERS = {
     "str": str, "copy": lambda request: request.copy(), "copy_get": lambda r: r.copy_get(),
     "as_text": lambda request: request.as_text(), "decode": lambda request: request.decode(),
     "if_range": lambda r: webob.Response(etag="x", last_modified=1) in r.if_range,
@@ -358,25 +361,25 @@ READ = {
 
 
 @pytest.mark.parametrize("header", HEADERS)
-def test_whatever_a_header_holds_all_that_webob_offers_is_read_or_refused(header):
+def test_every_webob_attribute_copes_with_any_header_value(header):
     names = [name for name in dir(Request) if not name.startswith("_")]
     names = [name for name in names if not callable(getattr(Request, name))]
     readers = [
-        *READ.values(),
+        *READERS.values(),
         *(lambda request, name=name: getattr(request, name) for name in names),
     ]
     began = time.process_time()
-    for value in ODD:
+    for value in ODD_VALUES:
         for read in readers:
-            environ = {"REQUEST_METHOD": "POST", "wsgi.input": io.BytesIO(b"abc"), **SERVED}
+            environ = {"REQUEST_METHOD": "POST", "wsgi.input": io.BytesIO(b"abc"), **SERVER_ENVIRON}
             request = Request({**environ, header: value}, limits=LIMITS)
             try:
                 request.check()
             except Rejection:
-                break  # nobody reads it
+                break  # rejected before any attribute is read
             with contextlib.suppress(Rejection):
                 repr(read(request))
-    assert time.process_time() - began < 15  # one that is quadratic takes longer by itself
+    assert time.process_time() - began < 15  # a single quadratic parser takes longer
 
 
 @pytest.mark.parametrize(("charset", "body", "expected"), [
@@ -384,15 +387,15 @@ def test_whatever_a_header_holds_all_that_webob_offers_is_read_or_refused(header
     ("", b"\xff", (400, "undecodable-body")), ("; charset=latin-1", b"a", (415, "charset")),
     ("; charset=no-such", b"a", (415, "charset")), ("; charset=punycode", b"a", (415, "charset")),
 ])  # fmt: skip
-def test_text_is_utf_8_or_refused(charset, body, expected):
+def test_text_is_utf_8_or_rejected(charset, body, expected):
     request = make_request(body, CONTENT_TYPE=f"text/plain{charset}")
-    found = request.text if isinstance(expected, str) else refusal_of(lambda: request.text)
-    assert found == expected
+    result = request.text if isinstance(expected, str) else rejection_of(lambda: request.text)
+    assert result == expected
 
 
 @pytest.mark.parametrize("name", ["body", "text", "body_file", "body_file_seekable", "copy"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_chunked_body_is_within_the_limit_however_it_is_read(name, method):
+def test_a_chunked_body_is_limited_however_it_is_read(name, method):
     chunked = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True, "REQUEST_METHOD": method}
     request = make_request(b"x" * 100_001, CONTENT_TYPE="text/plain", **chunked)
 
@@ -400,16 +403,16 @@ def test_a_chunked_body_is_within_the_limit_however_it_is_read(name, method):
         value = getattr(request, name)
         return value.read() if "file" in name else value() if callable(value) else value
 
-    assert refusal_of(read) == (413, "body-too-large")
+    assert rejection_of(read) == (413, "body-too-large")
     request.close_files()
 
 
-def test_an_if_range_that_cannot_be_read_is_a_condition_that_is_not_met():
+def test_an_unparsable_if_range_never_matches():
     request = make_request(HTTP_RANGE="bytes=0-1", HTTP_IF_RANGE="some day GMT")
     assert "HTTP_RANGE" not in request.environ
-    kept = make_request(HTTP_RANGE="bytes=0-1", HTTP_IF_RANGE="x")
-    assert kept.range
-    assert webob.Response(etag="y") not in kept.if_range
+    valid = make_request(HTTP_RANGE="bytes=0-1", HTTP_IF_RANGE="x")
+    assert valid.range
+    assert webob.Response(etag="y") not in valid.if_range
 
 
 # ---- Session ----
@@ -423,27 +426,27 @@ def make_cookies(tmp_path, *keys, **config):
     )
 
 
-def kept(cookies, session, header=""):
-    """The Set-Cookie headers that saving the session makes."""
+def save_session(cookies, session, header=""):
+    """Return the Set-Cookie headers that saving the session adds, and the response."""
     response = webob.Response()
     cookies.save(session, make_request(HTTP_COOKIE=header), response)
     return response.headers.getall("Set-Cookie"), response
 
 
-def signed(state, key=SECRET, purpose="session"):
+def sign(state, key=SECRET, purpose="session"):
     return Signer([key], purpose).sign(
         state if isinstance(state, bytes) else json.dumps(state).encode()
     )
 
 
-def opened(cookies, value):
+def open_session(cookies, value):
     return cookies.open(make_request(HTTP_COOKIE=f"noventa_session={value}"))
 
 
-def make_state(**changed):
+def make_state(**changes):
     now = int(time.time())
     times = {"issued": now, "seen": now}
-    return {"data": {"user": 7}, "flashes": [], "nonce": "n", **times, "prefix": "", **changed}
+    return {"data": {"user": 7}, "flashes": [], "nonce": "n", **times, "prefix": "", **changes}
 
 
 @given(value=st.recursive(
@@ -452,100 +455,100 @@ def make_state(**changed):
         max_size=3),
     max_leaves=8,
 ))  # fmt: skip
-def test_any_json_value_survives_the_cookie(value):
+def test_json_values_survive_the_cookie(value):
     cookies = SessionCookies(Config.from_mapping({"secret_keys": [SECRET]}, "."))
     session = cookies.open(make_request())
     session["value"] = value
-    [header], _ = kept(cookies, session)
-    again = cookies.open(make_request(HTTP_COOKIE=header.partition(";")[0]))
-    assert again["value"] == value
+    [header], _ = save_session(cookies, session)
+    reopened = cookies.open(make_request(HTTP_COOKIE=header.partition(";")[0]))
+    assert reopened["value"] == value
 
 
-def test_a_session_that_is_not_touched_reads_and_sends_nothing():
+def test_an_untouched_session_reads_no_cookie():
     session = Session(lambda: pytest.fail("the cookie was read"))
     assert not session.touched
     assert "not touched" in repr(session)
 
 
-def test_a_session_is_sent_only_when_changed(tmp_path):
+def test_a_session_cookie_is_sent_only_after_a_change(tmp_path):
     cookies = make_cookies(tmp_path)
-    session = opened(cookies, signed(make_state()))
+    session = open_session(cookies, sign(make_state()))
     assert session["user"] == 7
-    assert kept(cookies, session)[0] == []
+    assert save_session(cookies, session)[0] == []
     session["user"] = 8
-    assert len(kept(cookies, session)[0]) == 1
+    assert len(save_session(cookies, session)[0]) == 1
 
 
-def test_a_change_deep_in_a_value_is_seen(tmp_path):
+def test_a_change_in_a_nested_value_is_detected(tmp_path):
     cookies = make_cookies(tmp_path)
-    session = opened(cookies, signed(make_state(data={"list": [1]})))
+    session = open_session(cookies, sign(make_state(data={"list": [1]})))
     session["list"].append(2)
-    assert len(kept(cookies, session)[0]) == 1
+    assert len(save_session(cookies, session)[0]) == 1
 
 
-def test_a_forged_cookie_is_an_empty_session(tmp_path):
-    cookies, value = make_cookies(tmp_path), signed(make_state())
-    assert dict(opened(cookies, value)) == {"user": 7}
+def test_a_forged_cookie_yields_an_empty_session(tmp_path):
+    cookies, value = make_cookies(tmp_path), sign(make_state())
+    assert dict(open_session(cookies, value)) == {"user": 7}
     for position in range(len(value)):
         for bit in range(7):
             forged = value[:position] + chr(ord(value[position]) ^ 1 << bit) + value[position + 1 :]
-            assert dict(opened(cookies, forged)) == {}
+            assert dict(open_session(cookies, forged)) == {}
 
 
 @pytest.mark.parametrize("value", [
-    "", ".", "x", "x.y", signed(make_state())[:-1], signed(make_state()) + "A", "A" * 10_000,
-    signed(make_state(), key="another key, just as long as the first is"),
-    signed(make_state(), purpose="ticket"),
-    signed(b""), signed(b"not json"), signed([]), signed(7), signed(None), signed({}),
-    signed(make_state(extra=1)),
-    signed(make_state(data=[])), signed(make_state(flashes={})), signed(make_state(seen="x")),
-    signed(make_state(issued=None)), signed(b"\x80\x04N."), signed(b"[" * 100_00),
+    "", ".", "x", "x.y", sign(make_state())[:-1], sign(make_state()) + "A", "A" * 10_000,
+    sign(make_state(), key="another key, just as long as the first is"),
+    sign(make_state(), purpose="ticket"),
+    sign(b""), sign(b"not json"), sign([]), sign(7), sign(None), sign({}),
+    sign(make_state(extra=1)),
+    sign(make_state(data=[])), sign(make_state(flashes={})), sign(make_state(seen="x")),
+    sign(make_state(issued=None)), sign(b"\x80\x04N."), sign(b"[" * 100_00),
 ])  # fmt: skip
-def test_a_foreign_or_damaged_cookie_is_an_empty_session(tmp_path, value):
-    assert dict(opened(make_cookies(tmp_path), value)) == {}
+def test_a_foreign_or_damaged_cookie_yields_an_empty_session(tmp_path, value):
+    assert dict(open_session(make_cookies(tmp_path), value)) == {}
 
 
-def test_a_session_signed_with_an_older_key_is_read_and_signed_anew(tmp_path):
+def test_a_session_signed_with_an_older_key_is_read_and_signed_with_the_newest(tmp_path):
     new = "a newer key, which is just as long as the old"
     cookies = make_cookies(tmp_path, new, SECRET)
-    session = opened(cookies, signed(make_state()))
+    session = open_session(cookies, sign(make_state()))
     session["more"] = 1
-    [header], _ = kept(cookies, session)
+    [header], _ = save_session(cookies, session)
     value = header.partition(";")[0].partition("=")[2]
-    assert dict(opened(make_cookies(tmp_path, new), value)) == {"user": 7, "more": 1}
-    assert dict(opened(make_cookies(tmp_path, SECRET), value)) == {}
+    assert dict(open_session(make_cookies(tmp_path, new), value)) == {"user": 7, "more": 1}
+    assert dict(open_session(make_cookies(tmp_path, SECRET), value)) == {}
 
 
 @pytest.mark.parametrize(("idle", "age", "alive"), [
     (0, 0, True), (990, 990, True), (1010, 1010, False), (0, 4990, True), (0, 5010, False),
     (-290, -290, True), (0, -310, False), (-310, 0, False),
 ])  # fmt: skip
-def test_a_session_ends_when_idle_too_long_or_too_old_or_of_the_future(tmp_path, idle, age, alive):
+def test_a_session_expires_if_idle_too_long_too_old_or_from_the_future(tmp_path, idle, age, alive):
     now = int(time.time())
     state = make_state(seen=now - idle, issued=now - age)
-    assert bool(opened(make_cookies(tmp_path), signed(state))) is alive
+    assert bool(open_session(make_cookies(tmp_path), sign(state))) is alive
 
 
-def test_a_session_in_use_is_renewed_after_a_tenth_of_its_age(tmp_path):
+def test_an_active_session_is_renewed_after_a_tenth_of_max_age(tmp_path):
     cookies, now = make_cookies(tmp_path), int(time.time())
     for idle, count in ((50, 0), (150, 1)):
-        session = opened(cookies, signed(make_state(seen=now - idle)))
+        session = open_session(cookies, sign(make_state(seen=now - idle)))
         assert session["user"] == 7
-        assert len(kept(cookies, session)[0]) == count
+        assert len(save_session(cookies, session)[0]) == count
 
 
-def test_the_renewal_keeps_the_time_of_issue(tmp_path):
+def test_renewal_keeps_the_time_of_issue(tmp_path):
     cookies, now = make_cookies(tmp_path), int(time.time())
-    session = opened(cookies, signed(make_state(seen=now - 150, issued=now - 4_000)))
+    session = open_session(cookies, sign(make_state(seen=now - 150, issued=now - 4_000)))
     assert session["user"] == 7
-    [header], _ = kept(cookies, session)
-    again = opened(cookies, header.partition(";")[0].partition("=")[2])
-    assert again.state["issued"] == now - 4_000
-    assert again.state["seen"] >= now
+    [header], _ = save_session(cookies, session)
+    reopened = open_session(cookies, header.partition(";")[0].partition("=")[2])
+    assert reopened.state["issued"] == now - 4_000
+    assert reopened.state["seen"] >= now
 
 
 def test_rotation_keeps_the_data_and_changes_the_nonce(tmp_path):
-    session = opened(make_cookies(tmp_path), signed(make_state(issued=int(time.time()) - 100)))
+    session = open_session(make_cookies(tmp_path), sign(make_state(issued=int(time.time()) - 100)))
     before = session.nonce
     session.rotate()
     assert session.nonce != before
@@ -553,21 +556,21 @@ def test_rotation_keeps_the_data_and_changes_the_nonce(tmp_path):
     assert session.state["issued"] >= int(time.time()) - 1
 
 
-def test_a_cleared_session_takes_its_cookie_away(tmp_path):
-    cookies, value = make_cookies(tmp_path), signed(make_state())
-    session = opened(cookies, value)
+def test_clearing_a_session_deletes_its_cookie(tmp_path):
+    cookies, value = make_cookies(tmp_path), sign(make_state())
+    session = open_session(cookies, value)
     session.clear()
-    [header], _ = kept(cookies, session, f"noventa_session={value}")
+    [header], _ = save_session(cookies, session, f"noventa_session={value}")
     assert "Max-Age=0" in header
     assert not session
 
 
-def test_the_cookie_has_the_flags_of_the_config(tmp_path):
+def test_the_cookie_has_the_configured_flags(tmp_path):
     options = {"cookie_name": "__Host-id", "secure": True, "same_site": "strict"}
     cookies = make_cookies(tmp_path, session=options)
     session = cookies.open(make_request())
     session["a"] = 1
-    [header], _ = kept(cookies, session)
+    [header], _ = save_session(cookies, session)
     assert header.startswith("__Host-id=")
     flags = {part.strip().lower() for part in header.split(";")[1:]}
     assert flags == {"secure", "httponly", "samesite=strict", "path=/", "max-age=1209600"}
@@ -582,19 +585,19 @@ WITHHELD = [
 ]  # fmt: skip
 
 
-CHANGES = {
+SESSION_CHANGES = {
     "nonce": lambda session: session.nonce, "flash": lambda session: session.flash("x"),
     "data": lambda session: session.update(a=1), "rotate": lambda session: session.rotate(),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("policy", "method", "site", "withheld"), WITHHELD)
-def test_a_session_that_was_only_not_sent_is_not_overwritten_but_by_a_new_login(
+def test_a_withheld_session_cookie_is_replaced_only_by_a_new_login(
     tmp_path, policy, method, site, withheld
 ):
     cookies = make_cookies(tmp_path, session={"same_site": policy, "secure": True})
     sent = {} if site is None else {"HTTP_SEC_FETCH_SITE": site}
-    for name, change in CHANGES.items():
+    for name, change in SESSION_CHANGES.items():
         request, response = make_request(REQUEST_METHOD=method, **sent), webob.Response()
         session = cookies.open(request)
         change(session)
@@ -604,9 +607,9 @@ def test_a_session_that_was_only_not_sent_is_not_overwritten_but_by_a_new_login(
 
 
 @pytest.mark.parametrize("change", [lambda session: session.clear(), lambda s: s.update(a=1)])
-def test_a_session_that_was_sent_from_elsewhere_may_change(tmp_path, change):
+def test_a_session_sent_with_a_cross_site_request_can_change(tmp_path, change):
     cookies = make_cookies(tmp_path, session={"same_site": "strict"})
-    header = f"noventa_session={signed(make_state())}"
+    header = f"noventa_session={sign(make_state())}"
     request = make_request(HTTP_COOKIE=header, HTTP_SEC_FETCH_SITE="cross-site")
     session, response = cookies.open(request), webob.Response()
     change(session)
@@ -614,7 +617,7 @@ def test_a_session_that_was_sent_from_elsewhere_may_change(tmp_path, change):
     assert "Set-Cookie" in response.headers
 
 
-def test_a_mounted_application_keeps_its_cookie_below_its_prefix(tmp_path):
+def test_a_mounted_application_limits_its_cookie_to_its_prefix(tmp_path):
     cookies = make_cookies(tmp_path)
     request = make_request(SCRIPT_NAME="/a;b")
     session, response = cookies.open(request), webob.Response()
@@ -623,15 +626,15 @@ def test_a_mounted_application_keeps_its_cookie_below_its_prefix(tmp_path):
     assert "Path=/a%3Bb;" in response.headers["Set-Cookie"]
 
 
-@pytest.mark.parametrize(("said", "expected"), [
+@pytest.mark.parametrize(("given", "expected"), [
     (None, "private"), ("public, max-age=60", "private, max-age=60"), ("no-store", "no-store"),
     ("Public", "private"), ("max-age=5, private", "max-age=5, private"),
 ])  # fmt: skip
-def test_what_was_made_for_one_visitor_is_kept_by_no_shared_cache(tmp_path, said, expected):
+def test_a_response_that_used_the_session_is_not_stored_by_shared_caches(tmp_path, given, expected):
     cookies, response = make_cookies(tmp_path), webob.Response()
-    if said:
-        response.headers["Cache-Control"] = said
-    session = opened(cookies, signed(make_state()))
+    if given:
+        response.headers["Cache-Control"] = given
+    session = open_session(cookies, sign(make_state()))
     assert session["user"] == 7
     cookies.save(session, make_request(), response)
     assert response.headers["Cache-Control"] == expected
@@ -639,55 +642,55 @@ def test_what_was_made_for_one_visitor_is_kept_by_no_shared_cache(tmp_path, said
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes"])
-def test_a_value_that_json_cannot_hold_is_an_error(tmp_path, value):
+def test_a_value_that_json_cannot_represent_is_an_error(tmp_path, value):
     cookies = make_cookies(tmp_path)
     session = cookies.open(make_request())
     session["a"] = value
     with pytest.raises(SessionError, match="JSON"):
-        kept(cookies, session)
+        save_session(cookies, session)
 
 
-def test_a_session_too_large_for_a_cookie_names_its_largest_key(tmp_path):
+def test_the_error_for_a_too_large_session_names_its_largest_key(tmp_path):
     cookies = make_cookies(tmp_path)
     session = cookies.open(make_request())
     session.update(small=1, large="x" * 5_000)
     with pytest.raises(SessionError, match=r"'large' \(5002 bytes\)"):
-        kept(cookies, session)
+        save_session(cookies, session)
 
 
 @pytest.mark.parametrize("size", [1, 40, 900])
-def test_of_messages_that_nobody_has_read_the_newest_that_fit_are_kept(tmp_path, caplog, size):
+def test_only_the_newest_unread_flashes_that_fit_are_kept(tmp_path, caplog, size):
     cookies = make_cookies(tmp_path)
-    session = opened(cookies, signed(make_state()))
+    session = open_session(cookies, sign(make_state()))
     for number in range(3_000):
         session.flash(f"{number} {'x' * size}")
     session.flash("too long for any cookie" * 1_000)
-    [header], _ = kept(cookies, session)
+    [header], _ = save_session(cookies, session)
     cookie = header.partition(";")[0]
-    again = opened(cookies, cookie.partition("=")[2])
-    numbers = [int(flash.text.split()[0]) for flash in again.flashes()]
+    reopened = open_session(cookies, cookie.partition("=")[2])
+    numbers = [int(flash.text.split()[0]) for flash in reopened.flashes()]
     assert numbers == [*range(3_000 - len(numbers), 3_000)]
     assert 4_000 - (size + 40) * 4 / 3 < len(cookie) <= 4_000
-    assert again["user"] == 7
+    assert reopened["user"] == 7
     assert f"unread messages were dropped ({3_001 - len(numbers)})" in caplog.text
 
 
-@pytest.mark.parametrize("left", range(12))
-def test_whatever_room_is_left_a_message_spoils_no_answer(tmp_path, left):
+@pytest.mark.parametrize("missing", range(12))
+def test_a_flash_never_makes_the_cookie_too_large(tmp_path, missing):
     cookies = make_cookies(tmp_path)
-    room = 2_846 - left  # bytes that the value may have beside the rest of the state
-    session = opened(cookies, signed(make_state(data={"value": "x" * room})))
+    room = 2_846 - missing  # bytes that the rest of the state leaves for the value
+    session = open_session(cookies, sign(make_state(data={"value": "x" * room})))
     session.flash("")
-    headers, _ = kept(cookies, session)  # none where nothing but the message has changed
+    headers, _ = save_session(cookies, session)  # none if the flash, the only change, was dropped
     assert all(len(header.partition(";")[0]) <= 4_000 for header in headers)
 
 
-def test_the_session_shows_no_value_in_its_repr(tmp_path):
-    session = opened(make_cookies(tmp_path), signed(make_state(data={"token": "s3cret"})))
+def test_the_repr_of_a_session_shows_no_values(tmp_path):
+    session = open_session(make_cookies(tmp_path), sign(make_state(data={"token": "s3cret"})))
     assert session["token"] == "s3cret"
     assert "s3cret" not in repr(session)
 
 
-def test_a_session_of_another_mounted_application_is_an_empty_one(tmp_path):
-    session = opened(make_cookies(tmp_path), signed(make_state(prefix="/other")))
+def test_the_session_of_another_mounted_application_is_ignored(tmp_path):
+    session = open_session(make_cookies(tmp_path), sign(make_state(prefix="/other")))
     assert dict(session) == {}
