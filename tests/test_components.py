@@ -1,4 +1,4 @@
-"""Components: templates with a logic module, shown in pages, each instance for itself."""
+"""Components: templates with a logic module, rendered in pages as independent instances."""
 
 import re
 import shutil
@@ -12,19 +12,19 @@ from visitors import Visitor, ask
 from noventa import Component, Page, PropsError, RegistryError, Static
 
 
-def shown(root, page, components=(), files=(), config=None, **registry):
-    """An application with one page at / and components given as name=(template, source)."""
-    made, written = [], {"page.html": page, **dict(files)}
+def component_app(root, page, components=(), files=(), config=None, **registry):
+    """Create an application with one page; `components` maps names to (template, source)."""
+    registered, written = [], {"page.html": page, **dict(files)}
     for name, (template, source) in dict(components).items():
         logic = make_module(f"{name}.{name}_logic", source) if source else None
         written[f"{name}.html"] = template
-        made.append(Component(name, f"{name}.html", logic=logic))
+        registered.append(Component(name, f"{name}.html", logic=logic))
     registry.setdefault("routes", [Page("/", "page.html"), Page("/at/{place}", "page.html")])
-    return make_app(root, written, config, components=made, **registry)
+    return make_app(root, written, config, components=registered, **registry)
 
 
 def failure_of(app, caplog, path="/"):
-    """What a request that is answered with 500 raised."""
+    """Request the path, which must return a 500, and return the message of its exception."""
     caplog.clear()
     assert ask(app, path=path).status == 500
     (record,) = [record for record in caplog.records if record.exc_info]
@@ -44,15 +44,15 @@ USER_LOGIC = """
 """
 
 
-# What a template sees
+# Template contexts
 
 
 @pytest.mark.parametrize("name", ["url", "children", "key", "caller"])
 @pytest.mark.parametrize("default", ["", "=None"])
-def test_a_prop_that_is_declared_with_a_name_of_ours_is_a_fault(tmp_path, name, default):
+def test_declaring_a_prop_with_a_reserved_name_is_an_error(tmp_path, name, default):
     source = f"def load_template_context(request, session, db, *, {name}{default}): return {{}}"
     with pytest.raises(RegistryError, match=r"prop '\w+' of component 'c' is reserved"):
-        shown(tmp_path, "{{ component('c') }}", {"c": ("", source)})
+        component_app(tmp_path, "{{ component('c') }}", {"c": ("", source)})
 
 
 @pytest.mark.parametrize("page", [
@@ -61,48 +61,48 @@ def test_a_prop_that_is_declared_with_a_name_of_ours_is_a_fault(tmp_path, name, 
     "{{ component('c', text='1!') }}{% endblock %}"),
     ("{% set text = '0!' %}{{ component('c', text=text) }}"
     "{% call component('c', text='1!') %}ignored{% endcall %}"),
-    ("{% macro twice(one) %}{{ component('c', text=one) }}{% endmacro %}"
-    "{{ twice('0!') }}{{ twice('1!') }}"),
-    "{% from 'macros.html' import one with context %}{{ one('0!') }}{{ one('1!') }}",
+    ("{% macro render(text) %}{{ component('c', text=text) }}{% endmacro %}"
+    "{{ render('0!') }}{{ render('1!') }}"),
+    "{% from 'macros.html' import render with context %}{{ render('0!') }}{{ render('1!') }}",
     "{% include 'part.html' %}{% set show = component %}{{ show('c', text='1!') }}",
 ])  # fmt: skip
-def test_a_component_is_shown_wherever_jinja_allows_a_call(tmp_path, page):
+def test_a_component_can_be_rendered_wherever_jinja_allows_a_call(tmp_path, page):
     files = {
-        "macros.html": "{% macro one(text) %}{{ component('c', text=text) }}{% endmacro %}",
+        "macros.html": "{% macro render(text) %}{{ component('c', text=text) }}{% endmacro %}",
         "part.html": "{{ component('c', text='0!') }}",
     }
     source = "def load_template_context(request, session, db, *, text): return {}"
-    app = shown(tmp_path, page, {"c": ("[{{ text }}]", source)}, files)
+    app = component_app(tmp_path, page, {"c": ("[{{ text }}]", source)}, files)
     assert ask(app).text.strip() == "[0!][1!]"
 
 
-def test_a_component_sees_its_props_and_what_its_handler_returned(tmp_path):
+def test_a_component_has_access_to_its_props_and_its_handlers_result(tmp_path):
     source = (
         "def load_template_context(request, session, db, **props): return {'b': props['a'] * 2}"
     )
-    app = shown(tmp_path, "{{ component('c', a=2) }}", {"c": ("{{ a }} {{ b }}", source)})
+    app = component_app(tmp_path, "{{ component('c', a=2) }}", {"c": ("{{ a }} {{ b }}", source)})
     assert ask(app).text == "2 4"
 
 
-def test_a_component_sees_nothing_of_the_page_or_of_the_component_around_it(tmp_path):
+def test_a_component_has_no_access_to_the_context_of_its_page_or_parent(tmp_path):
     components = {
         "outer": ("{{ place }}{% set x = 1 %}{{ component('inner') }}", None),
         "inner": ("[{{ place }}{{ x }}{{ mine }}{{ request }}]", None),
     }
     page = "{% set x = 2 %}{{ place }}: {{ component('outer', mine=3) }}"
-    assert ask(shown(tmp_path, page, components), path="/at/home").text == "home: []"
+    assert ask(component_app(tmp_path, page, components), path="/at/home").text == "home: []"
 
 
-def test_the_handler_of_a_component_gets_request_session_and_db(tmp_path):
+def test_a_components_handler_receives_request_session_and_db(tmp_path):
     source = """
         def load_template_context(request, session, db, **props):
             session["seen"] = True
             return {"found": (request.args.get("q"), db.connection().closed, props)}
     """
-    app = shown(tmp_path, "{{ component('c') }}", {"c": ("{{ found }}", source)})
-    answer = ask(app, query="q=x")
-    assert answer.text == "(&#39;x&#39;, False, {})"
-    assert answer.header("Set-Cookie")
+    app = component_app(tmp_path, "{{ component('c') }}", {"c": ("{{ found }}", source)})
+    response = ask(app, query="q=x")
+    assert response.text == "(&#39;x&#39;, False, {})"
+    assert response.header("Set-Cookie")
 
 
 # Headers
@@ -115,38 +115,44 @@ HEADERS = """
     def action_save(request, session, db):
         return {"_status": 422, "_headers": {"Cache-Control": "no-store"}}
 """
-FORM_OF_C = "<form method='post'>{{ action('save') }}</form>"
+SAVE_FORM = "<form method='post'>{{ action('save') }}</form>"
 
 
-def test_headers_of_components_are_added_to_the_answer_of_their_page(tmp_path):
+def test_headers_returned_by_components_are_added_to_the_pages_response(tmp_path):
     one = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("Vary", "Accept")]
     two = {"Vary": "Accept-Language", "content-security-policy": "default-src 'self'"}
     components = {"one": ("", HEADERS % one), "two": ("", HEADERS % two)}
-    answer = ask(shown(tmp_path, "{{ component('one') }}{{ component('two') }}", components))
-    assert [v for name, v in answer.headers if name == "Set-Cookie"] == ["a=1", "b=2"]
-    assert answer.header("Vary") == "Accept, Accept-Language"
-    policies = [v for name, v in answer.headers if name.lower() == "content-security-policy"]
+    response = ask(
+        component_app(tmp_path, "{{ component('one') }}{{ component('two') }}", components)
+    )
+    assert [v for name, v in response.headers if name == "Set-Cookie"] == ["a=1", "b=2"]
+    assert response.header("Vary") == "Accept, Accept-Language"
+    policies = [v for name, v in response.headers if name.lower() == "content-security-policy"]
     assert policies == ["default-src 'self'"]
 
 
-def test_headers_of_an_action_are_added_to_its_answer(tmp_path):
-    app = shown(tmp_path, "{{ component('c') }}", {"c": (FORM_OF_C, HEADERS % {"X-Load": "1"})})
+def test_headers_returned_by_an_action_are_added_to_its_response(tmp_path):
+    app = component_app(
+        tmp_path, "{{ component('c') }}", {"c": (SAVE_FORM, HEADERS % {"X-Load": "1"})}
+    )
     visitor = Visitor(app)
-    answer = visitor.post("/", visitor.get("/").tickets[0])
-    assert answer.status == 422
-    assert answer.header("X-Load") == "1"
-    assert "no-store" in answer.header("Cache-Control")
+    response = visitor.post("/", visitor.get("/").tickets[0])
+    assert response.status == 422
+    assert response.header("X-Load") == "1"
+    assert "no-store" in response.header("Cache-Control")
 
 
-def test_headers_of_a_page_that_is_not_sent_are_dropped(tmp_path):
+def test_headers_of_a_page_that_fails_are_dropped(tmp_path):
     page = "{{ component('c') }}{{ 1 // 0 }}"
     files = {"error.html": "{{ status }}"}
     source = HEADERS % {"Cache-Control": "public, max-age=60"}
-    answer = ask(shown(tmp_path, page, {"c": ("", source)}, files, errors={"5xx": "error.html"}))
-    assert (answer.status, answer.header("Cache-Control")) == (500, None)
+    response = ask(
+        component_app(tmp_path, page, {"c": ("", source)}, files, errors={"5xx": "error.html"})
+    )
+    assert (response.status, response.header("Cache-Control")) == (500, None)
 
 
-def test_headers_come_once_where_a_page_is_shown_again_by_a_writer(tmp_path):
+def test_headers_are_sent_once_when_a_page_is_rendered_again_in_order_to_write(tmp_path):
     source = (
         USER_LOGIC.partition("def action")[0]
         + """
@@ -158,8 +164,8 @@ def test_headers_come_once_where_a_page_is_shown_again_by_a_writer(tmp_path):
         "return {", "db.add(User(name='x')); db.flush(); db.rollback(); return {"
     )
     source = source.replace('return {"user"', 'return {"_headers": {"X-Once": "1"}, "user"')
-    app = shown(
-        tmp_path, "{{ component('c') }}", {"c": (FORM_OF_C, source)},
+    app = component_app(
+        tmp_path, "{{ component('c') }}", {"c": (SAVE_FORM, source)},
         models=[users_module()],
     )  # fmt: skip
     app.registry.metadata.create_all(app.database.engine)
@@ -174,77 +180,79 @@ def test_headers_come_once_where_a_page_is_shown_again_by_a_writer(tmp_path):
     ("{'X': 1}", "'X' is 1; expected a string"),
     ("{'content-length': '3'}", "'content-length' in _headers; Noventa sets that header"),
 ])  # fmt: skip
-def test_wrong_headers_are_an_error_that_says_what_is_wrong(tmp_path, caplog, headers, message):
-    app = shown(tmp_path, "{{ component('c') }}", {"c": ("", HEADERS % headers)})
+def test_invalid_headers_are_an_error_that_names_the_problem(tmp_path, caplog, headers, message):
+    app = component_app(tmp_path, "{{ component('c') }}", {"c": ("", HEADERS % headers)})
     assert message in failure_of(app, caplog)
 
 
-def test_a_header_that_would_be_split_is_refused(tmp_path):
+def test_a_header_with_a_line_break_is_rejected(tmp_path):
     source = "def load_template_context(request, session, db):\n return {'_headers': {'X': %s}}"
     source %= "request.args['q']"
-    app = shown(tmp_path, "{{ component('c') }}", {"c": ("", source)})
+    app = component_app(tmp_path, "{{ component('c') }}", {"c": ("", source)})
     assert ask(app, query="q=a%0aSet-Cookie:x").status == 400
 
 
-def test_a_handler_that_forgot_its_return_is_named(tmp_path, caplog):
+def test_the_error_names_a_handler_that_forgot_its_return(tmp_path, caplog):
     source = "def load_template_context(request, session, db): user = {}"
-    app = shown(tmp_path, "{{ component('c') }}", {"c": ("{{ user.name.first }}", source)})
+    app = component_app(tmp_path, "{{ component('c') }}", {"c": ("{{ user.name.first }}", source)})
     message = failure_of(app, caplog)
     assert "load_template_context" in message
     assert "returned None; its template needs a dict: 'user' is undefined" in message
 
 
-def test_a_template_stands_beside_its_component_unless_another_is_named(tmp_path):
+def test_a_components_template_is_in_its_folder_unless_another_is_named(tmp_path):
     files = {
         "page.html": "{{ component('user') }}{{ component('forms/user') }}{{ component('x') }}",
         "components/user/user_template.html": "user ",
         "components/forms/user/user_template.html": "form ",
         "x.html": "x",
     }
-    made = [Component("user"), Component("forms/user"), Component("x", template="x.html")]
-    app = make_app(tmp_path, files, components=made, routes=[Page("/", "page.html")])
+    components = [Component("user"), Component("forms/user"), Component("x", template="x.html")]
+    app = make_app(tmp_path, files, components=components, routes=[Page("/", "page.html")])
     assert ask(app).text == "user form x"
 
 
-def test_extensions_are_those_of_jinja(tmp_path):
+def test_jinja_extensions_can_be_used(tmp_path):
     known = {"gettext": {"hello": "hallo"}.get, "ngettext": None}
     page = "{% trans %}hello{% endtrans %} {{ _('hello') }}"
-    app = shown(tmp_path, page, extensions=[InternationalizationExtension], globals=known)
+    app = component_app(tmp_path, page, extensions=[InternationalizationExtension], globals=known)
     assert ask(app).text == "hallo hallo"
 
 
 @pytest.mark.parametrize("extension", ["jinja2.ext.i18n", str, InternationalizationExtension])
-def test_an_extension_that_is_no_class_of_one_is_a_fault(tmp_path, extension):
+def test_an_invalid_extension_is_an_error(tmp_path, extension):
     given = extension if extension in ("jinja2.ext.i18n", str) else [extension]
     with pytest.raises(RegistryError, match=r"extensions (has|is) .*(list the class|a list)"):
-        shown(tmp_path, "", extensions=[given])
+        component_app(tmp_path, "", extensions=[given])
 
 
-def test_a_component_without_logic_sees_its_props(tmp_path):
-    app = shown(tmp_path, "{{ component('c', a='x') }}", {"c": ("{{ a }}", None)})
+def test_a_component_without_logic_has_access_to_its_props(tmp_path):
+    app = component_app(tmp_path, "{{ component('c', a='x') }}", {"c": ("{{ a }}", None)})
     assert ask(app).text == "x"
 
 
 def test_a_handler_may_return_none(tmp_path):
     source = "def load_template_context(request, session, db): pass"
-    assert ask(shown(tmp_path, "{{ component('c') }}", {"c": ("ok", source)})).text == "ok"
+    assert ask(component_app(tmp_path, "{{ component('c') }}", {"c": ("ok", source)})).text == "ok"
 
 
 @pytest.mark.parametrize("name", ["page.html", "page.txt", "page.svg", "page.j2"])
-def test_every_template_is_escaped(tmp_path, name):
+def test_every_template_is_autoescaped(tmp_path, name):
     files = {name: "{{ place }}{{ component('c', a=place) }}"}
     routes = [Page("/{place}", name)]
-    app = shown(tmp_path, "", {"c": ("<i>{{ a }}</i>", None)}, files, routes=routes)
+    app = component_app(tmp_path, "", {"c": ("<i>{{ a }}</i>", None)}, files, routes=routes)
     assert ask(app, path="/<b>").text == "&lt;b&gt;<i>&lt;b&gt;</i>"
 
 
-def test_the_filters_of_the_registry_are_added_to_those_of_jinja(tmp_path):
-    app = shown(tmp_path, "{{ 'a' | twice | upper }}", filters={"twice": lambda text: text * 2})
+def test_the_registrys_filters_are_added_to_jinjas(tmp_path):
+    app = component_app(
+        tmp_path, "{{ 'a' | twice | upper }}", filters={"twice": lambda text: text * 2}
+    )
     assert ask(app).text == "AA"
 
 
 @pytest.mark.parametrize(
-    ("call", "seen"),
+    ("call", "expected"),
     [
         ("{{ component('c') }}", "[]"),
         ("{% call component('c') %}<b>{{ place }}</b>{% endcall %}", "[<b>home</b>]"),
@@ -255,34 +263,38 @@ def test_the_filters_of_the_registry_are_added_to_those_of_jinja(tmp_path):
         ),
     ],
 )
-def test_children_are_what_stands_in_the_call(tmp_path, call, seen):
-    app = shown(tmp_path, call, {"c": ("[{{ children }}]", None), "d": ("d", None)})
-    assert ask(app, path="/at/home").text == seen
+def test_children_is_the_content_of_the_call_block(tmp_path, call, expected):
+    app = component_app(tmp_path, call, {"c": ("[{{ children }}]", None), "d": ("d", None)})
+    assert ask(app, path="/at/home").text == expected
 
 
-def test_errors_and_values_are_empty_text_where_missing_even_when_undefined_is_strict(tmp_path):
+def test_missing_errors_and_values_are_empty_even_with_strict_undefined(tmp_path):
     template = "[{{ errors.name }}{{ values['name'] }}{{ children }}{{ errors | length }}]"
-    app = shown(tmp_path, "{{ component('c') }}", {"c": (template, None)})
+    app = component_app(tmp_path, "{{ component('c') }}", {"c": (template, None)})
     app.jinja.undefined = StrictUndefined
     assert ask(app).text == "[0]"
 
 
 def test_strict_undefined_reports_a_misspelt_name(tmp_path, caplog):
-    app = shown(tmp_path, "{{ component('c') }}", {"c": ("{{ nmae }}", None)})
+    app = component_app(tmp_path, "{{ component('c') }}", {"c": ("{{ nmae }}", None)})
     app.jinja.undefined = StrictUndefined
     assert failure_of(app, caplog) == "'nmae' is undefined"
 
 
 @pytest.mark.parametrize("name", ["errors", "values"])
-def test_errors_and_values_of_a_wrong_type_name_the_component(tmp_path, caplog, name):
-    app = shown(tmp_path, f"{{{{ component('c', {name}=['Too long']) }}}}", {"c": ("", None)})
+def test_the_error_for_errors_or_values_of_a_wrong_type_names_the_component(tmp_path, caplog, name):
+    app = component_app(
+        tmp_path, f"{{{{ component('c', {name}=['Too long']) }}}}", {"c": ("", None)}
+    )
     assert failure_of(app, caplog) == f"component 'c': {name} is a list; expected a dict."
 
 
 @pytest.mark.parametrize("source", ["return [1]", "return 'text'"])
-def test_a_handler_that_returns_something_else_is_named(tmp_path, caplog, source):
+def test_the_error_names_a_handler_that_returns_no_dict(tmp_path, caplog, source):
     source = f"\ndef load_template_context(request, session, db): {source}"
-    failure = failure_of(shown(tmp_path, "{{ component('c') }}", {"c": ("", source)}), caplog)
+    failure = failure_of(
+        component_app(tmp_path, "{{ component('c') }}", {"c": ("", source)}), caplog
+    )
     assert failure.startswith("c/c_logic.py:2: load_template_context returned a ")
     assert failure.endswith("; expected a dict.")
 
@@ -293,12 +305,12 @@ DECLARED = "def load_template_context(request, session, db, *, id, mode='view'):
 
 
 @pytest.mark.parametrize(
-    ("call", "seen"),
+    ("call", "expected"),
     [("component('c', id=1)", "1 view"), ("component('c', id=2, mode='x')", "2 x")],
 )  # fmt: skip
-def test_props_may_be_declared(tmp_path, call, seen):
-    app = shown(tmp_path, "{{ " + call + " }}", {"c": ("{{ id }} {{ m }}", DECLARED)})
-    assert ask(app).text == seen
+def test_props_can_be_declared(tmp_path, call, expected):
+    app = component_app(tmp_path, "{{ " + call + " }}", {"c": ("{{ id }} {{ m }}", DECLARED)})
+    assert ask(app).text == expected
 
 
 WRONG_PROPS = [
@@ -313,44 +325,46 @@ WRONG_NAME = "component 'cx' is not in the registry; did you mean 'c'?"
 
 
 @pytest.mark.parametrize(("call", "problem"), [*WRONG_PROPS, ("component('c' ~ 'x')", WRONG_NAME)])
-def test_a_wrong_prop_names_component_and_calling_line(tmp_path, caplog, call, problem):
+def test_the_error_for_a_wrong_prop_names_the_component_and_the_calling_line(
+    tmp_path, caplog, call, problem
+):
     components = {"c": ("", DECLARED), "free": ("", None)}
-    late = call.removesuffix(")") + ", **{})"  # what it is called with is known only then
-    app = shown(tmp_path, "<p>\n{% if 1 %}\n{{ " + late + " }}{% endif %}", components)
+    late = call.removesuffix(")") + ", **{})"  # the arguments are known only when it is called
+    app = component_app(tmp_path, "<p>\n{% if 1 %}\n{{ " + late + " }}{% endif %}", components)
     assert failure_of(app, caplog).startswith(f"page.html:3: {problem}")
 
 
 @pytest.mark.parametrize(("call", "problem"), WRONG_PROPS)
 @pytest.mark.parametrize("block", ["{{{{ {} }}}}", "{{% call {} %}}{{% endcall %}}"])
-def test_a_wrong_prop_that_is_written_out_is_a_fault_at_the_start(tmp_path, call, problem, block):
+def test_a_wrong_literal_prop_is_an_error_at_startup(tmp_path, call, problem, block):
     components = {"c": ("", DECLARED), "free": ("", None)}
     with pytest.raises(RegistryError) as caught:
-        shown(tmp_path, "{% if 0 %}\n" + block.format(call) + "{% endif %}", components)
+        component_app(tmp_path, "{% if 0 %}\n" + block.format(call) + "{% endif %}", components)
     assert str(caught.value.faults[0]).startswith(f"page.html:2: {problem}")
 
 
-def test_a_wrong_prop_names_the_line_of_the_component_that_called(tmp_path, caplog):
+def test_the_error_for_a_wrong_prop_names_the_line_in_the_calling_component(tmp_path, caplog):
     components = {"outer": ("\n{{ component('c', **{}) }}", None), "c": ("", DECLARED)}
-    app = shown(tmp_path, "{{ component('outer') }}", components)
+    app = component_app(tmp_path, "{{ component('outer') }}", components)
     assert failure_of(app, caplog).startswith("outer.html:2: component 'c' requires the prop 'id'")
 
 
 @pytest.mark.parametrize("name", ["name", "self", "parent", "compiled", "place", "template"])
 def test_a_prop_may_have_any_other_name(tmp_path, name):
     source = "def load_template_context(request, session, db, **props): return {'p': props}"
-    app = shown(tmp_path, f"{{{{ component('c', {name}=1) }}}}", {"c": ("{{ p }}", source)})
+    app = component_app(tmp_path, f"{{{{ component('c', {name}=1) }}}}", {"c": ("{{ p }}", source)})
     assert ask(app).text == f"{{&#39;{name}&#39;: 1}}"
 
 
 @pytest.mark.parametrize("name", ["children", "url", "component"])
 def test_a_result_with_the_name_of_a_template_function_is_an_error(tmp_path, caplog, name):
     source = f"def load_template_context(request, session, db): return {{{name!r}: 1}}"
-    app = shown(tmp_path, "{{ component('c') }}", {"c": ("", source)})
+    app = component_app(tmp_path, "{{ component('c') }}", {"c": ("", source)})
     assert failure_of(app, caplog).startswith(f"component 'c': a handler returned {name!r}, a")
 
 
-def test_a_component_that_shows_itself_is_an_error(tmp_path, caplog):
-    app = shown(tmp_path, "{{ component('c') }}", {"c": ("{{ component('c') }}", None)})
+def test_a_component_that_renders_itself_is_an_error(tmp_path, caplog):
+    app = component_app(tmp_path, "{{ component('c') }}", {"c": ("{{ component('c') }}", None)})
     assert failure_of(app, caplog) == "components are nested more than 50 deep: c > c > c."
 
 
@@ -363,19 +377,21 @@ def test_a_component_that_shows_itself_is_an_error(tmp_path, caplog):
         ("action('add')", "c.html:2: component 'c': action 'add' requires the prop 'count'"),
     ],
 )  # fmt: skip
-def test_an_action_that_cannot_be_called_is_an_error_when_it_is_shown(
+def test_an_action_that_cannot_be_called_is_an_error_when_it_is_rendered(
     tmp_path, caplog, call, problem
 ):
     source = """
         def action_sve(request, session, db): ...
         def action_add(request, session, db, *, count, **props): ...
     """
-    app = shown(tmp_path, "{{ component('c', id=1) }}", {"c": ("\n{{ " + call + " }}", source)})
+    app = component_app(
+        tmp_path, "{{ component('c', id=1) }}", {"c": ("\n{{ " + call + " }}", source)}
+    )
     assert failure_of(app, caplog).startswith(problem)
 
 
-def test_an_action_of_a_page_is_an_error(tmp_path, caplog):
-    app = shown(tmp_path, "{{ action('sa' ~ 've') }}")
+def test_an_unknown_action_of_a_page_is_an_error(tmp_path, caplog):
+    app = component_app(tmp_path, "{{ action('sa' ~ 've') }}")
     assert failure_of(app, caplog) == "page.html:1: page '/' has no action 'save'; none is known"
 
 
@@ -405,16 +421,16 @@ WITH_ACTION = FORM + "<form method=post>{{ action('save') }}</form>"
     ],
 )
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_an_actions_dict_reaches_only_the_instance_that_was_posted(tmp_path, calls, number):
+def test_an_actions_dict_reaches_only_the_posted_instance(tmp_path, calls, number):
     page = "".join(f"{{{{ {call} }}}}" for call in calls)
     components = {"box": ("{{ component('c') }}", None), "x": ("{{ component('c') }}", None)}
-    app = shown(tmp_path, page, components | {"c": (WITH_ACTION, SAVING)})
+    app = component_app(tmp_path, page, components | {"c": (WITH_ACTION, SAVING)})
     visitor = Visitor(app)
-    answer = visitor.post("/", visitor.get().tickets[number], {"text": "hey"})
-    parts = [part.split("]")[0] for part in answer.text.split("[")[1:]]
+    response = visitor.post("/", visitor.get().tickets[number], {"text": "hey"})
+    parts = [part.split("]")[0] for part in response.text.split("[")[1:]]
     expected = ["- loaded  "] * 3
     expected[number] = "hey loaded odd hey"
-    assert (answer.status, parts) == (200, expected)
+    assert (response.status, parts) == (200, expected)
 
 
 @pytest.mark.parametrize(
@@ -427,7 +443,7 @@ def test_an_actions_dict_reaches_only_the_instance_that_was_posted(tmp_path, cal
     ],
 )
 @pytest.mark.parametrize("call", ["component('box', key=id)", "component('box', id=id)"])
-def test_an_instance_is_found_again_when_those_before_it_are_gone(tmp_path, call, inner):
+def test_an_instance_is_still_found_after_earlier_ones_are_removed(tmp_path, call, inner):
     source = """
         def load_template_context(request, session, db): return {"ids": session.get("ids", "123")}
     """
@@ -442,29 +458,29 @@ def test_an_instance_is_found_again_when_those_before_it_are_gone(tmp_path, call
         "c": ("{{ message }},<form>{{ action('save') }}</form>", saving),
     }
     part = {"part.html": "{{ component('c') }}"}
-    visitor = Visitor(shown(tmp_path, "{{ component('list') }}", components, part))
+    visitor = Visitor(component_app(tmp_path, "{{ component('list') }}", components, part))
     text = visitor.post("/", visitor.get().tickets[1]).text
     assert re.sub("<form>.*?</form>", "", text) == "2saved,3,"
 
 
-def test_props_that_are_no_scalars_tell_nothing_apart_but_may_be_anything(tmp_path):
+def test_non_scalar_props_may_be_anything_but_do_not_identify_instances(tmp_path):
     page = "{{ component('c', a={1: 2, 'x': 3}) }}{{ component('c', a={(1, 2): [range(3)]}) }}"
     source = "def action_save(request, session, db, **props): ..."
-    assert ask(shown(tmp_path, page, {"c": ("{{ a | length }}", source)})).text == "21"
+    assert ask(component_app(tmp_path, page, {"c": ("{{ a | length }}", source)})).text == "21"
 
 
 def test_every_component_is_loaded_after_the_action(tmp_path):
     models = users_module()
     user = ("[{{ user.name }} {{ message }}]<form>{{ action('rename') }}</form>", USER_LOGIC)
     page = "{{ component('user', id=1) }}{{ component('user', id=2) }}{{ component('user') }}"
-    app = shown(tmp_path, page, {"user": user}, models=[models])
+    app = component_app(tmp_path, page, {"user": user}, models=[models])
     with app.database.session() as db:
         db.add_all([models.User(name="Ada"), models.User(name="Bob")])
         db.commit()
     visitor = Visitor(app)
     first, *_ = visitor.get().tickets
-    answer = visitor.post("/", first, {"name": "Ada L."})
-    parts = [part.split("]")[0] for part in answer.text.split("[")[1:]]
+    response = visitor.post("/", first, {"name": "Ada L."})
+    parts = [part.split("]")[0] for part in response.text.split("[")[1:]]
     assert parts == ["Ada L. saved", "Bob ", "Ada L. "]
 
 
@@ -474,12 +490,14 @@ def test_props_come_from_the_ticket_and_fields_from_the_form(tmp_path):
             return {"message": f"{id} {request.form['id']} {sorted(request.form)}"}
     """
     template = "{{ message }}|{{ action('save') }}"
-    visitor = Visitor(shown(tmp_path, "{{ component('c', id=7) }}", {"c": (template, source)}))
-    answer = visitor.post("/", visitor.get().tickets[0], {"id": "8"})
-    assert answer.text.startswith("7 8 [&#39;id&#39;]|")
+    visitor = Visitor(
+        component_app(tmp_path, "{{ component('c', id=7) }}", {"c": (template, source)})
+    )
+    response = visitor.post("/", visitor.get().tickets[0], {"id": "8"})
+    assert response.text.startswith("7 8 [&#39;id&#39;]|")
 
 
-def test_each_of_several_buttons_has_its_ticket(tmp_path):
+def test_each_button_has_its_own_ticket(tmp_path):
     source = """
         def action_up(request, session, db): return {"said": "up"}
         def action_down(request, session, db): return {"said": "down"}
@@ -489,7 +507,7 @@ def test_each_of_several_buttons_has_its_ticket(tmp_path):
         '<button name="_ticket" value="{{ action_ticket("up") }}">'
         '<button name="_ticket" value="{{ action_ticket("down") }}"></form>'
     )
-    visitor = Visitor(shown(tmp_path, "{{ component('c') }}", {"c": (template, source)}))
+    visitor = Visitor(component_app(tmp_path, "{{ component('c') }}", {"c": (template, source)}))
     up, down = visitor.get().tickets
     assert visitor.post("/", down).text.startswith("down|")
     assert visitor.post("/", up).text.startswith("up|")
@@ -516,7 +534,7 @@ GUARDED = """
     ("id", "status", "text"),
     [("redirect", 303, ""), ("status", 403, "Not yours"), ("response", 402, "as it is")],
 )
-def test_a_components_guard_answers_when_it_is_shown_and_before_its_actions(
+def test_a_components_guard_runs_when_it_is_rendered_and_before_its_actions(
     tmp_path, id, status, text
 ):
     logic = make_module("c.c_logic", GUARDED)
@@ -528,14 +546,14 @@ def test_a_components_guard_answers_when_it_is_shown_and_before_its_actions(
     )
     ticket = visitor.get(query="as=owner").tickets[0]
     assert visitor.post("/", ticket, query="as=owner").text.startswith("before saved")
-    for answer in (visitor.get(), visitor.post("/", ticket)):
-        assert answer.status == status
-        assert text in answer.text
-        assert "before" not in answer.text
+    for response in (visitor.get(), visitor.post("/", ticket)):
+        assert response.status == status
+        assert text in response.text
+        assert "before" not in response.text
 
 
 @pytest.mark.parametrize("where", ["load_template_context", "guard"])
-def test_a_forgotten_commit_is_reported_with_the_component_path(tmp_path, caplog, where):
+def test_a_forgotten_commit_is_logged_with_the_component_path(tmp_path, caplog, where):
     models = users_module()
     source = f"""
         from user.user_models import User
@@ -576,28 +594,28 @@ def test_a_forgotten_commit_is_reported_with_the_component_path(tmp_path, caplog
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "/m", "/caf\xc3\xa9"])
-def test_url_adds_the_mount_prefix_and_encodes(tmp_path, path, url, prefix):
+def test_url_adds_the_mount_prefix_and_percent_encodes(tmp_path, path, url, prefix):
     source = f"def load_template_context(request, session, db): return {{'path': {path!r}}}"
-    app = shown(tmp_path, "{{ component('c') }}", {"c": ("{{ url(path) }}", source)})
-    mounted = {"": "", "/m": "/m", "/caf\xc3\xa9": "/caf%C3%A9"}[prefix]
-    assert ask(app, SCRIPT_NAME=prefix).text == mounted + url
+    app = component_app(tmp_path, "{{ component('c') }}", {"c": ("{{ url(path) }}", source)})
+    encoded_prefix = {"": "", "/m": "/m", "/caf\xc3\xa9": "/caf%C3%A9"}[prefix]
+    assert ask(app, SCRIPT_NAME=prefix).text == encoded_prefix + url
 
 
 @pytest.mark.parametrize("path", ["users", "//evil.example", "https://evil.example", ""])
-def test_url_refuses_what_is_no_path_of_this_application(tmp_path, caplog, path):
-    app = shown(tmp_path, f"\n{{{{ url({path!r}) }}}}")
+def test_url_rejects_non_local_paths(tmp_path, caplog, path):
+    app = component_app(tmp_path, f"\n{{{{ url({path!r}) }}}}")
     assert failure_of(app, caplog) == (
         f"page.html:2: url({path!r}) is not a local path; expected one like '/x'."
     )
 
 
-def test_static_gives_a_url_that_changes_with_the_file(tmp_path):
+def test_static_returns_a_url_that_changes_with_the_file(tmp_path):
     def app_with(css, debug=False):
         (tmp_path / "files").mkdir(exist_ok=True)
         (tmp_path / "files" / "my site.css").write_text(css)
         routes = [Page("/", "page.html"), Static("/files/", "files")]
         page = "{{ static('my site.css') }}"
-        return shown(tmp_path, page, routes=routes, config={"debug": debug})
+        return component_app(tmp_path, page, routes=routes, config={"debug": debug})
 
     first, second = ask(app_with("a"), SCRIPT_NAME="/m").text, ask(app_with("b")).text
     assert first.startswith("/m/files/my%20site.css?v=")
@@ -608,8 +626,8 @@ def test_static_gives_a_url_that_changes_with_the_file(tmp_path):
     assert ask(app).text == second
 
 
-def test_static_of_a_file_that_does_not_exist_names_the_line(tmp_path, caplog):
-    failure = failure_of(shown(tmp_path, "\n{{ static('no' ~ '.css') }}"), caplog)
+def test_the_error_for_static_without_a_static_route_names_the_line(tmp_path, caplog):
+    failure = failure_of(component_app(tmp_path, "\n{{ static('no' ~ '.css') }}"), caplog)
     assert failure.startswith("page.html:2: static('no.css'): the registry has no Static route;")
 
 
@@ -623,7 +641,7 @@ def test_flashes_are_shown_once(tmp_path, where):
     """
     page = "{{ component('c') }}" + (template if where == "page" else "")
     component = template if where == "component" else ""
-    visitor = Visitor(shown(tmp_path, page, {"c": (component, source)}))
+    visitor = Visitor(component_app(tmp_path, page, {"c": (component, source)}))
     assert visitor.get(query="say=1").text == "good: &lt;saved&gt;"
     assert visitor.get().text == ""
 
@@ -631,57 +649,59 @@ def test_flashes_are_shown_once(tmp_path, where):
 # Templates and their files
 
 
-def test_in_debug_a_template_is_read_again_when_it_changed(tmp_path):
+def test_in_debug_mode_a_changed_template_is_reloaded(tmp_path):
     files = {"base.html": "<{% block b %}{% endblock %}>"}
     page = "{% extends 'base.html' %}{% block b %}{{ component('c') }}{% endblock %}"
-    app = shown(tmp_path, page, {"c": ("one", None)}, files, {"debug": True})
+    app = component_app(tmp_path, page, {"c": ("one", None)}, files, {"debug": True})
     assert ask(app).text == "<one>"
     for name, text in {"c.html": "three", "base.html": "[{% block b %}{% endblock %}]"}.items():
         (tmp_path / name).write_text(text)
     assert ask(app).text == "[three]"
 
 
-def test_in_debug_a_template_that_broke_is_an_error_until_it_is_mended(tmp_path):
-    app = shown(tmp_path, "{{ component('c') }}", {"c": ("one", None)}, config={"debug": True})
+def test_in_debug_mode_a_broken_template_is_an_error_until_it_is_fixed(tmp_path):
+    app = component_app(
+        tmp_path, "{{ component('c') }}", {"c": ("one", None)}, config={"debug": True}
+    )
     (tmp_path / "c.html").write_text("\n{% if %}")
-    answer = ask(app)
-    assert (answer.status, "c.html:2" in answer.text) == (500, True)
+    response = ask(app)
+    assert (response.status, "c.html:2" in response.text) == (500, True)
     (tmp_path / "c.html").write_text("mended")
     assert ask(app).text == "mended"
 
 
-def test_in_production_a_page_is_made_without_looking_at_a_file(tmp_path):
+def test_in_production_rendering_a_page_reads_no_files(tmp_path):
     files = {
         "base.html": "{% block b %}{% endblock %}{% include 'part.html' %}",
         "part.html": "{% import 'macros.html' as macros %}{{ macros.bold('part') }}",
         "macros.html": "{% macro bold(text) %}<b>{{ text }}</b>{% endmacro %}",
     }
     page = "{% extends 'base.html' %}{% block b %}{{ component('c') }}{% endblock %}"
-    app = shown(tmp_path / "project", page, {"c": ("{{ url('/') }}", None)}, files)
+    app = component_app(tmp_path / "project", page, {"c": ("{{ url('/') }}", None)}, files)
     shutil.rmtree(tmp_path / "project")
-    answer = ask(app)
-    assert (answer.status, answer.text) == (200, "/<b>part</b>")
+    response = ask(app)
+    assert (response.status, response.text) == (200, "/<b>part</b>")
 
 
 @pytest.mark.parametrize("name", ["../outside.html", ".hidden.html", "link.html"])
 def test_a_template_outside_the_project_cannot_be_included(tmp_path, caplog, name):
     root = tmp_path / "project"
-    app = shown(root, "{% include place %}", routes=[Page("/{place:path}", "page.html")])
+    app = component_app(root, "{% include place %}", routes=[Page("/{place:path}", "page.html")])
     (tmp_path / "outside.html").write_text("secret")
     (root / ".hidden.html").write_text("secret")
     (root / "link.html").symlink_to(tmp_path / "outside.html")
     assert failure_of(app, caplog, f"/{name}") == name
 
 
-def test_a_props_error_is_one_that_the_user_can_mend(tmp_path):
-    app = shown(tmp_path, "", {"c": ("", DECLARED)})
+def test_check_props_raises_a_props_error_outside_a_template(tmp_path):
+    app = component_app(tmp_path, "", {"c": ("", DECLARED)})
     with pytest.raises(
         PropsError, match="outside a template: component 'c' requires the prop 'id'"
     ):
         app.components.find("c").check_props({})
 
 
-def test_the_template_sees_the_default_of_a_declared_prop(tmp_path):
+def test_a_template_has_access_to_the_default_of_a_declared_prop(tmp_path):
     logic = make_module(
         "default_props",
         "def load_template_context(request, session, db, *, mode='view'):\n    return {}\n",
@@ -712,17 +732,17 @@ def panel_app(root, page):
 
 
 @pytest.mark.parametrize("inner", ["component('row')", "component(name) | upper"])
-def test_a_component_as_an_argument_of_another_is_a_fault_at_the_start(tmp_path, inner):
+def test_a_component_call_as_a_prop_of_another_is_an_error_at_startup(tmp_path, inner):
     with pytest.raises(RegistryError, match=r"page.html:2: .* {% call component"):
         panel_app(tmp_path, "\n{{ component('panel', body=" + inner + ") }}")
 
 
-def test_a_component_that_was_shown_before_is_no_prop_of_another(tmp_path, caplog):
+def test_a_rendered_component_as_a_prop_of_another_is_an_error(tmp_path, caplog):
     page = "{% set row = component('row') %}\n{{ component('panel', body=row) }}"
     assert ask(panel_app(tmp_path, page)).status == 500
     assert "page.html:2: the prop 'body' of component 'panel' is a component" in caplog.text
 
 
-def test_a_component_within_the_call_of_another_is_shown(tmp_path):
+def test_a_component_inside_the_call_block_of_another_is_rendered(tmp_path):
     page = "{% call component('panel') %}{{ component('row') }}{% endcall %}"
     assert 'name="_ticket"' in ask(panel_app(tmp_path, page)).text

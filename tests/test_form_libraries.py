@@ -1,4 +1,4 @@
-"""WTForms and pydantic in an action: errors at the fields, what was typed kept, files."""
+"""WTForms and pydantic in actions: errors at their fields, typed values kept, and files."""
 
 import re
 
@@ -105,7 +105,7 @@ PYDANTIC_PAGE = """
     <input type="file" name="photos" multiple> <p id="photos-error">{{ errors.photos }}</p>
     <button>Order</button></form>
 """
-SAME = {"HTTP_SEC_FETCH_SITE": "same-origin"}
+SAME_ORIGIN = {"HTTP_SEC_FETCH_SITE": "same-origin"}
 LIBRARIES = {
     "wtforms": (WTFORMS, WTFORMS_PAGE),
     "pydantic": (PYDANTIC, PYDANTIC_PAGE),
@@ -130,7 +130,7 @@ def app(request, tmp_path):
 
 
 def fill_in(page, name="Ada", guests="2", colours=("red", "blue"), photos=()):
-    """The form of a page, filled in."""
+    """Fill in and return the form of a page."""
     page.form["name"], page.form["guests"] = name, guests
     for box in page.form.fields["colours"]:
         box.checked = box._value in colours
@@ -139,37 +139,37 @@ def fill_in(page, name="Ada", guests="2", colours=("red", "blue"), photos=()):
     return page.form
 
 
-def filled_in(page):
-    """What the form of a page shows as typed and chosen."""
+def form_values(page):
+    """Return the values that the form of a page shows."""
     boxes = page.form.fields["colours"]
     chosen = [box._value for box in boxes if box.checked]
     return page.form["name"].value, page.form["guests"].value, chosen
 
 
-def errors(page):
-    """The names of the fields beside which an error is shown."""
+def fields_with_errors(page):
+    """Return the names of the fields that show an error."""
     found = page.html.find_all(id=re.compile("-error$"))
     return {tag["id"].removesuffix("-error") for tag in found if tag.text}
 
 
-def saved(app):
+def saved_orders(app):
     with app.database.session() as db:
         return [tuple(row)[1:] for row in db.execute(app.orders)]
 
 
-def test_a_form_begins_with_what_a_handler_gives(client):
-    assert filled_in(client.get("/")) == ("", "", ["blue"])
+def test_a_form_starts_with_the_handlers_defaults(client):
+    assert form_values(client.get("/")) == ("", "", ["blue"])
 
 
-def test_a_sound_form_gives_typed_values_and_all_of_one_name(app, client):
+def test_a_valid_form_yields_converted_values_and_repeated_fields(app, client):
     fill_in(client.get("/")).submit(status=303)
-    assert saved(app) == [("Ada", 2, ["red", "blue"], [])]
+    assert saved_orders(app) == [("Ada", 2, ["red", "blue"], [])]
 
 
-def test_files_come_with_the_form(app, client):
+def test_files_are_submitted_with_the_form(app, client):
     photos = [("a.png", b"first"), ("b.png", b"second")]
     fill_in(client.get("/"), photos=photos).submit(status=303)
-    assert saved(app)[0][-1] == ["a.png: first", "b.png: second"]
+    assert saved_orders(app)[0][-1] == ["a.png: first", "b.png: second"]
 
 
 @pytest.mark.parametrize(
@@ -183,29 +183,29 @@ def test_files_come_with_the_form(app, client):
         ({"photos": [(f"{number}.png", b"") for number in range(3)]}, "photos"),
     ],
 )
-def test_an_error_is_shown_at_its_field_and_what_was_typed_is_kept(app, client, wrong, field):
+def test_an_error_is_shown_at_its_field_and_typed_values_are_kept(app, client, wrong, field):
     form = fill_in(client.get("/"), **wrong)
     page = form.submit(status=422)
-    assert errors(page) == {field}
-    shown = {"name": "Ada", "guests": "2", "colours": ["red", "blue"]}
-    shown |= {name: wrong[name] for name in shown.keys() & wrong}  # no browser takes a file back
-    assert filled_in(page) == tuple(shown.values())
-    assert saved(app) == []
+    assert fields_with_errors(page) == {field}
+    expected = {"name": "Ada", "guests": "2", "colours": ["red", "blue"]}
+    typed = {name: wrong[name] for name in expected.keys() & wrong}  # browsers never refill files
+    assert form_values(page) == tuple((expected | typed).values())
+    assert saved_orders(app) == []
     assert fill_in(page).submit(status=303)
 
 
-def test_what_was_typed_is_kept_when_the_session_has_changed(app, client):
+def test_typed_values_are_kept_when_the_session_has_changed(app, client):
     form = fill_in(client.get("/"), colours=["darkred", "blue"])
     client.reset()
     client.get("/")
     page = form.submit(status=403, headers={"Sec-Fetch-Site": "same-origin"})
-    assert filled_in(page) == ("Ada", "2", ["darkred", "blue"])
+    assert form_values(page) == ("Ada", "2", ["darkred", "blue"])
 
 
-def test_pydantic_reads_the_json_of_an_endpoint(tmp_path):
-    client = TestApp(make_orders(tmp_path, "pydantic"), extra_environ=SAME)
+def test_pydantic_validates_the_json_of_an_endpoint(tmp_path):
+    client = TestApp(make_orders(tmp_path, "pydantic"), extra_environ=SAME_ORIGIN)
     order = {"name": " Ada ", "guests": "2", "colours": ["red"]}
-    answer = client.post_json("/api/orders", order)
-    assert answer.json == {"name": "Ada", "guests": 2, "colours": ["red"], "photos": []}
-    answer = client.post_json("/api/orders", order | {"guests": 9}, status=422)
-    assert [fault["loc"] for fault in answer.json["errors"]] == [["guests"]]
+    response = client.post_json("/api/orders", order)
+    assert response.json == {"name": "Ada", "guests": 2, "colours": ["red"], "photos": []}
+    response = client.post_json("/api/orders", order | {"guests": 9}, status=422)
+    assert [fault["loc"] for fault in response.json["errors"]] == [["guests"]]

@@ -1,4 +1,4 @@
-"""Fragments: one component alone, by a URL of its page or after a form; and `instance`."""
+"""Fragments: one component rendered alone, from a URL or after a form; and `instance`."""
 
 import re
 
@@ -9,7 +9,7 @@ from visitors import Visitor, ask
 from noventa import Component, Page, RegistryError
 
 HTMX = {"HTTP_HX_REQUEST": "true"}
-OURS = {"HTTP_NOVENTA_FRAGMENT": "1"}
+PLAIN_SCRIPT = {"HTTP_NOVENTA_FRAGMENT": "1"}
 ROW = """
     def load_template_context(request, session, db, *, id, **props):
         return {"name": session.get(f"name {id}", f"row {id}")}
@@ -80,13 +80,13 @@ def page_app(root, files=(), config=None, **more):
     return make_app(root, files, config, components=components, routes=routes)
 
 
-def member(app, **environ):
+def sign_in(app, **environ):
     visitor = Visitor(app, **environ)
     assert visitor.post("/", visitor.get().tickets[0]).status == 303
     return visitor
 
 
-def urls(page):
+def fragment_urls(page):
     return re.findall(r"<a href='([^']*)'", page.text)
 
 
@@ -95,68 +95,72 @@ def fetch(visitor, url, **more):
     return visitor.get(path.removeprefix("/m"), query=query, **more)
 
 
-def timeless(text):
-    """Without the tickets, whose time of issue may differ by a second, but with what they call."""
+def without_tickets(text):
+    """Remove the tickets, whose time of issue may differ by a second."""
     return re.sub(r'value="[^"]*"', "", text)
 
 
-def test_a_fragment_is_what_the_page_shows_there_byte_by_byte(tmp_path, monkeypatch):
+def test_a_fragment_equals_its_part_of_the_page_byte_for_byte(tmp_path, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1_800_000_000.0)
-    visitor = member(page_app(tmp_path), SCRIPT_NAME="/m")
+    visitor = sign_in(page_app(tmp_path), SCRIPT_NAME="/m")
     page = visitor.get()
     parts = re.findall(r"<li.*?</li>", page.text, re.DOTALL)
-    first, second, keyed = (fetch(visitor, url).text for url in urls(page))
+    first, second, keyed = (fetch(visitor, url).text for url in fragment_urls(page))
     assert [first, second, keyed] == [parts[0], parts[1], parts[3]]
     assert len({*re.findall(r'id="([^"]*)"', page.text)}) == 4
 
 
-def test_a_ticket_inside_a_fragment_works_from_the_page(tmp_path):
-    visitor = member(page_app(tmp_path))
-    fragment = fetch(visitor, urls(visitor.get())[0])
-    answer = visitor.post("/", fragment.tickets[0], {"name": "new"})
-    assert (answer.status, "new<form" in answer.text, "<p>page" in answer.text) == (200, True, True)
+def test_a_ticket_from_a_fragment_works_on_its_page(tmp_path):
+    visitor = sign_in(page_app(tmp_path))
+    fragment = fetch(visitor, fragment_urls(visitor.get())[0])
+    response = visitor.post("/", fragment.tickets[0], {"name": "new"})
+    assert (response.status, "new<form" in response.text, "<p>page" in response.text) == (
+        200,
+        True,
+        True,
+    )
 
 
-def test_a_fragment_is_for_this_visitor_only(tmp_path):
-    visitor = member(page_app(tmp_path))
-    answer = fetch(visitor, urls(visitor.get())[0])
-    assert "private" in answer.header("Cache-Control")
-    assert "Cookie" in answer.header("Vary")
-    url = urls(visitor.get())[0]
+def test_a_fragment_is_private_to_its_visitor(tmp_path):
+    visitor = sign_in(page_app(tmp_path))
+    response = fetch(visitor, fragment_urls(visitor.get())[0])
+    assert "private" in response.header("Cache-Control")
+    assert "Cookie" in response.header("Vary")
+    url = fragment_urls(visitor.get())[0]
     assert fetch(Visitor(visitor.app), url).refused == "other-session"
 
 
-def test_a_fragment_of_another_path_or_changed_is_refused(tmp_path):
+def test_a_fragment_url_from_another_path_or_with_changes_is_rejected(tmp_path):
     app = page_app(tmp_path)
-    visitor = member(app)
-    url = urls(visitor.get())[0]
+    visitor = sign_in(app)
+    url = fragment_urls(visitor.get())[0]
     assert fetch(visitor, url, SCRIPT_NAME="/other").refused == "other-page"
     assert fetch(visitor, f"{url[:-1]}~").status in (400, 403)
     assert fetch(visitor, f"/?_fragment={visitor.get().tickets[0]}").refused == "bad-signature"
 
 
-def test_a_fragment_stands_behind_the_guards_around_it(tmp_path):
-    visitor = member(page_app(tmp_path))
-    url = urls(visitor.get())[0]
+def test_a_fragment_runs_the_guards_of_its_ancestors(tmp_path):
+    visitor = sign_in(page_app(tmp_path))
+    url = fragment_urls(visitor.get())[0]
     visitor.post("/", visitor.get().tickets[1])
     assert fetch(visitor, url).status == 403
 
 
-def test_a_fragment_stands_behind_the_guards_of_its_page(tmp_path):
-    shut = []
+def test_a_fragment_runs_the_guards_of_its_page(tmp_path):
+    closed = []
 
     def guard(request, session, db):
-        return {"_redirect": "/sign-in"} if shut else None
+        return {"_redirect": "/sign-in"} if closed else None
 
-    visitor = member(page_app(tmp_path, guards=[guard]))
-    url = urls(visitor.get())[0]
-    shut.append(True)
+    visitor = sign_in(page_app(tmp_path, guards=[guard]))
+    url = fragment_urls(visitor.get())[0]
+    closed.append(True)
     assert fetch(visitor, url).header("Location") == "/sign-in"
-    answer = fetch(visitor, url, **HTMX)
-    assert (answer.status, answer.header("HX-Redirect")) == (204, "/sign-in")
+    response = fetch(visitor, url, **HTMX)
+    assert (response.status, response.header("HX-Redirect")) == (204, "/sign-in")
 
 
-SHUT = """
+CLOSABLE_LOGIC = """
     shut = []
 
     def load_template_context(request, session, db):
@@ -172,37 +176,37 @@ SHUT = """
         session["noted"] = session.get("noted", 0) + 1
         return {"_redirect": "/there"} if request.form.get("away") else {}
 """
-NOTED = "<a href='{{ fragment('note') }}'></a>{{ component('note') }}"
+NOTE_PAGE = "<a href='{{ fragment('note') }}'></a>{{ component('note') }}"
 
 
-def shut_app(root):
-    """Pages whose own logic may refuse, with the module that says so, and a visitor."""
-    logic = make_module("fragment_shut", SHUT)
-    note = make_module("fragment_shut_note", SHUT)
+def closable_app(root):
+    """Return the logic of a page, which can close it, the logic of its note, and a visitor."""
+    logic = make_module("fragment_shut", CLOSABLE_LOGIC)
+    note = make_module("fragment_shut_note", CLOSABLE_LOGIC)
     del note.load_template_context
-    files = {"page.html": NOTED, "note.html": "<i>{{ action('note') }}</i>"}
+    files = {"page.html": NOTE_PAGE, "note.html": "<i>{{ action('note') }}</i>"}
     components = [Component("note", "note.html", logic=note)]
     routes = [Page("/", "page.html", logic=logic)]
     return logic, note, Visitor(make_app(root, files, components=components, routes=routes))
 
 
 @pytest.mark.parametrize(
-    ("says", "status", "location"),
+    ("result", "status", "location"),
     [({"_status": 404}, 404, None), ({"_redirect": "/sign-in"}, 303, "/sign-in")],
 )
-def test_a_fragment_and_an_action_are_refused_as_their_page_is(tmp_path, says, status, location):
-    logic, note, visitor = shut_app(tmp_path)
+def test_fragments_and_actions_are_rejected_like_their_page(tmp_path, result, status, location):
+    logic, note, visitor = closable_app(tmp_path)
     page = visitor.get()
-    assert fetch(visitor, urls(page)[0]).status == 200
-    logic.shut.append(says)
-    for answer in (fetch(visitor, urls(page)[0]), visitor.post("/", page.tickets[0])):
-        assert (answer.status, answer.header("Location")) == (status, location)
+    assert fetch(visitor, fragment_urls(page)[0]).status == 200
+    logic.shut.append(result)
+    for response in (fetch(visitor, fragment_urls(page)[0]), visitor.post("/", page.tickets[0])):
+        assert (response.status, response.header("Location")) == (status, location)
     assert note.ran == []
 
 
 @pytest.mark.parametrize("script", [{}, HTMX])
-def test_what_a_page_does_to_the_session_counts_once_after_an_action(tmp_path, script):
-    _, note, visitor = shut_app(tmp_path)
+def test_a_pages_changes_to_the_session_are_applied_once_after_an_action(tmp_path, script):
+    _, note, visitor = closable_app(tmp_path)
     ticket = visitor.get().tickets[0]
     assert visitor.post("/", ticket, **script).status == 200
     session = visitor.app.sessions.read(visitor.cookies)
@@ -212,39 +216,47 @@ def test_what_a_page_does_to_the_session_counts_once_after_an_action(tmp_path, s
     assert (note.ran, dict(session)) == ([1, 2], {"shown": 2, "noted": 2})
 
 
-def test_a_page_that_its_action_has_shut_shows_no_fragment_of_itself(tmp_path):
-    logic, note, visitor = shut_app(tmp_path)
+def test_a_page_closed_by_its_action_renders_no_fragment(tmp_path):
+    logic, note, visitor = closable_app(tmp_path)
     ticket = visitor.get().tickets[0]
     note.shut = logic.shut
     assert visitor.post("/", ticket, {"shut": "1"}, **HTMX).status == 404
 
 
-@pytest.mark.parametrize("script", [HTMX, OURS])
-def test_a_form_that_a_script_posts_gets_its_instance_alone(tmp_path, script):
-    visitor = member(page_app(tmp_path))
+@pytest.mark.parametrize("script", [HTMX, PLAIN_SCRIPT])
+def test_a_form_posted_by_a_script_gets_only_its_instance(tmp_path, script):
+    visitor = sign_in(page_app(tmp_path))
     ticket = visitor.get().tickets[2]
-    answer = visitor.post("/", ticket, {"name": "new"}, **script)
-    assert (answer.status, answer.text.startswith('<li id="row-')) == (200, True)
-    assert "new<form" in answer.text
-    answer = visitor.post("/", ticket, {"name": ""}, **script)
-    assert (answer.status, "newempty<form" in answer.text) == (422, True)
-    assert "<p>page" not in answer.text
+    response = visitor.post("/", ticket, {"name": "new"}, **script)
+    assert (response.status, response.text.startswith('<li id="row-')) == (200, True)
+    assert "new<form" in response.text
+    response = visitor.post("/", ticket, {"name": ""}, **script)
+    assert (response.status, "newempty<form" in response.text) == (422, True)
+    assert "<p>page" not in response.text
 
 
 @pytest.mark.parametrize("prefix", ["", "/m"])
-@pytest.mark.parametrize(("script", "header"), [(HTMX, "HX-Redirect"), (OURS, "Noventa-Redirect")])
-def test_a_redirect_of_a_script_is_a_204_that_says_where(tmp_path, script, header, prefix):
-    visitor = member(page_app(tmp_path), SCRIPT_NAME=prefix)
-    answer = visitor.post("/", visitor.get().tickets[2], {"name": "away"}, **script)
-    assert (answer.status, answer.body, answer.header(header)) == (204, b"", f"{prefix}/there")
-    assert answer.header("Location") is None
-    assert "no-store" in answer.header("Cache-Control")
+@pytest.mark.parametrize(
+    ("script", "header"), [(HTMX, "HX-Redirect"), (PLAIN_SCRIPT, "Noventa-Redirect")]
+)
+def test_a_redirect_for_a_script_is_a_204_with_the_target_in_a_header(
+    tmp_path, script, header, prefix
+):
+    visitor = sign_in(page_app(tmp_path), SCRIPT_NAME=prefix)
+    response = visitor.post("/", visitor.get().tickets[2], {"name": "away"}, **script)
+    assert (response.status, response.body, response.header(header)) == (
+        204,
+        b"",
+        f"{prefix}/there",
+    )
+    assert response.header("Location") is None
+    assert "no-store" in response.header("Cache-Control")
 
 
 @pytest.mark.parametrize(
     ("current", "refresh"),
     [
-        ("http://site.test/m/there", "true"),  # to the browser it is the page that it shows
+        ("http://site.test/m/there", "true"),  # the page that the browser shows
         ("http://site.test/m/there#before", "true"),
         ("http://site.test/m/there?page=2", None),
         ("http://site.test/m/", None),
@@ -252,22 +264,24 @@ def test_a_redirect_of_a_script_is_a_204_that_says_where(tmp_path, script, heade
         ("", None),
     ],
 )
-def test_a_redirect_to_an_anchor_of_the_page_shown_loads_it_again(tmp_path, current, refresh):
-    visitor = member(page_app(tmp_path), SCRIPT_NAME="/m")
+def test_a_redirect_to_an_anchor_on_the_current_page_reloads_it(tmp_path, current, refresh):
+    visitor = sign_in(page_app(tmp_path), SCRIPT_NAME="/m")
     script = HTMX | {"HTTP_HX_CURRENT_URL": current}
-    answer = visitor.post("/", visitor.get().tickets[2], {"name": "anchor"}, **script)
-    assert answer.header("HX-Redirect") == "/m/there#row"
-    assert answer.header("HX-Refresh") == refresh
+    response = visitor.post("/", visitor.get().tickets[2], {"name": "anchor"}, **script)
+    assert response.header("HX-Redirect") == "/m/there#row"
+    assert response.header("HX-Refresh") == refresh
 
 
 @pytest.mark.parametrize("more", ["HTTP_HX_BOOSTED", "HTTP_HX_HISTORY_RESTORE_REQUEST"])
-def test_a_boosted_form_gets_the_page(tmp_path, more):
-    visitor = member(page_app(tmp_path))
-    answer = visitor.post("/", visitor.get().tickets[2], {"name": "new"}, **HTMX, **{more: "true"})
-    assert "<p>page" in answer.text
+def test_a_boosted_form_gets_the_whole_page(tmp_path, more):
+    visitor = sign_in(page_app(tmp_path))
+    response = visitor.post(
+        "/", visitor.get().tickets[2], {"name": "new"}, **HTMX, **{more: "true"}
+    )
+    assert "<p>page" in response.text
 
 
-def test_a_form_beside_children_gets_the_page(tmp_path):
+def test_a_form_in_a_component_with_children_gets_the_whole_page(tmp_path):
     source = "def action_save(request, session, db):\n    return {'said': 'saved'}"
     files = {
         "page.html": "<p>page</p>{% call component('box') %}x{% endcall %}",
@@ -275,26 +289,26 @@ def test_a_form_beside_children_gets_the_page(tmp_path):
     }
     box = Component("box", "box.html", logic=make_module("fragment_box", source))
     visitor = Visitor(make_app(tmp_path, files, components=[box], routes=[Page("/", "page.html")]))
-    answer = visitor.post("/", visitor.get().tickets[0], **HTMX)
-    assert (answer.status, answer.text.startswith("<p>page</p>xsaved")) == (200, True)
-    assert (answer.header("HX-Retarget"), answer.header("HX-Reswap")) == ("body", "innerHTML")
+    response = visitor.post("/", visitor.get().tickets[0], **HTMX)
+    assert (response.status, response.text.startswith("<p>page</p>xsaved")) == (200, True)
+    assert (response.header("HX-Retarget"), response.header("HX-Reswap")) == ("body", "innerHTML")
 
 
-def test_a_form_of_an_earlier_session_gets_the_page_which_htmx_is_told_to_show(tmp_path):
+def test_a_form_from_an_earlier_session_gets_the_page_retargeted_for_htmx(tmp_path):
     app = page_app(tmp_path)
-    ticket, origin = member(app).get().tickets[2], {"HTTP_SEC_FETCH_SITE": "same-origin"}
-    answer = member(app).post("/", ticket, {"name": "new"}, **origin, **HTMX)
-    assert (answer.status, answer.refused) == (422, "other-session")
-    assert (answer.header("HX-Retarget"), "<p>page" in answer.text) == ("body", True)
-    answer = member(app).post("/", ticket, {"name": "new"}, **origin, **OURS)
-    assert (answer.status, answer.header("HX-Retarget")) == (403, None)
+    ticket, origin = sign_in(app).get().tickets[2], {"HTTP_SEC_FETCH_SITE": "same-origin"}
+    response = sign_in(app).post("/", ticket, {"name": "new"}, **origin, **HTMX)
+    assert (response.status, response.refused) == (422, "other-session")
+    assert (response.header("HX-Retarget"), "<p>page" in response.text) == ("body", True)
+    response = sign_in(app).post("/", ticket, {"name": "new"}, **origin, **PLAIN_SCRIPT)
+    assert (response.status, response.header("HX-Retarget")) == (403, None)
 
 
-def test_htmx_is_told_to_show_an_error_page_as_the_whole_page(tmp_path):
+def test_an_error_page_is_retargeted_to_the_whole_page_for_htmx(tmp_path):
     app = page_app(tmp_path)
-    for script, target in ((HTMX, "body"), (OURS, None)):
-        answer = ask(app, "GET", "/nowhere", **script)
-        assert (answer.status, answer.header("HX-Retarget")) == (404, target)
+    for script, target in ((HTMX, "body"), (PLAIN_SCRIPT, None)):
+        response = ask(app, "GET", "/nowhere", **script)
+        assert (response.status, response.header("HX-Retarget")) == (404, target)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +322,7 @@ def test_htmx_is_told_to_show_an_error_page_as_the_whole_page(tmp_path):
         ("{{ fragment('box') }}", "component 'box' uses children, so it cannot be a fragment"),
     ],
 )
-def test_a_fragment_that_cannot_be_is_a_fault(tmp_path, page, problem):
+def test_an_invalid_fragment_is_an_error(tmp_path, page, problem):
     with pytest.raises(RegistryError, match=re.escape(problem)):
         page_app(tmp_path, {"page.html": page})
 
@@ -337,14 +351,14 @@ def step_app(root, page="{{ component('step') }}", **files):
     return make_app(root, files, components=components, routes=[Page("/", "page.html")])
 
 
-def test_a_component_names_itself_with_other_props_and_stays_the_same_instance(tmp_path):
+def test_a_components_fragment_of_itself_keeps_its_instance_with_other_props(tmp_path):
     visitor = Visitor(step_app(tmp_path))
     pages = [visitor.get()]
     while pages[-1].status == 200:
-        pages.append(fetch(visitor, urls(pages[-1])[0]))
+        pages.append(fetch(visitor, fragment_urls(pages[-1])[0]))
     assert [re.findall("<b.*>(.*)</b>", page.text) for page in pages] == [["1"], ["2"], ["3"], []]
     assert len({*re.findall("id='(.*?)'", "".join(page.text for page in pages))}) == 1
-    assert pages[-1].status == 403  # its guard was asked with the new props only
+    assert pages[-1].status == 403  # its guard ran with the new props only
 
 
 @pytest.mark.parametrize(
@@ -358,7 +372,7 @@ def test_a_component_names_itself_with_other_props_and_stays_the_same_instance(t
         ("{{ component('wrong') }}", "step.html:1: component 'step' has no prop 'm'"),
     ],
 )
-def test_a_component_that_cannot_be_its_own_fragment_names_the_line(
+def test_the_error_for_a_components_invalid_fragment_of_itself_names_the_line(
     tmp_path, page, message, caplog
 ):
     wrong = {"step.html": "{{ fragment(m=1) }}"} if "wrong" in page else {}
@@ -389,9 +403,7 @@ NESTED = {
 }
 
 
-def test_each_component_of_an_application_is_alone_what_it_is_within_its_page(
-    tmp_path, monkeypatch
-):
+def test_every_nested_component_renders_alone_exactly_as_in_its_page(tmp_path, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1_800_000_000.0)
     tree = make_module("fragment_tree", TREE)
     components = [
@@ -402,7 +414,7 @@ def test_each_component_of_an_application_is_alone_what_it_is_within_its_page(
         make_app(tmp_path, NESTED, components=components, routes=[Page("/", "page.html")])
     )
     page = visitor.get()
-    parts = {*urls(page)}
+    parts = {*fragment_urls(page)}
     assert len(parts) == 27
     for url in parts:
         assert f"<a href='{url}'>[{fetch(visitor, url).text}]</a>" in page.text

@@ -1,4 +1,4 @@
-"""Fragments in a browser: an application with the real htmx 2 and 4, and without any script."""
+"""Fragments in a browser: an application with htmx 2, with htmx 4 and without scripts."""
 
 import re
 import shutil
@@ -17,7 +17,7 @@ from noventa_cli import main
 pytestmark = pytest.mark.slow
 
 CHAPTER = (ROOT / "templates" / "guide" / "fragments.md").read_text("utf-8")
-SETTING = re.search(r'<meta name="htmx-config".*?>\n', CHAPTER, re.DOTALL)[0]
+HTMX_CONFIG = re.search(r'<meta name="htmx-config".*?>\n', CHAPTER, re.DOTALL)[0]
 CONFIG = f"""\
 database: "sqlite:///./noventa.db"
 secret_keys: ["{KEY}"]
@@ -214,7 +214,7 @@ DOOR = """\
 """
 FILES = {
     "config.yaml": CONFIG, "registry.py": REGISTRY, "wsgi.py": WSGI, "models.py": MODELS,
-    "layout.html": LAYOUT, "htmx.html": SETTING,
+    "layout.html": LAYOUT, "htmx.html": HTMX_CONFIG,
     "index.py": INDEX_LOGIC, "index.html": INDEX,
     "new.py": NEW_LOGIC, "new.html": NEW,
     "notes.py": NOTES_LOGIC, "notes.html": NOTES,
@@ -226,9 +226,9 @@ FILES = {
     "sign_in.html": '{% extends "layout.html" %}{% block body %}{{ component("door") }}'
     "{% endblock %}",
 }  # fmt: skip
-REFUSED = "Failed to load resource: the server responded with a status of 422"
-OUTDATED = (  # the panel's; htmx 4 looks into an error page although it does not show it
-    REFUSED.replace("422", "403"), "Response Status Error Code 403",
+INVALID_FORM = "Failed to load resource: the server responded with a status of 422"
+OUTDATED_FRAGMENT = (  # of the panel; htmx 4 parses an error page even if it does not show it
+    INVALID_FORM.replace("422", "403"), "Response Status Error Code 403",
     "Applying inline style violates",
 )  # fmt: skip
 VERSIONS = ("htmx 2", "htmx 4")
@@ -236,7 +236,7 @@ VERSIONS = ("htmx 2", "htmx 4")
 
 @pytest.fixture(scope="module")
 def htmx(tmp_path_factory):
-    """The files of htmx 2 and 4 as npm has them, by preference from its own cache."""
+    """Return the paths of htmx 2 and 4 as published on npm, from its cache if possible."""
     return {
         version: from_npm(tmp_path_factory.mktemp("npm"), f"htmx.org@{version[-1]}")
         / "dist" / "htmx.min.js"
@@ -246,16 +246,16 @@ def htmx(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory, htmx):
-    """The notes with each version of htmx."""
+    """Serve the notes with each version of htmx."""
     with ExitStack() as stack:
-        made = {}
+        running = {}
         for version, file in htmx.items():
             root = write_project(tmp_path_factory.mktemp("notes"), FILES)
             (root / "files").mkdir()
             shutil.copy(file, root / "files")
-            made[version] = stack.enter_context(serving(root))
-            made[version].root = root
-        yield made
+            running[version] = stack.enter_context(serving(root))
+            running[version].root = root
+        yield running
 
 
 @pytest.fixture(params=[*VERSIONS, "no script"])
@@ -281,22 +281,24 @@ def sign_in(page):
 
 
 @pytest.fixture(scope="module")
-def session_of(chromium, servers):
-    """The cookie of who has signed in, for each server."""
-    return {server: cookie_of(chromium, server) for server in servers.values()}
+def sessions(chromium, servers):
+    """Return the browser state of a signed-in visitor for each server."""
+    return {server: signed_in_state(chromium, server) for server in servers.values()}
 
 
-def cookie_of(chromium, server):
+def signed_in_state(chromium, server):
     with visiting(chromium, server) as page:
         sign_in(page)
         return page.context.storage_state()
 
 
 @pytest.fixture
-def visit(chromium, server, scripted, session_of):
-    """Opens the notes in a browser, signed in; with htmx no other page may then be loaded, but
-    where it `leaves`."""
-    options = {"java_script_enabled": scripted, "storage_state": session_of[server]}
+def visit(chromium, server, scripted, sessions):
+    """Open the notes in a browser, signed in.
+
+    With htmx, no other page may be loaded unless the test `leaves` the page.
+    """
+    options = {"java_script_enabled": scripted, "storage_state": sessions[server]}
 
     @contextmanager
     def visit(*, leaves=False, expected=()):
@@ -311,8 +313,8 @@ def visit(chromium, server, scripted, session_of):
 
 
 def test_a_row_is_edited_in_place(visit, scripted):
-    number = 1 + scripted  # of the first three, and not one that was edited before
-    with visit(expected=[REFUSED]) as page:
+    number = 1 + scripted  # one of the first three rows; with htmx, a different one
+    with visit(expected=[INVALID_FORM]) as page:
         page.get_by_role("link", name=f"Edit {number}").click()
         page.get_by_label("Text").fill("")
         page.get_by_role("button", name="Save").click()
@@ -323,7 +325,7 @@ def test_a_row_is_edited_in_place(visit, scripted):
         expect(row).to_contain_text("a <b>bold</b> note")
 
 
-def test_a_list_loads_more_whose_rows_can_be_edited_too(visit, scripted):
+def test_rows_that_a_list_loads_later_can_be_edited_too(visit, scripted):
     with visit() as page:
         page.get_by_role("link", name="More").click()
         page.get_by_role("link", name="Edit 6").click()
@@ -334,8 +336,8 @@ def test_a_list_loads_more_whose_rows_can_be_edited_too(visit, scripted):
         expect(first).to_have_text("Edit 1" if scripted else "Edit 6")
 
 
-def test_a_search_answers_as_one_types(visit, scripted):
-    aborted = ["htmx:afterRequest", "htmx:sendAbort"]  # a search that the next letter replaces
+def test_search_results_appear_while_typing(visit, scripted):
+    aborted = ["htmx:afterRequest", "htmx:sendAbort"]  # a search that the next letter replaced
     with visit(expected=aborted) as page:
         page.get_by_label("Find").press_sequentially("note 5")
         if not scripted:
@@ -344,7 +346,7 @@ def test_a_search_answers_as_one_types(visit, scripted):
 
 
 def test_a_form_shows_its_errors_and_then_redirects_with_a_message(visit):
-    with visit(leaves=True, expected=[REFUSED]) as page:
+    with visit(leaves=True, expected=[INVALID_FORM]) as page:
         page.get_by_label("New").fill("ab")
         page.get_by_role("button", name="Add").click()
         expect(page.locator("em")).to_have_text("Too short.")
@@ -355,20 +357,20 @@ def test_a_form_shows_its_errors_and_then_redirects_with_a_message(visit):
         expect(page.get_by_label("New")).to_have_value("")
 
 
-def test_who_signs_out_in_another_tab_is_sent_away_by_the_next_fragment(visit, scripted):
+def test_the_next_fragment_redirects_after_signing_out_in_another_tab(visit, scripted):
     with visit(leaves=True) as page:
         other = page.context.new_page()
         other.goto("/sign-in")
         leave(other, other.get_by_role("button", name="Leave"))
-        if not scripted:  # else the panel asks
+        if not scripted:  # with htmx, the panel's next poll redirects
             page.get_by_role("link", name="Edit 3").click()
         page.wait_for_url("**/sign-in")
         sign_in(page)
         expect(page.locator("#panel")).to_contain_text("notes")
 
 
-def test_who_signs_in_anew_in_another_tab_keeps_what_was_typed(visit):
-    with visit(leaves=True, expected=[REFUSED, *OUTDATED]) as page:
+def test_typed_text_is_kept_after_signing_in_again_in_another_tab(visit):
+    with visit(leaves=True, expected=[INVALID_FORM, *OUTDATED_FRAGMENT]) as page:
         sign_in(page.context.new_page())
         page.get_by_label("New").fill("typed before")
         page.get_by_role("button", name="Add").click()
@@ -388,9 +390,9 @@ def test_a_panel_polls(visit, server):
 
 
 @pytest.mark.parametrize("script", ["htmx 4"], indirect=True)
-def test_an_error_page_takes_the_whole_page_and_not_a_row(chromium, server, session_of):
-    """Without `noSwap` htmx 4 swaps it; here the row's fragment is of an earlier session."""
-    options = {"storage_state": session_of[server], "expected": OUTDATED}
+def test_an_error_page_replaces_the_whole_page_and_not_a_row(chromium, server, sessions):
+    """Without `noSwap`, htmx 4 swaps error pages; the row's fragment is from an earlier session."""
+    options = {"storage_state": sessions[server], "expected": OUTDATED_FRAGMENT}
     with visiting(chromium, server, **options) as page:
         page.goto("/")
         page.evaluate("htmx.config.noSwap = [204, 304]")
@@ -406,7 +408,7 @@ def test_an_error_page_takes_the_whole_page_and_not_a_row(chromium, server, sess
 
 @pytest.fixture(scope="module")
 def tracker(tmp_path_factory, htmx):
-    """tests/applications/tracker with its seed and many issues, and htmx from here."""
+    """Serve tests/applications/tracker with its seed, many issues and a local copy of htmx."""
     root = tmp_path_factory.mktemp("applications") / "tracker"
     shutil.copytree(ROOT / "tests" / "applications" / "tracker", root)
     shutil.copy(htmx["htmx 2"], root / "files")
@@ -427,17 +429,17 @@ def tracker(tmp_path_factory, htmx):
         yield server
 
 
-# It has settings of its own for htmx 2.
-WITH_ITS_OWN = pytest.mark.parametrize("script", ["htmx 2", "no script"], indirect=True)
+# The tracker has its own settings for htmx 2.
+htmx_2_or_no_script = pytest.mark.parametrize("script", ["htmx 2", "no script"], indirect=True)
 
 
 @pytest.fixture
 def track(chromium, tracker, scripted):
-    """Opens a page of the tracker as its administrator; with htmx no other may be loaded."""
+    """Open a page of the tracker as its administrator; with htmx, no other page may be loaded."""
 
     @contextmanager
     def track(path):
-        options = {"expected": [REFUSED], "java_script_enabled": scripted}
+        options = {"expected": [INVALID_FORM], "java_script_enabled": scripted}
         with visiting(chromium, tracker, **options) as page:
             cookie = {"name": "noventa_session", "value": tracker.session, "url": tracker.url}
             page.context.add_cookies([cookie])
@@ -450,8 +452,8 @@ def track(chromium, tracker, scripted):
     return track
 
 
-@WITH_ITS_OWN
-def test_the_tracker_finds_as_one_types_and_lists_more(track, scripted):
+@htmx_2_or_no_script
+def test_the_tracker_searches_while_typing_and_lists_more_issues(track, scripted):
     with track("/projects/demo") as page:
         titles = page.locator(".issues li > a:first-child")
         page.get_by_role("link", name="Older issues").click()
@@ -463,7 +465,7 @@ def test_the_tracker_finds_as_one_types_and_lists_more(track, scripted):
         expect(titles).to_have_text([f"Wheel {n}" for n in (*range(49, 39, -1), 34, 24, 14, 4)])
 
 
-@WITH_ITS_OWN
+@htmx_2_or_no_script
 def test_the_tracker_changes_labels_and_comments_in_place(track, scripted):
     number = 2 + scripted
     with track(f"/projects/demo/{number}") as page:
@@ -489,7 +491,7 @@ OWN_SCRIPT = re.search(r"```js no-run\n(.*?)```", CHAPTER, re.DOTALL)[1]
 
 @pytest.fixture(scope="module", params=[*VERSIONS, "the chapter's own script"])
 def chapter(request, tmp_path_factory, htmx):
-    """What the chapter on fragments builds, with htmx from here or with its own script instead."""
+    """Serve what the chapter on fragments builds, with a local htmx or the chapter's own script."""
     root = write_project(tmp_path_factory.mktemp("chapter"))
     follow(root, [*blocks("fragments")])
     script = htmx[request.param].read_text() if request.param in htmx else OWN_SCRIPT
@@ -509,14 +511,14 @@ def chapter(request, tmp_path_factory, htmx):
         yield server
 
 
-def test_the_chapter_adds_and_edits_a_row_and_keeps_what_was_typed(chromium, chapter):
-    with visiting(chromium, chapter, expected=[REFUSED, *OUTDATED]) as page:
+def test_the_chapters_project_adds_and_edits_rows_and_keeps_typed_text(chromium, chapter):
+    with visiting(chromium, chapter, expected=[INVALID_FORM, *OUTDATED_FRAGMENT]) as page:
         page.goto("/")
         new, add = page.get_by_label("New note"), page.get_by_role("button", name="Add")
-        for text, told in ((" ", "em"), ("one", "[role=status]")):
+        for text, selector in ((" ", "em"), ("one", "[role=status]")):
             new.fill(text)
             add.click()
-            expect(page.locator(told)).to_have_text(re.compile("characters|Added"))
+            expect(page.locator(selector)).to_have_text(re.compile("characters|Added"))
         loaded = []
         page.on("request", lambda request: loaded.append(request.is_navigation_request()))
         page.get_by_text("Edit 1").click()
@@ -526,7 +528,7 @@ def test_the_chapter_adds_and_edits_a_row_and_keeps_what_was_typed(chromium, cha
             row = page.get_by_role("listitem")
             expect(row).to_contain_text("two Edit" if text.strip() else "1 to 200 characters")
         assert not any(loaded)
-        page.context.clear_cookies()  # as who signs in anew in another tab
+        page.context.clear_cookies()  # as if the visitor signed in again in another tab
         page.context.new_page().goto("/")
         new.fill("typed before")
         add.click()

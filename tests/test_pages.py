@@ -1,4 +1,4 @@
-"""Pages with logic of their own: a component at a URL; what every handler may answer."""
+"""Pages with their own logic, and the results that every kind of handler may return."""
 
 import pytest
 import sqlalchemy as sa
@@ -34,24 +34,24 @@ def write(app, text, to="/users/ada"):
     return visitor.post(to, visitor.get("/users/ada").tickets[0], {"text": text})
 
 
-def test_what_a_pages_logic_returns_is_seen_by_page_and_layout(tmp_path):
+def test_the_result_of_a_pages_logic_is_visible_to_page_and_layout(tmp_path):
     text = ask(page_app(tmp_path), path="/users/ada").text
     assert text.startswith("<title>About ada</title>[ada||]")
 
 
-def test_an_action_of_a_page_gets_the_urls_parameters_and_is_merged_into_the_page(tmp_path):
-    answer = write(page_app(tmp_path), "hello")
-    assert (answer.status, "[ada|ada: hello|]" in answer.text) == (200, True)
+def test_a_pages_action_receives_the_url_parameters_and_its_result_is_rendered(tmp_path):
+    response = write(page_app(tmp_path), "hello")
+    assert (response.status, "[ada|ada: hello|]" in response.text) == (200, True)
 
 
-def test_an_action_of_a_page_that_answers_422_shows_its_errors(tmp_path):
-    answer = write(page_app(tmp_path), "")
-    assert (answer.status, "[ada||empty]" in answer.text) == (422, True)
+def test_a_pages_action_that_returns_422_shows_its_errors(tmp_path):
+    response = write(page_app(tmp_path), "")
+    assert (response.status, "[ada||empty]" in response.text) == (422, True)
 
 
-def test_a_ticket_of_a_page_is_good_on_no_other_page(tmp_path):
-    answer = write(page_app(tmp_path), "hello", to="/users/eve")
-    assert (answer.status, answer.refused) == (403, "other-page")
+def test_a_pages_ticket_is_rejected_on_another_page(tmp_path):
+    response = write(page_app(tmp_path), "hello", to="/users/eve")
+    assert (response.status, response.refused) == (403, "other-page")
 
 
 @pytest.mark.parametrize(
@@ -68,17 +68,17 @@ def test_a_ticket_of_a_page_is_good_on_no_other_page(tmp_path):
         ("def action_save(request): ...", "the first three parameters are not request, session"),
     ],
 )
-def test_a_pages_handler_that_its_path_does_not_fit_is_a_fault(tmp_path, source, problem):
+def test_a_handler_that_does_not_match_its_pages_path_is_an_error(tmp_path, source, problem):
     with pytest.raises(RegistryError) as caught:
         page_app(tmp_path, source, "")
     assert problem in str(caught.value)
 
 
-# What any handler answers
+# Results of every kind of handler
 
 
-def kinds(root, returned):
-    """An application whose four kinds of handlers return the same, each at its own path."""
+def handlers_app(root, returned):
+    """Create an application where every kind of handler returns `returned` at its own path."""
     source = f"""
         import webob, noventa
 
@@ -110,8 +110,8 @@ def kinds(root, returned):
 KINDS = ["/load", "/nested", "/guard", "/action", "/endpoint"]
 
 
-def answered(root, returned, kind):
-    app = kinds(root, returned)
+def response_of(root, returned, kind):
+    app = handlers_app(root, returned)
     if kind != "/action":
         return ask(app, path=kind)
     visitor = Visitor(app)
@@ -119,43 +119,45 @@ def answered(root, returned, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_handler_redirects_alike(tmp_path, kind):
-    answer = answered(tmp_path, {"_redirect": "/there"}, kind)
-    assert (answer.status, answer.header("Location")) == (303, "/there")
+def test_every_kind_of_handler_can_redirect(tmp_path, kind):
+    response = response_of(tmp_path, {"_redirect": "/there"}, kind)
+    assert (response.status, response.header("Location")) == (303, "/there")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_handler_gives_a_status_alike(tmp_path, kind):
-    assert answered(tmp_path, {"_status": 404}, kind).status == 404
+def test_every_kind_of_handler_can_set_a_status(tmp_path, kind):
+    assert response_of(tmp_path, {"_status": 404}, kind).status == 404
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_handler_may_return_a_response(tmp_path, kind):
-    answer = answered(tmp_path, "webob.Response('mine', status=202)", kind)
-    assert (answer.status, answer.text) == (202, "mine")
+def test_every_kind_of_handler_can_return_a_response(tmp_path, kind):
+    response = response_of(tmp_path, "webob.Response('mine', status=202)", kind)
+    assert (response.status, response.text) == (202, "mine")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "/endpoint"])
-def test_a_misspelt_key_is_an_error_of_every_handler(tmp_path, kind, caplog):
-    assert answered(tmp_path, {"_redirct": "/there"}, kind).status == 500
+def test_a_misspelt_key_is_an_error_in_every_kind_of_handler(tmp_path, kind, caplog):
+    assert response_of(tmp_path, {"_redirct": "/there"}, kind).status == 500
     assert "'_redirct'; did you mean '_redirect'?" in caplog.text
 
 
-def test_other_keys_with_an_underscore_are_data_of_an_endpoint(tmp_path):
-    answer = answered(tmp_path, {"_status": 201, "_id": 7}, "/endpoint")
-    assert (answer.status, answer.text) == (201, '{"_id":7}')
+def test_an_endpoints_other_keys_with_an_underscore_are_data(tmp_path):
+    response = response_of(tmp_path, {"_status": 201, "_id": 7}, "/endpoint")
+    assert (response.status, response.text) == (201, '{"_id":7}')
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("returned", ["{'_redirect': '//evil'}", "noventa.redirect('//evil')"])
-def test_a_redirect_that_leads_elsewhere_is_told_with_its_handler(tmp_path, kind, returned, caplog):
-    answer = answered(tmp_path, returned, kind)
-    assert (answer.status, answer.refused) == (400, "redirect-target")
+def test_a_redirect_to_another_host_is_rejected_and_logged_with_its_handler(
+    tmp_path, kind, returned, caplog
+):
+    response = response_of(tmp_path, returned, kind)
+    assert (response.status, response.refused) == (400, "redirect-target")
     assert "_logic.py:" in caplog.text
     assert "redirect to '//evil'; expected a local path" in caplog.text
 
 
-def test_a_404_of_a_nested_component_undoes_what_was_written(tmp_path):
+def test_a_404_from_a_nested_component_rolls_back(tmp_path):
     source = """
         import sqlalchemy as sa
 
@@ -169,31 +171,31 @@ def test_a_404_of_a_nested_component_undoes_what_was_written(tmp_path):
     app = make_app(
         tmp_path, files, components=[component], routes=[Page("/", "page.html")], **table
     )
-    answer = ask(app)
-    assert (answer.status, "No such row." in answer.text, "<p></p>" in answer.text) == (
+    response = ask(app)
+    assert (response.status, "No such row." in response.text, "<p></p>" in response.text) == (
         404, True, False,
     )  # fmt: skip
     with app.database.session() as db:
         assert db.execute(sa.text("SELECT count(*) FROM t")).scalar() == 0
 
 
-# What else an application is made of
+# Settings, globals and macros
 
 
-def test_a_handler_reaches_the_app_and_its_section_of_the_settings(tmp_path, monkeypatch):
+def test_a_handler_has_access_to_the_app_and_its_settings(tmp_path, monkeypatch):
     monkeypatch.setenv("MAIL_FROM", "ada@example.com")
     settings = {"app": {"mail": {"from": ["${MAIL_FROM}", "${OTHER:-none}"]}, "pages": 20}}
 
     def show(request, session, db):
         app = request.app
-        return {**app.config.app, "same": app.database is made.database}
+        return {**app.config.app, "same": app.database is created.database}
 
-    made = make_app(tmp_path, config=settings, routes=[Endpoint("/", show)])
-    sent = '{"mail":{"from":["ada@example.com","none"]},"pages":20,"same":true}'
-    assert ask(made).text == sent
+    created = make_app(tmp_path, config=settings, routes=[Endpoint("/", show)])
+    expected = '{"mail":{"from":["ada@example.com","none"]},"pages":20,"same":true}'
+    assert ask(created).text == expected
 
 
-def test_globals_are_seen_by_every_template(tmp_path):
+def test_globals_are_available_in_every_template(tmp_path):
     files = {"page.html": "{{ site }} {{ component('c') }}", "c.html": "{{ shout('x') }}"}
     app = make_app(
         tmp_path, files, components=[Component("c", "c.html")], routes=[Page("/", "page.html")],
@@ -202,12 +204,12 @@ def test_globals_are_seen_by_every_template(tmp_path):
     assert ask(app).text == "Noventa X"
 
 
-def test_a_global_with_the_name_of_a_template_function_is_a_fault(tmp_path):
+def test_a_global_with_the_name_of_a_template_function_is_an_error(tmp_path):
     with pytest.raises(RegistryError, match="globals has 'url', a reserved name"):
         make_app(tmp_path, globals={"url": str})
 
 
-def test_a_macro_that_is_imported_sees_what_templates_see(tmp_path):
+def test_an_imported_macro_can_use_the_template_functions(tmp_path):
     files = {
         "macros.html": "{% macro link(to) %}<a href='{{ url(to) }}'>{{ component('c') }}</a>"
         "{% endmacro %}",
@@ -220,54 +222,57 @@ def test_a_macro_that_is_imported_sees_what_templates_see(tmp_path):
     assert ask(app, SCRIPT_NAME="/m").text == "<a href='/m/x'>shown</a>"
 
 
-# One path, an endpoint for each set of methods
+# Several routes with the same path
 
 
-def listed(request, session, db, *, id):
+def read_item(request, session, db, *, id):
     return {"read": id}
 
 
-def kept(request, session, db, *, key):
+def write_item(request, session, db, *, key):
     return {"written": key}
 
 
-def test_a_path_may_have_an_endpoint_for_each_set_of_methods(tmp_path):
+def test_a_path_can_have_one_endpoint_per_set_of_methods(tmp_path):
     routes = [
-        Endpoint("/a/{id}", listed),
-        Endpoint("/a/{key}", kept, methods=["PUT", "POST"], cross_origin=True),
+        Endpoint("/a/{id}", read_item),
+        Endpoint("/a/{key}", write_item, methods=["PUT", "POST"], cross_origin=True),
     ]
     app = make_app(tmp_path, routes=routes)
     assert [ask(app, method, "/a/7").text for method in ("GET", "PUT", "POST")] == [
         '{"read":"7"}', '{"written":"7"}', '{"written":"7"}',
     ]  # fmt: skip
-    refused = ask(app, "DELETE", "/a/7")
-    assert (refused.status, refused.header("Allow")) == (405, "GET, HEAD, OPTIONS, POST, PUT")
+    response = ask(app, "DELETE", "/a/7")
+    assert (response.status, response.header("Allow")) == (405, "GET, HEAD, OPTIONS, POST, PUT")
 
 
-def test_each_endpoint_of_a_path_has_guards_and_cross_origin_of_its_own(tmp_path):
-    def nobody(request, session, db):
+def test_endpoints_at_one_path_have_separate_guards_and_cross_origin_settings(tmp_path):
+    def deny(request, session, db):
         return {"_status": 403}
 
     routes = [
-        Endpoint("/a/{id}", listed),
-        Endpoint("/a/{id}", listed, methods=["PUT"], guards=[nobody], cross_origin=True),
-        Endpoint("/a/{id}", listed, methods=["POST"]),
+        Endpoint("/a/{id}", read_item),
+        Endpoint("/a/{id}", read_item, methods=["PUT"], guards=[deny], cross_origin=True),
+        Endpoint("/a/{id}", read_item, methods=["POST"]),
     ]
     app = make_app(tmp_path, routes=routes)
-    answers = [ask(app, method, "/a/7") for method in ("GET", "PUT", "POST")]
-    assert [(a.status, a.refused) for a in answers] == [
+    responses = [ask(app, method, "/a/7") for method in ("GET", "PUT", "POST")]
+    assert [(a.status, a.refused) for a in responses] == [
         (200, None), (403, None), (403, "no-origin"),
     ]  # fmt: skip
 
 
-def test_two_endpoints_of_one_path_and_one_method_are_a_fault(tmp_path):
-    routes = [Endpoint("/a/{id}", listed), Endpoint("/a/{key}", kept, methods=["GET", "PUT"])]
+def test_two_endpoints_with_the_same_path_and_method_are_an_error(tmp_path):
+    routes = [
+        Endpoint("/a/{id}", read_item),
+        Endpoint("/a/{key}", write_item, methods=["GET", "PUT"]),
+    ]
     with pytest.raises(RegistryError, match=r"duplicates '/a/\{id\}' at .*, and both accept GET"):
         make_app(tmp_path, routes=routes)
 
 
-def test_a_page_and_an_endpoint_of_other_methods_share_a_path(tmp_path):
-    routes = [Page("/a/{id}", "page.html"), Endpoint("/a/{id}", listed, methods=["DELETE"],
+def test_a_page_and_an_endpoint_with_other_methods_can_share_a_path(tmp_path):
+    routes = [Page("/a/{id}", "page.html"), Endpoint("/a/{id}", read_item, methods=["DELETE"],
                                                      cross_origin=True)]  # fmt: skip
     app = make_app(tmp_path, {"page.html": "page {{ id }}"}, routes=routes)
     assert [ask(app, method, "/a/7").text for method in ("GET", "DELETE")] == [
