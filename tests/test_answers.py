@@ -1,4 +1,4 @@
-"""What every answer carries and what none tells: headers, caches, errors, the debug page."""
+"""Properties of every response: headers, caching, errors, the debug page, hosts and cookies."""
 
 import logging
 from inspect import isfunction
@@ -57,7 +57,7 @@ def raising(make):
 
 
 def make_app_with_password(root, *routes, **config):
-    """Its database has a password, and is never asked for anything."""
+    """Create an application whose database has a password and is never connected to."""
     settings = {"secret_keys": [SECRET], "database": DATABASE, **config}
     return App(Registry(routes=routes), Config.from_mapping(settings, root))
 
@@ -70,21 +70,21 @@ def make_app_with_password(root, *routes, **config):
     ("/\xff", "GET", 400),
     ("/go", "GET", 303), ("/empty", "GET", 204), ("/", "OPTIONS", 204),
 ])  # fmt: skip
-def test_every_answer_has_the_default_headers(tmp_path, path, method, status):
+def test_every_response_has_the_default_headers(tmp_path, path, method, status):
     routes = [
         endpoint(returning({"a": 1})), endpoint(raising(lambda request: RuntimeError()), "/break"),
         endpoint(returning(lambda: redirect("/")), "/go"),
         endpoint(returning(lambda: webob.Response(status=204)), "/empty"),
     ]  # fmt: skip
-    answer = ask(make_app(tmp_path, routes=routes), method, path)
-    assert answer.status == status
-    sent = {name: answer.header(name) for name in DEFAULTS}
+    response = ask(make_app(tmp_path, routes=routes), method, path)
+    assert response.status == status
+    sent = {name: response.header(name) for name in DEFAULTS}
     own, _, default = sent["Content-Security-Policy"].rpartition("; ")
     assert {**sent, "Content-Security-Policy": default} == DEFAULTS
-    assert (own == "") is ("<style>" not in answer.text)
+    assert (own == "") is ("<style>" not in response.text)
 
 
-def test_the_config_sets_and_removes_headers_and_a_handler_has_the_last_word(tmp_path):
+def test_the_config_sets_and_removes_headers_and_handlers_override_them(tmp_path):
     config = {
         "headers": {
             "referrer-policy": None,
@@ -99,15 +99,15 @@ def test_the_config_sets_and_removes_headers_and_a_handler_has_the_last_word(tmp
             )
         )
     ]
-    answer = ask(make_app(tmp_path, config=config, routes=routes))
-    assert answer.header("Referrer-Policy") is None
-    assert answer.header("Strict-Transport-Security") == "max-age=9"
-    assert answer.header("X-A") == "own"
+    response = ask(make_app(tmp_path, config=config, routes=routes))
+    assert response.header("Referrer-Policy") is None
+    assert response.header("Strict-Transport-Security") == "max-age=9"
+    assert response.header("X-A") == "own"
 
 
 @pytest.mark.parametrize(("status", "length"), [(204, None), (205, "0"), (304, None)])
 @pytest.mark.parametrize("by", ["guard", "action"])
-def test_an_answer_that_may_have_no_body_has_none(tmp_path, by, status, length):
+def test_a_response_whose_status_allows_no_body_has_none(tmp_path, by, status, length):
     def guard(request, session, db):
         return {"_status": status} if by == "guard" else None
 
@@ -120,50 +120,54 @@ def test_an_answer_that_may_have_no_body_has_none(tmp_path, by, status, length):
     routes = [Page("/", "page.html"), Page("/guarded", "page.html", guards=[guard])]
     visitor = Visitor(make_app(tmp_path, files, components=components, routes=routes))
     if by == "guard":
-        answer = visitor.get("/guarded")
+        response = visitor.get("/guarded")
     else:
-        answer = visitor.post(ticket=visitor.get().tickets[0])
-    assert (answer.status, answer.body) == (status, b"")
-    assert answer.header("Content-Length") == length
-    assert answer.header("X-Content-Type-Options") == "nosniff"
+        response = visitor.post(ticket=visitor.get().tickets[0])
+    assert (response.status, response.body) == (status, b"")
+    assert response.header("Content-Length") == length
+    assert response.header("X-Content-Type-Options") == "nosniff"
 
 
-def test_the_config_does_not_say_of_which_type_and_length_a_body_is(tmp_path):
+def test_the_config_cannot_set_the_content_type_or_length(tmp_path):
     config = {"headers": {"content-type": "a/b", "Content-Length": "1"}}
     files = {"page.html": "page"}
-    answer = ask(make_app(tmp_path, files, config, routes=[Page("/", "page.html")]))
-    assert [value for name, value in answer.headers if name == "Content-Length"] == ["4"]
-    types = [value for name, value in answer.headers if name == "Content-Type"]
+    response = ask(make_app(tmp_path, files, config, routes=[Page("/", "page.html")]))
+    assert [value for name, value in response.headers if name == "Content-Length"] == ["4"]
+    types = [value for name, value in response.headers if name == "Content-Type"]
     assert types == ["text/html; charset=UTF-8"]
 
 
 @pytest.mark.parametrize("headers", [{"X A": "b"}, {"X-A": "a\r\nX-B: c"}, {"X-A": "€"}])
-def test_a_header_of_the_config_that_http_does_not_allow_is_a_fault(tmp_path, headers):
+def test_an_invalid_header_in_the_config_is_an_error(tmp_path, headers):
     with pytest.raises(ConfigError, match="characters invalid in HTTP"):
         Config.from_mapping({"headers": headers}, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["X A", "X:A", "X-A\r\nX-B", "", "X-Ä"])
-def test_a_header_name_that_http_does_not_allow_is_never_sent(tmp_path, name):
-    response = webob.Response(b"", headerlist=[("Content-Type", "a/b"), (name, "value")])
-    assert ask(make_app(tmp_path, routes=[endpoint(returning(response))])).status == 500
+def test_an_invalid_header_name_is_never_sent(tmp_path, name):
+    original = webob.Response(b"", headerlist=[("Content-Type", "a/b"), (name, "value")])
+    assert ask(make_app(tmp_path, routes=[endpoint(returning(original))])).status == 500
 
 
 @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\0b", "a\x7f", "€"])
-def test_a_header_value_that_http_does_not_allow_is_refused_by_name(tmp_path, value):
-    response = webob.Response(b"", headerlist=[("Content-Type", "a/b"), ("X-A", value)])
-    answer = ask(make_app(tmp_path, routes=[endpoint(returning(response))]))
-    assert (answer.status, answer.refused, answer.header("X-Evil")) == (400, "value-of-X-A", None)
+def test_an_invalid_header_value_is_rejected_and_its_header_is_named(tmp_path, value):
+    original = webob.Response(b"", headerlist=[("Content-Type", "a/b"), ("X-A", value)])
+    response = ask(make_app(tmp_path, routes=[endpoint(returning(original))]))
+    assert (response.status, response.refused, response.header("X-Evil")) == (
+        400,
+        "value-of-X-A",
+        None,
+    )
 
 
-def test_a_status_line_that_http_does_not_allow_is_never_sent(tmp_path):
-    response = webob.Response(b"")
-    response.status = "200 OK\r\nX-Evil: 1"
-    answer = ask(make_app(tmp_path, routes=[endpoint(returning(response))]))
-    assert (answer.status, answer.header("X-Evil")) == (500, None)
+def test_an_invalid_status_line_is_never_sent(tmp_path):
+    original = webob.Response(b"")
+    original.status = "200 OK\r\nX-Evil: 1"
+    response = ask(make_app(tmp_path, routes=[endpoint(returning(original))]))
+    assert (response.status, response.header("X-Evil")) == (500, None)
 
 
-def test_a_response_that_is_shared_is_not_changed(tmp_path):
+def test_a_shared_response_is_not_changed(tmp_path):
     shared = webob.Response(
         b"x", headerlist=[("Content-Type", "a/b"), ("Location", "/a b")], status=302
     )
@@ -187,60 +191,58 @@ def test_a_response_that_is_shared_is_not_changed(tmp_path):
     ("javascript:x", None),
     ("\\\\evil", None), ("/\\evil", None), ("a\r\nb", None), ("http:evil", None),
 ])  # fmt: skip
-def test_the_location_of_any_response_is_checked_and_never_made_from_the_host(
+def test_the_location_of_any_response_is_checked_and_never_built_from_the_host(
     tmp_path, location, expected
 ):
     headers = [("Content-Type", "a/b"), ("Location", location)]
-    response = webob.Response(status=302, headerlist=headers)
-    answer = ask(
-        make_app(tmp_path, routes=[endpoint(returning(response))]), HTTP_HOST="evil.example"
+    original = webob.Response(status=302, headerlist=headers)
+    response = ask(
+        make_app(tmp_path, routes=[endpoint(returning(original))]), HTTP_HOST="evil.example"
     )
-    assert answer.header("Location") == expected
-    assert answer.status == (302 if expected else 400)
+    assert response.header("Location") == expected
+    assert response.status == (302 if expected else 400)
 
 
-@pytest.mark.parametrize(("response", "expected"), [
+@pytest.mark.parametrize(("original", "expected"), [
     (redirect("/a"), "/m/a"), (webob.exc.HTTPFound(location="/a"), "/a"),
     (webob.Response(status=201, location="a/b"), "a/b"),
     (webob.Response(b"x", location="?next=/a", etag="x", conditional_response=True), "?next=/a"),
 ])  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize("known", [{}, {"HTTP_IF_NONE_MATCH": '"x"'}])
-def test_a_conditional_answer_keeps_the_location_that_was_written(
-    tmp_path, response, expected, method, known
-):
-    response.conditional_response = True
-    app = make_app(tmp_path, routes=[endpoint(returning(response))])
-    for host in ("evil.example", "other.example"):  # it is shared by both
-        answer = ask(app, method, SCRIPT_NAME="/m", HTTP_HOST=host, **known)
-        assert answer.header("Location") == expected
+@pytest.mark.parametrize("condition", [{}, {"HTTP_IF_NONE_MATCH": '"x"'}])
+def test_a_conditional_response_keeps_its_location(tmp_path, original, expected, method, condition):
+    original.conditional_response = True
+    app = make_app(tmp_path, routes=[endpoint(returning(original))])
+    for host in ("evil.example", "other.example"):  # both requests share the response
+        response = ask(app, method, SCRIPT_NAME="/m", HTTP_HOST=host, **condition)
+        assert response.header("Location") == expected
 
 
-def test_the_other_form_of_a_path_redirects_with_its_query(tmp_path):
+def test_a_trailing_slash_redirect_keeps_the_query_string(tmp_path):
     app = make_app(tmp_path, {"p.html": "x"}, routes=[Page("/é/a", "p.html")])
-    answer = ask(app, path="/\xc3\xa9/a/", query="a=%C3%A9&b=\xc3\xa9", SCRIPT_NAME="/m")
-    assert (answer.status, answer.header("Location")) == (308, "/m/%C3%A9/a?a=%C3%A9&b=%C3%A9")
+    response = ask(app, path="/\xc3\xa9/a/", query="a=%C3%A9&b=\xc3\xa9", SCRIPT_NAME="/m")
+    assert (response.status, response.header("Location")) == (308, "/m/%C3%A9/a?a=%C3%A9&b=%C3%A9")
 
 
-# ---- Caches ----
+# ---- Caching ----
 
 
-def test_only_what_read_the_session_is_private(tmp_path):
+def test_only_a_response_that_read_the_session_is_private(tmp_path):
     def read(request, session, db):
         return {"user": session.get("user")}
 
     app = make_app(tmp_path, routes=[endpoint(returning({"a": 1})), endpoint(read, "/read")])
     assert ask(app).header("Cache-Control") is None
     assert ask(app).header("Vary") is None
-    answer = ask(app, path="/read")
-    assert answer.header("Cache-Control") == "private"
-    assert answer.header("Vary") == "Cookie"
-    assert answer.header("Set-Cookie") is None
+    response = ask(app, path="/read")
+    assert response.header("Cache-Control") == "private"
+    assert response.header("Vary") == "Cookie"
+    assert response.header("Set-Cookie") is None
 
 
 @pytest.mark.parametrize("guarded", ["registry", "route", "component"])
 @pytest.mark.parametrize("path", ["/", "/fail"])
-def test_what_stands_behind_a_guard_is_private(tmp_path, guarded, path):
+def test_a_response_behind_a_guard_is_private(tmp_path, guarded, path):
     def guard(request, session, db):
         return None
 
@@ -256,18 +258,20 @@ def test_what_stands_behind_a_guard_is_private(tmp_path, guarded, path):
     ]
     app = make_app(tmp_path, files, components=[part], routes=routes, guards=guards["registry"])
     if (guarded, path) != ("component", "/fail"):
-        answer = ask(app, path=path)
-        assert answer.header("Cache-Control") == "private"
-        assert "Cookie" in answer.header("Vary")
+        response = ask(app, path=path)
+        assert response.header("Cache-Control") == "private"
+        assert "Cookie" in response.header("Vary")
 
 
 def test_a_page_with_a_form_is_private(tmp_path):
     logic = make_module("form_logic", "def action_x(request, session, db): pass")
     component = Component("form", "form.html", logic=logic)
     files = {"page.html": "{{ component('form') }}", "form.html": "{{ action('x') }}"}
-    answer = ask(make_app(tmp_path, files, components=[component], routes=[Page("/", "page.html")]))
-    assert answer.header("Cache-Control") == "private"
-    assert "HttpOnly" in answer.header("Set-Cookie")
+    response = ask(
+        make_app(tmp_path, files, components=[component], routes=[Page("/", "page.html")])
+    )
+    assert response.header("Cache-Control") == "private"
+    assert "HttpOnly" in response.header("Set-Cookie")
 
 
 @pytest.mark.parametrize(("given", "expected"), [
@@ -280,27 +284,27 @@ def test_a_streamed_body_that_may_read_the_session_late_is_private(tmp_path, giv
         return webob.Response(app_iter=(b"x" for _ in range(2)), headerlist=headers)
 
     for method in ("GET", "HEAD"):
-        answer = ask(make_app(tmp_path, routes=[endpoint(handler)]), method)
-        assert answer.header("Cache-Control") == expected
-        assert answer.header("Vary") == (None if given and "public" in given else "Cookie")
+        response = ask(make_app(tmp_path, routes=[endpoint(handler)]), method)
+        assert response.header("Cache-Control") == expected
+        assert response.header("Vary") == (None if given and "public" in given else "Cookie")
 
 
-@pytest.mark.parametrize(("status", "asked"), [
+@pytest.mark.parametrize(("status", "condition"), [
     (200, {}), (304, {"HTTP_IF_NONE_MATCH": '"1"'}), (416, {"HTTP_RANGE": "bytes=9-"}),
 ])  # fmt: skip
-def test_what_a_condition_makes_of_a_streamed_body_is_as_private(tmp_path, status, asked):
+def test_a_conditional_response_with_a_streamed_body_is_private_too(tmp_path, status, condition):
     def handler(request, session, db):
-        made = webob.Response(app_iter=(b"x" for _ in range(2)), content_type="a/b", etag="1")
-        made.content_length, made.conditional_response = 2, True
-        return made
+        streamed = webob.Response(app_iter=(b"x" for _ in range(2)), content_type="a/b", etag="1")
+        streamed.content_length, streamed.conditional_response = 2, True
+        return streamed
 
-    answer = ask(make_app(tmp_path, routes=[endpoint(handler)]), **asked)
-    assert answer.status == status
-    assert (answer.header("Cache-Control"), answer.header("Vary")) == ("private", "Cookie")
+    response = ask(make_app(tmp_path, routes=[endpoint(handler)]), **condition)
+    assert response.status == status
+    assert (response.header("Cache-Control"), response.header("Vary")) == ("private", "Cookie")
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_a_streamed_body_that_says_public_cannot_read_the_session_late(tmp_path, caplog, early):
+def test_a_public_streamed_body_cannot_read_the_session_late(tmp_path, caplog, early):
     def handler(request, session, db):
         if early:
             session.get("user")
@@ -319,11 +323,11 @@ def test_a_streamed_body_that_says_public_cannot_read_the_session_late(tmp_path,
 # ---- Errors ----
 
 
-def test_an_error_page_tells_nothing_and_the_log_tells_all(tmp_path, caplog):
+def test_an_error_page_leaks_nothing_and_the_log_has_the_details(tmp_path, caplog):
     secret = raising(lambda request: RuntimeError(f"{SECRET} {PASSWORD} {request.cookies['a']}"))
     app = make_app_with_password(tmp_path, endpoint(secret))
-    answer = ask(app, HTTP_COOKIE="a=cookie-value")
-    assert answer.status == 500
+    response = ask(app, HTTP_COOKIE="a=cookie-value")
+    assert response.status == 500
     for word in (
         SECRET,
         PASSWORD,
@@ -333,7 +337,7 @@ def test_an_error_page_tells_nothing_and_the_log_tells_all(tmp_path, caplog):
         str(tmp_path),
         ".py",
     ):
-        assert word not in answer.text
+        assert word not in response.text
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.getMessage().startswith("500 GET / in / > handler: RuntimeError")
     assert record.exc_info
@@ -344,7 +348,7 @@ ATTACK = "a\x1b[2J\r\n2026-01-01 INFO forged\x85\u2028\u202e\ud800\x7f\x00\tend"
 
 @pytest.mark.parametrize("chained", [True, False])
 @pytest.mark.parametrize("formatter", [logging.Formatter(), logging.Formatter("%(name)s")])
-def test_no_exception_forges_a_line_of_the_log_or_steers_a_terminal(
+def test_an_exception_cannot_forge_log_lines_or_control_a_terminal(
     tmp_path, caplog, chained, formatter
 ):
     def handler(request, session, db):
@@ -363,7 +367,7 @@ def test_no_exception_forges_a_line_of_the_log_or_steers_a_terminal(
     assert record.exc_info
 
 
-def test_no_message_forges_a_line_of_the_log(tmp_path, caplog):
+def test_a_message_cannot_forge_log_lines(tmp_path, caplog):
     def handler(request, session, db):
         db.connection().exec_driver_sql("CREATE TABLE t (a)")
         db.connection().exec_driver_sql(f"INSERT INTO t VALUES ('{ATTACK[:30]}')")
@@ -390,7 +394,7 @@ def test_head_has_the_headers_of_get_and_no_body(tmp_path, path):
     RuntimeError, RecursionError, MemoryError, StopIteration, UnicodeEncodeError, KeyError,
     ConfigError, ExceptionGroup,
 ])  # fmt: skip
-def test_whatever_a_handler_raises_is_a_500(tmp_path, error):
+def test_any_exception_from_a_handler_is_a_500(tmp_path, error):
     arguments = {
         UnicodeEncodeError: ("utf-8", "\ud800", 0, 1, "x"),
         ExceptionGroup: ("x", [ValueError()]),
@@ -399,7 +403,7 @@ def test_whatever_a_handler_raises_is_a_500(tmp_path, error):
     assert ask(make_app(tmp_path, routes=[endpoint(handler)])).status == 500
 
 
-def test_no_password_stands_in_any_repr(tmp_path):
+def test_no_repr_contains_a_password(tmp_path):
     app = make_app_with_password(tmp_path)
     text = repr((app, app.database, app.config, app.config.database_url))
     assert PASSWORD not in text
@@ -417,16 +421,16 @@ def test_the_debug_page_hides_keys_cookies_and_passwords(tmp_path):
 
     route = endpoint(handler, methods=["POST"], cross_origin=True)
     app = make_app_with_password(tmp_path, route, debug=True)
-    answer = post(
+    response = post(
         app,
         fields={"new_password": "hunter2 & co", "name": "ann"},
         HTTP_COOKIE='a="cookie-value"; b=x; t=dark',
     )
-    assert answer.status == 500
-    assert "seen: " in answer.text
-    assert "ann" in answer.text
+    assert response.status == 500
+    assert "seen: " in response.text
+    assert "ann" in response.text
     for secret in (SECRET, PASSWORD, "p%40ss", "cookie-value", "hunter2"):
-        assert secret not in answer.text
+        assert secret not in response.text
 
 
 def test_the_debug_page_hides_a_secret_in_the_source_too(tmp_path):
@@ -442,28 +446,28 @@ def test_the_debug_page_hides_a_secret_in_the_source_too(tmp_path):
     exec(code, handler.__dict__)
     database = {**DATABASE, "password": "hunter22"}
     app = make_app_with_password(tmp_path, endpoint(handler.handler), database=database, debug=True)
-    answer = ask(app, HTTP_ACCEPT="text/html")
-    assert "raise RuntimeError" in answer.text
-    assert "hunter22" not in answer.text
+    response = ask(app, HTTP_ACCEPT="text/html")
+    assert "raise RuntimeError" in response.text
+    assert "hunter22" not in response.text
 
 
-def test_a_short_cookie_spoils_no_debug_page(tmp_path):
+def test_a_short_cookie_does_not_garble_the_debug_page(tmp_path):
     routes = [endpoint(raising(lambda request: RuntimeError("kept")))]
     app = make_app(tmp_path, config={"debug": True}, routes=routes)
-    answer = ask(app, HTTP_ACCEPT="text/html", HTTP_COOKIE="a=e; b=<; c=html; d=; e")
-    assert "<!doctype html>" in answer.text
-    assert "RuntimeError: kept" in answer.text
+    response = ask(app, HTTP_ACCEPT="text/html", HTTP_COOKIE="a=e; b=<; c=html; d=; e")
+    assert "<!doctype html>" in response.text
+    assert "RuntimeError: kept" in response.text
 
 
 @pytest.mark.parametrize(("address", "status"), [
     ("127.0.0.1", 200), ("::1", 200), ("", 200), ("192.0.2.1", 403), ("10.0.0.1", 403),
     ("fe80::1%eth0", 403), ("junk", 403),
 ])  # fmt: skip
-def test_in_debug_nobody_from_afar_gets_an_answer(tmp_path, address, status):
+def test_debug_mode_rejects_remote_clients(tmp_path, address, status):
     app = make_app(tmp_path, config={"debug": True}, routes=[endpoint(returning({}))])
-    answer = ask(app, REMOTE_ADDR=address)
-    assert answer.status == status
-    assert answer.refused == (None if status == 200 else "debug-from-afar")
+    response = ask(app, REMOTE_ADDR=address)
+    assert response.status == status
+    assert response.refused == (None if status == 200 else "debug-from-afar")
 
 
 @pytest.mark.parametrize(("address", "host", "more", "refused"), [
@@ -475,53 +479,59 @@ def test_in_debug_nobody_from_afar_gets_an_answer(tmp_path, address, status):
     ("172.17.0.1", "evil.example", {}, "debug-host"),
     ("172.17.0.1", "localhost", {"HTTP_X_FORWARDED_FOR": "127.0.0.1"}, "debug-by-proxy"),
 ])  # fmt: skip
-def test_networks_of_debug_from_get_an_answer_too(tmp_path, caplog, address, host, more, refused):
+def test_debug_mode_accepts_clients_from_debug_from_networks(
+    tmp_path, caplog, address, host, more, refused
+):
     config = {"debug": True, "debug_from": ["172.16.0.0/12"], "server": {"hosts": ["app.example"]}}
     app = make_app(tmp_path, config=config, routes=[endpoint(returning({}))])
     assert "every client in 172.16.0.0/12 can see source code" in caplog.text
-    answer = ask(app, REMOTE_ADDR=address, HTTP_HOST=host, **more)
-    assert (answer.status, answer.refused) == (403 if refused else 200, refused)
+    response = ask(app, REMOTE_ADDR=address, HTTP_HOST=host, **more)
+    assert (response.status, response.refused) == (403 if refused else 200, refused)
 
 
 @pytest.mark.parametrize("network", ["172.16.0.1/12", "everybody", "172.16.0.0/33"])
-def test_what_is_no_network_is_a_fault_of_debug_from(tmp_path, network):
+def test_an_invalid_network_in_debug_from_is_an_error(tmp_path, network):
     with pytest.raises(ConfigError, match="expected a network like 172"):
         make_app(tmp_path, config={"debug": True, "debug_from": [network]})
 
 
-LOCAL = ("localhost", "LOCALHOST:8000", "localhost.", "my.app.localhost:1", "127.0.0.1:8000",
-         "127.9.9.9", "[::1]", "[::1]:8000", "[0:0:0:0:0:0:0:1]", None)  # fmt: skip
-FOREIGN = ("evil.example", "evil.example:8000", "localhost.evil.example", "evillocalhost", "",
-           "127.0.0.1.evil.example", "192.0.2.1", "[::2]", "0.0.0.0", "localhost evil", "[::1",
-           "::1", "localhost@evil.example", "evil.example#.localhost", "\xff.localhost",
-           "localhost, evil.example", "evil.example\0.localhost", "localhost:80:80")  # fmt: skip
+LOCAL_HOSTS = (
+    "localhost", "LOCALHOST:8000", "localhost.", "my.app.localhost:1", "127.0.0.1:8000",
+    "127.9.9.9", "[::1]", "[::1]:8000", "[0:0:0:0:0:0:0:1]", None,
+)  # fmt: skip
+FOREIGN_HOSTS = (
+    "evil.example", "evil.example:8000", "localhost.evil.example", "evillocalhost", "",
+    "127.0.0.1.evil.example", "192.0.2.1", "[::2]", "0.0.0.0", "localhost evil", "[::1",
+    "::1", "localhost@evil.example", "evil.example#.localhost", "\xff.localhost",
+    "localhost, evil.example", "evil.example\0.localhost", "localhost:80:80",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("hosts", [[], [".example"]])
-def test_debug_answers_to_the_names_of_this_machine_only(tmp_path, hosts):
+def test_debug_mode_accepts_only_local_host_names(tmp_path, hosts):
     config = {"debug": True, "server": {"hosts": hosts}}
     app = make_app(tmp_path, config=config, routes=[endpoint(returning({}))])
-    for host in LOCAL:
-        answer = ask(app, HTTP_HOST=host)
-        assert (answer.status, answer.refused) == (200, None), host
-    for host in FOREIGN:
-        answer = ask(app, HTTP_HOST=host)
-        assert (answer.status, answer.refused) == (403, "debug-host"), host
-        assert "Open http://localhost" in answer.text, host
+    for host in LOCAL_HOSTS:
+        response = ask(app, HTTP_HOST=host)
+        assert (response.status, response.refused) == (200, None), host
+    for host in FOREIGN_HOSTS:
+        response = ask(app, HTTP_HOST=host)
+        assert (response.status, response.refused) == (403, "debug-host"), host
+        assert "Open http://localhost" in response.text, host
 
 
-def test_debug_answers_to_no_proxy(tmp_path):
+def test_debug_mode_rejects_requests_through_a_proxy(tmp_path):
     app = make_app(tmp_path, config={"debug": True}, routes=[endpoint(returning({}))])
     for header in (
         "X_FORWARDED_FOR", "X_FORWARDED_HOST", "X_FORWARDED_PROTO", "X_FORWARDED", "FORWARDED",
         "VIA", "X_REAL_IP", "X_CLIENT_IP", "TRUE_CLIENT_IP", "CF_CONNECTING_IP",
     ):  # fmt: skip
-        answer = ask(app, HTTP_HOST="localhost", **{f"HTTP_{header}": "127.0.0.1"})
-        assert (answer.status, answer.refused) == (403, "debug-by-proxy"), header
-        assert header.replace("_", "-").title() in answer.text
+        response = ask(app, HTTP_HOST="localhost", **{f"HTTP_{header}": "127.0.0.1"})
+        assert (response.status, response.refused) == (403, "debug-by-proxy"), header
+        assert header.replace("_", "-").title() in response.text
 
 
-def test_without_debug_everybody_gets_an_answer(tmp_path):
+def test_without_debug_mode_remote_clients_are_accepted(tmp_path):
     app = make_app(tmp_path, routes=[endpoint(returning({}))])
     assert ask(app, REMOTE_ADDR="192.0.2.1").status == 200
 
@@ -531,44 +541,48 @@ def test_without_debug_everybody_gets_an_answer(tmp_path):
 HOSTS = ["Example.com", ".sub.example.org", "[::1]", "10.0.0.1"]
 
 
-LISTED = ("example.com", "EXAMPLE.com:8000", "example.com.", "example.com.:80", "[::1]:8000",
-          "10.0.0.1", "sub.example.org", "a.b.SUB.example.org")  # fmt: skip
-UNLISTED = ("www.example.com", "example.org", "xsub.example.org", "example.com.evil.example",
-            "evil.example", "", ".", ".sub.example.org", "example.com@evil.example",
-            "example.com/x", "example.com:x", "example.com evil.example",
-            "evil.example, example.com", "\xffexample.com", "localhost", "127.0.0.1",
-            "::1")  # fmt: skip
+LISTED_HOSTS = (
+    "example.com", "EXAMPLE.com:8000", "example.com.", "example.com.:80", "[::1]:8000",
+    "10.0.0.1", "sub.example.org", "a.b.SUB.example.org",
+)  # fmt: skip
+UNLISTED_HOSTS = (
+    "www.example.com", "example.org", "xsub.example.org", "example.com.evil.example",
+    "evil.example", "", ".", ".sub.example.org", "example.com@evil.example",
+    "example.com/x", "example.com:x", "example.com evil.example",
+    "evil.example, example.com", "\xffexample.com", "localhost", "127.0.0.1",
+    "::1",
+)  # fmt: skip
 
 
-def test_a_host_that_is_not_listed_is_refused_before_anything_runs(tmp_path, caplog):
+def test_an_unlisted_host_is_rejected_before_anything_runs(tmp_path, caplog):
     def guard(request, session, db):
-        ran.append(request.host)
+        hosts.append(request.host)
 
-    ran, config = [], {"server": {"hosts": HOSTS}}
+    hosts, config = [], {"server": {"hosts": HOSTS}}
     routes = [endpoint(returning({}))]
     app = make_app(tmp_path, config=config, routes=routes, guards=[guard])
-    for host in LISTED:
-        answer = ask(app, HTTP_HOST=host)
-        assert (answer.status, answer.refused) == (200, None), host
-    assert ran == list(LISTED)
-    for host in UNLISTED:
-        answer = ask(app, HTTP_HOST=host)
-        assert (answer.status, answer.refused) == (400, "unknown-host"), host
+    for host in LISTED_HOSTS:
+        response = ask(app, HTTP_HOST=host)
+        assert (response.status, response.refused) == (200, None), host
+    assert hosts == list(LISTED_HOSTS)
+    for host in UNLISTED_HOSTS:
+        response = ask(app, HTTP_HOST=host)
+        assert (response.status, response.refused) == (400, "unknown-host"), host
         assert f"unknown-host (400), Host is {host!a}; if it is yours, " in caplog.messages[-1]
-        assert "server.hosts" not in answer.text
-    assert ran == list(LISTED)
+        assert "server.hosts" not in response.text
+    assert hosts == list(LISTED_HOSTS)
 
 
 @pytest.mark.parametrize(("environ", "status"), [
     ({"SERVER_NAME": "example.com"}, 200), ({"SERVER_NAME": "waitress.invalid"}, 400),
     ({"SERVER_NAME": None}, 400),
 ])  # fmt: skip
-def test_without_a_host_the_servers_name_counts_as_for_webob(tmp_path, environ, status):
+def test_without_a_host_header_the_server_name_is_checked(tmp_path, environ, status):
     app = make_app(tmp_path, config={"server": {"hosts": HOSTS}}, routes=[endpoint(returning({}))])
     assert ask(app, HTTP_HOST=None, **environ).status == status
 
 
-def test_without_a_list_any_host_is_answered(tmp_path):
+def test_without_listed_hosts_any_host_is_accepted(tmp_path):
     app = make_app(tmp_path, routes=[endpoint(returning({}))])
     assert [ask(app, HTTP_HOST=host).status for host in ("evil.example", "", "\xff")] == [200] * 3
 
@@ -576,7 +590,7 @@ def test_without_a_list_any_host_is_answered(tmp_path):
 # ---- Cookies ----
 
 
-def test_the_cookie_is_kept_from_scripts_and_other_sites(tmp_path):
+def test_the_session_cookie_is_hidden_from_scripts_and_other_sites(tmp_path):
     def touch(request, session, db):
         session["a"] = 1
         return {}
@@ -589,7 +603,7 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(tmp_path):
     assert visitor.get().header("Set-Cookie") is None
 
 
-STRICT = {
+STRICT_PROJECT = {
     "config.yaml": f"secret_keys: ['{KEY}']\nsession: {{same_site: strict}}\n",
     "logic.py": """\
 from noventa import redirect
@@ -631,19 +645,19 @@ registry = Registry(
 
 
 @pytest.mark.slow
-def test_in_a_browser_a_link_from_elsewhere_signs_nobody_out(tmp_path, chromium):
-    with serving(write_project(tmp_path, STRICT)) as server:
+def test_in_a_browser_a_link_from_another_site_does_not_sign_the_visitor_out(tmp_path, chromium):
+    with serving(write_project(tmp_path, STRICT_PROJECT)) as server:
         page, site = chromium.new_page(), server.url.replace("127.0.0.1", "localhost")
         page.goto(f"{site}/sign-in")
         assert page.text_content("h1") == "ada"
         page.goto(f"{server.url}/elsewhere")
         page.evaluate("site => document.querySelector('a').href = site", f"{site}/")
         leave(page, page.locator("#there"))
-        assert page.text_content("h1") == "a stranger"  # to the browser's mind
+        assert page.text_content("h1") == "a stranger"  # the browser withholds the cookie
         page.fill("[name=text]", "typed")
         leave(page, page.locator("button"))
         assert page.text_content("h1") == "ada"
-        # asked again, as the session is now another
+        # the form is refilled, because the session has changed
         assert page.input_value("[name=text]") == "typed"
         leave(page, page.locator("button"))
         assert "typed" in page.text_content("body")
@@ -651,7 +665,7 @@ def test_in_a_browser_a_link_from_elsewhere_signs_nobody_out(tmp_path, chromium)
         assert page.text_content("h1") == "ada"
 
 
-def test_without_a_secret_key_a_session_is_an_error_that_says_what_to_write(tmp_path, caplog):
+def test_a_session_without_a_secret_key_is_an_error_that_names_the_fix(tmp_path, caplog):
     def touch(request, session, db):
         session["a"] = 1
         return {}

@@ -1,10 +1,11 @@
-"""The guide says what is so: every block of a chapter runs, in its order, in a project.
+"""The guide is correct: every block of a chapter runs, in order, in a project.
 
 The first line of a chapter names the project: `<!-- project: starter -->`, `empty` or `none`. A
-block whose first line is a comment naming a file is written there (`config.yaml` is merged). Other
-Python runs as a script of the project, and prints what the ```text block after it says. Of
-```console, each `$ command` ends with 0, or as `# exits 1` behind it says; each line below must
-occur in what it printed, and `…` there stands for anything. `no-run` behind a language: not run.
+block whose first line is a comment with a file name is written to that file (`config.yaml` is
+merged). Other Python blocks run as scripts of the project and must print the ```text block that
+follows. In ```console blocks, each `$ command` must exit with 0, or with the code of a trailing
+`# exits 1`. Each line below it must occur in its output; `…` matches anything. Blocks with
+`no-run` after their language are skipped.
 """
 
 from __future__ import annotations
@@ -31,27 +32,27 @@ import noventa_cli
 from noventa_cli import main
 
 GUIDE = ROOT / "templates" / "guide"
-NAMED = re.compile(r"(?:# |<!-- |\{# |/\* |// )([\w./-]+\.\w+)(?: -->| #\}| \*/)?")
-OUTPUT = {"text"}  # belongs to the block before it
-QUICK = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "-p no:cacheprovider"}
+FILE_COMMENT = re.compile(r"(?:# |<!-- |\{# |/\* |// )([\w./-]+\.\w+)(?: -->| #\}| \*/)?")
+OUTPUT = {"text"}  # the output of the previous block
+QUICK_PYTEST = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "-p no:cacheprovider"}
 
 
 class Block(NamedTuple):
-    """A fenced block of a chapter: its language, where it stands, and its text."""
+    """A fenced block of a chapter: its language, its location and its text."""
 
     language: str
-    place: str
+    location: str
     text: str
 
     @property
     def file(self) -> str | None:
-        """The file that its first line names."""
-        named = NAMED.fullmatch(self.text.partition("\n")[0])
+        """The file named in its first line."""
+        named = FILE_COMMENT.fullmatch(self.text.partition("\n")[0])
         return named[1] if named else None
 
 
 def blocks(name: str) -> Iterator[Block]:
-    """Those of a chapter that run, in its order."""
+    """Yield the blocks of a chapter that run, in order."""
     text = (GUIDE / f"{name}.md").read_text("utf-8")
     for found in re.finditer(r"^```(\S+)( no-run)?\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
         if not found[2]:
@@ -59,38 +60,40 @@ def blocks(name: str) -> Iterator[Block]:
             yield Block(found[1], f"{name}.md, line {line}", found[3])
 
 
-def kind_of(name: str) -> str:
+def project_kind(name: str) -> str:
     first_line = (GUIDE / f"{name}.md").read_text("utf-8").partition("\n")[0]
     found = re.fullmatch(r"<!-- project: (empty|starter|none) -->", first_line)
     assert found, f"{name}.md: the first line names no project"
     return found[1]
 
 
-def answer_of(root: Path, command: str) -> tuple[int, str]:
-    """The exit code of a line of a console and what it printed; Noventa's run in this process."""
-    words, printed = shlex.split(command, comments=True), io.StringIO()
+def run_command(root: Path, command: str) -> tuple[int, str]:
+    """Run a console line (`noventa` in this process) and return its exit code and output."""
+    words, output = shlex.split(command, comments=True), io.StringIO()
     if words[:3] == ["python", "-m", "noventa"] and not set("|&;<>$`*") & set(command):
-        with redirect_stdout(printed), redirect_stderr(printed):
-            return main(["--project", str(root), *words[3:]]), printed.getvalue()
+        with redirect_stdout(output), redirect_stderr(output):
+            return main(["--project", str(root), *words[3:]]), output.getvalue()
     python = f'python() {{ {shlex.quote(sys.executable)} "$@"; }}\n'
-    ended = subprocess.run(
-        ["bash", "-c", python + command], cwd=root, env=environment(**QUICK), timeout=120,
+    completed = subprocess.run(
+        ["bash", "-c", python + command], cwd=root, env=environment(**QUICK_PYTEST), timeout=120,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
-    return ended.returncode, ended.stdout
+    return completed.returncode, completed.stdout
 
 
 def run_console(root: Path, block: Block) -> None:
-    printed = ""
+    output = ""
     for line in filter(str.strip, block.text.splitlines()):
         if line.startswith("$ "):
             expected = re.search(r"# exits (\d+)$", line)
-            code, printed = answer_of(root, line[2:])
-            assert code == int(expected[1] if expected else 0), f"{block.place}: {line}\n{printed}"
+            code, output = run_command(root, line[2:])
+            assert code == int(expected[1] if expected else 0), (
+                f"{block.location}: {line}\n{output}"
+            )
         else:
             words = [".*".join(map(re.escape, word.split("…"))) for word in line.split()]
             pattern = " +".join(words)
-            assert re.search(pattern, printed), f"{block.place}: {line}\nis not in\n{printed}"
+            assert re.search(pattern, output), f"{block.location}: {line}\nis not in\n{output}"
 
 
 def stripped(text: str) -> list[str]:
@@ -100,18 +103,18 @@ def stripped(text: str) -> list[str]:
 def run_script(root: Path, block: Block, expected: str | None) -> None:
     script = root.parent / "script.py"
     script.write_text(block.text, "utf-8")
-    code, printed = answer_of(root, f"python -m noventa run {shlex.quote(str(script))}")
-    assert code == 0, f"{block.place}:\n{printed}"
+    code, output = run_command(root, f"python -m noventa run {shlex.quote(str(script))}")
+    assert code == 0, f"{block.location}:\n{output}"
     if expected is not None:
-        assert stripped(printed) == stripped(expected), block.place
+        assert stripped(output) == stripped(expected), block.location
 
 
-def merged(below: dict, above: dict) -> dict:
-    """The mappings of two YAML files, the second over the first."""
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(below.get(key), dict)
-        below[key] = merged(below[key], value) if both else value
-    return below
+def merged(base: dict, override: dict) -> dict:
+    """Merge the mappings of two YAML files; the second takes precedence."""
+    for key, value in override.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        base[key] = merged(base[key], value) if both else value
+    return base
 
 
 def write_block(root: Path, block: Block) -> None:
@@ -126,28 +129,28 @@ def write_block(root: Path, block: Block) -> None:
 
 @pytest.fixture(scope="module")
 def projects(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where the project of each kind is made once, when it is asked for."""
+    """Return a folder where one project of each kind is created on demand."""
     return tmp_path_factory.mktemp("projects")
 
 
-def made(projects: Path, kind: str, root: Path) -> Path:
-    """A copy of a new project at `root`."""
+def copy_project(projects: Path, kind: str, root: Path) -> Path:
+    """Create a new project at `root` by copying one of its kind."""
     if kind == "none":
         root.mkdir()
         return root
     origin = projects / kind / root.name
     if not origin.exists():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(noventa_cli, "_run_tests", lambda _: 0)  # other tests see that they pass
+            patch.setattr(noventa_cli, "_run_tests", lambda _: 0)  # run by other tests
             assert main(["new", str(origin), *(["--empty"] if kind == "empty" else [])]) == 0
-        if kind == "starter":  # nobody attacks the passwords of these tests
+        if kind == "starter":  # cheap hashes are enough for tests
             passwords = origin / "functions" / "passwords.py"
             passwords.write_text(passwords.read_text("utf-8").replace("2**17", "2**4"), "utf-8")
     return shutil.copytree(origin, root)
 
 
 def follow(root: Path, found: list[Block]) -> None:
-    """Does what a chapter says, block by block."""
+    """Run the blocks of a chapter one by one."""
     for block, after in zip(found, [*found[1:], None], strict=True):
         if block.file:
             write_block(root, block)
@@ -157,31 +160,33 @@ def follow(root: Path, found: list[Block]) -> None:
             expected = after.text if after and after.language in OUTPUT else None
             run_script(root, block, expected)
         else:
-            assert block.language in OUTPUT, f"{block.place}: names no file; write one, or no-run"
+            assert block.language in OUTPUT, (
+                f"{block.location}: names no file; write one, or no-run"
+            )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in noventa_cli.chapters() if n != "reference"])
-def test_a_chapter_can_be_followed_and_leaves_a_sound_project(
+def test_a_chapter_can_be_followed_and_leaves_a_valid_project(
     name, projects, tmp_path, monkeypatch
 ):
-    kind = kind_of(name)
-    root = made(projects, kind, tmp_path / "hello")
+    kind = project_kind(name)
+    root = copy_project(projects, kind, tmp_path / "hello")
     monkeypatch.chdir(root)
     found = [*blocks(name)]
     follow(root, found)
     ends_with_tests = "$ python -m pytest -q\n" in found[-1].text
     for command in () if kind == "none" else ("python -m noventa check", "python -m pytest -q"):
         if command != "python -m pytest -q" or not ends_with_tests:
-            code, printed = answer_of(root, command)
-            assert code == 0, f"{name}.md: {command}\n{printed}"
+            code, output = run_command(root, command)
+            assert code == 0, f"{name}.md: {command}\n{output}"
 
 
-# ---- what it names --------------------------------------------------------------------------
+# ---- documented names -----------------------------------------------------------------------
 
 
 def spans() -> set[str]:
-    """The words in backquotes of all chapters, settings and options whole."""
+    """Return the words in backquotes in all chapters; settings and options are kept whole."""
     text = "\n".join(chapter.text for chapter in noventa_cli.chapters().values())
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
     found: set[str] = set()
@@ -202,7 +207,7 @@ def arguments(*classes: type) -> set[str]:
 
 
 ENTRIES = (noventa.Component, noventa.Page, noventa.Endpoint, noventa.Mount, noventa.Static)
-PROMISED = {
+PUBLIC_NAMES = {
     "settings": {setting.name for setting in noventa.SETTINGS},
     "commands": {*commands()},
     "templates": {*noventa._FUNCTIONS, "instance", "children", "errors", "values", "key"},
@@ -217,59 +222,63 @@ PROMISED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("subject", PROMISED)
-def test_every_name_is_in_backquotes_in_some_chapter(subject):
-    assert PROMISED[subject] - spans() == set()
+@pytest.mark.parametrize("subject", PUBLIC_NAMES)
+def test_every_public_name_is_documented_in_some_chapter(subject):
+    assert PUBLIC_NAMES[subject] - spans() == set()
 
 
-def test_the_table_of_commands_is_that_of_the_parser():
+def test_the_table_of_commands_matches_the_parser():
     text = noventa_cli.chapters()["first_steps"].text.partition("## The commands")[2]
     rows = re.findall(r"^\| `([a-z]+(?: component)?)(.*?)` \|", text, re.MULTILINE)
     assert [name for name, _ in rows] == [*noventa_cli.COMMANDS]
-    for name, shown in rows:
+    for name, usage in rows:
         flags = {flag for flag in noventa_cli.COMMANDS[name] if flag.startswith("--")}
-        assert set(re.findall(r"--[a-z]+", shown)) == flags, name
+        assert set(re.findall(r"--[a-z]+", usage)) == flags, name
 
 
-def test_a_chapter_that_is_pointed_to_is_there():
+def test_every_linked_chapter_exists():
     known = noventa_cli.chapters()
-    links = [link for one in known.values() for link in re.findall(r"\[(\w+)\]\((.+?)\)", one.text)]
-    named = {name for name, target in links if target == f"{name}.md"}
-    assert len(named) > 10
-    assert named <= known.keys()
+    links = [
+        link
+        for chapter in known.values()
+        for link in re.findall(r"\[(\w+)\]\((.+?)\)", chapter.text)
+    ]
+    linked = {name for name, target in links if target == f"{name}.md"}
+    assert len(linked) > 10
+    assert linked <= known.keys()
 
 
-def test_help_shows_a_link_as_the_command_that_shows_its_chapter(capsys):
+def test_help_shows_a_link_as_the_command_for_its_chapter(capsys):
     assert main(["help", "registry"]) == 0
-    shown = capsys.readouterr().out
-    assert "`help errors`" in shown
-    assert ".md)" not in shown
+    output = capsys.readouterr().out
+    assert "`help errors`" in output
+    assert ".md)" not in output
 
 
-def test_the_index_for_a_code_host_links_each_chapter_by_its_title():
+def test_the_readme_of_the_guide_links_each_chapter_by_its_title():
     index = (GUIDE / "README.md").read_text("utf-8")
     links = re.findall(r"^- \[(.+)\]\((\w+)\.md\)$", index, re.MULTILINE)
     known = noventa_cli.chapters()
-    assert sorted(links) == sorted((one.title, name) for name, one in known.items())
+    assert sorted(links) == sorted((chapter.title, name) for name, chapter in known.items())
 
 
-# ---- how it is shown ------------------------------------------------------------------------
+# ---- the help command -----------------------------------------------------------------------
 
 
-def test_help_lists_the_chapters_in_order_and_shows_one(capsys):
+def test_help_lists_the_chapters_in_order_and_shows_a_chapter(capsys):
     assert main(["help"]) == 0
-    shown = capsys.readouterr().out
-    assert re.findall(r"^  (\w+)  +\S", shown, re.MULTILINE) == [*noventa_cli.chapters()]
+    output = capsys.readouterr().out
+    assert re.findall(r"^  (\w+)  +\S", output, re.MULTILINE) == [*noventa_cli.chapters()]
     assert main(["help", "registry"]) == 0
     assert capsys.readouterr().out.startswith("# The registry\n")
 
 
-def test_a_misspelt_chapter_is_answered_with_the_nearest(capsys):
+def test_help_suggests_the_nearest_chapter_for_a_misspelt_one(capsys):
     assert main(["help", "registri"]) == 2
     assert "help: unknown chapter 'registri'; did you mean 'registry'?" in capsys.readouterr().err
 
 
-def test_of_a_word_that_is_no_chapter_help_says_which_chapters_have_it(capsys):
+def test_help_lists_the_chapters_that_mention_an_unknown_word(capsys):
     assert main(["help", "getlist"]) == 2
     assert "unknown chapter 'getlist'; it is mentioned in: forms, " in capsys.readouterr().err
 
@@ -280,14 +289,14 @@ def test_help_needs_no_project(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_chapter_is_paged_and_broken_between_words_on_a_terminal(tmp_path):
+def test_a_chapter_is_paged_and_word_wrapped_on_a_terminal(tmp_path):
     write_project(tmp_path)
     command = f"stty columns 60; PAGER='sed s/^/:/' {sys.executable} -m noventa help registry"
-    shown = subprocess.run(
+    output = subprocess.run(
         ["script", "-qec", command, os.devnull], env=environment(TERM="xterm", COLUMNS="60"),
         capture_output=True, text=True, timeout=60, check=True,
     ).stdout  # fmt: skip
-    lines = shown.replace("\r", "").splitlines()
+    lines = output.replace("\r", "").splitlines()
     assert lines[0] == ":# The registry"
     prose = [line for line in lines if not line.startswith((": ", ":|", ":$"))]
     assert max(map(len, prose)) <= 61

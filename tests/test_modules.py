@@ -1,4 +1,4 @@
-"""The shape of the two modules: what their docstrings and banners say of their sections is true."""
+"""The structure of the two modules: docstrings and banners describe the sections correctly."""
 
 import ast
 import inspect
@@ -11,8 +11,8 @@ import noventa
 import noventa_cli
 
 FILES = ("noventa.py", "noventa_cli.py")
-DOCUMENTED = {"_asdict", "_fields", "_make", "_replace"}  # of a NamedTuple
-ALLOWED = {  # private names of other libraries, and what is replaced in them: only fewer
+DOCUMENTED = {"_asdict", "_fields", "_make", "_replace"}  # methods of NamedTuple
+ALLOWED = {  # other libraries' private names and patched attributes: never add any
     "noventa.py": {"_getframe"},
     "noventa_cli.py": {
         "_variant_mapping", "sys.argv",
@@ -22,7 +22,7 @@ BANNER = re.compile(r"^# ---- (.+?) -+$", re.MULTILINE)
 
 
 def read(file):
-    """Its text, its tree, and the section of each line."""
+    """Return the text of a module, its tree and the section of each line."""
     text = (ROOT / file).read_text("utf-8")
     sections, current = [None], None
     for line in text.splitlines():
@@ -32,35 +32,37 @@ def read(file):
     return text, ast.parse(text), sections
 
 
-def names_of(node):
+def defined_names(node):
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return [node.name]
     targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
-    return [one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)]
+    return [
+        name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)
+    ]
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_the_docstring_is_the_map_of_the_sections(file):
+def test_the_docstring_lists_the_sections_in_order(file):
     text, tree, _ = read(file)
     banners = BANNER.findall(text)
     listed = re.findall(r"^ *(\w[\w ]*?)  +\S", ast.get_docstring(tree), re.MULTILINE)
     assert listed == banners
 
 
-def test_each_section_of_the_core_uses_what_its_banner_says_and_only_what_stands_above():
+def test_each_section_of_the_core_uses_only_the_earlier_sections_in_its_banner():
     text, tree, sections = read("noventa.py")
     banners = BANNER.findall(text)
-    home = {name: sections[node.lineno] for node in tree.body for name in names_of(node)}
+    home = {name: sections[node.lineno] for node in tree.body for name in defined_names(node)}
     used = {banner: set() for banner in banners}
     for node in tree.body:
-        if here := sections[node.lineno]:
-            names = {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
-            used[here] |= {home[name] for name in names & home.keys()} - {here, None}
+        if section := sections[node.lineno]:
+            names = {child.id for child in ast.walk(node) if isinstance(child, ast.Name)}
+            used[section] |= {home[name] for name in names & home.keys()} - {section, None}
     for number, banner in enumerate(banners):
-        said = re.search(rf"^# ---- {banner} -+\n# Uses (.*)\.$", text, re.MULTILINE)[1]
+        uses = re.search(rf"^# ---- {banner} -+\n# Uses (.*)\.$", text, re.MULTILINE)[1]
         above = set(banners[:number])
-        listed = set(said.removeprefix("all above but ").split(", ")) - {"nothing above"}
-        assert used[banner] == (above - listed if said.startswith("all") else listed), banner
+        listed = set(uses.removeprefix("all above but ").split(", ")) - {"nothing above"}
+        assert used[banner] == (above - listed if uses.startswith("all") else listed), banner
         assert used[banner] <= above
 
 
@@ -69,23 +71,25 @@ def test_no_function_is_over_40_lines_and_no_class_over_200(file):
     _, tree, _ = read(file)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            most = 40 if isinstance(node, ast.FunctionDef) else 200
-            assert node.end_lineno - node.lineno < most, node.name
+            limit = 40 if isinstance(node, ast.FunctionDef) else 200
+            assert node.end_lineno - node.lineno < limit, node.name
 
 
 def private_names(tree):
-    """`_name` of others that a module reads, imports or asks for by `getattr`; also getrefcount."""
+    """Yield the attributes that a module reads, imports or looks up by `getattr`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             yield node.attr
         elif isinstance(node, ast.ImportFrom) and node.module not in ("noventa", "noventa_cli"):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr"):
-            yield from (one.value for one in node.args[1:2] if isinstance(one, ast.Constant))
+            yield from (
+                argument.value for argument in node.args[1:2] if isinstance(argument, ast.Constant)
+            )
 
 
-def names_made_here(tree):
-    """Functions, classes, variables and attributes of `self`."""
+def names_defined_in(tree):
+    """Yield functions, classes, variables and attributes of `self`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
@@ -96,8 +100,8 @@ def names_made_here(tree):
             yield node.target.id
 
 
-def assigned_in_imports(tree):
-    """`sys.argv` for `sys.argv = …`, where `sys` is imported and no name of the function's own."""
+def patched_imports(tree):
+    """Yield `sys.argv` for `sys.argv = …` if `sys` is an import and not a local name."""
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     imported = {name.asname or name.name for node in imports for name in node.names}
     for block in tree.body:
@@ -114,8 +118,8 @@ def assigned_in_imports(tree):
                     yield ast.unparse(node)
 
 
-def private_overrides(module):
-    """`_name` that a class of ours takes over from a class of another library."""
+def overridden_names(module):
+    """Yield names that a class of the module overrides in a base class of another library."""
     for kind in vars(module).values():
         if inspect.isclass(kind) and kind.__module__ == module.__name__:
             bases = [base for base in kind.__mro__[1:] if base.__module__ != module.__name__]
@@ -124,10 +128,10 @@ def private_overrides(module):
 
 
 @pytest.mark.parametrize("module", [noventa, noventa_cli])
-def test_private_names_of_other_libraries_are_those_that_are_listed(module):
+def test_only_the_listed_private_names_of_other_libraries_are_used(module):
     file = f"{module.__name__}.py"
     trees = {name: read(name)[1] for name in FILES}
-    own = {name for tree in trees.values() for name in names_made_here(tree)} | DOCUMENTED
-    names = {*private_names(trees[file])} - own | {*private_overrides(module)}
+    own = {name for tree in trees.values() for name in names_defined_in(tree)} | DOCUMENTED
+    names = {*private_names(trees[file])} - own | {*overridden_names(module)}
     private = {name for name in names if re.match(r"_[a-z]|getrefcount$", str(name))}
-    assert private | {*assigned_in_imports(trees[file])} == ALLOWED[file]
+    assert private | {*patched_imports(trees[file])} == ALLOWED[file]

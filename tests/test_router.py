@@ -1,4 +1,4 @@
-"""Router: from a path to a route, by rules that do not depend on the order of the routes."""
+"""Router: from path to route, by rules that do not depend on the order of the routes."""
 
 import gc
 import itertools
@@ -29,8 +29,8 @@ def endpoint(path, **options):
     return Endpoint(path, any_args, **options)
 
 
-def found(router, path):
-    """The path of the route, its view args and what is left to read."""
+def match_of(router, path):
+    """Return the path of the matched route, its view args and the rest of the path."""
     match = router.match(path)
     return match and (match.route.path, match.view_args, match.tail)
 
@@ -61,8 +61,8 @@ def faults_of(*routes):
         ("/a/{name}", "/a/{int}", {"name": "{int}"}),
     ],
 )
-def test_a_path_finds_its_route_and_parameters(route, path, view_args):
-    assert found(Router([page(route)]), path) == (route, view_args, "")
+def test_a_path_matches_its_route_and_parameters(route, path, view_args):
+    assert match_of(Router([page(route)]), path) == (route, view_args, "")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_path_finds_its_route_and_parameters(route, path, view_args):
         ("/a/{id:int}", "/a/{int}"),
     ],
 )
-def test_another_path_finds_nothing(route, path):
+def test_any_other_path_does_not_match(route, path):
     assert Router([page(route)]).match(path) is None
 
 
@@ -110,28 +110,28 @@ def test_another_path_finds_nothing(route, path):
     ],
 )
 @pytest.mark.parametrize("kind", [Mount, Static])
-def test_a_mount_takes_what_lies_below_it(kind, prefix, path, tail):
-    assert found(Router([kind(prefix, "files")]), path) == (prefix, {}, tail)
+def test_a_mount_matches_everything_below_it(kind, prefix, path, tail):
+    assert match_of(Router([kind(prefix, "files")]), path) == (prefix, {}, tail)
 
 
-def test_a_mount_takes_whole_segments_only():
+def test_a_mount_matches_whole_segments_only():
     assert Router([Mount("/m", any_args)]).match("/mm/a") is None
 
 
-def test_a_page_wins_over_a_mount_of_the_same_place():
+def test_a_page_takes_precedence_over_a_mount_at_the_same_path():
     router = Router([Mount("/t/{tenant}", any_args), page("/t/{name}")])
-    assert found(router, "/t/acme") == ("/t/{name}", {"name": "acme"}, "")
+    assert match_of(router, "/t/acme") == ("/t/{name}", {"name": "acme"}, "")
 
 
 def test_a_mount_may_have_a_parameter():
     router = Router([Mount("/t/{tenant}", any_args)])
-    assert found(router, "/t/acme/a") == ("/t/{tenant}", {"tenant": "acme"}, "/a")
+    assert match_of(router, "/t/acme/a") == ("/t/{tenant}", {"tenant": "acme"}, "/a")
 
 
 RANKED = ["/a/7", "/a/{id:int}", "/a/{name}", "/a/{rest:path}", "/a"]
 
 
-def test_the_more_literal_route_wins_whatever_the_order():
+def test_the_most_literal_route_wins_whatever_the_order():
     routes = [Mount(path, any_args) if path == "/a" else page(path) for path in RANKED]
     paths = ["/a/7", "/a/8", "/a/b", "/a/b/c", "/a/"]
     for order in itertools.permutations(routes):
@@ -139,19 +139,19 @@ def test_the_more_literal_route_wins_whatever_the_order():
         assert [router.match(path).route.path for path in paths] == RANKED, order
 
 
-def test_where_the_literal_leads_nowhere_the_parameter_is_tried():
+def test_a_parameter_is_tried_if_the_literal_segment_leads_to_no_match():
     router = Router([page("/users/new/form"), page("/{kind}/{id}"), page("/users/{id:int}/x")])
-    assert found(router, "/users/new") == ("/{kind}/{id}", {"kind": "users", "id": "new"}, "")
-    assert found(router, "/users/7") == ("/{kind}/{id}", {"kind": "users", "id": "7"}, "")
+    assert match_of(router, "/users/new") == ("/{kind}/{id}", {"kind": "users", "id": "new"}, "")
+    assert match_of(router, "/users/7") == ("/{kind}/{id}", {"kind": "users", "id": "7"}, "")
 
 
-def test_each_match_has_view_args_of_its_own():
+def test_each_match_has_its_own_view_args():
     router = Router([page("/b/{name}")])
     router.match("/b/x").view_args["left"] = "over"
     assert router.match("/b/x").view_args == {"name": "x"}
 
 
-# Against a plain reading of the rules
+# Comparison with a simple implementation of the rules
 
 segments = st.sampled_from(["a", "b", "7", "{x}", "{y:int}", "{z:path}", ""])
 patterns = st.lists(segments, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
@@ -164,7 +164,7 @@ KIND_OF = {"{y:int}": (1, "[0-9]+"), "{x}": (2, "[^/]+"), "{z:path}": (3, ".+")}
 
 
 def expression_of(route):
-    """A regular expression for a route, and its rank: the smallest one that matches wins."""
+    """Return a regular expression for a route, and its rank. The lowest matching rank wins."""
     prefix = isinstance(route, Mount)
     parts = (route.path.rstrip("/") if prefix else route.path).split("/")[1:]
     read = [KIND_OF.get(part, (0, re.escape(part))) for part in parts]
@@ -175,27 +175,27 @@ def expression_of(route):
 
 @settings(max_examples=100)
 @given(some_routes, some_paths)
-def test_a_match_is_what_the_rules_say(routes, parts):
-    sound = [route for route in routes if not [*route_faults([route])]]
+def test_a_match_follows_the_rules(routes, parts):
+    valid = [route for route in routes if not [*route_faults([route])]]
     path = "/" + "/".join(parts)
-    matching = [r for r in sound if expression_of(r)[0].fullmatch(path)]
+    matching = [r for r in valid if expression_of(r)[0].fullmatch(path)]
     best = min(matching, key=lambda route: expression_of(route)[1], default=None)
-    match = Router(sound).match(path)
+    match = Router(valid).match(path)
     assert (match and match.route) is best
 
 
-# Its cost
+# Cost of a lookup
 
 
-def calls_of(function, *arguments):
-    """How many functions, built-in ones included, `function` calls."""
+def count_calls(function, *arguments):
+    """Return how many functions, including built-in ones, `function` calls."""
     count = 0
 
     def profile(frame, event, argument):
         nonlocal count
         count += event in ("call", "c_call")
 
-    gc.disable()  # what it collects may call functions too
+    gc.disable()  # finalizers would be counted too
     sys.setprofile(profile)
     try:
         function(*arguments)
@@ -206,8 +206,8 @@ def calls_of(function, *arguments):
 
 
 @cache
-def many(count):
-    """A router of five routes for each number up to `count`."""
+def numbered_router(count):
+    """Create a router with five routes for each number below `count`."""
     shapes = [
         "/{{a}}/s{0}",
         "/s{0}",
@@ -219,19 +219,19 @@ def many(count):
 
 
 @pytest.mark.parametrize("path", ["/s3", "/s3/7", "/s3/ada/edit", "/s3/x/a/b", "/q/s3", "/s3/q/no"])
-def test_the_cost_of_a_look_up_does_not_grow_with_the_routes(path):
-    few, thousands = many(4), many(1000)
-    assert found(few, path) == found(thousands, path)
-    assert calls_of(thousands.match, path) == calls_of(few.match, path) < 60
+def test_the_cost_of_a_lookup_does_not_grow_with_the_number_of_routes(path):
+    few, thousands = numbered_router(4), numbered_router(1000)
+    assert match_of(few, path) == match_of(thousands, path)
+    assert count_calls(thousands.match, path) == count_calls(few.match, path) < 60
 
 
-def test_the_cost_of_a_look_up_does_not_grow_with_a_path_that_no_route_has():
-    router = many(4)
-    assert calls_of(router.match, "/s3/x" + "/a" * 5000) == calls_of(router.match, "/s3/x/a")
-    assert calls_of(router.match, "/" * 5000) < 60
+def test_the_cost_of_a_lookup_does_not_grow_with_the_length_of_the_path():
+    router = numbered_router(4)
+    assert count_calls(router.match, "/s3/x" + "/a" * 5000) == count_calls(router.match, "/s3/x/a")
+    assert count_calls(router.match, "/" * 5000) < 60
 
 
-# The slash at the end
+# Trailing slashes
 
 
 @pytest.mark.parametrize(
@@ -247,17 +247,17 @@ def test_the_cost_of_a_look_up_does_not_grow_with_a_path_that_no_route_has():
         ("/a", "/", None),
     ],
 )
-def test_only_the_slash_variant_that_has_a_route_is_offered(route, path, other):
+def test_slash_variant_returns_only_a_path_with_a_route(route, path, other):
     assert Router([page(route)]).slash_variant(path) == other
 
 
-def test_where_both_forms_have_routes_each_is_found():
+def test_both_slash_variants_of_a_path_can_have_routes():
     router = Router([page("/users"), page("/users/")])
-    assert found(router, "/users")[0] == "/users"
-    assert found(router, "/users/")[0] == "/users/"
+    assert match_of(router, "/users")[0] == "/users"
+    assert match_of(router, "/users/")[0] == "/users/"
 
 
-# Faults
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -270,10 +270,10 @@ def test_where_both_forms_have_routes_each_is_found():
         ("/{a:path}", "/{b:path}"),
     ],
 )
-def test_two_routes_of_one_shape_are_a_fault_that_names_both(first, second):
-    one, two = page(first), endpoint(second)
-    assert faults_of(one, two) == [
-        (f"{two.where}: route {second!r} duplicates {first!r} at {one.where}; remove one of them.")
+def test_two_routes_of_the_same_shape_are_an_error_that_names_both(first, second):
+    old, new = page(first), endpoint(second)
+    assert faults_of(old, new) == [
+        (f"{new.where}: route {second!r} duplicates {first!r} at {old.where}; remove one of them.")
     ]
 
 
@@ -286,11 +286,11 @@ def test_two_routes_of_one_shape_are_a_fault_that_names_both(first, second):
         ("/a/{x:path}", "/a/{x}"),
     ],
 )
-def test_routes_of_other_shapes_stand_side_by_side(first, second):
+def test_routes_of_different_shapes_can_coexist(first, second):
     assert faults_of(page(first), page(second)) == []
 
 
-def test_two_mounts_of_one_place_are_a_fault():
+def test_two_mounts_at_the_same_path_are_an_error():
     (fault,) = faults_of(Mount("/m", any_args), Static("/m/", "files"))
     assert "route '/m/' duplicates '/m' at test_router.py:" in fault
 
@@ -328,13 +328,13 @@ def test_two_mounts_of_one_place_are_a_fault():
         ),
     ],
 )
-def test_a_route_that_cannot_be_is_a_fault(route, problem):
+def test_an_invalid_route_is_an_error(route, problem):
     (fault,) = faults_of(route)
     assert fault.startswith(f"{route.where}: route {route.path!r}: ")
     assert problem in fault
 
 
-def test_a_parameter_that_has_a_default_need_not_be_in_the_path():
+def test_a_parameter_with_a_default_need_not_be_in_the_path():
     def handler(request, session, db, *, id, page=1):
         return {}
 

@@ -1,4 +1,4 @@
-"""Static files: what is sent, what is not, and what caches are told."""
+"""Static files: which files are sent, which are not, and how they are cached."""
 
 import gc
 import os
@@ -17,7 +17,7 @@ CSS = "body { color: teal }\n"
 
 @pytest.fixture
 def app(tmp_path):
-    """Files in `public`; beside it and in it what must never be sent."""
+    """Create an application that serves `public`, with secret files in it and around it."""
     public = tmp_path / "public"
     (public / "deep" / ".hidden").mkdir(parents=True)
     (public / ".well-known").mkdir()
@@ -39,7 +39,7 @@ def app(tmp_path):
         "site.css:x",
         "deep\\a b.txt",
     ):
-        files[f"public/{name}"] = "SECRET"  # sound names here, and something else elsewhere
+        files[f"public/{name}"] = "SECRET"  # ordinary names here, but special on other systems
     (public / "out").symlink_to(tmp_path)
     (public / "out.txt").symlink_to(tmp_path / "secret.txt")
     (public / "in.css").symlink_to(public / "site.css")
@@ -48,7 +48,7 @@ def app(tmp_path):
     (public / "circle").symlink_to(public / "circle")
     (public / "broken").symlink_to(public / "nowhere")
     os.mkfifo(public / "pipe")
-    pipe = os.open(public / "pipe", os.O_RDWR)  # with an end open, nobody waits for the other
+    pipe = os.open(public / "pipe", os.O_RDWR)  # with one end open, opening the other never blocks
     routes = [Page("/", "page.html"), Static("/files", "public")]
     yield make_app(tmp_path, files, routes=routes)
     os.close(pipe)
@@ -64,13 +64,13 @@ def get(app, tail, **environ):
     ("/.well-known/security.txt", "well known"), ("/data.unknown-type", "?"),
 ])  # fmt: skip
 def test_a_file_is_sent_whole(app, tail, content):
-    answer = get(app, tail)
-    assert (answer.status, answer.text) == (200, content)
-    assert answer.header("Content-Length") == str(len(content))
-    assert answer.header("X-Content-Type-Options") == "nosniff"
+    response = get(app, tail)
+    assert (response.status, response.text) == (200, content)
+    assert response.header("Content-Length") == str(len(content))
+    assert response.header("X-Content-Type-Options") == "nosniff"
 
 
-def test_the_type_comes_from_the_name_and_is_octet_stream_where_unknown(app):
+def test_the_content_type_comes_from_the_name_or_is_octet_stream(app):
     assert get(app, "/site.css").header("Content-Type").startswith("text/css")
     assert get(app, "/data.unknown-type").header("Content-Type") == "application/octet-stream"
 
@@ -81,12 +81,12 @@ def test_the_type_comes_from_the_name_and_is_octet_stream_where_unknown(app):
     ("a.html.br", "application/octet-stream"), ("a.xml.Z", "application/octet-stream"),
     ("a.html", "text/html; charset=UTF-8"),
 ])  # fmt: skip
-def test_what_is_compressed_has_the_type_of_that(app, name, expected):
+def test_a_compressed_file_has_the_type_of_its_compression(app, name, expected):
     (app.config.root / "public" / name).write_bytes(b"x")
     assert get(app, f"/{name}").header("Content-Type") == expected
 
 
-OUTSIDE = [
+NOT_PUBLIC = [
     "", "/", "/deep", "/deep/", "/no", "/.env", "/deep/.hidden/x", "/.well-known",
     "/out/secret.txt", "/out.txt", "/out/public/site.css", "/inside", "/inside/.hidden/x", "/v1",
     "/v1/", "/.Well-Known/x",
@@ -99,20 +99,20 @@ OUTSIDE = [
 ]  # fmt: skip
 
 
-def test_what_is_no_file_inside_the_folder_is_not_there(app):
-    for tail in OUTSIDE:
-        answer = get(app, tail)
-        assert answer.status == 404, tail
-        assert "SECRET" not in answer.text, tail
-        assert str(app.config.root) not in answer.text, tail
+def test_a_path_that_is_not_a_public_file_is_a_404(app):
+    for tail in NOT_PUBLIC:
+        response = get(app, tail)
+        assert response.status == 404, tail
+        assert "SECRET" not in response.text, tail
+        assert str(app.config.root) not in response.text, tail
 
 
-@pytest.mark.parametrize(("swapped", "tail", "answered"), [
+@pytest.mark.parametrize(("swapped", "tail", "expected"), [
     ("site.css", "/site.css", (404, None)), ("deep", "/deep/b.css", (200, "deep")),
     ("in.css", "/in.css", (404, None)),
 ])  # fmt: skip
-def test_what_becomes_a_link_after_it_was_judged_is_not_followed(app, swapped, tail, answered):
-    """The event comes before the system call: what was looked at before it is now another."""
+def test_a_path_replaced_by_a_symlink_after_its_check_is_not_followed(app, swapped, tail, expected):
+    """The audit event precedes the system call, so the path changes between check and use."""
     public, outside = app.config.root / "public", app.config.root / "outside"
     (public / "deep" / "b.css").write_text("deep")
     outside.mkdir()
@@ -126,16 +126,16 @@ def test_what_becomes_a_link_after_it_was_judged_is_not_followed(app, swapped, t
             entry.symlink_to(outside if swapped == "deep" else outside / "b.css")
 
     sys.addaudithook(swap)
-    answer = get(app, tail)
+    response = get(app, tail)
     assert not armed
-    assert (answer.status, answer.text if answer.status == 200 else None) == answered
+    assert (response.status, response.text if response.status == 200 else None) == expected
 
 
-def test_a_nul_in_the_path_is_refused(app):
+def test_a_nul_in_the_path_is_rejected(app):
     assert get(app, "/site.css\0.txt").status == 400
 
 
-def test_an_unreadable_file_is_not_there(app, monkeypatch):
+def test_an_unreadable_file_is_a_404(app, monkeypatch):
     (app.config.root / "public" / "gone.css").write_text("x")
 
     def fail(*_):
@@ -145,28 +145,34 @@ def test_an_unreadable_file_is_not_there(app, monkeypatch):
     assert get(app, "/gone.css").status == 404
 
 
-@pytest.mark.parametrize(("asked", "status", "content", "said"), [
+@pytest.mark.parametrize(("requested", "status", "content", "content_range"), [
     ("bytes=0-3", 206, "body", "bytes 0-3/21"), ("bytes=-5", 206, "al }\n", "bytes 16-20/21"),
     ("bytes=15-", 206, "eal }\n", "bytes 15-20/21"), ("bytes=0-999", 206, CSS, "bytes 0-20/21"),
     ("bytes=0-0,2-3", 200, CSS, None), ("bytes=x", 200, CSS, None), ("items=0-1", 200, CSS, None),
     ("bytes=5-1", 200, CSS, None),
 ])  # fmt: skip
-def test_a_single_range_is_sent_and_anything_else_is_ignored(app, asked, status, content, said):
-    answer = get(app, "/site.css", HTTP_RANGE=asked)
-    assert (answer.status, answer.text, answer.header("Content-Range")) == (status, content, said)
-    assert answer.header("Content-Length") == str(len(content))
+def test_a_single_range_is_sent_and_anything_else_is_ignored(
+    app, requested, status, content, content_range
+):
+    response = get(app, "/site.css", HTTP_RANGE=requested)
+    assert (response.status, response.text, response.header("Content-Range")) == (
+        status,
+        content,
+        content_range,
+    )
+    assert response.header("Content-Length") == str(len(content))
 
 
-def test_a_range_behind_the_end_is_416(app):
-    answer = get(app, "/site.css", HTTP_RANGE="bytes=21-")
-    assert (answer.status, answer.header("Content-Range")) == (416, "bytes */21")
+def test_a_range_beyond_the_end_returns_416(app):
+    response = get(app, "/site.css", HTTP_RANGE="bytes=21-")
+    assert (response.status, response.header("Content-Range")) == (416, "bytes */21")
 
 
-def test_a_known_file_is_not_sent_again(app):
+def test_an_unchanged_file_is_not_sent_again(app):
     first = get(app, "/site.css")
     for name, key in (("ETag", "HTTP_IF_NONE_MATCH"), ("Last-Modified", "HTTP_IF_MODIFIED_SINCE")):
-        answer = get(app, "/site.css", **{key: first.header(name)})
-        assert (answer.status, answer.body) == (304, b"")
+        response = get(app, "/site.css", **{key: first.header(name)})
+        assert (response.status, response.body) == (304, b"")
     assert get(app, "/site.css", HTTP_IF_NONE_MATCH='"other"').status == 200
 
 
@@ -176,17 +182,17 @@ def test_a_changed_file_is_sent_whole_instead_of_a_range(app):
     assert get(app, "/site.css", HTTP_RANGE="bytes=0-3", HTTP_IF_RANGE='"old"').status == 200
 
 
-def test_head_has_the_headers_and_no_body(app):
+def test_head_has_the_headers_of_get_and_no_body(app):
     got, head = get(app, "/site.css"), get(app, "/site.css", method="HEAD", HTTP_RANGE="bytes=0-3")
     assert head.body == b""
     assert (head.status, head.headers) == (200, got.headers)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-def test_other_methods_are_refused(app, method):
-    answer = get(app, "/site.css", method=method)
-    assert (answer.status, answer.refused) == (405, "method")
-    assert answer.header("Allow") == "GET, HEAD, OPTIONS"
+def test_other_methods_return_405(app, method):
+    response = get(app, "/site.css", method=method)
+    assert (response.status, response.refused) == (405, "method")
+    assert response.header("Allow") == "GET, HEAD, OPTIONS"
 
 
 def test_a_file_that_grows_while_it_is_sent_keeps_its_length(app):
@@ -217,21 +223,21 @@ def test_small_and_large_files_are_sent_alike(app, size):
     {}, {"method": "HEAD"}, {"HTTP_RANGE": "bytes=0-3"}, {"HTTP_RANGE": "bytes=99-"},
     {"HTTP_IF_NONE_MATCH": "*"},
 ])  # fmt: skip
-def test_the_file_is_closed_whatever_is_sent_of_it(app, environ):
+def test_the_file_is_closed_whatever_part_of_it_is_sent(app, environ):
     get(app, "/site.css", **environ)
-    gc.collect()  # an unclosed one would warn, and warnings are errors
+    gc.collect()  # an unclosed file would warn, and warnings are errors
     targets = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
     assert not [target for target in targets if target.endswith("site.css")]
 
 
-def test_a_file_that_nobody_reads_is_closed(app):
+def test_a_file_whose_body_is_never_read_is_closed(app):
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/files/site.css", "HTTP_RANGE": "bytes=0-3"}
     body = app(environ, lambda status, headers: None)
     body.close()
     gc.collect()
 
 
-def test_the_url_changes_with_the_file_and_only_the_right_one_is_cached_for_ever(app):
+def test_the_url_changes_with_the_file_and_only_the_current_url_is_immutable(app):
     url = ask(app).text
     path, _, query = url.partition("?")
     assert path == "/files/site.css"
@@ -243,13 +249,13 @@ def test_the_url_changes_with_the_file_and_only_the_right_one_is_cached_for_ever
     assert ask(app, path=path, query=query).header("Cache-Control") is None
 
 
-def test_the_url_has_the_prefix_and_is_encoded(app):
+def test_the_url_has_the_mount_prefix_and_is_percent_encoded(app):
     assert ask(app, SCRIPT_NAME="/m").text.startswith("/m/files/site.css?v=")
     assert app.components.static.url("deep/a b.txt").startswith("/files/deep/a%20b.txt?v=")
 
 
 @pytest.mark.parametrize("name", ["no.css", "../secret.txt", ".env", "out.txt", "/"])
-def test_the_url_of_a_file_that_is_not_there_is_an_error(app, name):
+def test_the_url_of_a_missing_or_private_file_is_an_error(app, name):
     with pytest.raises(NoventaError, match="no such file"):
         app.components.static.url(name)
 
@@ -258,7 +264,7 @@ def test_the_url_of_a_file_that_is_not_there_is_an_error(app, name):
     ({}, 200), ({"HTTP_RANGE": "bytes=0-1"}, 206),
     ({"HTTP_IF_MODIFIED_SINCE": "Fri, 01 Jan 2100 00:00:00 GMT"}, 304),
 ])  # fmt: skip
-def test_a_guard_stands_before_files_and_no_cache_answers_for_it(tmp_path, environ, status):
+def test_guarded_files_are_private_and_always_revalidated(tmp_path, environ, status):
     def let_in(request, session, db):
         return None if "user" in request.args else {"_status": 403}
 
@@ -267,12 +273,12 @@ def test_a_guard_stands_before_files_and_no_cache_answers_for_it(tmp_path, envir
     assert ask(app, path="/files/a.css").status == 403
     version = app.components.static.url("a.css").partition("v=")[2]
     for query in ("user=1", f"user=1&v={version}"):
-        answer = ask(app, path="/files/a.css", query=query, **environ)
-        assert answer.status == status
-        assert answer.header("Cache-Control") == "private, no-cache"
+        response = ask(app, path="/files/a.css", query=query, **environ)
+        assert response.status == status
+        assert response.header("Cache-Control") == "private, no-cache"
 
 
-def test_a_folder_that_is_not_there_is_a_fault(tmp_path):
+def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(NoventaError, match="folder 'no' does not exist"):
         make_app(tmp_path, routes=[Static("/files", "no")])
 
@@ -282,7 +288,7 @@ def test_a_folder_that_is_not_there_is_a_fault(tmp_path):
     ("/", "config.yaml"), ("data", "test.db"), ("keys", "secret.key"), ("other", "registry.py"),
     ("link", "config.yaml"), ("kept", "config.yaml"),
 ])  # fmt: skip
-def test_a_folder_with_settings_registry_or_database_is_a_fault(tmp_path, folder, file):
+def test_a_folder_with_settings_registry_or_database_is_an_error(tmp_path, folder, file):
     root, config = tmp_path / "project", {"database": "sqlite:///./data/deep/test.db"}
     files = {"public/a.css": "", "keys/secret.key": "", "other/registry.py": "", "kept/c.yaml": ""}
     write_files(root, {**files, "data/deep/x": ""})
@@ -294,7 +300,7 @@ def test_a_folder_with_settings_registry_or_database_is_a_fault(tmp_path, folder
 
 
 @pytest.mark.parametrize("file", ["own.txt", "database.url", "test.db-wal", "test.db.lock"])
-def test_a_folder_with_a_secret_of_the_settings_is_a_fault(tmp_path, file):
+def test_a_folder_with_secrets_of_the_settings_is_an_error(tmp_path, file):
     write_files(tmp_path, {"public/a.css": "", "public/own.txt": SECRET, f"public/{file}": SECRET})
     if file.startswith("test.db"):
         (tmp_path / file).symlink_to(tmp_path / "public" / file)
@@ -303,10 +309,10 @@ def test_a_folder_with_a_secret_of_the_settings_is_a_fault(tmp_path, file):
         make_app(tmp_path, config=config, routes=[Static("/files", "public")])
 
 
-def test_a_template_that_a_visitor_names_is_never_a_file_of_another_kind(tmp_path):
+def test_a_template_name_from_the_url_cannot_include_other_kinds_of_files(tmp_path):
     files = {"page.html": "{% include name %}", "part.html": "part", "config.yaml": "SECRET"}
     app = make_app(tmp_path, files, routes=[Page("/{name:path}", "page.html")])
     assert ask(app, path="/part.html").text == "part"
     for name in ("config.yaml", "x/../config.yaml", "./config.yaml", "CONFIG.YAML", "test.db"):
-        answer = ask(app, path=f"/{name}")
-        assert (answer.status, "SECRET" in answer.text) == (500, False)
+        response = ask(app, path=f"/{name}")
+        assert (response.status, "SECRET" in response.text) == (500, False)

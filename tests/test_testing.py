@@ -1,4 +1,4 @@
-"""What tests of an application use: queries counted, sessions read and made, parts called alone."""
+"""Helpers for tests of applications: count queries, make sessions, render and act alone."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ only_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 # ---- queries --------------------------------------------------------------------------------
 
 
-def test_the_queries_of_requests_and_sessions_are_counted_within_the_block(app, client):
-    app.database.engine.dispose()  # so that connections are made within the block
+def test_queries_of_requests_and_sessions_are_counted_within_the_block(app, client):
+    app.database.engine.dispose()  # so that connections are opened within the block
     with app.database.session() as before, app.count_queries() as queries:
         client.get("/")
         before.get(Counter, 1)
@@ -99,14 +99,14 @@ def test_the_queries_of_requests_and_sessions_are_counted_within_the_block(app, 
     assert all("FROM counters" in query for query in queries)
 
 
-def test_a_sandbox_adds_no_queries_of_its_own(app, client, db):
+def test_a_sandbox_adds_no_queries(app, client, db):
     with app.count_queries() as queries:
         client.post_json("/add", {"step": 1})
     assert [query.split()[0] for query in queries] == ["SELECT", "UPDATE", "SELECT"], queries
 
 
 @only_sqlite
-def test_queries_are_shown_with_how_often_each_was_sent(app):
+def test_queries_are_printed_with_their_counts(app):
     with app.count_queries() as queries, app.database.session() as db:
         for number in range(3):
             db.execute(sa.text("SELECT\n  :n"), {"n": number})
@@ -117,7 +117,7 @@ def test_queries_are_shown_with_how_often_each_was_sent(app):
 
 
 @only_sqlite
-def test_after_an_error_nothing_is_counted_any_more(app, client):
+def test_counting_stops_after_an_error(app, client):
     with pytest.raises(ZeroDivisionError), app.count_queries() as queries:
         _ = 1 / 0
     client.get("/")
@@ -128,7 +128,7 @@ def test_after_an_error_nothing_is_counted_any_more(app, client):
 
 
 @only_sqlite
-def test_a_test_can_give_a_client_a_session_and_read_it_again(app, client):
+def test_a_test_can_set_and_read_a_clients_session(app, client):
     client.set_cookie(app.sessions.name, app.sessions.make({"name": "Ada"}))
     assert "Ada: 0" in client.get("/")
     session = app.sessions.read(client.cookies)
@@ -140,14 +140,14 @@ def test_a_test_can_give_a_client_a_session_and_read_it_again(app, client):
 
 
 @only_sqlite
-def test_a_made_session_counts_below_its_prefix_only(app):
+def test_a_made_session_is_valid_only_below_its_prefix(app):
     cookies = {app.sessions.name: app.sessions.make({"name": "Ada"}, prefix="/m")}
     assert dict(app.sessions.read(cookies, "/m")) == {"name": "Ada"}
     assert dict(app.sessions.read(cookies)) == {}
 
 
 @only_sqlite
-def test_a_session_that_no_cookie_can_hold_is_not_made(app):
+def test_making_a_session_that_json_cannot_represent_is_an_error(app):
     with pytest.raises(
         SessionError, match=r"holds a value that JSON cannot represent: seen\[1\]: .*datetime"
     ):
@@ -155,10 +155,10 @@ def test_a_session_that_no_cookie_can_hold_is_not_made(app):
     assert not app.sessions.read({app.sessions.name: "forged"})
 
 
-# ---- one component, one action --------------------------------------------------------------
+# ---- single components and actions ----------------------------------------------------------
 
 
-def test_a_component_alone_is_what_its_page_shows(app, client, db):
+def test_a_component_rendered_alone_equals_its_part_of_the_page(app, client, db):
     db.get(Counter, 1).value = 7
     db.commit()
     html = app.render("counter", session={"name": "Ada"}, id=1)
@@ -167,7 +167,7 @@ def test_a_component_alone_is_what_its_page_shows(app, client, db):
 
 
 @only_sqlite
-def test_a_component_alone_that_cannot_be_shown_says_why(app):
+def test_rendering_a_component_alone_raises_what_prevents_it(app):
     with pytest.raises(ShortCircuit) as missing:
         app.render("counter", id=2)
     assert (missing.value.result.status, missing.value.result.redirect) == (404, None)
@@ -179,7 +179,7 @@ def test_a_component_alone_that_cannot_be_shown_says_why(app):
         app.render("countre", id=1)
 
 
-def test_an_action_alone_commits_into_the_sandbox(app, db):
+def test_an_action_called_alone_commits_into_the_sandbox(app, db):
     counter, session = db.get(Counter, 1), app.sessions.read({})
     assert app.act("counter.set", {"value": "5"}, session=session, id=1) == {"_redirect": "/"}
     assert counter.value == 5
@@ -187,10 +187,10 @@ def test_an_action_alone_commits_into_the_sandbox(app, db):
     assert isinstance(session, Session)
 
 
-def test_an_action_alone_keeps_nothing_that_it_did_not_commit(app, db, caplog):
+def test_an_action_called_alone_rolls_back_uncommitted_changes(app, db, caplog):
     counter = db.get(Counter, 1)
-    answer = app.act("counter.set", {"value": "-1"}, id=1)
-    assert answer["errors"] == {"value": "Too small."}
+    result = app.act("counter.set", {"value": "-1"}, id=1)
+    assert result["errors"] == {"value": "Too small."}
     assert caplog.text == ""
     app.act("counter.set", {"value": "13"}, id=1)
     assert "action_set changed rows without db.commit()" in caplog.text
@@ -198,7 +198,7 @@ def test_an_action_alone_keeps_nothing_that_it_did_not_commit(app, db, caplog):
 
 
 @only_sqlite
-def test_an_action_alone_takes_uploads_and_whole_requests(app, db):
+def test_an_action_called_alone_accepts_uploads_and_requests(app, db):
     app.act("counter.set", {"value": "", "file": ("a.txt", b"8")}, id=1)
     assert db.get(Counter, 1).value == 8
     app.act("counter.set", Request.blank("/", POST={"value": "9"}), id=1)
@@ -206,7 +206,7 @@ def test_an_action_alone_takes_uploads_and_whole_requests(app, db):
 
 
 @only_sqlite
-def test_an_action_alone_is_held_to_what_a_post_is_held_to(app):
+def test_an_action_called_alone_is_checked_like_a_post(app):
     with pytest.raises(ShortCircuit, match="/sign-in"):
         app.act("counter.set", {"value": "1"}, session={"name": "Bob"}, id=1)
     with pytest.raises(NoventaError, match=r"'_statsu'; did you mean '_status'\?"):
@@ -221,7 +221,7 @@ def test_an_action_alone_is_held_to_what_a_post_is_held_to(app):
 
 
 @only_sqlite
-def test_json_is_posted_without_ceremony_but_not_from_elsewhere(app, client, db):
+def test_json_can_be_posted_without_a_ticket_but_not_from_another_origin(app, client, db):
     assert client.post_json("/add", {"step": 2}).json == {"value": 1, "step": 2}
     client.extra_environ["HTTP_SEC_FETCH_SITE"] = "cross-site"
     client.post_json("/add", {"step": 2}, status=403)
