@@ -49,7 +49,7 @@ def test_the_docstring_lists_the_sections_in_order(file):
     assert listed == banners
 
 
-def test_each_section_of_the_core_uses_only_the_earlier_sections_in_its_banner():
+def test_each_section_of_the_core_uses_exactly_the_earlier_sections_in_its_banner():
     text, tree, sections = read("noventa.py")
     banners = BANNER.findall(text)
     home = {name: sections[node.lineno] for node in tree.body for name in defined_names(node)}
