@@ -463,7 +463,7 @@ def test_an_instance_is_still_found_after_earlier_ones_are_removed(tmp_path, cal
     assert re.sub("<form>.*?</form>", "", text) == "2saved,3,"
 
 
-def test_non_scalar_props_may_be_anything_but_do_not_identify_instances(tmp_path):
+def test_props_may_be_of_any_type(tmp_path):
     page = "{{ component('c', a={1: 2, 'x': 3}) }}{{ component('c', a={(1, 2): [range(3)]}) }}"
     source = "def action_save(request, session, db, **props): ..."
     assert ask(component_app(tmp_path, page, {"c": ("{{ a | length }}", source)})).text == "21"
@@ -624,6 +624,17 @@ def test_static_returns_a_url_that_changes_with_the_file(tmp_path):
     assert ask(app).text == first.removeprefix("/m")
     (tmp_path / "files" / "my site.css").write_text("b")
     assert ask(app).text == second
+
+
+def test_the_error_for_a_missing_file_names_the_line_and_a_similar_file(tmp_path, caplog):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "site.css").write_text("a")
+    routes = [Page("/", "page.html"), Static("/files", "files")]
+    app = component_app(tmp_path, "\n{{ static('sit' ~ '.css') }}", routes=routes)
+    failure = failure_of(app, caplog)
+    assert (
+        failure == "page.html:2: static('sit.css'): no such file in files; did you mean 'site.css'?"
+    )
 
 
 def test_the_error_for_static_without_a_static_route_names_the_line(tmp_path, caplog):

@@ -95,11 +95,6 @@ def fetch(visitor, url, **more):
     return visitor.get(path.removeprefix("/m"), query=query, **more)
 
 
-def without_tickets(text):
-    """Remove the tickets, whose time of issue may differ by a second."""
-    return re.sub(r'value="[^"]*"', "", text)
-
-
 def test_a_fragment_equals_its_part_of_the_page_byte_for_byte(tmp_path, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1_800_000_000.0)
     visitor = sign_in(page_app(tmp_path), SCRIPT_NAME="/m")

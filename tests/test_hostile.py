@@ -147,14 +147,6 @@ def app(tmp_path_factory):
     return make_hostile_app(tmp_path_factory.mktemp("hostile"))
 
 
-@pytest.fixture(scope="module")
-def visitor(app):
-    """Return a visitor with a session and a valid ticket."""
-    visitor = Visitor(app)
-    visitor.ticket = visitor.get("/").tickets[0]
-    return visitor
-
-
 class Case(NamedTuple):
     """A request, as keyword arguments of `ask`, and its expected statuses."""
 
