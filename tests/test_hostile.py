@@ -23,7 +23,7 @@ import sqlalchemy as sa
 import webob
 from processes import environment, free_port, listens, stop, wait_for
 from support import NOTES, SECRET, make_app, make_module
-from visitors import FORM, Visitor, ask, multipart
+from visitors import FORM, ask, multipart
 
 from noventa import Component, Endpoint, Mount, Page, Static, redirect
 
