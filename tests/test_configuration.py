@@ -1,4 +1,4 @@
-"""Configuration: config.yaml is checked as a whole, typed, and never prints a password."""
+"""Configuration: config.yaml is validated as a whole, is typed, and never prints a password."""
 
 import sys
 from types import ModuleType
@@ -41,17 +41,17 @@ def problems_of(document, root="."):
     return str(raised.value)
 
 
-# What is written, and what is left out
+# Settings and defaults
 
 
-def test_the_documented_file_says_the_defaults(tmp_path):
+def test_the_documented_file_contains_the_defaults(tmp_path):
     documented = load(tmp_path, DOCUMENTED)
     assert documented["secret_keys"] == (KEY,)
     assert {**documented.values, "secret_keys": ()} == Config.from_mapping({}, tmp_path).values
 
 
 @pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "session:\n"])
-def test_an_empty_file_gives_the_defaults(tmp_path, text):
+def test_an_empty_file_yields_the_defaults(tmp_path, text):
     assert load(tmp_path, text).values == {setting.name: setting.default for setting in SETTINGS}
 
 
@@ -71,7 +71,7 @@ def test_the_table_of_settings_is_complete():
         ({1: 2}, "1 is not a setting"),
     ],
 )  # fmt: skip
-def test_an_unknown_key_is_answered_with_the_nearest(document, problem):
+def test_an_unknown_key_is_reported_with_the_nearest_match(document, problem):
     assert f"config.yaml: {problem}" in problems_of(document)
 
 
@@ -96,11 +96,11 @@ def test_an_unknown_key_is_answered_with_the_nearest(document, problem):
         ({"log_level": "x" * 90}, f"log_level is '{'x' * 56}…; expected one of debug"),
     ],
 )  # fmt: skip
-def test_a_wrong_type_names_key_value_and_what_was_expected(document, problem):
+def test_a_wrong_type_is_reported_with_key_value_and_expectation(document, problem):
     assert f"config.yaml: {problem}" in problems_of(document)
 
 
-def test_all_faults_of_a_file_are_shown_together():
+def test_all_problems_in_a_file_are_reported_together():
     text = problems_of({"debug": "yes", "sesion": {}, "secret_keys": ["short"], "log_level": 1})
     assert [line.split()[1] for line in text.splitlines()] == [
         "debug", "sesion", "log_level",  "secret_keys[0]",
@@ -124,23 +124,23 @@ def test_all_faults_of_a_file_are_shown_together():
         ({"secret_keys": ["${NOVENTA-SECRET-KEY-OF-PRODUCTION}"]}, "secret_keys[0] has an invalid"),
     ],
 )  # fmt: skip
-def test_settings_that_cannot_work_are_refused_at_the_start(document, problem):
+def test_unusable_settings_are_rejected_at_startup(document, problem):
     assert f"config.yaml: {problem}" in problems_of(document)
 
 
-def test_the_domain_of_a_cookie_is_a_name():
+def test_the_cookie_domain_must_be_a_hostname():
     for domain in ("example.com; Path=/x", "a b", "x\r\ny"):
         with pytest.raises(ConfigError, match=r"session\.domain is .*; expected a name"):
             Config.from_mapping({"session": {"domain": domain}}, ".")
     assert Config.from_mapping({"session": {"domain": ".example.com"}}, ".")["session.domain"]
 
 
-def test_a_host_cookie_that_is_secure_and_of_no_domain_is_accepted():
+def test_a_host_prefixed_cookie_is_accepted_if_secure_and_without_a_domain():
     session = {"cookie_name": "__Host-s", "secure": True, "same_site": "none"}
     assert Config.from_mapping({"session": session}, ".")["session.secure"] is True
 
 
-def test_a_secret_is_never_printed():
+def test_secrets_never_appear_in_error_messages():
     text = problems_of(
         {
             "secret_keys": "hunter2hunter2",
@@ -155,7 +155,7 @@ def test_a_secret_is_never_printed():
 # Variables
 
 
-def test_a_variable_is_put_in_wherever_text_stands(monkeypatch):
+def test_variables_are_substituted_in_every_string(monkeypatch):
     monkeypatch.setenv("NAME", "b.db")
     monkeypatch.setenv("ORIGIN", "https://a.example")
     document = {
@@ -179,7 +179,9 @@ def test_a_variable_is_put_in_wherever_text_stands(monkeypatch):
         ("${X}", "010", 10),
     ],
 )
-def test_a_variable_becomes_a_number_where_one_is_expected(monkeypatch, text, value, expected):
+def test_a_variable_is_converted_to_a_number_where_one_is_expected(
+    monkeypatch, text, value, expected
+):
     monkeypatch.delenv("X", raising=False)
     if value is not None:
         monkeypatch.setenv("X", value)
@@ -187,7 +189,7 @@ def test_a_variable_becomes_a_number_where_one_is_expected(monkeypatch, text, va
 
 
 @pytest.mark.parametrize("value", ["[", "ten", "8:00", "0x10", "1_0", "-1", "²", ""])
-def test_a_variable_that_is_no_number_is_an_error(monkeypatch, value):
+def test_a_non_numeric_variable_is_an_error(monkeypatch, value):
     monkeypatch.setenv("X", value)
     text = problems_of({"server": {"port": "${X}"}})
     assert text == f"config.yaml: server.port is {value!r}, from ${{X}}; expected a whole number."
@@ -198,12 +200,12 @@ def test_a_variable_that_is_no_number_is_an_error(monkeypatch, value):
     [("1", True), ("true", True), ("Yes", True), ("on", True), ("0", False), ("False", False),
      ("no", False), ("off", False)],
 )  # fmt: skip
-def test_a_variable_becomes_true_or_false(monkeypatch, value, expected):
+def test_a_variable_is_converted_to_a_boolean(monkeypatch, value, expected):
     monkeypatch.setenv("X", value)
     assert Config.from_mapping({"debug": "${X}"}, ".")["debug"] is expected
 
 
-def test_a_missing_variable_names_key_and_variable(monkeypatch):
+def test_a_missing_variable_is_reported_with_its_key(monkeypatch):
     monkeypatch.delenv("NOVENTA_NOT_SET", raising=False)
     text = problems_of({"secret_keys": ["${NOVENTA_NOT_SET}"], "database": "${NOVENTA_NOT_SET}"})
     assert "config.yaml: secret_keys needs the environment variable NOVENTA_NOT_SET" in text
@@ -211,13 +213,13 @@ def test_a_missing_variable_names_key_and_variable(monkeypatch):
     assert "${NOVENTA_NOT_SET:-…}" in text
 
 
-def test_a_variable_that_is_set_to_nothing_is_not_missing(monkeypatch):
+def test_an_empty_variable_is_not_missing(monkeypatch):
     monkeypatch.setenv("X", "")
     document = {"database": {"driver": "mysql", "user": "root", "password": "${X}", "name": "d"}}
     assert Config.from_mapping(document, ".").database_url.password == ""
 
 
-def test_a_file_holds_a_value_of_its_own(tmp_path):
+def test_a_value_can_be_read_from_a_file(tmp_path):
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "key").write_text(f"\n{KEY} \n")
     (tmp_path / "port").write_text("8080\n")
@@ -250,13 +252,13 @@ server: {{port: "${{file:port}}"}}
         ({"secret_keys": ["${file:empty}"]}, "secret_keys[0] has 0 characters"),
     ],
 )  # fmt: skip
-def test_a_file_that_cannot_be_read_is_named(document, problem, tmp_path):
+def test_an_unreadable_file_is_named_in_the_message(document, problem, tmp_path):
     (tmp_path / "latin").write_bytes(b"\xe9" * 40)
     (tmp_path / "empty").touch()
     assert problem.format(tmp_path) in problems_of(document, tmp_path)
 
 
-def test_a_caller_may_give_entries_instead_of_those_in_the_file(tmp_path):
+def test_load_accepts_overrides_for_entries_of_the_file(tmp_path):
     text = 'database: "${NOT_SET}"\nsecret_keys: ["${file:gone}"]\nserver: {port: 1}\n'
     (tmp_path / "config.yaml").write_text(text)
     config = Config.load(tmp_path, database="sqlite:///x.db", secret_keys=[KEY])
@@ -264,19 +266,21 @@ def test_a_caller_may_give_entries_instead_of_those_in_the_file(tmp_path):
     assert (config["secret_keys"], config["server.port"]) == ((KEY,), 1)
 
 
-def test_two_dollars_are_a_plain_one():
+def test_a_doubled_dollar_sign_escapes_a_variable():
     document = {"server": {"host": "$${X} and $$ and $X and ${X"}}
     assert Config.from_mapping(document, ".")["server.host"] == "${X} and $$ and $X and ${X"
 
 
-words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+strings = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
 
 @example("a", "${B}$${C}\\1\\g<0>", "b")
 @given(
-    words.filter(lambda text: "$" not in text), words, words.filter(lambda text: "$" not in text)
+    strings.filter(lambda text: "$" not in text),
+    strings,
+    strings.filter(lambda text: "$" not in text),
 )
-def test_what_a_variable_holds_is_never_read_again(monkeypatch, before, value, after):
+def test_the_value_of_a_variable_is_not_expanded_again(monkeypatch, before, value, after):
     monkeypatch.setenv("X", value)
     config = Config.from_mapping({"server": {"host": before + "${X}" + after}}, ".")
     assert config["server.host"] == before + value + after
@@ -304,34 +308,36 @@ def test_a_relative_sqlite_path_is_relative_to_the_file(tmp_path, monkeypatch, p
         ("sqlite:///file:a.db?uri=true", "file:a.db", False),
     ],
 )
-def test_other_sqlite_paths_stay_as_they_are(url, file, in_memory):
+def test_other_sqlite_paths_are_unchanged(url, file, in_memory):
     config = Config.from_mapping({"database": url}, "/project")
     assert (config.database_url.database, config.in_memory) == (file, in_memory)
 
 
-def test_a_mapping_is_the_same_as_a_url():
+def test_a_database_mapping_is_equivalent_to_a_url():
     parts = {"driver": "postgresql", "host": "db", "port": 5433, "user": "ada", "password": "x",
              "name": "shop", "options": {"application_name": "shop"}}  # fmt: skip
     url = "postgresql://ada:x@db:5433/shop?application_name=shop"
-    of_parts, of_url = (Config.from_mapping({"database": said}, ".") for said in (parts, url))
-    assert of_parts.database_url == of_url.database_url
+    from_parts, from_url = (
+        Config.from_mapping({"database": database}, ".") for database in (parts, url)
+    )
+    assert from_parts.database_url == from_url.database_url
 
 
-def test_options_that_are_no_text_reach_the_driver_as_they_are():
+def test_non_string_options_are_passed_to_the_driver_unchanged():
     parts = {"driver": "postgresql", "host": "db", "options": {"prepare_threshold": None, "a": "b"}}
     config = Config.from_mapping({"database": parts}, ".")
     assert config.driver_options == {"prepare_threshold": None}
     assert config.database_url.query == {"a": "b"}
 
 
-def test_pool_settings_may_stand_beside_a_url():
+def test_pool_settings_can_accompany_a_url():
     config = Config.from_mapping({"database": {"url": "sqlite:///a.db", "pool_size": 3}}, "/srv")
     assert (config["database.pool_size"], config.database_url.database) == (3, "/srv/a.db")
 
 
 @example("p@ss:w/or#d%?&=[]\\ é\U0001f600")
-@given(words.filter(lambda text: "${" not in text))
-def test_a_password_of_a_mapping_may_hold_any_character(password):
+@given(strings.filter(lambda text: "${" not in text))
+def test_a_password_in_a_mapping_may_contain_any_character(password):
     document = {
         "driver": "postgresql",
         "host": "db",
@@ -345,7 +351,7 @@ def test_a_password_of_a_mapping_may_hold_any_character(password):
 
 
 @pytest.mark.parametrize("name", ["mysql", "mariadb"])
-def test_the_driver_of_mysql_is_the_one_that_is_installed_with_noventa(name):
+def test_mysql_urls_default_to_pymysql(name):
     config = Config.from_mapping({"database": f"{name}://u:p@h/n"}, ".")
     assert config.database_url.drivername == f"{name}+pymysql"
 
@@ -368,7 +374,7 @@ def test_the_password_is_not_in_the_repr(url):
     "url",
     ["hunter2", "", "mysql://ada:hunter2@db:port/shop", "://hunter2@x", "sqlite+hunter2"],
 )
-def test_a_database_that_is_no_url_is_refused_without_showing_it(url):
+def test_an_invalid_database_url_is_rejected_without_being_shown(url):
     text = problems_of({"database": url})
     assert "config.yaml: database is not a URL; expected driver://user:password@host" in text
     assert "hunter2" not in text
@@ -389,7 +395,7 @@ def test_a_database_that_is_no_url_is_refused_without_showing_it(url):
         (["mysql://u:hunter2@h"], "database has the wrong type; expected a URL or a mapping"),
     ],
 )  # fmt: skip
-def test_a_database_that_cannot_be_used_is_a_fault_with_its_remedy(database, problem):
+def test_an_unusable_database_is_reported_with_a_remedy(database, problem):
     text = problems_of({"database": database})
     assert f"config.yaml: {problem}" in text
     assert "hunter2" not in text
@@ -406,13 +412,13 @@ def test_a_database_that_cannot_be_used_is_a_fault_with_its_remedy(database, pro
         ("sqlite+pysqlcipher:///a.db", "sqlcipher3", "sqlcipher3-binary"),
     ],
 )
-def test_a_driver_that_is_missing_is_named_with_its_package(monkeypatch, url, module, remedy):
+def test_a_missing_driver_is_reported_with_its_package(monkeypatch, url, module, remedy):
     for name in (module, f"py{module}"):  # as if it were not installed
         monkeypatch.setitem(sys.modules, name, None)
     assert f"pip install '{remedy}'" in problems_of({"database": url})
 
 
-def test_an_asynchronous_driver_is_refused():
+def test_an_asynchronous_driver_is_rejected():
     asynchronous = ModuleType("asyncpg")
     sys.modules["asyncpg"] = asynchronous
     try:
@@ -443,25 +449,25 @@ def test_an_asynchronous_driver_is_refused():
         ("app:\n  a: &a [*a]\n", "config.yaml: line 2: found unconstructable recursive node."),
     ],
 )
-def test_a_file_that_cannot_be_read_says_where_and_why(tmp_path, text, problem):
+def test_an_invalid_file_is_reported_with_line_and_reason(tmp_path, text, problem):
     with pytest.raises(ConfigError) as raised:
         load(tmp_path, text)
     assert problem in str(raised.value)
 
 
-def test_merged_mappings_are_read(tmp_path):
+def test_yaml_merge_keys_are_supported(tmp_path):
     text = "server: &s {port: 1, threads: 2}\nlimits: {body: 7}\nsession: {max_age: 3}\n"
     assert load(tmp_path, text)["server.port"] == 1
     with pytest.raises(ConfigError, match=r"session\.port is not a setting"):
         load(tmp_path, text.replace("{max_age: 3}", "{<<: *s, max_age: 3}"))
 
 
-def test_a_missing_file_says_how_to_get_one(tmp_path):
+def test_a_missing_file_is_reported_with_a_remedy(tmp_path):
     with pytest.raises(ConfigError, match=r"config.yaml does not exist; .* --project"):
         Config.load(tmp_path)
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path):
+def test_a_file_that_is_not_utf_8_is_rejected(tmp_path):
     (tmp_path / "config.yaml").write_bytes(b"debug: \xff")
     with pytest.raises(ConfigError, match="cannot be read: 'utf-8' codec"):
         Config.load(tmp_path)
@@ -477,7 +483,7 @@ def test_the_variable_noventa_debug_overrides_the_file(tmp_path, monkeypatch, va
     assert load(tmp_path, "debug: true" if value != "1" else "")["debug"] is debug
 
 
-def test_a_wrong_noventa_debug_is_named(tmp_path, monkeypatch):
+def test_an_invalid_noventa_debug_is_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("NOVENTA_DEBUG", "maybe")
     with pytest.raises(ConfigError, match=r"debug is 'maybe', from \${NOVENTA_DEBUG};"):
         load(tmp_path, "")
@@ -489,7 +495,7 @@ def test_a_wrong_noventa_debug_is_named(tmp_path, monkeypatch):
      "https://*.example.com", "https://a.example:port", "https://u@a.example", "//a.example",
      "https://a.example https://b.example", "https://a.example?x"],
 )  # fmt: skip
-def test_a_trusted_origin_that_no_browser_sends_is_a_fault(origin):
+def test_a_trusted_origin_that_no_browser_sends_is_rejected(origin):
     expected = r"trusted_origins\[1\] is .*; expected a scheme, a host"
     with pytest.raises(ConfigError, match=expected):
         Config.from_mapping({"trusted_origins": ["https://a.example:8443", origin]}, ".")
@@ -500,6 +506,6 @@ def test_a_trusted_origin_that_no_browser_sends_is_a_fault(origin):
     ["https://a.example", "a.example:80", "*", "*.a.example", "a b", "", ".", "..", "-a", "::1",
      "a.example/", "münchen.example"],
 )  # fmt: skip
-def test_a_host_that_no_request_can_name_is_a_fault(host):
+def test_a_host_that_no_request_can_name_is_rejected(host):
     with pytest.raises(ConfigError, match=r"server.hosts\[1\] is .*; expected a name without"):
         Config.from_mapping({"server": {"hosts": [".a.example", host]}}, ".")

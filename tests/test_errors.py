@@ -1,4 +1,4 @@
-"""Errors as the client prefers them: the application's own page, problem+json, or ours."""
+"""Errors: the application's page, problem+json or the built-in page, as the client prefers."""
 
 import base64
 import hashlib
@@ -45,14 +45,14 @@ def app_with(root, errors, *routes, files=(), config=None):
 
 
 @pytest.mark.parametrize(("key", "status"), [(404, 404), ("4xx", 404)])
-def test_an_unknown_url_is_answered_by_the_page_of_its_status_or_class(tmp_path, key, status):
-    answer = ask(app_with(tmp_path, {key: "error.html"}), path="/no", SCRIPT_NAME="/m", **HTML)
-    assert answer.status == status
+def test_an_unknown_url_renders_the_error_page_of_its_status_or_class(tmp_path, key, status):
+    response = ask(app_with(tmp_path, {key: "error.html"}), path="/no", SCRIPT_NAME="/m", **HTML)
+    assert response.status == status
     heading = "<title>Shop</title>404 Not Found: There is no page at this address."
-    assert re.fullmatch(heading + r"\n\([0-9a-f]{8}\) /m/ help for all", answer.text)
+    assert re.fullmatch(heading + r"\n\([0-9a-f]{8}\) /m/ help for all", response.text)
 
 
-def test_the_page_of_a_status_wins_over_that_of_its_class(tmp_path):
+def test_the_page_for_a_status_takes_precedence_over_its_class(tmp_path):
     app = app_with(tmp_path, {"4xx": "page.html", 404: "error.html"})
     assert "404 Not Found" in ask(app, path="/no", **HTML).text
 
@@ -67,22 +67,22 @@ def test_the_page_of_a_status_wins_over_that_of_its_class(tmp_path):
         (lambda app: ask(app, path="/%", query="a=%ff", **HTML), 400),
     ],
 )
-def test_every_refusal_goes_through_the_applications_page(tmp_path, send, status):
+def test_every_rejected_request_renders_the_applications_error_page(tmp_path, send, status):
     routes = Page("/", "page.html"), Endpoint("/read", read, methods=["POST"], cross_origin=True)
     app = app_with(tmp_path, {"4xx": "error.html"}, *routes, config={"limits": {"body": 50}})
-    answer = send(app)
-    assert (answer.status, f"<title>Shop</title>{status} " in answer.text) == (status, True)
+    response = send(app)
+    assert (response.status, f"<title>Shop</title>{status} " in response.text) == (status, True)
 
 
-def test_the_reference_on_the_page_is_that_in_the_log(tmp_path, caplog):
-    answer = ask(app_with(tmp_path, {"5xx": "error.html"}), path="/fail", **HTML)
-    (reference,) = re.findall(r"\(([0-9a-f]{8})\)", answer.text)
-    assert (answer.status, caplog.text.count(f"reference {reference}")) == (500, 1)
-    assert "it broke" not in answer.text
+def test_the_page_shows_the_reference_that_was_logged(tmp_path, caplog):
+    response = ask(app_with(tmp_path, {"5xx": "error.html"}), path="/fail", **HTML)
+    (reference,) = re.findall(r"\(([0-9a-f]{8})\)", response.text)
+    assert (response.status, caplog.text.count(f"reference {reference}")) == (500, 1)
+    assert "it broke" not in response.text
 
 
 @pytest.mark.parametrize("path", ["/no", "/fail"])
-def test_an_error_page_sees_the_session_and_is_for_this_visitor_only(tmp_path, path):
+def test_an_error_page_can_use_the_session_and_is_private(tmp_path, path):
     def enter(request, session, db):
         session["user"] = "Ada"
         return {}
@@ -91,46 +91,46 @@ def test_an_error_page_sees_the_session_and_is_for_this_visitor_only(tmp_path, p
     app = app_with(tmp_path, {404: "error.html", 500: "error.html"}, *routes)
     visitor = Visitor(app, **HTML)
     visitor.get("/enter")
-    answer = visitor.get(path)
-    assert "help for Ada" in answer.text
-    assert "private" in answer.header("Cache-Control")
+    response = visitor.get(path)
+    assert "help for Ada" in response.text
+    assert "private" in response.header("Cache-Control")
 
 
 @pytest.mark.parametrize("broken", ["{{ 1 / 0 }}", "{{ component('help', odd=1, **{}) }}"])
-def test_an_error_page_that_fails_gives_way_to_ours(tmp_path, broken, caplog):
+def test_a_failing_error_page_falls_back_to_the_built_in_one(tmp_path, broken, caplog):
     app = app_with(tmp_path, {"5xx": "error.html"}, files={"error.html": broken})
-    answer = ask(app, path="/fail", **HTML)
-    assert (answer.status, "Something went wrong" in answer.text) == (500, True)
+    response = ask(app, path="/fail", **HTML)
+    assert (response.status, "Something went wrong" in response.text) == (500, True)
     assert ["it broke" in caplog.text, "the error page error.html failed" in caplog.text] == [
         True, True,
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "whose"),
+    ("environ", "status", "text_part"),
     [
         ({"path": "/", "HTTP_COOKIE": "a=" + "b" * 20_000}, 431, "help for all"),
         ({"path": "/\xff"}, 400, "could not be understood"),
         ({"path": "/", "query": "a=%ff"}, 400, "could not be understood"),
     ],
 )
-def test_an_error_page_may_read_what_was_refused_and_the_log_has_one_line(
-    tmp_path, caplog, asked, status, whose
+def test_an_error_page_can_read_a_rejected_request_and_one_line_is_logged(
+    tmp_path, caplog, environ, status, text_part
 ):
     caplog.set_level("INFO")
-    nosy = HELP.replace("return", "request.args, request.path; return")
-    logic = make_module("nosy_logic", nosy)
+    reading_help = HELP.replace("return", "request.args, request.path; return")
+    logic = make_module("reading_logic", reading_help)
     app = make_app(
         tmp_path, FILES, routes=[Page("/", "page.html", logic=logic)],
         errors={"4xx": "error.html"}, components=[Component("help", "help.html", logic=logic)],
     )  # fmt: skip
-    answer = ask(app, **asked, **HTML)
-    assert (answer.status, whose in answer.text) == (status, True)
+    response = ask(app, **environ, **HTML)
+    assert (response.status, text_part in response.text) == (status, True)
     assert len(caplog.records) == 1
     assert caplog.records[0].exc_info is None
 
 
-def test_where_the_database_is_away_ours_goes_out_at_once(tmp_path):
+def test_an_unreachable_database_renders_the_built_in_page_at_once(tmp_path):
     def ask_database(request, session, db):
         return {"n": db.execute(sa.text("SELECT 1")).scalar()}
 
@@ -138,11 +138,11 @@ def test_where_the_database_is_away_ours_goes_out_at_once(tmp_path):
         (tmp_path / name).write_text(text, "utf-8")
     registry = Registry(routes=[Endpoint("/", ask_database)], errors={"5xx": "page.html"})
     away = {"database": "postgresql+psycopg://127.0.0.1:1/none"}
-    answer = ask(App(registry, Config.from_mapping(away, tmp_path)), **HTML)
-    assert (answer.status, "temporarily unavailable" in answer.text) == (503, True)
+    response = ask(App(registry, Config.from_mapping(away, tmp_path)), **HTML)
+    assert (response.status, "temporarily unavailable" in response.text) == (503, True)
 
 
-def test_what_an_error_pages_handler_wrote_before_it_failed_is_undone(tmp_path):
+def test_writes_before_an_error_are_rolled_back_when_an_error_page_renders(tmp_path):
     table = sa.Table("t", sa.MetaData(), sa.Column("n", sa.Integer))
 
     def write(request, session, db):
@@ -159,41 +159,41 @@ def test_what_an_error_pages_handler_wrote_before_it_failed_is_undone(tmp_path):
         assert db.execute(sa.select(sa.func.count()).select_from(table)).scalar() == 0
 
 
-def test_the_plain_page_has_the_sites_name_a_way_home_and_the_reference(tmp_path, caplog):
+def test_the_built_in_page_shows_the_sites_name_a_home_link_and_the_reference(tmp_path, caplog):
     app = app_with(tmp_path, {}, config={"name": "The <Shop>"})
-    answer = ask(app, path="/fail", SCRIPT_NAME="/m", **HTML)
-    (reference,) = re.findall(r"the reference <code>(\w+)</code>", answer.text)
+    response = ask(app, path="/fail", SCRIPT_NAME="/m", **HTML)
+    (reference,) = re.findall(r"the reference <code>(\w+)</code>", response.text)
     assert f"reference {reference}" in caplog.text
-    assert '<a href="/m/">The &lt;Shop&gt;</a>' in answer.text
-    assert "<title>500 Internal Server Error · The &lt;Shop&gt;</title>" in answer.text
+    assert '<a href="/m/">The &lt;Shop&gt;</a>' in response.text
+    assert "<title>500 Internal Server Error · The &lt;Shop&gt;</title>" in response.text
 
 
 @pytest.mark.parametrize("debug", [True, False])
 @pytest.mark.parametrize("path", ["/no", "/fail"])
-def test_the_pages_of_errors_are_ours_whatever_policy_the_settings_have(tmp_path, path, debug):
+def test_built_in_error_pages_ignore_the_configured_content_security_policy(tmp_path, path, debug):
     headers = {"Content-Security-Policy": "script-src https://cdn.example"}
     app = app_with(tmp_path, {}, config={"debug": debug, "headers": headers})
-    answer = ask(app, path=path, **HTML)
-    policy = answer.header("Content-Security-Policy")
-    style = re.search(r"<style>(.*?)</style>", answer.text, re.DOTALL)[1]
+    response = ask(app, path=path, **HTML)
+    policy = response.header("Content-Security-Policy")
+    style = re.search(r"<style>(.*?)</style>", response.text, re.DOTALL)[1]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert policy.startswith("default-src 'none'; ")
     assert f"style-src 'sha256-{digest}';" in policy
-    assert "style=" not in answer.text
+    assert "style=" not in response.text
 
 
 @pytest.mark.parametrize("script_name", ["/\xff", "//evil.example"])
-def test_a_bad_prefix_gets_an_error_page_too_and_names_no_other_host(tmp_path, script_name):
+def test_a_bad_prefix_renders_an_error_page_without_links_to_other_hosts(tmp_path, script_name):
     app = app_with(tmp_path, {}, config={"debug": True})
-    answer = ask(app, path="/\xff", SCRIPT_NAME=script_name, **HTML)
-    assert answer.status == 400
-    assert 'href="//' not in answer.text
+    response = ask(app, path="/\xff", SCRIPT_NAME=script_name, **HTML)
+    assert response.status == 400
+    assert 'href="//' not in response.text
 
 
-# Who prefers JSON
+# JSON clients
 
 
-def test_in_debug_the_problem_of_an_endpoint_says_what_was_raised_and_where(tmp_path):
+def test_an_endpoints_problem_json_includes_exception_and_line_only_in_debug(tmp_path):
     def fail(request, session, db):
         raise LookupError("no row")
 
@@ -212,32 +212,32 @@ def test_in_debug_the_problem_of_an_endpoint_says_what_was_raised_and_where(tmp_
     "accept", ["application/json", "application/problem+json, text/html;q=0.5"]
 )
 @pytest.mark.parametrize("path", ["/no", "/fail"])
-def test_who_prefers_json_gets_problem_json(tmp_path, accept, path):
+def test_clients_that_prefer_json_get_problem_json(tmp_path, accept, path):
     app = app_with(tmp_path, {"4xx": "error.html", "5xx": "error.html"})
-    answer = ask(app, path=path, HTTP_ACCEPT=accept)
-    problem = json.loads(answer.text)
-    assert answer.header("Content-Type") == "application/problem+json"
-    assert problem["status"] == answer.status
-    assert problem["title"] == {404: "Not Found", 500: "Internal Server Error"}[answer.status]
-    assert "Accept" in answer.header("Vary")
+    response = ask(app, path=path, HTTP_ACCEPT=accept)
+    problem = json.loads(response.text)
+    assert response.header("Content-Type") == "application/problem+json"
+    assert problem["status"] == response.status
+    assert problem["title"] == {404: "Not Found", 500: "Internal Server Error"}[response.status]
+    assert "Accept" in response.header("Vary")
 
 
 @pytest.mark.parametrize("accept", [None, "*/*", "nonsense;;q=x"])
-def test_an_endpoint_answers_json_to_whom_it_is_all_the_same(tmp_path, accept):
+def test_an_endpoint_defaults_to_problem_json_without_a_preference(tmp_path, accept):
     def missing(request, session, db):
         raise webob.exc.HTTPNotFound("No user 7")
 
     app = app_with(tmp_path, {404: "error.html"}, Endpoint("/", missing))
-    answer = ask(app, HTTP_ACCEPT=accept)
-    assert json.loads(answer.text)["detail"] == "No user 7"
+    response = ask(app, HTTP_ACCEPT=accept)
+    assert json.loads(response.text)["detail"] == "No user 7"
 
 
-def test_a_browser_gets_a_page_from_an_endpoint_too(tmp_path):
-    answer = ask(app_with(tmp_path, {"5xx": "error.html"}), path="/fail", **HTML)
-    assert answer.text.startswith("<title>Shop</title>500")
+def test_a_browser_gets_an_html_page_from_an_endpoint_too(tmp_path):
+    response = ask(app_with(tmp_path, {"5xx": "error.html"}), path="/fail", **HTML)
+    assert response.text.startswith("<title>Shop</title>500")
 
 
-# Faults
+# Registry checks
 
 
 @pytest.mark.parametrize(
@@ -249,6 +249,6 @@ def test_a_browser_gets_a_page_from_an_endpoint_too(tmp_path):
         ([404], "errors is \\[404\\]; expected a mapping of statuses to templates"),
     ],
 )
-def test_an_error_page_that_cannot_be_is_a_fault(tmp_path, errors, problem):
+def test_an_invalid_error_page_is_a_problem(tmp_path, errors, problem):
     with pytest.raises(RegistryError, match=problem):
         app_with(tmp_path, errors)

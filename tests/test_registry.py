@@ -1,4 +1,4 @@
-"""Registry: what an application consists of; its faults, all at once, each with its remedy."""
+"""The registry: the parts of an application, and the checks that report all problems at once."""
 
 import functools
 import re
@@ -25,7 +25,7 @@ from noventa import (
 
 
 def faults_of(root, files=None, **registry):
-    """The faults as lines, without the places of this file's own lines."""
+    """Build the application, which must fail, and return its problems as strings."""
     with pytest.raises(RegistryError) as raised:
         make_app(root, files, **registry)
     return [str(fault) for fault in raised.value.faults]
@@ -43,10 +43,10 @@ def seed_users(db):
     pass
 
 
-# All at once
+# Reporting
 
 
-def test_all_faults_are_shown_together(tmp_path):
+def test_all_problems_are_reported_together(tmp_path):
     logic = make_module("bad.bad_logic", "def load_template_context(req, session, db): ...")
     models = [users_module("one.models"), users_module("two.models")]
     files = {
@@ -80,7 +80,7 @@ def test_all_faults_are_shown_together(tmp_path):
     assert len(faults) == len(set(faults)) == 8
 
 
-def test_the_error_lists_every_fault_on_a_line():
+def test_the_error_lists_each_problem_on_its_own_line():
     faults = [Fault("registry.py:3", "it is wrong", "mend it"), Fault("a.html:1", "no", "yes")]
     assert str(RegistryError(faults)) == (
         "The registry has 2 problems:\n  registry.py:3: it is wrong; mend it.\n  a.html:1: no; yes."
@@ -88,7 +88,7 @@ def test_the_error_lists_every_fault_on_a_line():
     assert str(RegistryError(faults[:1])).startswith("The registry has 1 problem:\n")
 
 
-def test_a_remedy_that_asks_ends_with_its_question_mark():
+def test_a_remedy_that_is_a_question_keeps_its_question_mark():
     assert str(Fault("here", "no 'ab'", did_you_mean("ab", ["abc"]))).endswith("mean 'abc'?")
 
 
@@ -96,7 +96,7 @@ def test_a_remedy_that_asks_ends_with_its_question_mark():
     ("known", "remedy"),
     [(["users", "c"], "did you mean 'users'?"), (["b", "a"], "known: a, b"), ([], "none is known")],
 )  # fmt: skip
-def test_a_misspelt_name_is_answered_with_the_nearest_or_all(known, remedy):
+def test_did_you_mean_suggests_the_nearest_name_or_lists_all(known, remedy):
     assert did_you_mean("user", known) == remedy
 
 
@@ -130,23 +130,23 @@ def test_a_misspelt_name_is_answered_with_the_nearest_or_all(known, remedy):
         ({"routes": [Page("/", "a.html", writes="no")]}, "writes is 'no'; expected True or False"),
     ],
 )  # fmt: skip
-def test_an_entry_of_a_wrong_type_is_named_with_its_place(tmp_path, registry, problem):
+def test_an_entry_of_the_wrong_type_is_reported_with_its_location(tmp_path, registry, problem):
     (fault,) = faults_of(tmp_path, {"a.html": ""}, **registry)
     assert fault.startswith(("test_registry.py:", "support.py:"))
-    assert next(str(one) for one in type_faults(Registry(**registry))).endswith(
+    assert next(str(found) for found in type_faults(Registry(**registry))).endswith(
         fault.partition(": ")[2]
     )
     assert problem in fault
 
 
-def test_an_entry_knows_the_line_that_made_it():
-    line = test_an_entry_knows_the_line_that_made_it.__code__.co_firstlineno
-    made = Component("card", "card.html")
-    assert made.where == f"test_registry.py:{line + 2}"
-    assert "where" not in repr(made)
+def test_an_entry_records_the_line_that_created_it():
+    line = test_an_entry_records_the_line_that_created_it.__code__.co_firstlineno
+    component = Component("card", "card.html")
+    assert component.where == f"test_registry.py:{line + 2}"
+    assert "where" not in repr(component)
 
 
-def test_what_is_listed_twice_names_both_places(tmp_path):
+def test_a_duplicate_entry_is_reported_with_both_locations(tmp_path):
     first = Component("card", "a.html")
     second = Component("card", "b.html")
     routes = [Page("/a", "a.html"), Page("/a", "b.html")]
@@ -165,13 +165,13 @@ def test_what_is_listed_twice_names_both_places(tmp_path):
     ]
 
 
-def test_one_route_listed_twice_is_a_fault(tmp_path):
+def test_listing_the_same_route_object_twice_is_a_problem(tmp_path):
     page = Page("/a", "a.html")
     (fault,) = faults_of(tmp_path, {"a.html": ""}, routes=[page, page])
     assert "route '/a' duplicates '/a' at" in fault
 
 
-def test_a_seed_listed_twice_names_both_places(tmp_path):
+def test_a_duplicate_seed_is_reported_with_both_locations(tmp_path):
     (fault,) = faults_of(tmp_path, seeds=[seed_users, len, seed_users])
     assert "seeds[2]: seed 'test_registry.seed_users' is listed twice, first at" in fault
     assert "seeds[0];" in fault
@@ -189,7 +189,7 @@ def test_a_seed_listed_twice_names_both_places(tmp_path):
         (dict, "dict() must accept exactly one argument; write it as"),
     ],
 )
-def test_a_seed_that_cannot_be_called_is_a_fault(tmp_path, seed, problem):
+def test_an_uncallable_seed_is_a_problem(tmp_path, seed, problem):
     (fault,) = faults_of(tmp_path, seeds=[seed])
     assert problem in fault
 
@@ -213,7 +213,7 @@ def test_a_seed_that_cannot_be_called_is_a_fault(tmp_path, seed, problem):
          " add the parameter, or **props.")),
     ],
 )  # fmt: skip
-def test_a_handler_with_other_parameters_is_a_fault(tmp_path, source, problem):
+def test_a_handler_with_the_wrong_parameters_is_a_problem(tmp_path, source, problem):
     logic = make_module("c.c_logic", source)
     (fault,) = faults_of(
         tmp_path, {"c.html": ""}, components=[Component("c", "c.html", logic=logic)]
@@ -236,7 +236,7 @@ def test_every_kind_of_handler_is_checked(tmp_path, kind, function):
     assert "not request, session, db" in fault or "is not a function; pass the function" in fault
 
 
-def test_a_guard_that_needs_more_than_three_is_a_fault(tmp_path):
+def test_a_guard_with_a_fourth_required_parameter_is_a_problem(tmp_path):
     def signed_in(request, session, db, role):
         return None
 
@@ -244,8 +244,8 @@ def test_a_guard_that_needs_more_than_three_is_a_fault(tmp_path):
     assert "signed_in requires 'role', which is not passed to this guard; add a default." in fault
 
 
-def test_partials_methods_and_callable_objects_are_handlers(tmp_path):
-    class Answering:
+def test_partials_methods_and_callable_objects_are_valid_handlers(tmp_path):
+    class Callable:
         def __call__(self, request, session, db):
             return {"by": "object"}
 
@@ -256,14 +256,14 @@ def test_partials_methods_and_callable_objects_are_handlers(tmp_path):
         return {"by": by}
 
     routes = [
-        Endpoint("/object", Answering()),
-        Endpoint("/method", Answering().method),
+        Endpoint("/object", Callable()),
+        Endpoint("/method", Callable().method),
         Endpoint("/partial", functools.partial(full, by="partial")),
     ]
     assert make_app(tmp_path, routes=routes).router.match("/partial").route is routes[2]
 
 
-def test_only_functions_that_the_module_defines_are_actions(tmp_path):
+def test_only_functions_defined_in_the_logic_module_are_actions(tmp_path):
     make_module("shared.other_logic", "def action_delete(request, session, db): ...")
     logic = make_module(
         "c.c_logic",
@@ -281,7 +281,7 @@ def test_only_functions_that_the_module_defines_are_actions(tmp_path):
 # Models
 
 
-def test_models_may_be_modules_classes_or_tables(tmp_path):
+def test_models_accepts_modules_classes_and_tables(tmp_path):
     module = users_module("a.models")
     other = users_module("b.models", table="others")
     table = sa.Table("plain", sa.MetaData(), sa.Column("id", sa.Integer))
@@ -293,7 +293,7 @@ def test_models_may_be_modules_classes_or_tables(tmp_path):
     assert registry_faults(registry) == []
 
 
-def test_every_constraint_has_a_name_and_every_string_a_length_where_one_is_needed():
+def test_every_constraint_is_named_and_strings_get_a_length_where_required():
     module = make_module(
         "shop.models",
         """
@@ -318,10 +318,10 @@ def test_every_constraint_has_a_name_and_every_string_a_length_where_one_is_need
         for name, dialect in (("mariadb", mysql.dialect()), ("postgresql", postgresql.dialect()))
     }
     names = {str(constraint.name) for constraint in (*table.constraints, *table.indexes)}
-    text = 'VARCHAR COLLATE "C"'
+    unbounded = 'VARCHAR COLLATE "C"'
     assert types == {
         "mariadb": ["VARCHAR(255) COLLATE C", "VARCHAR(6)", "TEXT", "VARCHAR(255) COLLATE C"],
-        "postgresql": [text, "VARCHAR(6)", "TEXT", text],
+        "postgresql": [unbounded, "VARCHAR(6)", "TEXT", unbounded],
     }
     assert {re.sub("_[0-9a-f]{8}$", "_HASH", name) for name in names} == {
         "pk_colours", "uq_colours_code", "ix_colours_note", "fk_colours_mixed_from_colours",
@@ -329,13 +329,13 @@ def test_every_constraint_has_a_name_and_every_string_a_length_where_one_is_need
     }  # fmt: skip
 
 
-def test_a_module_listed_twice_is_one(tmp_path):
+def test_listing_a_module_twice_is_harmless(tmp_path):
     module = users_module("a.models")
     registry = Registry(models=[module, module.User, module.User.__table__])
     assert (registry_faults(registry), list(registry.metadata.tables)) == ([], ["users"])
 
 
-def test_two_tables_of_one_name_name_both_modules(tmp_path):
+def test_two_models_with_the_same_table_name_are_reported_with_both_modules(tmp_path):
     models = [users_module("one.models"), users_module("two.models")]
     assert faults_of(tmp_path, models=models) == [
         (
@@ -346,12 +346,12 @@ def test_two_tables_of_one_name_name_both_modules(tmp_path):
 
 
 @pytest.mark.parametrize("entry", [pytest, dict, "models.py"])
-def test_a_models_entry_without_a_table_is_a_fault(tmp_path, entry):
+def test_a_models_entry_without_a_table_is_a_problem(tmp_path, entry):
     (fault,) = faults_of(tmp_path, models=[entry])
     assert "has no table; list a models module, a class, a Table, a Base or a MetaData" in fault
 
 
-def test_a_foreign_key_that_its_base_cannot_resolve_is_a_fault(tmp_path):
+def test_a_foreign_key_that_its_base_cannot_resolve_is_a_problem(tmp_path):
     users = users_module("one.models")
     posts = make_module(
         "two.models",
@@ -376,7 +376,7 @@ def test_a_foreign_key_that_its_base_cannot_resolve_is_a_fault(tmp_path):
     ]
 
 
-def test_a_foreign_key_to_a_table_that_is_not_listed_is_a_fault(tmp_path):
+def test_a_foreign_key_to_an_unregistered_table_is_a_problem(tmp_path):
     users = users_module("one.models")
     posts = sa.Table("posts", sa.MetaData(), sa.Column("author", sa.ForeignKey(users.User.id)))
     assert faults_of(tmp_path, models=[posts]) == [
@@ -388,7 +388,7 @@ def test_a_foreign_key_to_a_table_that_is_not_listed_is_a_fault(tmp_path):
     assert registry_faults(Registry(models=[posts, users])) == []
 
 
-def test_a_relationship_that_cannot_be_resolved_is_a_fault(tmp_path):
+def test_an_unresolvable_relationship_is_a_problem(tmp_path):
     class Base(orm.DeclarativeBase):
         pass
 
@@ -397,7 +397,7 @@ def test_a_relationship_that_cannot_be_resolved_is_a_fault(tmp_path):
         id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
         author = orm.relationship("Nobody")
 
-    for _ in range(2):  # a second App in the process finds it too
+    for _ in range(2):  # also for a second App in the same process
         (fault,) = faults_of(tmp_path, models=[Post])
         assert fault.startswith("test_registry.Post: When initializing mapper")
         assert "expression 'Nobody' failed to locate a name" in fault
@@ -409,10 +409,10 @@ def test_a_relationship_that_cannot_be_resolved_is_a_fault(tmp_path):
     [
         (lambda: Nobody, "name 'Nobody' is not defined"),  # noqa: F821
         (lambda: orm.Nobody, "module 'sqlalchemy.orm' has no attribute 'Nobody'"),
-        (lambda: unrelated().User, "Could not determine join condition"),
+        (lambda: unrelated_models().User, "Could not determine join condition"),
     ],
 )
-def test_a_relationship_to_a_class_may_have_faults_too(tmp_path, target, problem):
+def test_a_broken_relationship_to_a_class_is_a_problem(tmp_path, target, problem):
     class Base(orm.DeclarativeBase):
         pass
 
@@ -429,11 +429,11 @@ def test_a_relationship_to_a_class_may_have_faults_too(tmp_path, target, problem
 
 
 @functools.cache
-def unrelated():
+def unrelated_models():
     return users_module("unrelated.models")
 
 
-def test_a_fault_in_one_base_is_told_once_by_the_class_that_has_it(tmp_path):
+def test_a_mapper_error_is_reported_once_for_the_class_that_causes_it(tmp_path):
     class Base(orm.DeclarativeBase):
         pass
 
@@ -486,13 +486,13 @@ Made = made("Made")
 """
 
 
-def test_a_table_beside_those_that_are_listed_is_a_fault(tmp_path):
+def test_an_unlisted_table_in_a_registered_metadata_is_a_problem(tmp_path):
     shop = make_module("shop.models", SHOP)
-    what = "is in the MetaData of shop.models.Tag but not listed"
+    problem = "is in the MetaData of shop.models.Tag but not listed"
     remedy = "add its module, class, Table or whole Base to models."
     assert faults_of(tmp_path, models=[shop]) == [
-        f"table item_tags: table 'item_tags' {what}; {remedy}",
-        f"factory.Made: table 'made' {what}; {remedy}",
+        f"table item_tags: table 'item_tags' {problem}; {remedy}",
+        f"factory.Made: table 'made' {problem}; {remedy}",
     ]
 
 
@@ -506,28 +506,31 @@ def test_a_table_beside_those_that_are_listed_is_a_fault(tmp_path):
     ],
     ids=["Base", "MetaData", "module, class and Table", "twice"],
 )
-def test_a_base_and_a_metadata_stand_for_all_their_tables(listed):
+def test_listing_a_base_or_metadata_registers_all_its_tables(listed):
     shop = make_module("shop.models", SHOP)
     registry = Registry(models=listed(shop))
     assert registry_faults(registry) == []
     assert sorted(registry.metadata.tables) == ["item_tags", "items", "made", "tags"]
 
 
-def test_a_base_is_shared_by_several_components(tmp_path):
+def test_several_components_can_share_a_base(tmp_path):
     shop = make_module("shop.models", SHOP)
     tags, items = shop.Tag, [shop.Item, shop.Made, shop.Base.metadata.tables["item_tags"]]
-    parts = [Component("tags", "a.html", models=[tags]), Component("b", "a.html", models=items)]
-    assert registry_faults(Registry(components=parts)) == []
-    assert len(registry_faults(Registry(components=parts[:1]))) == 3
+    components = [
+        Component("tags", "a.html", models=[tags]),
+        Component("b", "a.html", models=items),
+    ]
+    assert registry_faults(Registry(components=components)) == []
+    assert len(registry_faults(Registry(components=components[:1]))) == 3
 
 
-def test_two_plain_tables_of_one_name_are_a_fault(tmp_path):
-    one, two = (sa.Table("users", sa.MetaData(), sa.Column("id", sa.Integer)) for _ in "ab")
-    (fault,) = faults_of(tmp_path, models=[one, two.metadata])
+def test_two_core_tables_with_the_same_name_are_a_problem(tmp_path):
+    first, second = (sa.Table("users", sa.MetaData(), sa.Column("id", sa.Integer)) for _ in "ab")
+    (fault,) = faults_of(tmp_path, models=[first, second.metadata])
     assert "table 'users' is already defined by table users" in fault
 
 
-def test_the_database_is_not_asked_for_faults(tmp_path):
+def test_checking_the_registry_does_not_touch_the_database(tmp_path):
     with pytest.raises(RegistryError):
         make_app(tmp_path, routes=[Page("/", "no.html")])
     assert list(tmp_path.iterdir()) == []
@@ -536,7 +539,7 @@ def test_the_database_is_not_asked_for_faults(tmp_path):
 # Templates and folders
 
 
-def test_a_missing_template_is_answered_with_the_nearest(tmp_path):
+def test_a_missing_template_is_reported_with_the_nearest_match(tmp_path):
     page, component = Page("/", "pages/indx.html"), Component("card", "components/card.html")
     files = {"pages/index.html": "", "components/card/card.html": ""}
     of_component, of_page = faults_of(tmp_path, files, routes=[page], components=[component])
@@ -546,10 +549,10 @@ def test_a_missing_template_is_answered_with_the_nearest(tmp_path):
     assert of_page.endswith("; did you mean 'pages/index.html'?")
 
 
-def test_no_file_outside_the_project_is_proposed_for_a_template(tmp_path):
-    (tmp_path / "beside.html").write_text("")
-    (fault,) = faults_of(tmp_path / "a", {"a.html": ""}, routes=[Page("/", "../besid.html")])
-    assert "beside.html" not in fault
+def test_files_outside_the_project_are_not_suggested_as_templates(tmp_path):
+    (tmp_path / "outside.html").write_text("")
+    (fault,) = faults_of(tmp_path / "a", {"a.html": ""}, routes=[Page("/", "../outsid.html")])
+    assert "outside.html" not in fault
 
 
 @pytest.mark.parametrize(
@@ -567,21 +570,21 @@ def test_no_file_outside_the_project_is_proposed_for_a_template(tmp_path):
         ("{% import 'b.html' as b %}", "b.html:3: Encountered unknown tag 'endif'; fix"),
     ],
 )
-def test_a_broken_template_names_file_and_line(tmp_path, source, problem):
+def test_a_broken_template_is_reported_with_its_file_and_line(tmp_path, source, problem):
     files = {"a.html": source, "b.html": "\n\n{% endif %}"}
     (fault,) = faults_of(tmp_path, files, routes=[Page("/", "a.html"), Page("/2", "a.html")])
     assert fault.startswith(problem)
     assert "\n" not in fault
 
 
-def test_a_broken_layout_is_one_fault_however_many_pages_use_it(tmp_path):
+def test_a_broken_layout_is_one_problem_however_many_pages_use_it(tmp_path):
     files = {"base.html": "{% if %}", "a.html": "{% extends 'base.html' %}"}
     files["b.html"] = files["a.html"]
     routes = [Page("/a", "a.html"), Page("/b", "b.html")]
     assert len(faults_of(tmp_path, files, routes=routes)) == 1
 
 
-def test_a_template_that_is_no_text_is_a_fault(tmp_path):
+def test_a_template_that_is_not_utf_8_is_a_problem(tmp_path):
     (tmp_path / "a.html").write_bytes(b"\xff")
     (fault,) = faults_of(tmp_path, routes=[Page("/", "a.html")])
     assert fault.startswith("a.html:1: 'utf-8' codec can't decode")
@@ -599,7 +602,7 @@ def test_a_template_outside_the_project_does_not_exist(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "registry.py", "x.html.key", "test.db", "page"])
-def test_what_has_no_suffix_of_a_template_is_none(tmp_path, name):
+def test_a_file_without_a_template_suffix_is_rejected(tmp_path, name):
     (tmp_path / name).write_text("")
     files = {"a.html": f"{{% include {name!r} %}}"}
     routes = [Page("/", name), Page("/a", "a.html")]
@@ -616,7 +619,7 @@ def test_what_has_no_suffix_of_a_template_is_none(tmp_path, name):
         "{% include chosen ignore missing %}",
     ],
 )
-def test_a_template_that_may_be_missing_is_no_fault(tmp_path, source):
+def test_an_optional_template_may_be_missing(tmp_path, source):
     files = {"a.html": "", "index.html": source}
     make_app(tmp_path, files, routes=[Page("/", "index.html")])
 
@@ -631,7 +634,9 @@ def test_a_template_that_may_be_missing_is_no_fault(tmp_path, source):
         ("{{ action_ticket('save') }}", "page '/' has no action 'save'"),
     ],
 )
-def test_a_template_that_calls_what_is_not_there_is_a_fault(tmp_path, source, problem):
+def test_a_template_that_uses_an_unknown_component_or_action_is_a_problem(
+    tmp_path, source, problem
+):
     files = {"page.html": source, "user.html": "", "part.html": "{{ component('usre') }}"}
     (fault,) = faults_of(
         tmp_path,
@@ -642,7 +647,7 @@ def test_a_template_that_calls_what_is_not_there_is_a_fault(tmp_path, source, pr
     assert fault.startswith(f"page.html: {problem}")
 
 
-def test_a_component_that_calls_an_unknown_action_is_a_fault(tmp_path):
+def test_a_component_that_uses_an_unknown_action_is_a_problem(tmp_path):
     logic = make_module("u.u_logic", "def action_save(request, session, db): ...")
     files = {"user.html": "{{ action('sve') }}{{ action(name) }}{{ other('x') }}"}
     assert faults_of(tmp_path, files, components=[Component("user", "user.html", logic=logic)]) == [
@@ -650,17 +655,17 @@ def test_a_component_that_calls_an_unknown_action_is_a_fault(tmp_path):
     ]
 
 
-def test_a_parameter_with_the_name_of_a_template_function_is_a_fault(tmp_path):
+def test_a_path_parameter_named_like_a_template_function_is_a_problem(tmp_path):
     (fault,) = faults_of(tmp_path, {"a.html": ""}, routes=[Page("/{url}", "a.html")])
     assert "parameter 'url' of '/{url}' is reserved for a template function or" in fault
 
 
-def test_a_static_folder_that_does_not_exist_is_a_fault(tmp_path):
+def test_a_missing_static_folder_is_a_problem(tmp_path):
     (fault,) = faults_of(tmp_path, routes=[Static("/files", "fiels")])
     assert "folder 'fiels' does not exist; create it." in fault
 
 
-def test_the_components_that_a_page_uses_are_known(tmp_path):
+def test_components_in_lists_every_component_a_page_can_render(tmp_path):
     files = {
         "page.html": "{{ component('list') }}{% include 'part.html' %}",
         "part.html": "{% call component('card') %}{% endcall %}{% include 'page.html' %}",
