@@ -1,4 +1,4 @@
-"""The entry: what the parser does with an argument list, and what the process answers."""
+"""The entry point: argument parsing, help, exit codes and output."""
 
 import os
 import re
@@ -23,32 +23,32 @@ def test_the_help_of_a_command_is_its_docstring(command, capsys):
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
-def test_without_a_command_the_help_is_shown(argv, capsys):
+def test_running_without_a_command_shows_the_help(argv, capsys):
     assert main(argv) == 0
     out = capsys.readouterr().out
     assert "COMMAND" in out
     assert re.search(r"Database:\n  migrate +\w.+\n  seed +\w.+\n\nInspect:\n  check +\w", out)
 
 
-def test_each_command_is_in_one_group():
+def test_each_command_belongs_to_one_group():
     assert sorted(sum(noventa_cli.GROUPS.values(), ())) == sorted(noventa_cli.COMMANDS)
 
 
-def test_only_the_file_of_run_is_required(capsys):
+def test_run_requires_a_file(capsys):
     assert main(["run"]) == 2
     assert "required: FILE\n" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_that_has_seen_enough_is_no_fault_to_tell_of(unbuffered):
+def test_a_closed_pipe_prints_no_error(unbuffered):
     reader, writer = os.pipe()
-    os.close(reader)  # as `| head` does
+    os.close(reader)  # like `| head`
     command = [sys.executable, "-m", "noventa", "help", "forms"]
     env = environment(PYTHONUNBUFFERED=unbuffered)
     with os.fdopen(writer) as stdout:
-        done = subprocess.run(command, stdout=stdout, stderr=-1, env=env, check=False)
-    assert done.stderr == b""
+        ended = subprocess.run(command, stdout=stdout, stderr=-1, env=env, check=False)
+    assert ended.stderr == b""
 
 
 def test_the_version_is_printed(capsys):
@@ -56,7 +56,7 @@ def test_the_version_is_printed(capsys):
     assert capsys.readouterr().out == "noventa 0.2.0\n"
 
 
-def test_the_changelog_begins_with_this_version():
+def test_the_changelog_starts_with_the_current_version():
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
     assert re.search(r"^## (\S+)", changelog, re.MULTILINE)[1] == noventa_cli.__version__
 
@@ -71,17 +71,17 @@ def test_the_changelog_begins_with_this_version():
         ["routes", "--project"],
     ],
 )
-def test_wrong_usage_is_2(argv, capsys):
+def test_wrong_usage_returns_2(argv, capsys):
     assert main(argv) == 2
     assert "usage: noventa" in capsys.readouterr().err
 
 
-def test_a_misspelt_command_is_answered_with_the_nearest(capsys):
+def test_a_misspelt_command_suggests_the_nearest_one(capsys):
     assert main(["srve"]) == 2
     assert "unknown command 'srve'; did you mean 'serve'?" in capsys.readouterr().err
 
 
-def test_a_fault_that_the_user_can_mend_is_one_message_and_1(tmp_path, capsys):
+def test_an_error_the_user_can_fix_prints_one_message_and_returns_1(tmp_path, capsys):
     assert main(["--project", str(tmp_path), "routes"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -93,57 +93,59 @@ def test_a_fault_that_the_user_can_mend_is_one_message_and_1(tmp_path, capsys):
     "argv",
     [["--project", "{}", "routes"], ["routes", "--project", "{}"], ["routes", "--project={}"]],
 )
-def test_the_project_may_be_named_before_and_after_the_command(argv, tmp_path, capsys):
+def test_the_project_option_is_accepted_before_and_after_the_command(argv, tmp_path, capsys):
     write_project(tmp_path)
     assert main([argument.format(tmp_path) for argument in argv]) == 0
     assert "pages/index.html" in capsys.readouterr().out
 
 
-def test_migrate_hands_its_arguments_on_as_they_are(tmp_path, monkeypatch):
+def test_migrate_passes_its_arguments_on_unchanged(tmp_path, monkeypatch):
     write_project(tmp_path)
-    seen = []
-    monkeypatch.setattr(noventa_cli, "migrate", lambda _, arguments: seen.append(arguments) or 0)
+    received = []
+    monkeypatch.setattr(
+        noventa_cli, "migrate", lambda _, arguments: received.append(arguments) or 0
+    )
     verb = ["-x", "allow_drop=1", "revision", "--autogenerate", "-m", "a b"]
     assert main(["migrate", "--project", str(tmp_path), *verb]) == 0
     assert main(["--project", str(tmp_path), "migrate", *verb]) == 0
     assert main(["--project", str(tmp_path), "migrate"]) == 0
-    assert seen == [verb, verb, []]
+    assert received == [verb, verb, []]
 
 
-def test_a_misspelt_verb_of_migrate_is_wrong_usage(tmp_path, capsys):
+def test_a_misspelt_migrate_verb_returns_2(tmp_path, capsys):
     assert main(["--project", str(write_project(tmp_path)), "migrate", "upgrad", "head"]) == 2
     assert "invalid choice: 'upgrad'" in capsys.readouterr().err  # Alembic's own message
     assert main(["--project", str(tmp_path), "migrate", "upgrade"]) == 2
     assert "arguments are required: revision" in capsys.readouterr().err
 
 
-def test_a_fault_is_broken_between_words_where_a_terminal_ends(tmp_path):
+def test_problems_wrap_between_words_at_the_width_of_the_terminal(tmp_path):
     text = "from noventa import Registry\n\nregistry = Registry(routes=['a', 'b'])\n"
-    with terminal() as shown:
+    with terminal() as screen:
         root = write_project(tmp_path, {"registry.py": text})
         assert main(["--project", str(root), "routes"]) == 1
-    head, *lines = shown.lines()
+    head, *lines = screen.lines()
     assert head == "The registry has 2 problems:"
     assert max(map(len, lines)) <= 60
     assert " ".join(lines).count("is a str") == 2
     assert [line[:4].strip() == "" for line in lines] == [False, True, False, True]
 
 
-def test_in_a_pipe_no_line_is_broken(tmp_path, monkeypatch, capsys):
+def test_lines_do_not_wrap_in_a_pipe(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "60")
     noventa_cli.say("word " * 40)
     assert capsys.readouterr().out == "word " * 40 + "\n"
 
 
 @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
-def test_colours_can_be_switched_off(variable, value, monkeypatch):
+def test_colours_can_be_disabled(variable, value, monkeypatch):
     with terminal():
         assert noventa_cli.coloured("a", "red", sys.stdout) == "\x1b[31ma\x1b[0m"
         monkeypatch.setenv(variable, value)
         assert noventa_cli.coloured("a", "red", sys.stdout) == "a"
 
 
-def test_an_interrupted_command_is_130(tmp_path, monkeypatch):
+def test_an_interrupted_command_returns_130(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -151,15 +153,15 @@ def test_an_interrupted_command_is_130(tmp_path, monkeypatch):
     assert main(["--project", str(tmp_path), "check"]) == 130
 
 
-def test_the_console_script_ends_with_the_exit_code(monkeypatch):
+def test_the_console_script_returns_the_exit_code(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["noventa", "srve"])
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     entry = EntryPoint("noventa", project["scripts"]["noventa"], "console_scripts").load()
-    assert entry() == 2  # pip writes sys.exit(…) around it
+    assert entry() == 2  # pip's script wraps it in sys.exit(…)
 
 
 @pytest.mark.slow
-def test_the_module_noventa_is_loaded_once(tmp_path):
+def test_the_noventa_module_is_loaded_once(tmp_path):
     question = 'import sys\nprint("Config" in vars(sys.modules["__main__"]))\n'
     write_project(tmp_path, {"registry.py": f"{question}raise OSError('broken')\n"})
     ended = noventa("routes", cwd=tmp_path)

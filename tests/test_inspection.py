@@ -1,4 +1,4 @@
-"""Inspection: check, routes and shell, which look at a project without serving it."""
+"""The commands that inspect a project without serving it: check, routes, shell and run."""
 
 import io
 import json
@@ -86,7 +86,7 @@ def run(root, *arguments):
 # ---- routes ---------------------------------------------------------------------------------
 
 
-def test_routes_says_what_each_url_is_made_of(tmp_path, capsys):
+def test_routes_as_json_describes_each_url(tmp_path, capsys):
     assert run(write_project(tmp_path, USER), "routes", "--json") == 0
     page, endpoint, mount, static = json.loads(capsys.readouterr().out)
     assert page == {
@@ -104,7 +104,7 @@ def test_routes_says_what_each_url_is_made_of(tmp_path, capsys):
     assert (static["url"], static["target"], static["guards"]) == ("/files", "files", [])
 
 
-def test_routes_is_a_table_with_straight_columns(tmp_path, capsys):
+def test_routes_prints_a_table_with_aligned_columns(tmp_path, capsys):
     assert run(write_project(tmp_path, USER), "routes") == 0
     head, page, endpoint, *_ = capsys.readouterr().out.splitlines()
     assert head.split()[:3] == ["URL", "KIND", "METHODS"]
@@ -130,34 +130,34 @@ BLOCKS = """\
 """
 
 
-def test_routes_is_in_blocks_where_the_table_does_not_fit_the_terminal(tmp_path):
-    with terminal() as shown:
+def test_routes_prints_blocks_if_the_table_does_not_fit_the_terminal(tmp_path):
+    with terminal() as screen:
         assert run(write_project(tmp_path, USER), "routes") == 0
-    *blocks, last = shown.lines()
+    *blocks, last = screen.lines()
     assert blocks == BLOCKS.splitlines()
     assert re.fullmatch(r"The table is 1\d\d columns wide; run routes --wide", last)
 
 
-def test_a_route_whose_action_nothing_guards_says_so(tmp_path):
+def test_routes_marks_an_action_without_a_guard(tmp_path):
     registry = USER["registry.py"].replace("=[everybody]", "=[]").replace("=[signed_in]", "=[]")
     registry = registry.replace("guard=signed_in", "guard=None")
-    with terminal() as shown:
+    with terminal() as screen:
         assert run(write_project(tmp_path, {**USER, "registry.py": registry}), "routes") == 0
-    assert "  actions     POST user.rename   (no guard)" in shown.lines()
+    assert "  actions     POST user.rename   (no guard)" in screen.lines()
 
 
 @pytest.mark.parametrize(("flags", "columns"), [(["--wide"], 60), ([], 250)])
-def test_routes_is_a_table_where_it_fits_or_is_asked_for(flags, columns, tmp_path):
-    with terminal(columns) as shown:
+def test_routes_prints_a_table_if_it_fits_or_with_wide(flags, columns, tmp_path):
+    with terminal(columns) as screen:
         assert run(write_project(tmp_path, USER), "routes", *flags) == 0
-    assert shown.lines()[0].split()[:3] == ["URL", "KIND", "METHODS"]
+    assert screen.lines()[0].split()[:3] == ["URL", "KIND", "METHODS"]
 
 
-def test_components_that_show_one_another_are_listed_to_the_first_that_comes_again(tmp_path):
+def test_routes_lists_recursive_components_up_to_the_first_repetition(tmp_path):
     files = {"card.html": "{% if 0 %}{{ component('user') }}{% endif %}{{ children }}"}
-    with terminal() as shown:
+    with terminal() as screen:
         assert run(write_project(tmp_path, {**USER, **files}), "routes") == 0
-    assert "  components  user › card › user" in shown.lines()
+    assert "  components  user › card › user" in screen.lines()
 
 
 # ---- check ----------------------------------------------------------------------------------
@@ -173,16 +173,16 @@ def migrated_once(tmp_path_factory):
 
 @pytest.fixture
 def migrated(migrated_once, tmp_path):
-    """A project without faults: what it has for tables is in its migrations."""
+    """A project without problems, whose database is migrated."""
     return shutil.copytree(migrated_once, tmp_path, dirs_exist_ok=True)
 
 
-def test_check_says_what_it_looked_at_and_ok_where_nothing_is_wrong(migrated, capsys):
+def test_check_reports_each_part_and_ok_without_problems(migrated, capsys):
     capsys.readouterr()
     assert run(migrated, "check") == 0
     (file,) = (migrated / "migrations" / "versions").glob("*.py")
-    shown = re.sub(r"\d+\.\d\d s", "? s", capsys.readouterr().out)
-    assert shown == (
+    out = re.sub(r"\d+\.\d\d s", "? s", capsys.readouterr().out)
+    assert out == (
         f"settings     1 of {len(SETTINGS)} changed, none misspelt\n"
         "registry     4 routes, 3 components, 0 seeds\n"
         "templates    3 compile\n"
@@ -194,7 +194,7 @@ def test_check_says_what_it_looked_at_and_ok_where_nothing_is_wrong(migrated, ca
     )
 
 
-def test_check_says_at_each_part_how_many_faults_it_has(migrated, capsys):
+def test_check_reports_the_number_of_problems_of_each_part(migrated, capsys):
     write_project(migrated, {**USER, "user.html": "{% if %}", "config.yaml": "debgu: true\n"})
     capsys.readouterr()
     assert run(migrated, "check") == 1
@@ -205,17 +205,17 @@ def test_check_says_at_each_part_how_many_faults_it_has(migrated, capsys):
     )
 
 
-def test_check_on_a_terminal_has_colours_and_no_line_that_is_wider(migrated):
+def test_check_uses_colours_and_the_width_of_the_terminal(migrated):
     (migrated / "user.html").write_text("{% if %}")
-    with terminal() as shown:
+    with terminal() as screen:
         assert run(migrated, "check") == 1
-    assert "\x1b[32msettings\x1b[0m " in shown.text()
-    assert "\x1b[31mtemplates\x1b[0m " in shown.text()
-    assert "\n\x1b[31m1 problem:\x1b[0m\n  user.html:1: " in shown.text()
-    assert max(len(line) for line in shown.lines() if str(migrated) not in line) <= 60
+    assert "\x1b[32msettings\x1b[0m " in screen.text()
+    assert "\x1b[31mtemplates\x1b[0m " in screen.text()
+    assert "\n\x1b[31m1 problem:\x1b[0m\n  user.html:1: " in screen.text()
+    assert max(len(line) for line in screen.lines() if str(migrated) not in line) <= 60
 
 
-def test_check_says_what_takes_longer_than_a_second(migrated, capsys, monkeypatch):
+def test_check_reports_parts_that_take_longer_than_a_second(migrated, capsys, monkeypatch):
     monkeypatch.setattr(noventa_cli, "_PATIENCE", 0.01)
     capsys.readouterr()
     assert run(migrated, "check") == 0
@@ -224,7 +224,7 @@ def test_check_says_what_takes_longer_than_a_second(migrated, capsys, monkeypatc
     assert json.loads(capsys.readouterr().out)["faults"] == []
 
 
-def test_check_as_json_is_one_document(migrated, capsys):
+def test_check_as_json_prints_one_document(migrated, capsys):
     capsys.readouterr()
     assert run(migrated, "check", "--json") == 0
     assert json.loads(capsys.readouterr().out)["faults"] == []
@@ -244,7 +244,7 @@ def test_check_as_json_is_one_document(migrated, capsys):
 
 
 @pytest.mark.parametrize("state", ["gone", "empty", "behind", "damaged", "away"])
-def test_check_says_what_the_database_lacks(state, migrated, capsys):
+def test_check_reports_a_missing_outdated_or_unreachable_database(state, migrated, capsys):
     file = migrated / "noventa.db"
     if state == "gone":
         file.unlink()
@@ -261,12 +261,12 @@ def test_check_says_what_the_database_lacks(state, migrated, capsys):
     before = file.read_bytes() if file.exists() else None
     assert run(migrated, "check") == 1
     err = capsys.readouterr().err
-    said = {
+    messages = {
         "gone": "has no revision, expected ", "empty": "has no revision, expected ",
         "behind": ", behind ", "damaged": "it is not available: DatabaseError: file is not a data",
         "away": "it is not available: OperationalError: connection failed",
     }  # fmt: skip
-    assert said[state] in err
+    assert messages[state] in err
     remedy = "start it, or" if state in ("damaged", "away") else "run `python -m noventa migrate"
     assert remedy in err
     assert "hidden-word" not in err
@@ -274,14 +274,14 @@ def test_check_says_what_the_database_lacks(state, migrated, capsys):
         assert before == (file.read_bytes() if file.exists() else None)
 
 
-def test_check_says_which_tables_have_gone_from_the_database(migrated, capsys):
+def test_check_reports_tables_missing_from_the_database(migrated, capsys):
     with closing(sqlite3.connect(migrated / "noventa.db")) as connection:
         connection.execute("DROP TABLE users")
     assert run(migrated, "check") == 1
     assert "it differs from the models: add_table users; revert" in capsys.readouterr().err
 
 
-def test_check_misses_the_secret_key_that_templates_need(migrated, capsys):
+def test_check_requires_a_secret_key_if_templates_use_forms(migrated, capsys):
     settings = PROJECT["config.yaml"].partition("secret_keys")[0]
     write_project(migrated, {**USER, "config.yaml": settings})
     assert run(migrated, "check") == 1
@@ -304,7 +304,7 @@ def test_check_misses_the_secret_key_that_templates_need(migrated, capsys):
         ),
     ],
 )  # fmt: skip
-def test_check_and_the_start_find_what_is_written_wrong(files, message, migrated, capsys):
+def test_check_and_serve_report_the_same_mistakes(files, message, migrated, capsys):
     write_project(migrated, {**USER, **files})
     assert run(migrated, "check") == 1
     assert message in capsys.readouterr().err
@@ -312,7 +312,7 @@ def test_check_and_the_start_find_what_is_written_wrong(files, message, migrated
     assert message in capsys.readouterr().err
 
 
-def test_check_advises_on_text_that_mysql_holds_less_of(tmp_path, capsys):
+def test_check_advises_on_strings_without_a_length_for_mysql(tmp_path, capsys):
     models = "components/user/user_models.py"
     root = write_project(tmp_path, {**USER, models: USER[models] + "    name: Mapped[str]\n"})
     assert run(root, "migrate", "revision", "--autogenerate", "-m", "Users") == 0
@@ -354,14 +354,14 @@ def test_check_advises_on_a_redirect_that_a_guard_drops(tmp_path, capsys):
     assert advice.startswith("advice: functions/guards.py:3: lost calls redirect() without ")
 
 
-def test_check_does_not_make_the_database(migrated):
-    for left in migrated.glob("noventa.db*"):
-        left.unlink()
+def test_check_does_not_create_the_database(migrated):
+    for file in migrated.glob("noventa.db*"):
+        file.unlink()
     assert run(migrated, "check", "--deploy") == 1
     assert list(migrated.glob("noventa.db*")) == []
 
 
-def test_check_lists_the_faults_of_all_parts_together(migrated, capsys):
+def test_check_lists_the_problems_of_all_parts_together(migrated, capsys):
     write_project(
         migrated,
         {
@@ -402,14 +402,14 @@ def test_check_lists_the_faults_of_all_parts_together(migrated, capsys):
         ({"pages/index.html": f"{{{{ {'(' * 3000}1{')' * 3000} }}}}"}, "is nested too deeply"),
     ],
 )
-def test_check_names_one_fault_too(files, message, tmp_path, capsys):
+def test_check_reports_a_single_problem(files, message, tmp_path, capsys):
     assert run(write_project(tmp_path, files), "check") == 1
     err = capsys.readouterr().err
     assert err.startswith("1 problem:\n")
     assert message in err
 
 
-def test_check_of_an_empty_folder_names_both_files(tmp_path, capsys):
+def test_check_reports_both_missing_files_in_an_empty_folder(tmp_path, capsys):
     assert run(tmp_path, "check") == 1
     err = capsys.readouterr().err
     assert "config.yaml does not exist" in err
@@ -419,7 +419,7 @@ def test_check_of_an_empty_folder_names_both_files(tmp_path, capsys):
 # ---- check --deploy -------------------------------------------------------------------------
 
 
-def deploy_faults(root, capsys, settings):
+def check_deploy(root, capsys, settings):
     write_project(root, {"config.yaml": settings})
     code = run(root, "check", "--deploy")
     out, err = capsys.readouterr()
@@ -430,9 +430,9 @@ def deploy_faults(root, capsys, settings):
 GOOD = 'secret_keys: ["${SOME_KEY}"]\nsession: {secure: true}\n'
 
 
-def test_a_project_that_is_ready_has_only_advice(tmp_path, monkeypatch, capsys):
+def test_a_project_ready_to_deploy_gets_only_advice(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SOME_KEY", KEY)
-    out, err = deploy_faults(tmp_path, capsys, GOOD)
+    out, err = check_deploy(tmp_path, capsys, GOOD)
     assert err == ""
     assert out.splitlines()[-1] == "ok"
     assert sum(line.startswith("advice: ") for line in out.splitlines()) == 4
@@ -441,7 +441,7 @@ def test_a_project_that_is_ready_has_only_advice(tmp_path, monkeypatch, capsys):
     assert 'set headers: {Strict-Transport-Security: "max-age=31536000"}' in out
 
 
-def test_the_routes_that_are_public_are_listed(tmp_path, monkeypatch, capsys):
+def test_check_deploy_lists_public_routes(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SOME_KEY", KEY)
     write_project(tmp_path, {
         "config.yaml": GOOD, "files/a.css": "", "registry.py": """
@@ -480,27 +480,27 @@ registry = Registry(
         ('debug: true\ndatabase: "sqlite://"', "database is in memory, so each process has"),
     ],
 )
-def test_each_fault_of_a_deployment_comes_with_its_remedy(settings, message, tmp_path, capsys):
-    _, err = deploy_faults(tmp_path, capsys, settings)
+def test_each_deployment_problem_is_reported_with_a_remedy(settings, message, tmp_path, capsys):
+    _, err = check_deploy(tmp_path, capsys, settings)
     assert message in err
     assert KEY not in err
 
 
-def test_a_key_in_a_file_of_its_own_is_ready(tmp_path, capsys):
+def test_a_secret_key_in_its_own_file_is_accepted(tmp_path, capsys):
     (tmp_path / "secret.key").write_text(f"{KEY}\n")
     (tmp_path / "secret.key").chmod(0o600)
     settings = 'secret_keys: ["${file:secret.key}"]\nsession: {secure: true}\n'
-    assert deploy_faults(tmp_path, capsys, settings)[1] == ""
+    assert check_deploy(tmp_path, capsys, settings)[1] == ""
 
 
 @pytest.mark.parametrize("name", ["secret.key", "database.url"])
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
-def test_a_secret_that_others_can_read_is_a_fault_of_a_deployment(name, mode, tmp_path, capsys):
+def test_a_secret_readable_by_other_users_is_a_deployment_problem(name, mode, tmp_path, capsys):
     for secret, text in (("secret.key", KEY), ("database.url", "sqlite:///./noventa.db")):
         (tmp_path / secret).write_text(f"{text}\n")
         (tmp_path / secret).chmod(mode if secret == name else 0o600)
     settings = 'secret_keys: ["${file:secret.key}"]\nsession: {secure: true}\n'
-    err = deploy_faults(tmp_path, capsys, settings + 'database: "${file:database.url}"\n')[1]
+    err = check_deploy(tmp_path, capsys, settings + 'database: "${file:database.url}"\n')[1]
     assert err.startswith("1 problem:")
     assert f"run `chmod 600 {name}`" in err
 
@@ -530,7 +530,7 @@ class Link(Base):
 """
 
 
-def test_a_foreign_key_that_begins_no_index_is_advised_one(tmp_path, capsys):
+def test_check_advises_an_index_for_an_unindexed_foreign_key(tmp_path, capsys):
     registry = "import models\nfrom noventa import Registry\n\n"
     registry += "registry = Registry(models=[models])\n"
     write_project(tmp_path, {"models.py": KEYS_MODELS, "registry.py": registry})
@@ -540,7 +540,7 @@ def test_a_foreign_key_that_begins_no_index_is_advised_one(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", [["check"], ["check", "--deploy"], ["serve"]])
-def test_the_starters_key_is_good_for_debug_only(command, tmp_path, capsys):
+def test_the_starters_key_is_only_accepted_in_debug(command, tmp_path, capsys):
     settings = 'secret_keys: ["${file:secret.key}"]\ndebug: false\nsession: {secure: true}\n'
     write_project(tmp_path, {"config.yaml": settings, "secret.key": f"starter-{KEY}"})
     assert run(tmp_path, *command) == 1
@@ -550,44 +550,44 @@ def test_the_starters_key_is_good_for_debug_only(command, tmp_path, capsys):
     assert run(tmp_path, "check") == 0
 
 
-def test_debug_by_the_environment_is_mended_there(tmp_path, monkeypatch, capsys):
+def test_debug_set_by_the_environment_is_reported_with_its_variable(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("NOVENTA_DEBUG", "1")
     monkeypatch.setenv("SOME_KEY", KEY)
-    assert "unset NOVENTA_DEBUG" in deploy_faults(tmp_path, capsys, GOOD)[1]
+    assert "unset NOVENTA_DEBUG" in check_deploy(tmp_path, capsys, GOOD)[1]
 
 
-def test_settings_that_cannot_be_read_are_mended_first(tmp_path, capsys):
-    out, err = deploy_faults(tmp_path, capsys, GOOD)
+def test_unreadable_settings_are_reported_before_any_advice(tmp_path, capsys):
+    out, err = check_deploy(tmp_path, capsys, GOOD)
     assert err.startswith("1 problem:\n  config.yaml: secret_keys needs the environment variable")
     assert "advice" not in out
 
 
-def test_advice_follows_the_settings(tmp_path, monkeypatch, capsys):
+def test_advice_depends_on_the_settings(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SOME_KEY", KEY)
     settings = 'server: {host: 0.0.0.0}\nheaders: {strict-transport-security: "max-age=1"}\n'
-    out, _ = deploy_faults(tmp_path, capsys, GOOD + settings)
+    out, _ = check_deploy(tmp_path, capsys, GOOD + settings)
     assert "put an HTTPS proxy in front of it and set server: {host: 127.0.0.1}" in out
     assert "HTTP first" not in out
     assert "set server: {hosts: [example.com]}" in out
     listed = "server: {hosts: [example.com]}\n"
-    assert "server.hosts" not in deploy_faults(tmp_path, capsys, GOOD + listed)[0]
+    assert "server.hosts" not in check_deploy(tmp_path, capsys, GOOD + listed)[0]
 
 
-def test_no_sqlite_advice_for_a_server(tmp_path, monkeypatch, capsys):
+def test_a_database_server_gets_no_sqlite_advice(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SOME_KEY", KEY)
     settings = "database: postgresql+psycopg://me@127.0.0.1:1/x\n"
     write_project(tmp_path, {"config.yaml": GOOD + settings})
-    assert run(tmp_path, "check", "--deploy") == 1  # it does not answer
+    assert run(tmp_path, "check", "--deploy") == 1  # the database is unreachable
     out = capsys.readouterr().out
     assert "advice" in out
     assert "SQLite" not in out
 
 
 @pytest.mark.parametrize("driver", ["postgresql+psycopg", "mysql+pymysql"])
-def test_check_says_what_a_database_does_not_give(driver, tmp_path, capsys):
+def test_check_reports_features_a_database_lacks(driver, tmp_path, capsys):
     settings = PROJECT["config.yaml"].replace("sqlite:///./noventa.db", f"{driver}://me@h:1/x")
     write_project(tmp_path, {"config.yaml": settings})
-    assert run(tmp_path, "check") == 1  # it does not answer
+    assert run(tmp_path, "check") == 1  # the database is unreachable
     out = capsys.readouterr().out
     assert ("mysql+pymysql has no read-only connections" in out) == (driver == "mysql+pymysql")
     assert "no migration lock" not in out
@@ -596,7 +596,7 @@ def test_check_says_what_a_database_does_not_give(driver, tmp_path, capsys):
 # ---- shell ----------------------------------------------------------------------------------
 
 
-def test_the_shell_has_db_the_registry_and_the_models(migrated, monkeypatch, capsys):
+def test_the_shell_provides_db_registry_and_models(migrated, monkeypatch, capsys):
     assert run(migrated, "migrate") == 0
     lines = "db.add(User()); db.commit()\nprint(db.query(User).count(), len(registry.routes))\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{lines}print(app)\n"))
@@ -608,7 +608,7 @@ def test_the_shell_has_db_the_registry_and_the_models(migrated, monkeypatch, cap
 
 
 @pytest.mark.slow
-def test_the_shell_uses_the_app_of_wsgi_py_also_where_middleware_is_around_it(tmp_path, capsys):
+def test_the_shell_uses_the_app_of_wsgi_py_even_behind_middleware(tmp_path, capsys):
     wrapped = PROJECT["wsgi.py"].replace("= app\n", "= lambda *arguments: app(*arguments)\n")
     ended = noventa(
         "--project", write_project(tmp_path, {"wsgi.py": wrapped}), "shell",
@@ -621,7 +621,7 @@ def test_the_shell_uses_the_app_of_wsgi_py_also_where_middleware_is_around_it(tm
 
 
 @pytest.mark.slow
-def test_leaving_the_shell_by_exit_is_no_fault(tmp_path):
+def test_exit_leaves_the_shell_with_code_0(tmp_path):
     ended = noventa("--project", write_project(tmp_path), "shell", input="exit()\nprint('on')\n")
     assert ended.returncode == 0
     assert "on\n" not in ended.stdout
@@ -642,14 +642,14 @@ print(sys.argv, __file__, __name__, imported is User, *counts, app)
 """
 
 
-def test_a_script_has_the_names_of_the_shell_and_its_own_arguments(migrated, monkeypatch, capsys):
+def test_a_script_gets_the_shells_names_and_its_own_arguments(migrated, monkeypatch, capsys):
     assert run(migrated, "migrate") == 0
     monkeypatch.chdir(migrated)
     write_project(migrated, {"scripts/fill.py": SCRIPT, "scripts/beside.py": "", **USER})
     before = sys.argv, sys.modules["__main__"]
     argv = ["scripts/fill.py", "-x", "--project", "y", "--", "-h"]
     assert run(migrated, "run", *argv) == 0
-    path = migrated / "scripts" / "fill.py"  # as Python has it in __file__
+    path = migrated / "scripts" / "fill.py"  # absolute, as Python sets __file__
     assert f"{argv} {path} __main__ True 1 4 <App {migrated.name}" in capsys.readouterr().out
     assert (sys.argv, sys.modules["__main__"]) == before
 
@@ -663,7 +663,7 @@ def test_a_script_has_the_names_of_the_shell_and_its_own_arguments(migrated, mon
         ("raise KeyboardInterrupt", 130, ""),
     ],
 )
-def test_a_script_ends_as_under_python(text, code, message, tmp_path, capsys):
+def test_a_script_exits_as_it_would_under_python(text, code, message, tmp_path, capsys):
     write_project(tmp_path, {"x.py": text})
     assert run(tmp_path, "run", str(tmp_path / "x.py")) == code
     assert capsys.readouterr().err == message
@@ -672,7 +672,7 @@ def test_a_script_ends_as_under_python(text, code, message, tmp_path, capsys):
 @pytest.mark.parametrize(
     "text", ["import json\n\ndef f(): json.loads('')\n\nf()", "x = (", "raise NameError"]
 )
-def test_a_scripts_traceback_is_pythons(text, tmp_path, capsys):
+def test_a_scripts_traceback_is_the_same_as_pythons(text, tmp_path, capsys):
     write_project(tmp_path, {"x.py": text})
     path = str(tmp_path / "x.py")
     plain = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False)
@@ -680,14 +680,14 @@ def test_a_scripts_traceback_is_pythons(text, tmp_path, capsys):
     assert capsys.readouterr().err == plain.stderr
 
 
-def test_a_script_that_is_not_there_is_one_message(tmp_path, capsys):
+def test_a_missing_script_is_one_message(tmp_path, capsys):
     assert run(write_project(tmp_path), "run", "gone.py") == 1
     expected = "gone.py cannot be read: No such file or directory; pass the path of a Python file."
     assert capsys.readouterr().err == f"{expected}\n"
     assert run(tmp_path, "run") == 2
 
 
-def test_a_model_may_be_listed_by_itself(tmp_path, capsys):
+def test_a_single_model_class_can_be_registered(tmp_path, capsys):
     registry = PROJECT["registry.py"].replace("routes=", "models=[User], routes=")
     files = {**USER, "registry.py": f"from components.user.user_models import User\n{registry}"}
     files |= {"pages/index.html": "", "x.py": "print(User.__tablename__)"}
@@ -696,35 +696,35 @@ def test_a_model_may_be_listed_by_itself(tmp_path, capsys):
     assert capsys.readouterr().out == "users\n"
 
 
-def test_a_fault_of_the_settings_is_told_once(tmp_path, capsys):
+def test_a_problem_in_the_settings_is_reported_once(tmp_path, capsys):
     write_project(tmp_path, {"config.yaml": "sesion: 1\n", "migrations/versions/.keep": ""})
     assert main(["--project", str(tmp_path), "check"]) == 1
     assert capsys.readouterr().err.count("sesion") == 1
 
 
 @pytest.mark.parametrize("command", ["check", "routes"])
-def test_an_entry_of_a_wrong_type_is_a_fault_and_no_traceback(command, tmp_path, capsys):
+def test_an_entry_of_the_wrong_type_is_reported_without_a_traceback(command, tmp_path, capsys):
     text = 'from noventa import Registry\n\nregistry = Registry(routes=["x"])\n'
     write_project(tmp_path, {"registry.py": text})
     assert main(["--project", str(tmp_path), command]) == 1
     assert "routes[0]: 'x' is a str" in capsys.readouterr().err
 
 
-def test_check_says_which_path_in_a_template_no_route_answers(tmp_path, capsys):
+def test_check_reports_a_broken_link_in_a_template(tmp_path, capsys):
     root = write_project(tmp_path, {**USER, "card.html": '<a href="/nowhere">'})
     assert run(root, "check") == 1
     assert "no route matches '/nowhere'" in capsys.readouterr().err
 
 
-def test_check_says_which_file_of_static_is_not_there(tmp_path, capsys):
+def test_check_reports_a_missing_static_file(tmp_path, capsys):
     root = write_project(tmp_path, {**USER, "pages/index.html": '\n{{ static("sit.css") }}'})
     assert run(root, "check") == 1
     message = "pages/index.html:2: static('sit.css'): no such file in files; did you"
     assert message in capsys.readouterr().err
 
 
-def linking(text):
-    """An application with these routes, whose page is `text`."""
+def linked_app_arguments(text):
+    """Return the arguments of an application with several routes, whose page is `text`."""
     routes = [
         Page("/", "a.html"), Page("/users", "b.html"), Page("/users/{id:int}", "b.html"),
         Static("/files", "files"), Mount("/old", lambda environ, start_response: []),
@@ -739,8 +739,8 @@ def linking(text):
     ('<button formaction="/nothing">', "a.html:1: no route matches '/nothing'"),
     ('<link href="/files/no.css">', "a.html:1: no route matches '/files/no.css'"),
 ])  # fmt: skip
-def test_a_path_in_a_template_that_no_route_answers_is_a_fault(tmp_path, text, problem):
-    app = make_app(tmp_path, **linking(text))
+def test_a_template_path_that_matches_no_route_is_a_problem(tmp_path, text, problem):
+    app = make_app(tmp_path, **linked_app_arguments(text))
     (fault,) = link_faults(app.components, app.router)
     assert problem in str(fault)
 
@@ -750,6 +750,6 @@ def test_a_path_in_a_template_that_no_route_answers_is_a_fault(tmp_path, text, p
     '<a href="/users/"> <a href="/files/a.css"> <a href="//other/x"> <a data-href="/nothing">',
     """<a href="/{{ 'nothing' }}"> <a href="{{ '/media/x' }}"> <a href="https://x/y">""",
 ])  # fmt: skip
-def test_a_path_that_is_answered_or_not_written_whole_is_no_fault(tmp_path, text):
-    app = make_app(tmp_path, **linking(text))
+def test_routed_and_dynamic_template_paths_are_accepted(tmp_path, text):
+    app = make_app(tmp_path, **linked_app_arguments(text))
     assert [*link_faults(app.components, app.router)] == []

@@ -1,4 +1,4 @@
-"""Projects: found, imported and forgotten again; and made."""
+"""Projects: loading, unloading and creating them."""
 
 import importlib.util
 import os
@@ -24,7 +24,7 @@ def load(root):
         return load_project(root)
 
 
-def test_a_project_is_its_folder_its_settings_and_its_registry(tmp_path):
+def test_a_project_has_a_root_a_config_and_a_registry(tmp_path):
     project = load(write_project(tmp_path))
     assert project.root == tmp_path
     assert isinstance(project.config, Config)
@@ -56,23 +56,23 @@ def test_a_project_is_its_folder_its_settings_and_its_registry(tmp_path):
         ({"registry.py": "import sys\nsys.exit()"}, r"imported: registry\.py:2: SystemExit"),
     ],
 )
-def test_a_fault_is_named_with_its_place_and_remedy(files, message, tmp_path):
-    left_out = [name for name, text in files.items() if text is None]
+def test_a_loading_problem_is_reported_with_location_and_remedy(files, message, tmp_path):
+    missing = [name for name, text in files.items() if text is None]
     write_project(tmp_path, files)
-    for name in left_out:
+    for name in missing:
         (tmp_path / name).unlink(missing_ok=True)
     with pytest.raises(NoventaError, match=message):
         load(tmp_path)
 
 
-def test_the_cause_of_a_failed_import_is_kept(tmp_path):
+def test_a_failed_import_keeps_its_cause(tmp_path):
     write_project(tmp_path, {"registry.py": "1 / 0"})
     with pytest.raises(NoventaError) as caught:
         load(tmp_path)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-def test_an_error_of_ours_in_the_registry_is_shown_as_it_is(tmp_path):
+def test_a_noventa_error_in_the_registry_is_raised_unchanged(tmp_path):
     text = "from noventa import NoventaError\nraise NoventaError('Set the variable X.')\n"
     with pytest.raises(NoventaError, match=r"^Set the variable X\.$"):
         load(write_project(tmp_path, {"registry.py": text}))
@@ -90,13 +90,13 @@ registry = Registry(routes=[Static("/" + NAME, "files")])
     )
 
 
-def test_one_process_may_use_several_projects_one_after_the_other(tmp_path):
+def test_one_process_can_load_several_projects_in_turn(tmp_path):
     roots = [write_named(tmp_path, name) for name in ("one", "two", "one")]
     paths = [load(root).registry.routes[0].path for root in roots]
     assert paths == ["/one", "/two", "/one"]
 
 
-def test_afterwards_the_imports_are_as_they_were(tmp_path):
+def test_loading_a_project_restores_sys_path_and_sys_modules(tmp_path):
     path, modules = sys.path[:], dict(sys.modules)
     load(write_named(tmp_path, "one"))
     assert sys.path == path
@@ -104,7 +104,7 @@ def test_afterwards_the_imports_are_as_they_were(tmp_path):
     assert sys.modules.get("registry") is modules.get("registry")
 
 
-def test_another_project_on_the_path_is_not_looked_into(tmp_path, monkeypatch):
+def test_modules_of_another_project_on_the_path_are_not_imported(tmp_path, monkeypatch):
     one, two = write_named(tmp_path, "one"), write_named(tmp_path, "two")
     (two / "models" / "here.py").unlink()
     monkeypatch.chdir(one)
@@ -127,7 +127,7 @@ def test_libraries_inside_the_projects_folder_stay_loaded(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["noventa", "Noventa", "noventa_cli", "1a", "a b", "a-", "-", "é"])
-def test_a_bad_name_is_refused(name, tmp_path, capsys):
+def test_an_invalid_project_name_is_rejected(name, tmp_path, capsys):
     assert main(["new", str(tmp_path / name)]) == 1
     assert f"{name!r} is " in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -136,13 +136,13 @@ def test_a_bad_name_is_refused(name, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "reason"), [("file/hello", "Not a directory"), ("a" * 300, "File name too long")]
 )
-def test_a_folder_that_cannot_be_made_is_one_message(name, reason, tmp_path, capsys):
+def test_a_folder_that_cannot_be_created_is_one_message(name, reason, tmp_path, capsys):
     write_files(tmp_path, {"file": "mine"})
     assert main(["new", str(tmp_path / name)]) == 1
     assert f"{reason}." in capsys.readouterr().err
 
 
-def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path, capsys):
+def test_a_non_empty_folder_is_rejected_and_left_alone(tmp_path, capsys):
     write_files(tmp_path, {"hello/mine.txt": "mine", "file": "mine"})
     assert main(["new", str(tmp_path / "hello")]) == 1
     assert main(["new", str(tmp_path / "file")]) == 1
@@ -152,7 +152,7 @@ def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path, capsys):
 
 @pytest.fixture
 def quick_new(tmp_path, monkeypatch):
-    """`new` without what takes long, in an empty folder that is there already."""
+    """Prepare an existing empty folder and replace the slow steps of `new`."""
     for step in ("migrate", "seed", "_run_tests"):
         monkeypatch.setattr(noventa_cli, step, lambda *_, **__: 0)
     monkeypatch.chdir(tmp_path)
@@ -160,11 +160,11 @@ def quick_new(tmp_path, monkeypatch):
     return tmp_path / "hello"
 
 
-def test_new_writes_the_starter_and_says_what_comes_next(quick_new, capsys):
+def test_new_writes_the_starter_and_prints_the_next_steps(quick_new, capsys):
     assert main(["new", "hello"]) == 0
     last = capsys.readouterr().out.partition("hello is ready.\n\n")[2]
     commands, facts = last.split("\n\n")
-    assert commands == "  cd hello\n  python -m noventa serve --reload"  # to be copied as they are
+    assert commands == "  cd hello\n  python -m noventa serve --reload"  # ready to copy
     lines = [re.split(" {2,}", line.strip()) for line in facts.splitlines()]
     assert lines == [
         ["Open", "http://127.0.0.1:8000"],
@@ -177,7 +177,7 @@ def test_new_writes_the_starter_and_says_what_comes_next(quick_new, capsys):
     assert not [name for name in written if name.endswith((".jinja", ".pyc"))]
 
 
-def test_the_starters_secret_key_is_its_own_and_marked_and_kept_from_others(quick_new):
+def test_the_starters_secret_key_is_unique_marked_and_private(quick_new):
     assert main(["new", "hello"]) == 0
     assert main(["--project", "elsewhere", "new", "hello"]) == 0
     folders = quick_new, quick_new.parent / "elsewhere" / "hello"
@@ -191,13 +191,13 @@ def test_the_starters_secret_key_is_its_own_and_marked_and_kept_from_others(quic
     assert all(re.fullmatch("starter-[0-9a-f]{64}", key) for key in keys)
 
 
-def test_the_password_that_new_shows_is_the_one_that_the_seed_takes(quick_new, monkeypatch, capsys):
-    taken = []
-    seed = lambda _: taken.append(os.environ["NOVENTA_ADMIN_PASSWORD"]) or 0  # noqa: E731
+def test_new_shows_the_password_that_the_seed_uses(quick_new, monkeypatch, capsys):
+    passwords = []
+    seed = lambda _: passwords.append(os.environ["NOVENTA_ADMIN_PASSWORD"]) or 0  # noqa: E731
     monkeypatch.setattr(noventa_cli, "seed", seed)
     monkeypatch.delenv("NOVENTA_ADMIN_PASSWORD", raising=False)
     assert main(["new", "hello"]) == 0
-    assert f"  {taken[0]}   (shown only once)" in capsys.readouterr().out
+    assert f"  {passwords[0]}   (shown only once)" in capsys.readouterr().out
     assert "NOVENTA_ADMIN_PASSWORD" not in os.environ
 
     monkeypatch.setenv("NOVENTA_ADMIN_PASSWORD", "of my own")
@@ -205,11 +205,13 @@ def test_the_password_that_new_shows_is_the_one_that_the_seed_takes(quick_new, m
     out = capsys.readouterr().out
     assert "from NOVENTA_ADMIN_PASSWORD" in out
     assert "of my own" not in out
-    assert taken[1] == os.environ["NOVENTA_ADMIN_PASSWORD"] == "of my own"
+    assert passwords[1] == os.environ["NOVENTA_ADMIN_PASSWORD"] == "of my own"
 
 
 @pytest.mark.parametrize("failure", ["code", "error"])
-def test_a_failing_step_says_what_stands_and_how_to_go_on(failure, quick_new, monkeypatch, capsys):
+def test_a_failing_step_reports_what_was_created_and_how_to_continue(
+    failure, quick_new, monkeypatch, capsys
+):
     def fail(*_, **__):
         if failure == "error":
             raise NoventaError("No tests today.")
@@ -223,17 +225,17 @@ def test_a_failing_step_says_what_stands_and_how_to_go_on(failure, quick_new, mo
     assert "in that folder with:\n  python -m pytest\n  python -m noventa seed\n" in err
 
 
-def test_new_may_serve_at_once(quick_new, monkeypatch):
+def test_new_can_start_the_server(quick_new, monkeypatch):
     served = []
     monkeypatch.setattr(noventa_cli, "serve", lambda root: served.append(root) or 0)
     assert main(["new", "hello", "--serve"]) == 0
     assert served == [quick_new]
 
 
-def test_tests_that_cannot_run_are_said(tmp_path, monkeypatch, capsys):
-    found = importlib.util.find_spec
+def test_new_reports_skipped_tests(tmp_path, monkeypatch, capsys):
+    find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        "importlib.util.find_spec", lambda name: None if name == "webtest" else found(name)
+        "importlib.util.find_spec", lambda name: None if name == "webtest" else find_spec(name)
     )
     monkeypatch.chdir(tmp_path)
     assert main(["new", "hello", "--empty"]) == 0
@@ -257,9 +259,7 @@ def test_tests_that_cannot_run_are_said(tmp_path, monkeypatch, capsys):
         ("sqlite:////nowhere/at/all.db", "unable to open database file"),
     ],
 )
-def test_a_database_that_cannot_be_used_is_one_error_and_nothing_is_made(
-    url, message, tmp_path, capsys
-):
+def test_an_unusable_database_is_one_error_and_creates_nothing(url, message, tmp_path, capsys):
     assert main(["new", str(tmp_path / "hello"), "--database", url]) == 1
     out, err = capsys.readouterr()
     assert re.match(message if message.startswith(("-", "Data")) else f".*{message}", err)
@@ -267,7 +267,7 @@ def test_a_database_that_cannot_be_used_is_one_error_and_nothing_is_made(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_database_with_tables_is_for_an_empty_project_only(tmp_path, quick_new, capsys):
+def test_a_database_with_tables_is_only_accepted_with_empty(tmp_path, quick_new, capsys):
     url = f"sqlite:///{tmp_path / 'old.db'}"
     with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
         connection.execute(sa.text("CREATE TABLE customers (id INTEGER)"))
@@ -279,7 +279,7 @@ def test_a_database_with_tables_is_for_an_empty_project_only(tmp_path, quick_new
 
 
 @servers
-def test_the_url_of_a_server_is_kept_out_of_git_and_tried_in_ci(database, quick_new):
+def test_a_database_url_is_kept_out_of_git_and_ci_tests_its_backend(database, quick_new):
     assert main(["new", "hello", "--empty", "--database", database]) == 0
     file = quick_new / "database.url"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -295,7 +295,7 @@ def test_the_url_of_a_server_is_kept_out_of_git_and_tried_in_ci(database, quick_
     assert job["services"]["database"]["image"].startswith(tried[:5])
 
 
-def test_a_url_of_variables_is_written_as_it_was_given(quick_new, monkeypatch):
+def test_a_database_url_with_variables_is_written_unchanged(quick_new, monkeypatch):
     monkeypatch.delenv("HELLO_DATABASE", raising=False)
     given = "${HELLO_DATABASE:-sqlite:///./hello.db}"
     assert main(["new", "hello", "--empty", "--database", given]) == 0
@@ -304,14 +304,14 @@ def test_a_url_of_variables_is_written_as_it_was_given(quick_new, monkeypatch):
     assert Config.load(quick_new).database_url.database == str(quick_new / "other.db")
 
 
-def test_a_folder_of_sqlites_own_is_there_in_a_clone_too(quick_new):
+def test_a_separate_sqlite_folder_is_kept_in_clones(quick_new):
     assert main(["new", "hello", "--empty", "--database", "sqlite:///./data/a.db"]) == 0
     assert {path.name for path in (quick_new / "data").iterdir()} == {".gitkeep", "a.db"}
     assert stat.S_IMODE((quick_new / "data" / "a.db").stat().st_mode) == 0o600
 
 
 @pytest.mark.slow
-def test_an_empty_project_is_one_page_and_works(tmp_path, monkeypatch, capfd):
+def test_an_empty_project_has_one_page_and_works(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     assert main(["new", "hello", "--empty"]) == 0
     out = capfd.readouterr().out
@@ -323,10 +323,10 @@ def test_an_empty_project_is_one_page_and_works(tmp_path, monkeypatch, capfd):
     assert main(["--project", "hello", "check"]) == 0
 
 
-@servers  # on SQLite test_starter.py has it
+@servers  # test_starter.py covers SQLite
 @pytest.mark.slow
-def test_the_tests_of_a_fresh_clone_make_a_database_of_their_own(database, tmp_path, monkeypatch):
-    monkeypatch.setattr(noventa_cli, "_run_tests", lambda _: 0)  # they are run below
+def test_tests_in_a_fresh_clone_create_their_own_database(database, tmp_path, monkeypatch):
+    monkeypatch.setattr(noventa_cli, "_run_tests", lambda _: 0)  # they run below
     assert main(["new", str(tmp_path / "hello"), "--database", database]) == 0
     ignored = "noventa.db*", "secret.key", "database.url", "__pycache__", ".pytest_cache"
     ignore = shutil.ignore_patterns(*ignored)
@@ -342,7 +342,9 @@ def test_the_tests_of_a_fresh_clone_make_a_database_of_their_own(database, tmp_p
 
 
 @pytest.mark.slow
-def test_the_projects_own_tests_are_run_where_it_lies_and_may_fail(tmp_path, monkeypatch, capfd):
+def test_new_runs_the_projects_tests_in_its_folder_and_reports_failure(
+    tmp_path, monkeypatch, capfd
+):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
@@ -355,7 +357,7 @@ def test_the_projects_own_tests_are_run_where_it_lies_and_may_fail(tmp_path, mon
 # ---- new component --------------------------------------------------------------------------
 
 
-def test_a_component_is_three_files_and_the_lines_for_the_registry(tmp_path, capsys):
+def test_new_component_creates_three_files_and_prints_the_registry_lines(tmp_path, capsys):
     root = write_project(tmp_path)
     new_component = ["--project", str(root), "new", "component"]
     assert main([*new_component, "order_list"]) == 0
@@ -376,27 +378,27 @@ def test_a_component_is_three_files_and_the_lines_for_the_registry(tmp_path, cap
 
 
 @pytest.mark.parametrize("name", ["class", "Card", "1a", "a-b", "../a", "", "a" * 300])
-def test_a_bad_name_of_a_component_is_refused(name, tmp_path, capsys):
+def test_an_invalid_component_name_is_rejected(name, tmp_path, capsys):
     root = write_project(tmp_path)
     assert main(["--project", str(root), "new", "component", name]) == 1
     assert f"{name!r} is not a valid component name; use" in capsys.readouterr().err
     assert not (root / "components").exists()
 
 
-def test_a_folder_of_components_that_is_a_file_is_one_message(tmp_path, capsys):
+def test_a_file_in_place_of_the_components_folder_is_one_message(tmp_path, capsys):
     write_project(tmp_path, {"components": "a file"})
     assert main(["--project", str(tmp_path), "new", "component", "news"]) == 1
     assert "cannot be written: Not a directory." in capsys.readouterr().err
 
 
-def test_a_component_that_is_there_is_left_alone(tmp_path, capsys):
+def test_an_existing_component_is_left_alone(tmp_path, capsys):
     root = write_project(tmp_path, {"components/card/card_logic.py": "mine"})
     assert main(["--project", str(root), "new", "component", "card"]) == 1
     assert "components/card exists; choose another name." in capsys.readouterr().err
     assert [path.name for path in (root / "components" / "card").iterdir()] == ["card_logic.py"]
 
 
-def test_outside_a_project_no_component_is_made(tmp_path, capsys):
+def test_new_component_creates_nothing_outside_a_project(tmp_path, capsys):
     assert main(["--project", str(tmp_path), "new", "component", "card"]) == 1
     assert "is not a project" in (err := capsys.readouterr().err)
     assert "pass the project's folder with --project" in err

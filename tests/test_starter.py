@@ -1,4 +1,4 @@
-"""The starter, as a newcomer meets it: from a wheel, in a fresh environment, in a browser."""
+"""The starter as a new user meets it: from a wheel, in a fresh environment, in a browser."""
 
 import json
 import os
@@ -23,12 +23,12 @@ PASSWORD = "a password for the browser"
 
 
 def clean_environment():
-    """What a newcomer's shell has: nothing of these tests, but the admin's password.
+    """Return the environment variables of a new user's shell, plus the admin's password.
 
-    And pip compiles nothing: Python compiles what is imported, which is far less.
+    pip compiles nothing: Python compiles only the modules that are imported, which is faster.
     """
-    ours = ("PYTHON", "NOVENTA", "PYTEST", "COV")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    excluded = ("PYTHON", "NOVENTA", "PYTEST", "COV")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(excluded)}
     return {**kept, "NOVENTA_ADMIN_PASSWORD": PASSWORD, "PIP_COMPILE": "0"}
 
 
@@ -60,20 +60,20 @@ def wheel(place):
 
 @pytest.fixture(scope="module")
 def first_command(place):
-    """What the README's first command prints, in a fresh environment, until it serves its page."""
+    """The output of the README's first command in a fresh environment, until it serves a page."""
     copy, scripts = place / "readme" / "noventa", place / "venv" / "bin"
-    left = shutil.ignore_patterns(".git", ".venv", ".*cache", "__pycache__", "build")
-    shutil.copytree(ROOT, copy, ignore=left)
+    ignore = shutil.ignore_patterns(".git", ".venv", ".*cache", "__pycache__", "build")
+    shutil.copytree(ROOT, copy, ignore=ignore)
     venv.create(place / "venv", with_pip=False)
     readme = (copy / "README.md").read_text()
     command = re.search(r"^\$ (pip install \. && .+ --serve)$", readme, re.M)[1]
     environment = clean_environment() | {"PYTHONUNBUFFERED": "1"}
     del environment["NOVENTA_ADMIN_PASSWORD"]
-    environment["PIP_PYTHON"] = str(scripts / "python")  # pip itself comes from ours
+    environment["PIP_PYTHON"] = str(scripts / "python")  # the environment has no pip
     folders = (scripts, Path(sys.executable).parent, environment["PATH"])
     environment["PATH"] = os.pathsep.join(map(str, folders))
     shell = subprocess.Popen(
-        ["bash", "-c", command.replace("&& ", "&& exec ")],  # so that the signal meets the server
+        ["bash", "-c", command.replace("&& ", "&& exec ")],  # the server gets the signal
         cwd=copy,
         env=environment,
         stdout=subprocess.PIPE,
@@ -92,7 +92,7 @@ def first_command(place):
 
 @pytest.fixture(scope="module")
 def python(place, wheel, first_command):
-    """The interpreter of the same environment, with the wheel and what tests need."""
+    """The interpreter of the same environment, with the wheel and the test dependencies."""
     python = place / "venv" / "bin" / "python"
     pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet")
     run(*pip, "--force-reinstall", "--no-deps", wheel, cwd=place)
@@ -101,35 +101,35 @@ def python(place, wheel, first_command):
 
 
 @pytest.fixture(scope="module")
-def made(place, python):
-    """What `noventa new hello` printed."""
+def new_output(place, python):
+    """The output of `noventa new hello`."""
     return run(python.with_name("noventa"), "new", "hello", cwd=place)
 
 
 @pytest.fixture(scope="module")
-def server(place, python, made):
+def server(place, python, new_output):
     with serving(place / "hello", python=str(python), env=clean_environment()) as server:
         yield server
 
 
-def masked(text, folder):
-    """Without what differs from one machine and run to the next."""
-    text = re.sub(r"^ +\w+ing .+ …\n", "", text, flags=re.MULTILINE)  # what took over a second
+def mask_variables(text, folder):
+    """Replace everything that differs between machines and runs."""
+    text = re.sub(r"^ +\w+ing .+ …\n", "", text, flags=re.MULTILINE)  # printed only by slow steps
     patterns = (re.escape(str(folder)), r"[0-9a-f]{12}(?=[_ ])", r"\d+\.\d\d s", r"password\s+\S+")
     for number, pattern in enumerate(patterns):
         text = re.sub(pattern, f"<{number}>", text)
     return text
 
 
-def test_the_first_command_of_the_readme_prints_what_stands_there_and_serves(first_command, place):
+def test_the_readmes_first_command_prints_the_documented_output_and_serves(first_command, place):
     printed, readme = first_command, (ROOT / "README.md").read_text("utf-8")
-    shown = re.search(r"```text\n(hello is ready.*?)```", readme, re.DOTALL)[1]
-    assert masked(printed[printed.index("hello is") :], place / "readme") == masked(
-        shown, "/home/ada"
+    documented = re.search(r"```text\n(hello is ready.*?)```", readme, re.DOTALL)[1]
+    assert mask_variables(printed[printed.index("hello is") :], place / "readme") == mask_variables(
+        documented, "/home/ada"
     )
 
 
-def test_new_says_each_step_and_what_comes_next(made, place):
+def test_new_prints_each_step_and_the_next_ones(new_output, place):
     steps = (
         "Creating",
         "first migration",
@@ -138,18 +138,18 @@ def test_new_says_each_step_and_what_comes_next(made, place):
         "26 passed",
     )
     last = ("Adding the first rows", "cd hello", "noventa serve", "admin@example.com")
-    places = [made.index(step) for step in (*steps, *last)]
+    places = [new_output.index(step) for step in (*steps, *last)]
     assert places == sorted(places)
-    assert PASSWORD not in made
+    assert PASSWORD not in new_output
     (revision,) = (place / "hello" / "migrations" / "versions").glob("*.py")
     assert "users" in revision.read_text()
 
 
-def test_the_projects_own_tests_pass_again(python, made, place):
+def test_the_projects_tests_pass(python, new_output, place):
     assert "26 passed" in run(python, "-m", "pytest", "-q", cwd=place / "hello")
 
 
-def test_what_github_is_to_run_passes_in_a_clone(python, made, place, tmp_path):
+def test_the_github_workflow_passes_in_a_clone(python, new_output, place, tmp_path):
     run("git", "init", "-q", cwd=place / "hello")
     run("git", "add", "-A", cwd=place / "hello")
     run("git", "checkout-index", "-a", f"--prefix={tmp_path}/", cwd=place / "hello")
@@ -157,23 +157,23 @@ def test_what_github_is_to_run_passes_in_a_clone(python, made, place, tmp_path):
     commands = [step["run"] for step in jobs["tests"]["steps"] if "run" in step]
     assert len(commands) == 5
     path = f"PATH={python.parent}{os.pathsep}{os.environ['PATH']}"
-    for command in commands:  # the fresh environment has no pip of its own
+    for command in commands:  # the fresh environment has no pip
         run("env", path, f"PIP_PYTHON={python}", "bash", "-ec", command, cwd=tmp_path)
 
 
-def test_check_is_content(python, made, place):
+def test_check_finds_no_problem(python, new_output, place):
     command = (python, "-m", "noventa", "--project", "hello", "check")
     assert run(*command, cwd=place).endswith("ok\n")
 
 
-def test_the_wheel_brings_the_guide_without_its_pictures(python, wheel, place):
+def test_the_wheel_contains_the_guide_without_its_pictures(python, wheel, place):
     assert run(python, "-m", "noventa", "help", "registry", cwd=place).startswith("# The registry")
     shipped = {name for name in zipfile.ZipFile(wheel).namelist() if "/guide/" in name}
-    ours = (ROOT / "templates" / "guide").glob("*.md")
-    assert {name.rpartition("/")[2] for name in shipped} == {path.name for path in ours}
+    chapters = (ROOT / "templates" / "guide").glob("*.md")
+    assert {name.rpartition("/")[2] for name in shipped} == {path.name for path in chapters}
 
 
-def test_the_readme_of_the_package_has_no_link_that_needs_the_repository(wheel):
+def test_the_packages_readme_has_no_relative_links(wheel):
     archive = zipfile.ZipFile(wheel)
     (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
     text = archive.read(name).decode().partition("\n\n")[2]
@@ -182,13 +182,13 @@ def test_the_readme_of_the_package_has_no_link_that_needs_the_repository(wheel):
     assert "](" not in text
 
 
-def test_the_linter_has_nothing_to_say(made, place):
+def test_the_linter_finds_no_problem(new_output, place):
     for arguments in (["check"], ["format", "--check", "--exclude", "migrations/versions"]):
         run(sys.executable, "-m", "ruff", *arguments, "--isolated", cwd=place / "hello")
 
 
-def types_checked(python, root):
-    """What mypy says of a project, with what is installed beside `python`."""
+def mypy_output(python, root):
+    """Return mypy's output for a project, using the packages installed for `python`."""
     command = [sys.executable, "-m", "mypy", "--python-executable", python]
     ended = subprocess.run(
         [*command, "registry.py", "wsgi.py"], cwd=root, env=clean_environment(),
@@ -197,22 +197,20 @@ def types_checked(python, root):
     return ended.stdout + ended.stderr
 
 
-def test_the_wheel_brings_the_types_by_which_mypy_finds_a_mistake_in_a_project(
-    python, made, place, tmp_path
-):
+def test_the_wheels_types_let_mypy_find_mistakes_in_a_project(python, new_output, place, tmp_path):
     root = shutil.copytree(place / "hello", tmp_path / "hello")
-    assert "Success: no issues found" in types_checked(python, root)
+    assert "Success: no issues found" in mypy_output(python, root)
     readme = (ROOT / "README.md").read_text("utf-8")
     handler = re.search(r"```python\n(# functions/users_json.py.*?)```", readme, re.DOTALL)[1]
     (root / "functions" / "users_json.py").write_text(handler)
-    assert "Success: no issues found" in types_checked(python, root)
+    assert "Success: no issues found" in mypy_output(python, root)
     wrong = handler.replace("user.name", "session.flash(user.id)")
     (root / "functions" / "users_json.py").write_text(f"{wrong}\n\nSession.flsh\n")
-    said = types_checked(python, root)
-    assert 'Argument 1 to "flash" of "Session" has incompatible type "int"' in said
-    assert '"type[Session]" has no attribute "flsh"' in said
+    output = mypy_output(python, root)
+    assert 'Argument 1 to "flash" of "Session" has incompatible type "int"' in output
+    assert '"type[Session]" has no attribute "flsh"' in output
     (root / "wsgi.py").write_text("from noventa import App\n\nApp(debug=True)\n")
-    assert 'Unexpected keyword argument "debug" for "App"' in types_checked(python, root)
+    assert 'Unexpected keyword argument "debug" for "App"' in mypy_output(python, root)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +223,7 @@ def test_the_wheel_brings_the_types_by_which_mypy_finds_a_mistake_in_a_project(
         ("/files/site.css", "prefers-color-scheme"),
     ],
 )
-def test_the_pages_are_served(path, text, server):
+def test_every_page_is_served(path, text, server):
     with urlopen(server.url + path, timeout=10) as response:
         assert text in response.read().decode()
 
@@ -235,7 +233,7 @@ def test_the_users_are_served_as_json(server):
         assert {"id": 1, "name": "Admin"} in json.load(response)
 
 
-def test_an_unknown_page_is_not_found(server):
+def test_an_unknown_page_returns_404(server):
     with pytest.raises(HTTPError, match="404"):
         urlopen(f"{server.url}/nothing", timeout=10)
 
@@ -259,7 +257,7 @@ def sign_in(page):
     assert page.url.endswith("/account")
 
 
-def test_a_user_is_renamed_in_the_browser(chromium, server, artifacts):
+def test_a_user_can_be_renamed_in_the_browser(chromium, server, artifacts):
     with visiting(chromium, server) as page:
         sign_in(page)
         page.goto("/")
@@ -280,7 +278,7 @@ def test_a_user_is_renamed_in_the_browser(chromium, server, artifacts):
         assert page.get_by_role("link", name="Ada <b>King</b>").count() == 1
 
 
-def test_signing_in_and_out_in_the_browser(chromium, server, artifacts):
+def test_a_user_can_sign_in_and_out_in_the_browser(chromium, server, artifacts):
     with visiting(chromium, server) as page:
         page.goto("/account")
         assert page.get_by_role("status").inner_text() == "Please sign in first."

@@ -1,4 +1,4 @@
-"""The workbench: what debug shows at /_noventa/ of the application and its requests."""
+"""The workbench: the pages under /_noventa/ that show the application and its requests in debug."""
 
 import base64
 import hashlib
@@ -49,7 +49,7 @@ def fail(request, session, db):
 
 
 def bench(root, *, debug=True):
-    """An application with a list of four rows that each ask for themselves."""
+    """Create an application with a list of four rows, each of which runs its own query."""
     return counting_app(
         root, "sqlite:///./a.db",
         Page("/", "page.html", guards=[signed_in]),
@@ -64,41 +64,41 @@ def bench(root, *, debug=True):
     )  # fmt: skip
 
 
-def text_of(answer):
-    """The text of a page as it is read: one space between words."""
-    body = re.sub(r"<style>.*?</style>", "", answer.text, flags=re.DOTALL)
+def text_of(response):
+    """Return the text of a page without tags and styles, with single spaces."""
+    body = re.sub(r"<style>.*?</style>", "", response.text, flags=re.DOTALL)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))
 
 
-def test_requests_are_listed_with_posts_and_redirects_and_without_files(tmp_path):
+def test_the_request_list_shows_pages_posts_and_redirects_but_no_static_files(tmp_path):
     app = bench(tmp_path)
     ask(app)
     ask(app, path="/away")
     ask(app, path="/files/site.css")
     post(app, "/", {"x": "y"})
     ask(app, path="/_noventa/requests")
-    shown = text_of(ask(app, path="/_noventa/requests"))
-    found = re.findall(r"(\d{3}) ((?:GET|POST) \S+)", shown)
-    assert found == [("400", "POST /"), ("303", "GET /away"), ("200", "GET /")]
+    text = text_of(ask(app, path="/_noventa/requests"))
+    matches = re.findall(r"(\d{3}) ((?:GET|POST) \S+)", text)
+    assert matches == [("400", "POST /"), ("303", "GET /away"), ("200", "GET /")]
 
 
 # Wrong links and names
 
 
-def test_a_url_that_no_route_answers_is_said_in_the_log_and_on_the_page(tmp_path, caplog):
+def test_a_broken_link_is_logged_and_shown_on_the_page(tmp_path, caplog):
     page = "<p>\n<a href=\"{{ url('/user/' ~ 7) }}\">x</a> {{ url('/users/7#top') }}</p>"
     files, routes = {"page.html": page}, [Page("/", "page.html"), Page("/users/{id}", "page.html")]
     app = make_app(tmp_path, files, {"debug": True}, routes=routes)
-    answer = ask(app)
+    response = ask(app)
     assert "page.html:2: no route matches '/user/7'" in caplog.text
-    assert "Broken link: page.html:2" in text_of(answer)
+    assert "Broken link: page.html:2" in text_of(response)
     assert "/users/7'" not in caplog.text
     caplog.clear()
     assert "Broken link" not in ask(make_app(tmp_path, files, routes=routes)).text
     assert not caplog.records
 
 
-def test_a_redirect_that_no_route_answers_is_said_in_the_log_and_on_the_next_page(tmp_path, caplog):
+def test_a_redirect_to_a_missing_route_is_logged_and_shown_on_the_next_page(tmp_path, caplog):
     def leave(request, session, db):
         return {"_redirect": "/nowhere?a=1"}
 
@@ -108,52 +108,52 @@ def test_a_redirect_that_no_route_answers_is_said_in_the_log_and_on_the_next_pag
     assert re.search(r"Broken link: .*leave", text_of(ask(app, path="/nowhere")))
 
 
-def test_an_undefined_name_that_a_template_prints_is_logged_in_debug(tmp_path, caplog):
+def test_printing_an_undefined_name_in_a_template_is_logged_only_in_debug(tmp_path, caplog):
     files, routes = {"page.html": "\n{% if a %}{% endif %}[{{ b }}]"}, [Page("/", "page.html")]
     assert "[]" in ask(make_app(tmp_path, files, {"debug": True}, routes=routes)).text
-    (record,) = [one for one in caplog.records if "undefined" in one.getMessage()]
-    assert record.getMessage() == "page.html:2: Template variable warning: 'b' is undefined"
+    (warning,) = [record for record in caplog.records if "undefined" in record.getMessage()]
+    assert warning.getMessage() == "page.html:2: Template variable warning: 'b' is undefined"
     caplog.clear()
     assert "[]" in ask(make_app(tmp_path, files, routes=routes)).text
     assert not caplog.records
 
 
-def test_a_request_shows_its_parts_statements_rows_and_the_line_that_asked(tmp_path):
+def test_a_request_page_shows_components_statements_and_calling_lines(tmp_path):
     app = bench(tmp_path)
     ask(app)
-    shown = text_of(ask(app, path="/_noventa/requests/1"))
-    names = re.findall(r"(page.html|signed_in|rows|row × 4) [\d.e-]+ ms", shown)
+    text = text_of(ask(app, path="/_noventa/requests/1"))
+    names = re.findall(r"(page.html|signed_in|rows|row × 4) [\d.e-]+ ms", text)
     assert names == ["page.html", "signed_in", "rows", "row × 4"]
-    assert re.search(r"row × 4 [\d.e-]+ ms 4 statements SELECT counters.id", shown)
-    assert re.search(r"1: 4 sent, 1 distinct , [\d.e-]+ ms · rows.html:1 · explain 1", shown)
-    assert "Session {&#39;user&#39;: 1}" in shown
+    assert re.search(r"row × 4 [\d.e-]+ ms 4 statements SELECT counters.id", text)
+    assert re.search(r"1: 4 sent, 1 distinct , [\d.e-]+ ms · rows.html:1 · explain 1", text)
+    assert "Session {&#39;user&#39;: 1}" in text
 
 
-def test_a_statement_sent_again_and_again_comes_with_its_cure(tmp_path):
+def test_a_repeated_statement_is_shown_with_a_fix(tmp_path):
     app = bench(tmp_path)
     ask(app)
-    shown = text_of(ask(app, path="/_noventa/requests/1"))
-    assert "Repeated statement: 4 sent, 1 distinct" in shown
-    assert "Load all rows once in the enclosing component" in shown
+    text = text_of(ask(app, path="/_noventa/requests/1"))
+    assert "Repeated statement: 4 sent, 1 distinct" in text
+    assert "Load all rows once in the enclosing component" in text
 
 
-def test_what_a_post_wrote_and_committed_is_shown(tmp_path):
+def test_a_request_page_shows_the_rows_a_post_committed(tmp_path):
     visitor = Visitor(bench(tmp_path))
     ticket = visitor.get("/").tickets[0]
     visitor.post("/", ticket, {"commit": "1", "redirect": "1"})
-    shown = text_of(visitor.get("/_noventa/requests/2"))
-    assert "Written counters: 1 row" in shown
-    assert "Transactions commit" in shown
+    text = text_of(visitor.get("/_noventa/requests/2"))
+    assert "Written counters: 1 row" in text
+    assert "Transactions commit" in text
 
 
-def test_a_page_links_to_its_own_request_below_a_mount(tmp_path):
+def test_a_page_links_to_its_own_request_below_a_mount_point(tmp_path):
     app = bench(tmp_path)
-    answer = ask(app, SCRIPT_NAME="/m")
+    response = ask(app, SCRIPT_NAME="/m")
     link = r'<a class="noventa" href="/m/_noventa/requests/1">[\d.e-]+ ms · 4 statements</a>'
-    assert re.search(link, answer.text)
+    assert re.search(link, response.text)
 
 
-def test_the_guide_can_be_read_beside_the_map(tmp_path):
+def test_the_workbench_serves_the_guide(tmp_path):
     app = bench(tmp_path)
     assert 'href="/_noventa/guide"' in ask(app, path="/_noventa/").text
     assert 'href="/_noventa/guide/registry"' in ask(app, path="/_noventa/guide").text
@@ -162,7 +162,7 @@ def test_the_guide_can_be_read_beside_the_map(tmp_path):
 
 
 @pytest.mark.slow
-def test_in_production_there_is_no_workbench_and_its_module_is_not_loaded(tmp_path):
+def test_production_neither_serves_the_workbench_nor_imports_noventa_cli(tmp_path):
     app = bench(tmp_path, debug=False)
     assert "noventa" not in ask(app).text
     assert ask(app, path="/_noventa/").status == 404
@@ -178,30 +178,30 @@ def test_in_production_there_is_no_workbench_and_its_module_is_not_loaded(tmp_pa
     assert ended.stdout == "False\n"
 
 
-def test_pages_of_the_workbench_allow_their_own_style_only(tmp_path):
+def test_workbench_pages_only_allow_their_own_style(tmp_path):
     app = bench(tmp_path)
     ask(app)
     for path in ("/_noventa/", "/_noventa/requests", "/_noventa/requests/1", "/fail"):
-        answer = ask(app, path=path, HTTP_ACCEPT="text/html")
-        style = re.search(r"<style>(.*?)</style>", answer.text, re.DOTALL)[1]
+        response = ask(app, path=path, HTTP_ACCEPT="text/html")
+        style = re.search(r"<style>(.*?)</style>", response.text, re.DOTALL)[1]
         digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-        policy = answer.header("Content-Security-Policy")
+        policy = response.header("Content-Security-Policy")
         assert policy.startswith("default-src 'none'; ")
         assert f"style-src 'sha256-{digest}';" in policy
-        assert "style=" not in answer.text
-        assert answer.header("Cache-Control") == "no-store"
+        assert "style=" not in response.text
+        assert response.header("Cache-Control") == "no-store"
 
 
-def test_only_this_machine_sees_the_workbench(tmp_path):
+def test_the_workbench_is_served_to_this_machine_only(tmp_path):
     app = bench(tmp_path)
     assert ask(app, path="/_noventa/", REMOTE_ADDR="192.0.2.1").status == 403
     assert ask(app, path="/_noventa/", HTTP_HOST="evil.example").status == 403
     assert ask(app, "POST", "/_noventa/").status == 405
     assert ask(app, path="/_noventa/nope").status == 404
     assert ask(app, path="/_noventa/requests/x").status == 404
-    gone = ask(app, path="/_noventa/requests/99")
-    assert gone.status == 404
-    assert "Request 99 is not available It is too old" in text_of(gone)
+    dropped = ask(app, path="/_noventa/requests/99")
+    assert dropped.status == 404
+    assert "Request 99 is not available It is too old" in text_of(dropped)
 
 
 def test_the_last_fifty_requests_are_kept(tmp_path):
@@ -212,19 +212,19 @@ def test_the_last_fifty_requests_are_kept(tmp_path):
     assert numbers == [*range(6, 56)]
 
 
-def test_secrets_are_hidden_in_what_is_kept(tmp_path):
+def test_secrets_are_hidden_in_recorded_requests(tmp_path):
     app = bench(tmp_path)
     with app.database.session() as db:
         db.execute(sa.update(Counter).values(label="of-the-cookie"))
         db.commit()
-    answer = ask(app, path="/fail", HTTP_COOKIE="token=of-the-cookie", HTTP_ACCEPT="text/html")
-    assert "lost: …" in answer.text
-    assert "of-the-cookie" not in answer.text
+    response = ask(app, path="/fail", HTTP_COOKIE="token=of-the-cookie", HTTP_ACCEPT="text/html")
+    assert "lost: …" in response.text
+    assert "of-the-cookie" not in response.text
     assert "of-the-cookie" not in ask(app, path="/_noventa/requests/1").text
 
 
 def failing(root, source, files=(), **options):
-    """An application whose page runs `source` as the body of its handler."""
+    """Create an application whose page runs `source` as the body of its handler."""
     body = "".join(f"        {line}\n" for line in source.strip().split("\n"))
     text = f"""
     import sqlalchemy as sa
@@ -241,39 +241,39 @@ def failing(root, source, files=(), **options):
     )  # fmt: skip
 
 
-def test_an_error_shows_the_failing_expression_and_the_values_of_its_names(tmp_path):
+def test_an_error_page_shows_the_failing_expression_and_its_variables(tmp_path):
     app = failing(tmp_path, "prices, name = {'Ada': 12}, 'Adah'\nreturn {'x': prices[name]}")
-    answer = ask(app)
-    assert "<em>prices[name]</em>" in answer.text
-    shown = text_of(answer)
-    assert "KeyError: &#39;Adah&#39;" in shown
-    assert "Did you mean &#39;Ada&#39;?" in shown
-    assert "prices {&#39;Ada&#39;: 12}" in shown
-    assert re.search(r"raised in load_template_context page_logic.py:\d", shown)
-    assert re.search(r"\d+ frames in libraries", shown)
+    response = ask(app)
+    assert "<em>prices[name]</em>" in response.text
+    text = text_of(response)
+    assert "KeyError: &#39;Adah&#39;" in text
+    assert "Did you mean &#39;Ada&#39;?" in text
+    assert "prices {&#39;Ada&#39;: 12}" in text
+    assert re.search(r"raised in load_template_context page_logic.py:\d", text)
+    assert re.search(r"\d+ frames in libraries", text)
 
 
-def test_a_mapped_object_is_shown_without_a_statement_and_secrets_are_hidden(tmp_path):
+def test_an_error_page_shows_mapped_objects_without_a_query_and_hides_secrets(tmp_path):
     source = """
 counter = db.get(Counter, 1)
 db.expire(counter, ["value"])
 password, settings = "hunter2", {"api_key": "k-123"}
 raise ValueError("no")"""
     app = failing(tmp_path, source)
-    shown = text_of(ask(app))
-    assert "counter &lt;Counter 1 {&#39;id&#39;: 1, &#39;label&#39;: None}&gt;" in shown
-    assert "password hidden" in shown
-    assert "{&#39;api_key&#39;: &#39;hidden&#39;}" in shown
-    assert "hunter2" not in shown.partition("raised in")[2].partition("called by")[2]
+    text = text_of(ask(app))
+    assert "counter &lt;Counter 1 {&#39;id&#39;: 1, &#39;label&#39;: None}&gt;" in text
+    assert "password hidden" in text
+    assert "{&#39;api_key&#39;: &#39;hidden&#39;}" in text
+    assert "hunter2" not in text.partition("raised in")[2].partition("called by")[2]
     assert len(app.workbench.recorder.records[0].statements) == 1
 
 
-def test_an_error_shows_what_it_came_from(tmp_path):
+def test_an_error_page_shows_the_cause_of_an_exception(tmp_path):
     source = "try:\n    1 // 0\nexcept ZeroDivisionError as error:\n    raise ValueError from error"
     assert "Caused by ZeroDivisionError" in text_of(ask(failing(tmp_path, source)))
 
 
-def test_a_line_of_a_template_that_a_handler_caught_is_shown_as_it_is_written(tmp_path):
+def test_a_chained_template_error_is_shown_with_its_source_line(tmp_path):
     def shielded(caller):
         try:
             return caller()
@@ -297,97 +297,97 @@ def test_a_line_of_a_template_that_a_handler_caught_is_shown_as_it_is_written(tm
         ("{{ request.path }}", "A template receives only what its handler returned"),
     ],
 )
-def test_a_name_that_a_template_does_not_see_comes_with_its_cure(tmp_path, used, remedy):
+def test_a_name_missing_from_a_templates_context_is_shown_with_a_fix(tmp_path, used, remedy):
     macro = "{% macro field() %}{{ errors.name }}{% endmacro %}"
     app = failing(tmp_path, "return {}", {"page.html": used, "macro.html": macro})
     assert remedy in text_of(ask(app))
 
 
-def test_a_row_that_is_still_referred_to_is_answered_with_how_to_delete_it(tmp_path):
+def test_deleting_a_referenced_row_shows_a_foreign_key_explanation(tmp_path):
     source = """
 for words in ("notes (id INTEGER PRIMARY KEY)", "tags (note_id REFERENCES notes)"):
     db.execute(sa.text(f"CREATE TABLE {words}"))
 db.execute(sa.text("INSERT INTO notes VALUES (1)"))
 db.execute(sa.text("INSERT INTO tags VALUES (1)"))
 db.execute(sa.text("DELETE FROM notes"))"""
-    shown = text_of(ask(failing(tmp_path, source)))
-    assert "A row refers to one that does not exist, or that you delete" in shown
-    assert "is taken" not in shown
+    text = text_of(ask(failing(tmp_path, source)))
+    assert "A row refers to one that does not exist, or that you delete" in text
+    assert "is taken" not in text
 
 
-def test_a_missing_table_is_answered_with_the_command_that_makes_it(tmp_path):
+def test_a_missing_table_is_shown_with_the_command_that_creates_it(tmp_path):
     app = failing(tmp_path, "return {'x': db.execute(sa.text('SELECT a FROM orders')).scalar()}")
-    shown = text_of(ask(app))
-    assert "No migration creates this yet" in shown
-    assert "if not, correct the name" in shown
-    assert "python -m noventa migrate revision --autogenerate" in shown
-    assert "SELECT a FROM orders" in shown
+    text = text_of(ask(app))
+    assert "No migration creates this yet" in text
+    assert "if not, correct the name" in text
+    assert "python -m noventa migrate revision --autogenerate" in text
+    assert "SELECT a FROM orders" in text
     versions = tmp_path / "migrations" / "versions"
     versions.mkdir(parents=True)
     (versions / "a1.py").write_text("revision = 'a1'\ndown_revision = None\n")
-    shown = text_of(ask(app))
-    assert "The database is behind the models" in shown
-    assert "$ python" not in shown
-    assert "python -m noventa migrate" in shown
+    text = text_of(ask(app))
+    assert "The database is behind the models" in text
+    assert "$ python" not in text
+    assert "python -m noventa migrate" in text
 
 
-def test_a_broken_rule_of_the_database_is_answered_with_a_422(tmp_path):
+def test_a_constraint_violation_suggests_returning_a_422(tmp_path):
     app = failing(tmp_path, "db.add(Counter(id=1))\ndb.commit()")
     assert "&#34;_status&#34;: 422" in text_of(ask(app))
 
 
-def test_misspelt_names_get_the_nearest_one(tmp_path):
+def test_misspelt_names_get_a_suggestion(tmp_path):
     app = failing(tmp_path, "return {'counter': request.jsno}")
     assert "Did you mean &#39;json&#39;?" in text_of(ask(app))
     app = failing(tmp_path, "return {'counter': 1}", {"page.html": "{{ countre + 1 }}"})
     assert "Did you mean &#39;counter&#39;?" in text_of(ask(app))
 
 
-def test_an_unknown_address_shows_the_nearest_route_and_all(tmp_path):
-    answer = ask(bench(tmp_path), path="/awya", HTTP_ACCEPT="text/html")
-    shown = text_of(answer)
-    assert answer.status == 404
-    assert "Did you mean /away ?" in shown
-    assert "/fail test_workbench.fail" in shown
+def test_an_unknown_url_shows_the_nearest_route_and_lists_all_routes(tmp_path):
+    response = ask(bench(tmp_path), path="/awya", HTTP_ACCEPT="text/html")
+    text = text_of(response)
+    assert response.status == 404
+    assert "Did you mean /away ?" in text
+    assert "/fail test_workbench.fail" in text
 
 
-def test_an_unknown_address_leads_to_the_one_that_was_meant_with_its_parameters(tmp_path):
+def test_an_unknown_url_links_to_the_nearest_route_with_its_parameters(tmp_path):
     routes = [
         Page("/gone", "page.html", guards=[lambda request, session, db: {"_status": 404}]),
         Page("/users/{id:int}", "page.html"),
-        Page("/usres/{day:date}", "page.html"),  # no date was asked for
+        Page("/usres/{day:date}", "page.html"),  # '7' is not a date
     ]
     files = {"page.html": "of the application"}
     app = make_app(tmp_path, files, {"debug": True}, routes=routes, errors={"4xx": "page.html"})
-    shown = ask(app, path="/usres/7", SCRIPT_NAME="/m", HTTP_ACCEPT="text/html").text
-    assert '<a href="/m/users/7"><code>/users/7</code></a>?' in shown
-    assert "of the application" not in shown
+    text = ask(app, path="/usres/7", SCRIPT_NAME="/m", HTTP_ACCEPT="text/html").text
+    assert '<a href="/m/users/7"><code>/users/7</code></a>?' in text
+    assert "of the application" not in text
     assert "of the application" in ask(app, path="/gone", HTTP_ACCEPT="text/html").text
 
 
-def test_a_refusal_says_its_reason_and_remedy_in_debug_only(tmp_path):
-    shown = text_of(post(bench(tmp_path), "/", {"x": "y"}))
-    assert "no-ticket Write this inside the &lt;form method=&#34;post&#34;&gt;" in shown
-    assert "{{ action(&#39;name&#39;) }}" in shown
+def test_a_rejected_request_shows_reason_and_remedy_only_in_debug(tmp_path):
+    text = text_of(post(bench(tmp_path), "/", {"x": "y"}))
+    assert "no-ticket Write this inside the &lt;form method=&#34;post&#34;&gt;" in text
+    assert "{{ action(&#39;name&#39;) }}" in text
     assert "no-ticket" not in post(bench(tmp_path, debug=False), "/", {"x": "y"}).text
 
 
-def test_what_was_not_committed_is_said_on_the_next_page_with_values_and_line(tmp_path):
+def test_uncommitted_changes_are_shown_on_the_next_page_with_values_and_line(tmp_path):
     visitor = Visitor(bench(tmp_path))
     ticket = visitor.get("/").tickets[0]
     visitor.post("/", ticket, {"redirect": "1"})
-    answer = visitor.get("/")
-    shown = text_of(answer)
-    assert "Not saved: row › action_add did not commit" in shown
-    assert "Not changed: counters 1 , value is still 0 , not 1" in shown
-    assert "Call db.commit() before the return in row_logic.py:6" in shown
-    assert "style=" not in answer.text
+    response = visitor.get("/")
+    text = text_of(response)
+    assert "Not saved: row › action_add did not commit" in text
+    assert "Not changed: counters 1 , value is still 0 , not 1" in text
+    assert "Call db.commit() before the return in row_logic.py:6" in text
+    assert "style=" not in response.text
     assert "Not saved" not in text_of(visitor.get("/"))
     style = ask(visitor.app, path="/_noventa/notice.css")
     assert "light-dark(" in style.text
 
 
-def test_what_was_added_deleted_flushed_or_flashed_in_vain_is_said_too(tmp_path):
+def test_the_notice_includes_uncommitted_inserts_deletes_statements_and_messages(tmp_path):
     source = """
 session.flash("Saved.", "success")
 db.execute(sa.update(Counter).values(label="flushed"))
@@ -395,15 +395,15 @@ db.delete(db.get(Counter, 1))
 db.add(Counter(id=2, label="hunter2"))
 return {"x": ""}"""
     app = failing(tmp_path, source)
-    shown = text_of(ask(app, HTTP_COOKIE="token=hunter2"))
-    assert "Not added: counters , id : 2 , label : &#39;…&#39;" in shown
-    assert "Not deleted: counters 1" in shown
-    assert "Rolled back: UPDATE counters SET label=? with (&#39;flushed&#39;,)" in shown
-    assert "Its message “Saved.” was discarded." in shown
+    text = text_of(ask(app, HTTP_COOKIE="token=hunter2"))
+    assert "Not added: counters , id : 2 , label : &#39;…&#39;" in text
+    assert "Not deleted: counters 1" in text
+    assert "Rolled back: UPDATE counters SET label=? with (&#39;flushed&#39;,)" in text
+    assert "Its message “Saved.” was discarded." in text
     assert "Rolled back: added counters , id 2" in text_of(ask(app, path="/_noventa/requests/1"))
 
 
-def test_what_an_endpoint_did_not_commit_is_said_on_the_next_page(tmp_path):
+def test_changes_an_endpoint_did_not_commit_are_shown_on_the_next_page(tmp_path):
     def forget(request, session, db):
         db.get(Counter, 1).value = 7
         return {}
@@ -416,32 +416,32 @@ def test_what_an_endpoint_did_not_commit_is_said_on_the_next_page(tmp_path):
     assert "Not changed: counters 1 , value is still 0 , not 7" in text_of(ask(app))
 
 
-def map_of(app):
+def map_text(app):
     return text_of(ask(app, path="/_noventa/"))
 
 
-def test_the_map_shows_routes_components_and_tables_as_they_run(tmp_path):
-    shown = map_of(bench(tmp_path))
-    assert "/ guard signed_in row , rows page.html · not observed yet" in shown
-    assert "/away GET test_workbench.bench." in shown
-    assert "/files static files" in shown
-    assert re.search(r"row POST add test_workbench.py:\d+ · inside rows", shown)
-    assert "counters 1 row id integer, primary key value integer label varchar(40), unique" in shown
+def test_the_map_shows_routes_components_and_tables(tmp_path):
+    text = map_text(bench(tmp_path))
+    assert "/ guard signed_in row , rows page.html · not observed yet" in text
+    assert "/away GET test_workbench.bench." in text
+    assert "/files static files" in text
+    assert re.search(r"row POST add test_workbench.py:\d+ · inside rows", text)
+    assert "counters 1 row id integer, primary key value integer label varchar(40), unique" in text
 
 
-def test_what_only_requests_tell_is_marked_as_seen(tmp_path):
+def test_the_map_marks_facts_learned_from_requests_as_observed(tmp_path):
     visitor = Visitor(bench(tmp_path))
-    assert "unused" not in map_of(visitor.app)  # nothing was asked for yet
+    assert "unused" not in map_text(visitor.app)  # no request yet
     ticket = visitor.get("/").tickets[0]
-    shown = map_of(visitor.app)
-    assert "repeated / sent 4 statements, one of them 4 times from" in shown
-    assert "observed reading counters" in shown
+    text = map_text(visitor.app)
+    assert "repeated / sent 4 statements, one of them 4 times from" in text
+    assert "observed reading counters" in text
     visitor.post("/", ticket, {"commit": "1", "redirect": "1"})
-    assert "observed writing counters" in map_of(visitor.app)
-    assert "row.add changed rows" not in map_of(visitor.app)  # its page has a guard
+    assert "observed writing counters" in map_text(visitor.app)
+    assert "row.add changed rows" not in map_text(visitor.app)  # its page has a guard
 
 
-def test_an_action_that_wrote_without_a_guard_is_worth_a_look(tmp_path):
+def test_the_map_warns_about_a_writing_action_without_a_guard(tmp_path):
     app = counting_app(
         tmp_path, "sqlite:///./a.db", Page("/", "page.html"), debug=True, files=FILES,
         components=[
@@ -452,32 +452,32 @@ def test_an_action_that_wrote_without_a_guard_is_worth_a_look(tmp_path):
     visitor = Visitor(app)
     ticket = visitor.get("/").tickets[0]
     visitor.post("/", ticket, {"commit": "1", "redirect": "1"})
-    assert "open row.add changed rows, and no guard protects it" in map_of(app)
-    assert "row POST add, no guard" in map_of(app)
+    assert "open row.add changed rows, and no guard protects it" in map_text(app)
+    assert "row POST add, no guard" in map_text(app)
 
 
-def test_the_map_says_what_is_to_apply_and_to_mend_before_deploying(tmp_path):
+def test_the_map_lists_pending_migrations_and_deployment_problems(tmp_path):
     app = bench(tmp_path)
     versions = tmp_path / "migrations" / "versions"
     versions.mkdir(parents=True)
     (versions / "a1_first.py").write_text("revision = 'a1'\ndown_revision = None\n")
-    shown = map_of(app)
-    assert "Migrations not at head" in shown
-    assert "The database has no revision, expected a1; run `python -m noventa migrate`, or" in shown
-    assert "config.yaml: debug is true" in shown
+    text = map_text(app)
+    assert "Migrations not at head" in text
+    assert "The database has no revision, expected a1; run `python -m noventa migrate`, or" in text
+    assert "config.yaml: debug is true" in text
 
 
-def test_the_map_is_shown_where_the_database_does_not_answer(tmp_path):
+def test_the_map_is_shown_without_a_working_database(tmp_path):
     app = counting_app(tmp_path, "sqlite:///./a.db", debug=True)
     app.database.engine.dispose()
     (tmp_path / "a.db").write_bytes(b"no database at all, but long enough to be read as one" * 9)
-    assert "it is not available: DatabaseError: file is not a database" in map_of(app)
+    assert "it is not available: DatabaseError: file is not a database" in map_text(app)
 
 
-# ---- what is true of each request -----------------------------------------------------------
+# ---- requests -----------------------------------------------------------------------------
 
 
-def page_of(app, number=1, query=""):
+def request_text(app, number=1, query=""):
     return text_of(ask(app, path=f"/_noventa/requests/{number}", query=query))
 
 
@@ -485,67 +485,67 @@ def refuse(request, session, db):
     raise HTTPForbidden("Only on Sundays.")
 
 
-def of_errors(root, *, debug=True):
+def failing_routes(root, *, debug=True):
     routes = [Endpoint("/fail", fail), Endpoint("/refuse", refuse)]
     return counting_app(root, "sqlite:///./a.db", *routes, debug=debug)
 
 
-def test_the_page_of_a_failed_request_names_the_exception_and_keeps_the_error_page(tmp_path):
-    app = of_errors(tmp_path)
-    shown = ask(app, path="/fail", HTTP_ACCEPT="text/html").text
-    assert re.search(r"LookupError: lost: Raised in \S+test_workbench.py:\d+", page_of(app))
-    assert ask(app, path="/_noventa/requests/1/page").text == shown
+def test_a_failed_requests_page_names_the_exception_and_stores_the_error_page(tmp_path):
+    app = failing_routes(tmp_path)
+    text = ask(app, path="/fail", HTTP_ACCEPT="text/html").text
+    assert re.search(r"LookupError: lost: Raised in \S+test_workbench.py:\d+", request_text(app))
+    assert ask(app, path="/_noventa/requests/1/page").text == text
     assert ask(app, path="/_noventa/requests/2/page").status == 404
 
 
-def test_an_error_that_a_handler_raises_as_an_answer_is_named_with_its_line(tmp_path, caplog):
+def test_a_raised_http_error_is_shown_and_logged_with_its_line(tmp_path, caplog):
     caplog.set_level("INFO")
-    app = of_errors(tmp_path)
-    shown = text_of(ask(app, path="/refuse", HTTP_ACCEPT="text/html"))
+    app = failing_routes(tmp_path)
+    text = text_of(ask(app, path="/refuse", HTTP_ACCEPT="text/html"))
     line = r"HTTPForbidden: Only on Sundays\., (?:raised in )?\S*test_workbench.py:\d+"
-    assert re.search(line, shown)
+    assert re.search(line, text)
     assert re.search(
-        r"HTTPForbidden: Only on Sundays. Raised in \S+test_workbench.py", page_of(app)
+        r"HTTPForbidden: Only on Sundays. Raised in \S+test_workbench.py", request_text(app)
     )
     assert re.search(rf"GET /refuse returned 403 in /refuse > refuse, {line}", caplog.text)
 
 
-def test_programs_get_exception_and_line_in_debug_only(tmp_path):
-    problem = json.loads(ask(of_errors(tmp_path), path="/fail").text)
+def test_problem_json_includes_exception_and_line_only_in_debug(tmp_path):
+    problem = json.loads(ask(failing_routes(tmp_path), path="/fail").text)
     assert problem["exception"] == "LookupError: lost:"
     assert re.search(r"test_workbench.py:\d+$", problem["where"])
     assert problem["page"] == "http://127.0.0.1/_noventa/requests/1"
-    assert "exception" not in ask(of_errors(tmp_path, debug=False), path="/fail").text
+    assert "exception" not in ask(failing_routes(tmp_path, debug=False), path="/fail").text
 
 
-def test_the_log_has_the_address_of_the_request_that_failed(tmp_path, caplog):
-    ask(of_errors(tmp_path), path="/fail")
+def test_the_log_links_to_the_failed_request(tmp_path, caplog):
+    ask(failing_routes(tmp_path), path="/fail")
     assert re.search(r"500 GET /fail .*, http://127.0.0.1/_noventa/requests/1\n", caplog.text)
 
 
-def test_a_recursion_is_one_line_of_an_error_page(tmp_path):
+def test_recursion_is_collapsed_on_an_error_page(tmp_path):
     source = "def helper(n):\n    return helper(n + 1)\nreturn helper(0)"
-    answer = ask(failing(tmp_path, source))
-    assert re.search(r"Repeated: helper , 9\d\d times", text_of(answer))
-    assert len(answer.text) < 30_000
+    response = ask(failing(tmp_path, source))
+    assert re.search(r"Repeated: helper , 9\d\d times", text_of(response))
+    assert len(response.text) < 30_000
 
 
-def test_what_an_error_page_leaves_out_is_said(tmp_path):
+def test_an_error_page_lists_the_names_it_omits(tmp_path):
     names = "\n".join(f"name_{n} = {n}" for n in range(25))
-    shown = text_of(ask(failing(tmp_path, f"{names}\nraise ValueError(name_24)")))
-    assert re.search(r"8 more names: name_\d+, ", shown)
-    assert "name_24 24" in shown
+    text = text_of(ask(failing(tmp_path, f"{names}\nraise ValueError(name_24)")))
+    assert re.search(r"8 more names: name_\d+, ", text)
+    assert "name_24 24" in text
 
 
-def test_of_a_template_its_own_names_are_shown(tmp_path):
+def test_a_template_error_shows_only_the_context_names_of_the_application(tmp_path):
     app = failing(tmp_path, "return {'mine': 1}", {"page.html": "{{ mine // 0 }}"})
-    shown = text_of(ask(app)).partition("raised in")[2].partition("called by")[0]
-    assert "mine 1" in shown
-    assert "lipsum" not in shown
-    assert "fragment" not in shown
+    text = text_of(ask(app)).partition("raised in")[2].partition("called by")[0]
+    assert "mine 1" in text
+    assert "lipsum" not in text
+    assert "fragment" not in text
 
 
-def test_statements_and_text_beyond_the_most_are_counted(tmp_path):
+def test_statements_beyond_the_limits_are_counted_and_long_ones_truncated(tmp_path):
     def many(request, session, db):
         for _ in range(1_003):
             db.scalar(sa.text("SELECT 1"))
@@ -558,23 +558,23 @@ def test_statements_and_text_beyond_the_most_are_counted(tmp_path):
     app = counting_app(tmp_path, "sqlite:///./a.db", *routes, debug=True)
     ask(app, path="/many")
     ask(app, path="/long")
-    assert "3 more statements, counted but not recorded" in page_of(app)
-    assert "Statements 1003" in page_of(app)
-    assert "… and 1012 more characters" in page_of(app, 2)
+    assert "3 more statements, counted but not recorded" in request_text(app)
+    assert "Statements 1003" in request_text(app)
+    assert "… and 1012 more characters" in request_text(app, 2)
 
 
-def test_a_statement_that_failed_is_marked_and_the_workbench_counts_none_of_its_own(tmp_path):
+def test_a_failed_statement_is_marked_and_workbench_queries_are_not_counted(tmp_path):
     app = failing(tmp_path, "db.execute(sa.text('SELECT * FROM nowhere'))")
     versions = tmp_path / "migrations" / "versions"
     versions.mkdir(parents=True)
     (versions / "a1.py").write_text("revision = 'a1'\ndown_revision = None\n")
-    assert "The database is behind the models" in text_of(ask(app))  # it was asked for that
-    shown = page_of(app)
-    assert re.search(r"SELECT \* FROM nowhere 1: failed · page_logic.py:\d", shown)
-    assert "Statements 1 " in shown
+    assert "The database is behind the models" in text_of(ask(app))  # it queried the version
+    text = request_text(app)
+    assert re.search(r"SELECT \* FROM nowhere 1: failed · page_logic.py:\d", text)
+    assert "Statements 1 " in text
 
 
-def test_statements_stand_where_they_were_sent_after_those_of_the_guard(tmp_path):
+def test_statements_are_listed_in_order_with_the_guards_first(tmp_path):
     def guard(request, session, db):
         db.scalar(sa.text("SELECT 'of the guard'"))
 
@@ -586,21 +586,21 @@ def test_statements_stand_where_they_were_sent_after_those_of_the_guard(tmp_path
     page = Page("/", "page.html", guards=[guard], logic=make_module("page_logic", source))
     app = counting_app(tmp_path, "sqlite:///./a.db", page, debug=True, files={"page.html": ""})
     ask(app)
-    shown = page_of(app)
-    assert shown.index("of the guard") < shown.index("then page.html") < shown.index("of the page")
+    text = request_text(app)
+    assert text.index("of the guard") < text.index("then page.html") < text.index("of the page")
 
 
-def test_a_get_that_writes_is_one_request_which_was_answered_twice(tmp_path):
+def test_a_get_that_writes_is_recorded_as_one_request_that_ran_twice(tmp_path):
     app = counting_app(tmp_path, "sqlite:///./a.db", Endpoint("/", increment), debug=True)
     ask(app)
     (record,) = app.workbench.recorder.records
     assert record.number == 1
-    shown = page_of(app)
-    assert "This request ran twice" in shown
-    assert "Written counters: 1 row" in shown
+    text = request_text(app)
+    assert "This request ran twice" in text
+    assert "Written counters: 1 row" in text
 
 
-def test_a_notice_is_shown_although_the_page_had_to_be_answered_twice(tmp_path):
+def test_a_notice_is_shown_even_if_the_page_ran_twice(tmp_path):
     source = """
     from counters import Counter
     def load_template_context(request, session, db):
@@ -622,7 +622,7 @@ def test_a_notice_is_shown_although_the_page_had_to_be_answered_twice(tmp_path):
     assert "Not changed: counters 1 , value is still 0 , not 7" in text_of(ask(app))
 
 
-def test_a_request_shows_fields_files_and_the_way_to_its_route(tmp_path):
+def test_a_request_page_shows_fields_files_and_a_link_to_its_route(tmp_path):
     def take(request, session, db):
         session["seen"] = len(request.files)
         return {}
@@ -634,47 +634,47 @@ def test_a_request_shows_fields_files_and_the_way_to_its_route(tmp_path):
     body = webob.Request.blank("/", POST=fields)
     body.body  # noqa: B018 - encodes the fields
     ask(app, "POST", "/take/7", body=body.body, CONTENT_TYPE=body.headers["Content-Type"])
-    answer = ask(app, path="/_noventa/requests/1")
-    shown = text_of(answer)
-    assert "View args {&#39;id&#39;: 7}" in shown
-    assert "&#39;name&#39;: &#39;Ada&#39;" in shown
-    assert "photo: ada.png" in shown
-    assert "Session {&#39;seen&#39;: 1}" in shown
-    assert "hunter22" not in answer.text
-    assert 'href="/_noventa/?about=/take/%7Bid%3Aint%7D"' in answer.text
+    response = ask(app, path="/_noventa/requests/1")
+    text = text_of(response)
+    assert "View args {&#39;id&#39;: 7}" in text
+    assert "&#39;name&#39;: &#39;Ada&#39;" in text
+    assert "photo: ada.png" in text
+    assert "Session {&#39;seen&#39;: 1}" in text
+    assert "hunter22" not in response.text
+    assert 'href="/_noventa/?about=/take/%7Bid%3Aint%7D"' in response.text
 
 
-def test_requests_are_found_by_the_beginning_of_status_method_and_path(tmp_path):
+def test_requests_can_be_filtered_by_prefixes_of_status_method_and_path(tmp_path):
     app = bench(tmp_path)
     for path in ("/", "/away", "/awry"):
         ask(app, path=path)
     post(app, "/", {"x": "y"})
 
-    def found(words):
-        shown = text_of(ask(app, path="/_noventa/requests", query=f"q={words}"))
-        return re.findall(r"(\d{3}) (?:GET|POST) (\S+) ", shown)
+    def matches(words):
+        text = text_of(ask(app, path="/_noventa/requests", query=f"q={words}"))
+        return re.findall(r"(\d{3}) (?:GET|POST) (\S+) ", text)
 
-    assert found("4") == [("400", "/"), ("404", "/awry")]
-    assert found("GET+/aw") == [("404", "/awry"), ("303", "/away")]
-    assert found("4+POST") == [("400", "/")]
+    assert matches("4") == [("400", "/"), ("404", "/awry")]
+    assert matches("GET+/aw") == [("404", "/awry"), ("303", "/away")]
+    assert matches("4+POST") == [("400", "/")]
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql", "mariadb"], indirect=True)
-def test_a_query_is_explained_by_its_number_and_a_write_is_not(tmp_path, database):
+def test_explain_shows_the_plan_of_a_query_but_not_of_a_write(tmp_path, database):
     app = counting_app(tmp_path, database, Endpoint("/", increment, writes=True), debug=True)
     ask(app)
     plan = {"sqlite": "SEARCH counters", "postgresql": "counters_pkey", "mysql": "PRIMARY"}
     backend = app.database.engine.dialect.name.replace("mariadb", "mysql")
-    shown = page_of(app, query="explain=1").partition("Query plan of statement 1")[2]
-    assert re.search(plan[backend].replace("counters_pkey", "counters"), shown)
-    assert "Query plan" not in page_of(app, query="explain=2")  # an UPDATE
+    text = request_text(app, query="explain=1").partition("Query plan of statement 1")[2]
+    assert re.search(plan[backend].replace("counters_pkey", "counters"), text)
+    assert "Query plan" not in request_text(app, query="explain=2")  # an UPDATE
     for number in ("0", "9", "x", "²"):
-        assert "Query plan" not in page_of(app, query=f"explain={number}")
+        assert "Query plan" not in request_text(app, query=f"explain={number}")
     with app.database.session() as db:
         assert db.get(Counter, 1).value == 1
 
 
-def test_a_broken_rule_names_the_column_and_the_nearest_field(tmp_path):
+def test_a_constraint_violation_names_the_column_and_the_nearest_field(tmp_path):
     def add(request, session, db):
         db.add(Counter(id=request.form.get("id", 2), label=request.form["labell"]))
         db.commit()
@@ -683,10 +683,10 @@ def test_a_broken_rule_names_the_column_and_the_nearest_field(tmp_path):
     app = counting_app(tmp_path, "sqlite:///./a.db", route, debug=True)
     body = {"labell": "same"}
     post(app, "/", body, HTTP_ACCEPT="text/html")
-    shown = text_of(post(app, "/", body | {"id": "3"}, HTTP_ACCEPT="text/html"))
-    assert "A row violates a constraint on counters.label" in shown
-    assert "&#34;labell&#34;: &#34;cannot be taken&#34;" in shown
-    report = shown.partition("A summary of this page")[2]
+    text = text_of(post(app, "/", body | {"id": "3"}, HTTP_ACCEPT="text/html"))
+    assert "A row violates a constraint on counters.label" in text
+    assert "&#34;labell&#34;: &#34;cannot be taken&#34;" in text
+    report = text.partition("A summary of this page")[2]
     assert "INSERT INTO counters" in report
     assert "Tell visitors what to correct" in report
 
@@ -694,20 +694,20 @@ def test_a_broken_rule_names_the_column_and_the_nearest_field(tmp_path):
 # ---- the map --------------------------------------------------------------------------------
 
 
-def test_the_map_has_actions_of_pages_and_endpoints_that_are_posted_to(tmp_path):
+def test_the_map_includes_page_actions_and_posted_endpoints(tmp_path):
     module = make_module("page_logic", ROW.replace(", number", "").replace("number", "1"))
     page, endpoint = Page("/", "page.html", logic=module), action("/add", increment)
     app = counting_app(
         tmp_path, "sqlite:///./a.db", page, endpoint, debug=True, files={"page.html": ""}
     )
     post(app, "/add", {})
-    shown = map_of(app)
-    assert "/ POST add, no guard" in shown
-    assert "/add POST POST, no guard" in shown
-    assert "open /add.POST changed rows, and no guard protects it." in shown
+    text = map_text(app)
+    assert "/ POST add, no guard" in text
+    assert "/add POST POST, no guard" in text
+    assert "open /add.POST changed rows, and no guard protects it." in text
 
 
-def test_a_table_is_unused_once_every_route_was_seen_and_none_named_it(tmp_path):
+def test_a_table_is_reported_unused_after_every_route_ran_without_it(tmp_path):
     def read(request, session, db):
         return {"value": db.scalar(sa.text("SELECT value FROM counters"))}
 
@@ -718,15 +718,15 @@ def test_a_table_is_unused_once_every_route_was_seen_and_none_named_it(tmp_path)
     routes = Endpoint("/a", nothing), Endpoint("/b", nothing), Static("/files", "files")
     app = counting_app(tmp_path, "sqlite:///./a.db", *routes, debug=True)
     ask(app, path="/a")
-    assert "unused counters" not in map_of(app)
+    assert "unused counters" not in map_text(app)
     ask(app, path="/b")
-    assert "unused counters is not listed by any component or page" in map_of(app)
+    assert "unused counters is not listed by any component or page" in map_text(app)
     app = counting_app(tmp_path, "sqlite:///./a.db", Endpoint("/a", read), debug=True)
     ask(app, path="/a")
-    assert "unused counters" not in map_of(app)
+    assert "unused counters" not in map_text(app)
 
 
-def test_two_entries_of_one_path_are_two_on_the_map(tmp_path):
+def test_routes_sharing_a_path_are_listed_separately_on_the_map(tmp_path):
     def read(request, session, db):
         return {}
 
@@ -735,9 +735,9 @@ def test_two_entries_of_one_path_are_two_on_the_map(tmp_path):
     app = counting_app(tmp_path, "sqlite:///./a.db", *routes, debug=True)
     ask(app, path="/counter")
     post(app, "/counter", {})
-    shown = map_of(app)
-    assert re.search(r"/counter GET .* /counter POST POST, no guard", shown)
-    assert "open /counter.POST changed rows" in shown
+    text = map_text(app)
+    assert re.search(r"/counter GET .* /counter POST POST, no guard", text)
+    assert "open /counter.POST changed rows" in text
 
 
 def test_a_hint_can_be_dismissed_in_the_registry(tmp_path):
@@ -749,39 +749,39 @@ def test_a_hint_can_be_dismissed_in_the_registry(tmp_path):
         db.add(Counter(id=1))
         db.commit()
     post(app, "/add", {})
-    assert "Worth a look" not in map_of(app)
+    assert "Worth a look" not in map_text(app)
 
 
 def about(app, name):
     return text_of(ask(app, path="/_noventa/", query=f"about={name}")).partition("everything")[2]
 
 
-def test_the_map_shows_what_hangs_together_with_a_name(tmp_path):
+def test_the_map_shows_everything_related_to_a_name(tmp_path):
     app = bench(tmp_path)
     ask(app)
-    shown = about(app, "row")
-    assert re.search(r"Routes 1 / .* Components 2 rows .* row .* Tables 1 counters", shown)
-    assert "/away" not in shown
+    text = about(app, "row")
+    assert re.search(r"Routes 1 / .* Components 2 rows .* row .* Tables 1 counters", text)
+    assert "/away" not in text
     assert re.search(r"Routes 1 / .* Components 2 rows .* row .* Tables 1", about(app, "counters"))
     assert "Nothing matches." in about(app, "nothing")
 
 
-def test_the_map_finds_by_a_part_of_a_name_and_folds_what_begins_alike(tmp_path):
+def test_the_map_searches_by_substring_and_groups_common_prefixes(tmp_path):
     def nothing(request, session, db, **view_args):
         return {}
 
     routes = [Endpoint(f"/admin/thing-{n}", nothing) for n in range(40)]
     app = make_app(tmp_path, {}, {"debug": True}, routes=[*routes, Endpoint("/home", nothing)])
-    whole = ask(app, path="/_noventa/").text
-    assert re.search(r"<summary>/admin <span class=\"tag\">40</span>", whole)
-    found = text_of(ask(app, path="/_noventa/", query="q=G-7"))
-    assert "Routes 1 /admin/thing-7 GET" in found
+    full_map = ask(app, path="/_noventa/").text
+    assert re.search(r"<summary>/admin <span class=\"tag\">40</span>", full_map)
+    text = text_of(ask(app, path="/_noventa/", query="q=G-7"))
+    assert "Routes 1 /admin/thing-7 GET" in text
 
 
 # ---- editor, reload, guide ------------------------------------------------------------------
 
 
-def test_a_line_is_a_link_into_the_editor_that_the_settings_name(tmp_path):
+def test_source_lines_link_to_the_configured_editor(tmp_path):
     root = tmp_path / "my files"
     root.mkdir()
     app = make_app(
@@ -794,7 +794,7 @@ def test_a_line_is_a_link_into_the_editor_that_the_settings_name(tmp_path):
 
 
 @pytest.mark.parametrize("editor", ["javascript:alert({file})", "DATA:,{file}", "vscode://file/"])
-def test_an_editor_is_no_script_and_gets_the_file(editor, tmp_path):
+def test_an_editor_url_must_contain_the_file_and_not_be_a_script(editor, tmp_path):
     with pytest.raises(ConfigError, match="expected an editor's URL that contains"):
         Config.from_mapping({"editor": editor}, tmp_path)
 
@@ -806,11 +806,11 @@ def test_an_editor_is_no_script_and_gets_the_file(editor, tmp_path):
         ("default-src 'self'", True),
         ("default-src 'none'", False),
         ("script-src 'none'", False),
-        ("default-src 'none'; script-src 'self'", False),  # it could not ask
+        ("default-src 'none'; script-src 'self'", False),  # connect-src forbids the polling
         ("default-src 'none'; script-src 'self'; connect-src 'self'", True),
     ],
 )
-def test_under_reload_a_page_loads_itself_again_where_its_policy_allows(
+def test_a_page_reloads_itself_under_reload_if_its_policy_allows(
     policy, allowed, tmp_path, monkeypatch
 ):
     def page(**environ):
@@ -831,7 +831,7 @@ def test_under_reload_a_page_loads_itself_again_where_its_policy_allows(
     assert ask(app, path="/_noventa/changed").text != before
 
 
-def test_a_chapter_has_contents_neighbours_and_links(tmp_path):
+def test_a_chapter_has_a_table_of_contents_neighbours_and_links(tmp_path):
     app = bench(tmp_path)
     html = ask(app, path="/_noventa/guide/registry").text
     assert 'rel="prev" href="/_noventa/guide/first_steps"' in html
@@ -842,8 +842,8 @@ def test_a_chapter_has_contents_neighbours_and_links(tmp_path):
         assert f'id="{anchor}"' in html
 
 
-def test_the_guide_is_searched_by_a_word(tmp_path):
-    shown = text_of(ask(bench(tmp_path), path="/_noventa/guide", query="q=getlist"))
-    assert re.search(r"forms Forms, \d+ times", shown)
+def test_the_guide_can_be_searched(tmp_path):
+    text = text_of(ask(bench(tmp_path), path="/_noventa/guide", query="q=getlist"))
+    assert re.search(r"forms Forms, \d+ times", text)
     missing = text_of(ask(bench(tmp_path), path="/_noventa/guide", query="q=xyzzy"))
     assert "No chapter contains it." in missing
