@@ -1,7 +1,7 @@
-"""One project, unchanged, under every host; and other applications below ours.
+"""One project, unchanged, under every host, and other applications mounted in Noventa.
 
-Each host is a real process on a free loopback port. `tests/hosts` holds what is to be written
-for those that need more than a command; the guide shows the same lines.
+Each host is a real process on a free loopback port. Hosts that need more than a command have a
+file in `tests/hosts`; the guide shows the same lines.
 """
 
 import ast
@@ -171,9 +171,9 @@ def slow(request, session, db):
 
 @dataclass(frozen=True)
 class Host:
-    """A server with its command, in which `PORT` stands for the port.
+    """A server and its command, in which `PORT` is replaced.
 
-    `needs` are the modules that the server imports beside ours, from the extra `hosts`.
+    `needs` lists the modules from the extra `hosts` that the server imports.
     """
 
     name: str
@@ -214,12 +214,12 @@ SERVERS = [
         " --hook-master-start 'unix_signal:15 gracefully_kill_them_all'",
         "/m",
     ),
-    # SIGTERM is Apache's order to cut what is under way; `apachectl graceful-stop` sends this.
+    # SIGTERM makes Apache drop running requests; `apachectl graceful-stop` sends SIGWINCH.
     Host(
         "mod_wsgi",
         "apache2 -D FOREGROUND -f PROJECT/apache.conf",
         "/m",
-        variables={"PYTHONPATH": ""},  # it would come behind the paths of apache.conf
+        variables={"PYTHONPATH": ""},  # would be appended to the paths of apache.conf
         stop=signal.SIGWINCH,
     ),
     Host(
@@ -228,7 +228,7 @@ SERVERS = [
         " wsgi:application",
         "/m",
         needs=("granian",),
-        exit_handlers=False,  # its worker is a forked one of multiprocessing, up to Python 3.12
+        exit_handlers=False,  # up to Python 3.12 its worker is forked by multiprocessing
     ),
     Host(
         "a2wsgi",
@@ -247,7 +247,7 @@ STACKS = [
 
 
 class Site:
-    """A host that runs the project; and a browser, which keeps cookies and minds their path."""
+    """A host running the project, and a client that keeps cookies and respects their paths."""
 
     def __init__(self, host, folder):
         self.host, self.folder, self.prefix = host, folder, host.prefix
@@ -255,10 +255,10 @@ class Site:
         words = host.command.replace("PORT", str(self.port)).replace("PROJECT", str(folder))
         program, *arguments = shlex.split(words)
         found = shutil.which(program, path=f"{BIN}:/usr/sbin:/usr/bin")
-        lacking = [name for name in host.needs if not importable(name)]
-        if found is None or lacking or (host.name == "mod_wsgi" and not MOD_WSGI.exists()):
+        missing = [name for name in host.needs if not importable(name)]
+        if found is None or missing or (host.name == "mod_wsgi" and not MOD_WSGI.exists()):
             refuse = pytest.fail if os.environ.get("NOVENTA_HOSTS") == "all" else pytest.skip
-            refuse(f"{host.name}: {' '.join(lacking) or program} is not here for this Python")
+            refuse(f"{host.name}: {' '.join(missing) or program} is not installed for this Python")
         variables = {
             "LISTEN_PORT": str(self.port),
             "PROJECT": str(folder),
@@ -277,7 +277,7 @@ class Site:
             print(self.logged())
             raise
 
-    def answers(self):
+    def is_up(self):
         if self.process.poll() is not None:
             raise AssertionError(self.logged())
         try:
@@ -286,12 +286,12 @@ class Site:
             return False
 
     def logged(self):
-        """What the server wrote."""
+        """Return everything the server logged."""
         logs = [self.folder / "server.log", self.folder / "error.log"]
         return "".join(log.read_text("utf-8", "replace") for log in logs if log.exists())
 
     def connect(self, method, path, body=None, headers=()):
-        """A connection with an answer whose body is not yet read. `path` is the whole one."""
+        """Return a connection and a response with an unread body. `path` includes the prefix."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         sent = [
             f"{name}={value}"
@@ -303,21 +303,21 @@ class Site:
         return connection, connection.getresponse()
 
     def request(self, method, path, body=None, headers=()):
-        """The answer, read to its end, with `text`."""
-        connection, answer = self.connect(method, path, body, headers)
+        """Send a request and return the response, with its body as `text`."""
+        connection, response = self.connect(method, path, body, headers)
         with closing(connection):
-            answer.text = answer.read().decode("utf-8")
-        for cookie in answer.headers.get_all("Set-Cookie", ()):
+            response.text = response.read().decode("utf-8")
+        for cookie in response.headers.get_all("Set-Cookie", ()):
             name, value = cookie.split(";")[0].split("=", 1)
             self.cookies[name] = value, re.search(r"(?i);\s*path=([^;]*)", cookie)[1]
-        return answer
+        return response
 
     def get(self, path, headers=()):
-        """The answer to GET for a path below the prefix."""
+        """Send a GET request for a path below the prefix."""
         return self.request("GET", self.prefix + path, headers=headers)
 
     def post_form(self, page, at, **fields):
-        """Posts the form of `page` back to where it was shown."""
+        """Post the form of `page` to `at`."""
         fields |= dict(re.findall(r'name="(_ticket)" value="([^"]*)"', page.text))
         headers = {
             "Content-Type": "application/x-www-form-urlencoded",
@@ -325,42 +325,42 @@ class Site:
         }
         return self.request("POST", at, urlencode(fields), headers)
 
-    def location(self, answer):
-        """Where a redirect leads: relative, but Pyramid makes it whole on its way out."""
+    def location(self, response):
+        """Return the path of a redirect. Only Pyramid turns it into a complete URL."""
         host = f"http://127.0.0.1:{self.port}" if self.host.name == "pyramid" else ""
-        return answer.headers["Location"].removeprefix(host)
+        return response.headers["Location"].removeprefix(host)
 
     def rows(self):
-        """The names in the database, read beside the server."""
+        """Read the names from the database, in this process."""
         with closing(sqlite3.connect(self.folder / "hosts.db")) as database:
             return [name for (name,) in database.execute("SELECT name FROM guests ORDER BY id")]
 
     def closed(self):
-        """How many streamed bodies were closed."""
+        """Return the number of streamed bodies that were closed."""
         file = self.folder / "closed.txt"
         return file.read_text().count("closed") if file.exists() else 0
 
     def end(self):
-        """Stops the server by its own signal. Returns its exit code."""
+        """Stop the server with its stop signal and return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(self.host.stop)
         try:
             return self.process.wait(PATIENCE)
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)  # workers that were left behind
+                os.killpg(self.process.pid, signal.SIGKILL)  # leftover workers
             self.log.close()
 
 
 def importable(module):
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # its package
+    except ModuleNotFoundError:  # the parent package is missing
         return False
 
 
 def write_site(folder):
-    """The project with the files of all hosts, and its table with one row."""
+    """Write the project and the files of all hosts, and create its table with one row."""
     write_files(folder, PROJECT)
     shutil.copytree(HERE, folder, dirs_exist_ok=True)
     with closing(sqlite3.connect(folder / "hosts.db")) as database:
@@ -372,15 +372,15 @@ def write_site(folder):
 
 @pytest.fixture(scope="module")
 def sites():
-    """Starts a host where none or another runs; one at a time."""
+    """A function that returns a running site for a host; only one host runs at a time."""
     running, folders, broken = [], [], set()
 
     def site(host):
-        assert host.name not in broken, "it does not start, as said above"
+        assert host.name not in broken, "the host failed to start in an earlier test"
         if running and (running[0].host != host or running[0].process.poll() is not None):
             running.pop().end()
         if not running:
-            # Not tmp_path, which only its owner may enter: Apache is another user.
+            # Apache runs as another user, who cannot enter tmp_path.
             folder = Path(tempfile.mkdtemp(prefix="noventa-hosts-"))
             folders.append(folder)
             write_site(folder)
@@ -391,7 +391,7 @@ def sites():
             try:
                 running.append(Site(host, folder))
             except Exception:
-                broken.add(host.name)  # the next tests need not wait for it
+                broken.add(host.name)  # so later tests fail at once
                 raise
         running[0].cookies.clear()
         return running[0]
@@ -413,7 +413,7 @@ def site(host, sites):
     return sites(host)
 
 
-def test_links_of_a_page_lead_below_the_prefix(site):
+def test_links_on_a_page_include_the_prefix(site):
     page = site.get("/")
     assert page.status == 200, site.logged()
     link = f"{site.prefix}/guests/{quote('Zoë')}/"
@@ -421,14 +421,14 @@ def test_links_of_a_page_lead_below_the_prefix(site):
     assert site.request("GET", link).text == "<h1>Zoë</h1>"
 
 
-def test_a_posted_form_writes_and_redirects_below_the_prefix(site):
-    answer = site.post_form(site.get("/"), f"{site.prefix}/", name="Ada")
-    assert answer.status == 303, site.logged()
-    assert site.location(answer) == f"{site.prefix}/guests/Ada/"
+def test_a_posted_form_commits_and_redirects_below_the_prefix(site):
+    response = site.post_form(site.get("/"), f"{site.prefix}/", name="Ada")
+    assert response.status == 303, site.logged()
+    assert site.location(response) == f"{site.prefix}/guests/Ada/"
     assert site.rows()[-1] == "Ada"
 
 
-def test_the_session_cookie_is_kept_below_the_prefix_only(site):
+def test_the_session_cookie_is_limited_to_the_prefix(site):
     page = site.get("/")
     assert '<p id="last">nobody' in page.text
     site.post_form(page, f"{site.prefix}/", name="Grace")
@@ -437,24 +437,24 @@ def test_the_session_cookie_is_kept_below_the_prefix_only(site):
 
 
 def test_redirects_stay_below_the_prefix(site):
-    answer = site.get("/old")
-    assert answer.status == 303
-    assert site.location(answer) == f"{site.prefix}/guests/Zo%C3%AB/?from=old"
-    answer = site.get("/guests/Ada?a=1")
-    assert answer.status == 308
-    assert site.location(answer) == f"{site.prefix}/guests/Ada/?a=1"
+    response = site.get("/old")
+    assert response.status == 303
+    assert site.location(response) == f"{site.prefix}/guests/Zo%C3%AB/?from=old"
+    response = site.get("/guests/Ada?a=1")
+    assert response.status == 308
+    assert site.location(response) == f"{site.prefix}/guests/Ada/?a=1"
 
 
-def test_the_prefix_alone_shows_the_home_page_whose_form_works(site):
+def test_the_bare_prefix_serves_the_home_page_with_a_working_form(site):
     page = site.request("GET", site.prefix or "/")
-    if page.status == 307:  # the ASGI router's way
+    if page.status == 307:  # the ASGI router redirects
         assert page.headers["Location"].endswith(f"{site.prefix}/")
         return
     for at in (site.prefix or "/", f"{site.prefix}/"):
         assert site.post_form(page, at, name="Kay").status == 303, at
 
 
-def test_static_files_come_whole_in_part_and_not_again(site):
+def test_static_files_support_ranges_and_conditional_requests(site):
     path = re.search(r'stylesheet" href="([^"]*)"', site.get("/").text)[1]
     assert path.startswith(f"{site.prefix}/files/site.css?v=")
     whole = site.request("GET", path)
@@ -468,35 +468,35 @@ def test_static_files_come_whole_in_part_and_not_again(site):
     assert (head.headers["Content-Length"], head.text) == (str(len(whole.text)), "")
 
 
-def test_a_streamed_body_reads_the_database_and_is_closed(site):
+def test_a_streamed_body_can_read_the_database_and_is_closed(site):
     before, guests = site.closed(), len(site.rows())
-    answer = site.get("/stream?count=4")
-    assert [line.strip() for line in answer.text.split("guests")[:-1]] == [
+    response = site.get("/stream?count=4")
+    assert [line.strip() for line in response.text.split("guests")[:-1]] == [
         f"{number}: {guests}" for number in range(4)
     ]
     wait_for(lambda: site.closed() == before + 1)
 
 
-def test_a_streamed_body_is_closed_where_the_client_went_away(site):
+def test_a_streamed_body_is_closed_if_the_client_disconnects(site):
     before = site.closed()
-    connection, answer = site.connect("GET", f"{site.prefix}/stream?count=300")
-    answer.read(1_000)
-    answer.close()
+    connection, response = site.connect("GET", f"{site.prefix}/stream?count=300")
+    response.read(1_000)
+    response.close()
     connection.close()
     wait_for(lambda: site.closed() == before + 1)
 
 
 @pytest.mark.parametrize("host", SERVERS, indirect=True, ids=lambda host: host.name)
-def test_a_stop_lets_a_request_under_way_finish_and_closes_the_database(site):
+def test_stopping_finishes_running_requests_and_closes_the_database(site):
     (site.folder / "started.txt").unlink(missing_ok=True)
     with ThreadPoolExecutor() as pool:
         under_way = pool.submit(site.get, "/slow")
         wait_for((site.folder / "started.txt").exists)
         (site.folder / "disconnected.txt").unlink(missing_ok=True)
         code = site.end()
-        answer = under_way.result()
-    assert answer.status == 200
-    assert '"after"' in answer.text
+        response = under_way.result()
+    assert response.status == 200
+    assert '"after"' in response.text
     assert code in (0, -site.host.stop), site.logged()
     if site.host.exit_handlers:
         assert (site.folder / "disconnected.txt").exists()
@@ -508,27 +508,27 @@ GUESTS = Host(
 
 
 @pytest.mark.parametrize("guest", ["flask", "django"])
-def test_a_guest_finds_its_links_forms_files_and_session_below_ours(guest, sites):
+def test_a_mounted_guests_links_forms_files_and_session_work(guest, sites):
     site = sites(GUESTS)
     at = f"/{guest}/"
     assert site.get(at).text == f"/m/{guest}/sign/ None"
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    answer = site.request("POST", f"/m{at}sign/", "name=Ada", headers)
-    assert (answer.status, answer.headers["Location"]) == (302, f"/m/{guest}/")
+    response = site.request("POST", f"/m{at}sign/", "name=Ada", headers)
+    assert (response.status, response.headers["Location"]) == (302, f"/m/{guest}/")
     assert site.get(at).text == f"/m/{guest}/sign/ Ada"
     assert site.get(f"{at}file/").text == PROJECT["files/site.css"]
     assert site.get(f"{at}nowhere/").status == 404
 
 
 @pytest.mark.parametrize("guest", ["flask", "django"])
-def test_a_streamed_body_of_a_guest_is_closed(guest, sites):
+def test_a_guests_streamed_body_is_closed(guest, sites):
     site = sites(GUESTS)
     (site.folder / "closed.txt").unlink(missing_ok=True)
     assert site.get(f"/{guest}/stream/").text == "line 0\nline 1\nline 2\n"
     wait_for((site.folder / "closed.txt").exists)
 
 
-def test_an_application_changes_nothing_in_the_process_that_it_lives_in(tmp_path):
+def test_an_application_leaves_the_global_state_of_its_process_alone(tmp_path):
     write_site(tmp_path)
     command = [sys.executable, "untouched.py"]
     ended = subprocess.run(
@@ -540,25 +540,25 @@ def test_an_application_changes_nothing_in_the_process_that_it_lives_in(tmp_path
 
 
 def imported_by(file):
-    """The packages that a file of tests/hosts imports, also through others beside it."""
+    """Yield the packages that a file of tests/hosts imports, directly or through its siblings."""
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         for name in [node.module] if isinstance(node, ast.ImportFrom) else names:
-            beside = HERE / f"{name}.py"
-            yield from imported_by(beside) if beside.exists() else [name.partition(".")[0]]
+            sibling = HERE / f"{name}.py"
+            yield from imported_by(sibling) if sibling.exists() else [name.partition(".")[0]]
 
 
 @pytest.mark.parametrize(
     "host", [*SERVERS, *STACKS, GUESTS], indirect=True, ids=lambda host: host.name
 )
-def test_a_host_is_skipped_by_all_that_its_file_imports(host):
+def test_a_host_lists_every_package_that_its_file_imports(host):
     file = re.search(r"(\w+):application", host.command)
     imported = {*imported_by(HERE / f"{file[1]}.py")} if file and file[1] != "wsgi" else set()
-    ours = {"noventa", "webob", "wsgi", *sys.stdlib_module_names}
-    assert imported - ours <= {name.partition(".")[0] for name in host.needs}
+    provided = {"noventa", "webob", "wsgi", *sys.stdlib_module_names}
+    assert imported - provided <= {name.partition(".")[0] for name in host.needs}
 
 
-SHOWN = {  # file: where what the guide shows of it begins
+FIRST_LINES = {  # file: start of the part that the guide shows
     "serve_waitress.py": "import signal",
     "apache.conf": "WSGIDaemonProcess",
     "in_werkzeug.py": "from werkzeug",
@@ -570,24 +570,24 @@ SHOWN = {  # file: where what the guide shows of it begins
 }
 
 
-@pytest.mark.parametrize("name", SHOWN)
-def test_the_guide_shows_the_lines_that_are_tested(name):
+@pytest.mark.parametrize("name", FIRST_LINES)
+def test_the_guide_shows_the_tested_files(name):
     lines = (HERE / name).read_text("utf-8")
-    assert lines[lines.index(SHOWN[name]) :].strip() in GUIDE.read_text("utf-8")
+    assert lines[lines.index(FIRST_LINES[name]) :].strip() in GUIDE.read_text("utf-8")
 
 
 @pytest.mark.parametrize("host", SERVERS, ids=lambda host: host.name)
-def test_the_guide_shows_the_command_that_is_tested(host):
-    shown = host.command.replace("PORT", "8000").replace(" --preload", "")
-    if not shown.startswith(("python", "apache2")):  # those are shown as files
-        assert f"`{shown}`" in GUIDE.read_text("utf-8")
+def test_the_guide_shows_the_tested_command(host):
+    command = host.command.replace("PORT", "8000").replace(" --preload", "")
+    if not command.startswith(("python", "apache2")):  # the guide shows these as files
+        assert f"`{command}`" in GUIDE.read_text("utf-8")
 
 
-# What follows needs no server: the calls that hosts make, one by one.
+# ---- WSGI calls, without a server ------------------------------------------------------------
 
 
-def record(environ, start_response):
-    """An application that says how it was called."""
+def echo_path(environ, start_response):
+    """A WSGI application that returns its prefix and path."""
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [f"{environ['SCRIPT_NAME']} {environ['PATH_INFO']}".encode("latin-1")]
 
@@ -615,20 +615,20 @@ def test_links_redirects_and_cookies_agree_on_the_prefix(script_name, prefix, tm
     app = linking_app(tmp_path)
     page = Request.blank("/", environ={"SCRIPT_NAME": script_name}).get_response(app)
     assert html.unescape(page.text) == f"{prefix}/next"
-    answer = Request.blank("/home", environ={"SCRIPT_NAME": script_name}).get_response(app)
-    assert dict(answer.headerlist)["Location"] == f"{prefix}/next"
-    assert f"; Path={prefix or '/'};" in answer.headers["Set-Cookie"]
+    response = Request.blank("/home", environ={"SCRIPT_NAME": script_name}).get_response(app)
+    assert dict(response.headerlist)["Location"] == f"{prefix}/next"
+    assert f"; Path={prefix or '/'};" in response.headers["Set-Cookie"]
 
 
 @pytest.mark.parametrize("missing", ["SCRIPT_NAME", "PATH_INFO", "QUERY_STRING"])
-def test_a_host_may_leave_out_what_is_empty(missing, tmp_path):
+def test_a_host_may_omit_empty_environ_keys(missing, tmp_path):
     request = Request.blank("/")
     del request.environ[missing]
     assert request.get_response(linking_app(tmp_path)).status_int == 200
 
 
 @pytest.mark.parametrize("path", ["x/home", "home", "*"])
-def test_a_path_without_its_first_slash_is_refused(path, tmp_path):
+def test_a_path_without_a_leading_slash_is_rejected(path, tmp_path):
     request = Request.blank("/", environ={"PATH_INFO": path})
     assert request.get_response(linking_app(tmp_path)).status_int == 400
 
@@ -641,13 +641,13 @@ def test_a_path_without_its_first_slash_is_refused(path, tmp_path):
         ("/by/Zo%C3%AB/x", "/m/by/Zoë /x"), ("/older", None), ("/ol", None),
     ],
 )  # fmt: skip
-def test_a_guest_is_told_its_own_prefix_and_path(path, called, tmp_path):
-    app = make_app(tmp_path, routes=[Mount("/old", record), Mount("/by/{name}", record)])
-    answer = Request.blank(path, environ={"SCRIPT_NAME": "/m"}).get_response(app)
-    assert (answer.text if answer.status_int == 200 else None) == called
+def test_a_guest_receives_its_own_prefix_and_path(path, called, tmp_path):
+    app = make_app(tmp_path, routes=[Mount("/old", echo_path), Mount("/by/{name}", echo_path)])
+    response = Request.blank(path, environ={"SCRIPT_NAME": "/m"}).get_response(app)
+    assert (response.text if response.status_int == 200 else None) == called
 
 
-def test_a_guest_gets_method_and_body_as_they_came_and_its_answer_stays_as_it_is(tmp_path):
+def test_a_guests_request_and_response_pass_through_unchanged(tmp_path):
     def guest(environ, start_response):
         body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
         headers = [("Location", "/elsewhere"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
@@ -662,7 +662,7 @@ def test_a_guest_gets_method_and_body_as_they_came_and_its_answer_stays_as_it_is
     assert headers == [*kept, ("Content-Length", "1000")]
 
 
-def test_a_guest_may_replace_its_answer_as_long_as_nothing_was_sent(tmp_path):
+def test_a_guest_can_replace_its_response_until_the_body_starts(tmp_path):
     def guest(environ, start_response):
         start_response("200 OK", [])
         try:
@@ -672,18 +672,18 @@ def test_a_guest_may_replace_its_answer_as_long_as_nothing_was_sent(tmp_path):
         return [b"sorry"]
 
     app = make_app(tmp_path, routes=[Mount("/g", guest)])
-    answer = Request.blank("/g").get_response(app)
-    assert (answer.status, answer.body) == ("500 Its Own Page", b"sorry")
+    response = Request.blank("/g").get_response(app)
+    assert (response.status, response.body) == ("500 Its Own Page", b"sorry")
 
 
-def test_a_guest_that_fails_is_a_500_of_ours_and_the_next_request_works(tmp_path):
+def test_a_failing_guest_returns_500_and_the_next_request_works(tmp_path):
     app = make_app(tmp_path, {"p.html": "fine"}, routes=[Mount("/g", {}.get), Page("/", "p.html")])
     assert Request.blank("/g").get_response(app).status_int == 500
     assert Request.blank("/").get_response(app).text == "fine"
 
 
 class Body:
-    """A body that counts how often it was closed, and may break."""
+    """A body that counts calls of close() and can fail halfway."""
 
     def __init__(self, breaks=False):
         self.closed, self.breaks = 0, breaks
@@ -712,27 +712,27 @@ def serve_body(tmp_path, body, mounted):
 
 @pytest.mark.parametrize("mounted", [True, False])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_body_is_closed_once_by_the_host_whatever_the_method(method, mounted, tmp_path):
+def test_a_body_is_closed_once_for_get_and_head(method, mounted, tmp_path):
     body = Body()
-    answer = serve_body(tmp_path, body, mounted)(blank(method), lambda *_: None)
-    assert b"".join(answer) == (b"onetwo" if method == "GET" else b"")
-    answer.close()
-    answer.close()
+    response = serve_body(tmp_path, body, mounted)(blank(method), lambda *_: None)
+    assert b"".join(response) == (b"onetwo" if method == "GET" else b"")
+    response.close()
+    response.close()
     assert body.closed == 1
 
 
 @pytest.mark.parametrize("mounted", [True, False])
-def test_a_body_that_breaks_off_raises_in_the_host_and_is_closed(mounted, tmp_path):
+def test_an_error_in_a_body_is_raised_in_the_host_and_the_body_is_closed(mounted, tmp_path):
     body = Body(breaks=True)
-    answer = serve_body(tmp_path, body, mounted)(blank("GET"), lambda *_: None)
+    response = serve_body(tmp_path, body, mounted)(blank("GET"), lambda *_: None)
     with pytest.raises(ValueError, match="as the test wants"):
-        list(answer)
-    answer.close()
+        list(response)
+    response.close()
     assert body.closed == 1
 
 
 @pytest.mark.parametrize("mounted", [True, False])
-def test_a_body_is_closed_where_the_host_takes_no_answer(mounted, tmp_path):
+def test_a_body_is_closed_if_start_response_fails(mounted, tmp_path):
     def start_response(*_):
         raise ConnectionResetError
 
@@ -742,7 +742,7 @@ def test_a_body_is_closed_where_the_host_takes_no_answer(mounted, tmp_path):
     assert body.closed == 1
 
 
-def test_a_body_that_a_host_forgets_is_closed_with_the_last_reference(tmp_path):
+def test_an_abandoned_body_is_closed_when_garbage_collected(tmp_path):
     body = Body()
 
     def endpoint(request, session, db):
@@ -755,7 +755,7 @@ def test_a_body_that_a_host_forgets_is_closed_with_the_last_reference(tmp_path):
 
 
 def guestbook(root, key, *routes):
-    """The project's guestbook as an application in this process."""
+    """Create the project's guestbook as an application in this process."""
     models = make_module("guestbook_models", PROJECT["guestbook_models.py"])
     logic = make_module("guestbook_logic", PROJECT["guestbook_logic.py"])
     return make_app(
@@ -771,7 +771,7 @@ def sign(app, page, name, **headers):
     return request.get_response(app)
 
 
-def test_two_applications_in_one_process_share_no_rows_no_sessions_and_no_tickets(tmp_path):
+def test_two_applications_in_one_process_share_no_rows_sessions_or_tickets(tmp_path):
     first, second = guestbook(tmp_path / "a", "a"), guestbook(tmp_path / "b", "b")
     page = Request.blank("/").get_response(first)
     cookie = {"Cookie": page.headers["Set-Cookie"].split(";")[0]}
@@ -779,12 +779,12 @@ def test_two_applications_in_one_process_share_no_rows_no_sessions_and_no_ticket
     assert signed.status_int == 303
     assert sign(second, page, "Ada", **cookie).status_int == 403
     cookie = {"Cookie": signed.headers["Set-Cookie"].split(";")[0]}
-    shown = [Request.blank("/", headers=cookie).get_response(app).text for app in (first, second)]
-    assert ["Ada" in text for text in shown] == [True, False]
-    assert ["nobody" in text for text in shown] == [False, True]
+    pages = [Request.blank("/", headers=cookie).get_response(app).text for app in (first, second)]
+    assert ["Ada" in text for text in pages] == [True, False]
+    assert ["nobody" in text for text in pages] == [False, True]
 
 
-def test_an_application_may_call_another_in_the_middle_of_its_own_transaction(tmp_path):
+def test_an_application_can_call_another_inside_a_transaction(tmp_path):
     def outer(request, session, db):
         db.execute(INSERT_ADA)
         inner = Request.blank("/inner").get_response(second).json
@@ -797,12 +797,12 @@ def test_an_application_may_call_another_in_the_middle_of_its_own_transaction(tm
 
     first = guestbook(tmp_path / "a", "a", Endpoint("/outer", outer))
     second = guestbook(tmp_path / "b", "b", Endpoint("/inner", inner))
-    answer = Request.blank("/outer").get_response(first)
-    assert answer.json == {"own": 0, "seen": 1, "after": 1}
+    response = Request.blank("/outer").get_response(first)
+    assert response.json == {"own": 0, "seen": 1, "after": 1}
     assert [app.database.engine.pool.checkedout() for app in (first, second)] == [0, 0]
 
 
-def test_streams_of_two_applications_taken_in_turns_each_read_their_own_database(tmp_path):
+def test_interleaved_streams_of_two_applications_read_their_own_databases(tmp_path):
     def stream(request, session, db):
         return Response(app_iter=(str(db.execute(COUNT).scalar()).encode() for _ in range(2)))
 

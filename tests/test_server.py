@@ -1,4 +1,4 @@
-"""The server: what it says, what it answers, and how it stops."""
+"""The server: its output, its responses, reloading and shutdown."""
 
 import base64
 import hashlib
@@ -49,7 +49,7 @@ from noventa import Endpoint, Registry
 
 
 def slow(request, session, db):
-    Path("begun").touch()
+    Path("started").touch()
     time.sleep(1.5)
     return {"answered": True}
 
@@ -70,14 +70,14 @@ def get(url):
 
 
 @contextmanager
-def client(port, talk):
-    """Runs `talk(url)` beside a server that is started in this process, then stops the server."""
+def client(port, use_server):
+    """Call `use_server(url)` in a thread once this process serves, then stop the server."""
     results = []
 
     def run():
         try:
             wait_for(lambda: listens(port))
-            results.append(talk(f"http://127.0.0.1:{port}"))
+            results.append(use_server(f"http://127.0.0.1:{port}"))
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -95,67 +95,67 @@ def environment_is_restored(monkeypatch):
     monkeypatch.setenv("NOVENTA_DEBUG", "0")
 
 
-def serve(root, talk, *arguments):
+def serve(root, use_server, *arguments):
     port = free_port()
-    with client(port, talk) as results:
+    with client(port, use_server) as results:
         assert main(["--project", str(root), "serve", "--port", str(port), *arguments]) == 0
     return results[0]
 
 
-def test_it_serves_what_wsgi_py_calls_application(tmp_path, capsys):
+def test_serve_runs_the_application_of_wsgi_py(tmp_path, capsys):
     assert "<h1>Hello</h1>" in serve(write_project(tmp_path), get)
     out = capsys.readouterr().out
     assert f"Serving {tmp_path.name} at http://127.0.0.1:" in out
     assert "Map" not in out
 
 
-def test_each_request_is_one_log_line_that_a_path_cannot_split(tmp_path, caplog):
+def test_each_request_is_one_log_line_whatever_its_path(tmp_path, caplog):
     caplog.set_level(logging.INFO)
 
-    def talk(url):
+    def use_server(url):
         with pytest.raises(HTTPError, match="404"):
             get(f"{url}/a%0Ab%1B[2J%C3%A9?secret=1")
 
-    serve(write_project(tmp_path), talk)
+    serve(write_project(tmp_path), use_server)
     line = next(r.getMessage() for r in caplog.records if r.name == "noventa.access")
     assert line.startswith("404 GET /a%0Ab%1B%5B2J%C3%A9 ")
     assert line.endswith(" ms")
 
 
-def test_control_characters_of_any_log_line_are_escaped():
+def test_control_characters_in_log_lines_are_escaped():
     record = logging.makeLogRecord({"msg": "serving %s", "args": ("/a\nb\x1b[2J\u2028é",)})
-    shown = noventa_cli._LogFormatter(io.StringIO(), None).format(record)
-    assert shown.endswith("  serving /a\\nb\\x1b[2J\\u2028é")
+    line = noventa_cli._LogFormatter(io.StringIO(), None).format(record)
+    assert line.endswith("  serving /a\\nb\\x1b[2J\\u2028é")
 
 
-def test_debug_is_switched_on_by_an_option(tmp_path, capsys):
-    def talk(url):
-        with pytest.raises(HTTPError, match="500") as caught:
+def test_the_debug_option_enables_debug(tmp_path, capsys):
+    def use_server(url):
+        with pytest.raises(HTTPError, match="500") as raised:
             get(url)
-        return caught.value.read().decode()
+        return raised.value.read().decode()
 
     root = write_project(tmp_path, {"pages/index.html": "{{ 1 / 0 }}"})
-    assert "ZeroDivisionError" in serve(root, talk, "--debug")
+    assert "ZeroDivisionError" in serve(root, use_server, "--debug")
     assert re.search(r"Map: http://127.0.0.1:\d+/_noventa/\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("header", ["Host: evil.example", "X-Forwarded-For: 192.0.2.1"])
-def test_debug_is_served_to_no_foreign_host_and_no_proxy(tmp_path, header):
-    def talk(url):
-        asked = Request(url, headers=dict([header.split(": ")]))
-        with pytest.raises(HTTPError, match="403") as caught:
-            urlopen(asked, timeout=10)
-        return caught.value.read().decode()
+def test_debug_rejects_foreign_hosts_and_proxies(tmp_path, header):
+    def use_server(url):
+        request = Request(url, headers=dict([header.split(": ")]))
+        with pytest.raises(HTTPError, match="403") as raised:
+            urlopen(request, timeout=10)
+        return raised.value.read().decode()
 
     root = write_project(tmp_path, {"pages/index.html": "{{ 1 / 0 }}"})
-    assert "Open http://localhost" in serve(root, talk, "--debug")
+    assert "Open http://localhost" in serve(root, use_server, "--debug")
 
 
-def sent_to(url, *pieces, pause=0.0):
-    """What a server answers to these bytes, until it closes the connection."""
+def send_raw(url, *pieces, pause=0.0):
+    """Send bytes to a server and return its response, read until the connection closes."""
     with closing(socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))) as client:
         client.settimeout(20)
-        with suppress(ConnectionError):  # it has closed before all was sent
+        with suppress(ConnectionError):  # closed before everything was sent
             for piece in pieces:
                 client.sendall(piece)
                 time.sleep(pause)
@@ -180,35 +180,33 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 2**16 + b"\r\n\r\n", b"431"),
     ],
 )
-def test_a_request_names_its_host_once_and_has_headers_of_64_kilobytes_at_most(
-    request_, status, tmp_path
-):
-    answer = serve(write_project(tmp_path), lambda url: sent_to(url, request_))
-    assert answer.split(b" ")[1] == status
+def test_duplicate_hosts_and_headers_over_64_kilobytes_are_rejected(request_, status, tmp_path):
+    response = serve(write_project(tmp_path), lambda url: send_raw(url, request_))
+    assert response.split(b" ")[1] == status
 
 
 @pytest.mark.parametrize("start", [CHUNKED + b"1;", CHUNKED + b"0\r\nx: "])
-def test_a_line_between_chunks_that_does_not_end_is_refused_at_once(start, tmp_path):
-    def talk(url):
+def test_an_endless_line_between_chunks_is_rejected_at_once(start, tmp_path):
+    def use_server(url):
         began = time.process_time()
-        answer = sent_to(url, start, *[b"x" * 8_000] * 1_000)
-        return answer, time.process_time() - began
+        response = send_raw(url, start, *[b"x" * 8_000] * 1_000)
+        return response, time.process_time() - began
 
-    answer, spent = serve(write_project(tmp_path), talk)
-    assert b" 400 " in answer or answer == b""  # the client still sent
+    response, spent = serve(write_project(tmp_path), use_server)
+    assert b" 400 " in response or response == b""  # the client was still sending
     assert spent < 1
 
 
-def test_blank_lines_do_not_keep_a_connection(tmp_path, monkeypatch):
+def test_blank_lines_do_not_keep_a_connection_open(tmp_path, monkeypatch):
     limits = {**noventa_cli._LIMITS, "channel_timeout": 1, "cleanup_interval": 1}
     monkeypatch.setattr(noventa_cli, "_LIMITS", limits)
 
-    def talk(url):
+    def use_server(url):
         began = time.monotonic()
-        sent_to(url, *[b"\r\n"] * 40, pause=0.2)
+        send_raw(url, *[b"\r\n"] * 40, pause=0.2)
         return time.monotonic() - began
 
-    assert serve(write_project(tmp_path), talk) < 6  # all lines take 8 seconds
+    assert serve(write_project(tmp_path), use_server) < 6  # sending all lines takes 8 seconds
 
 
 NGINX = """\
@@ -234,7 +232,7 @@ http {{
 
 @contextmanager
 def behind_nginx(root, url):
-    """The URL of an nginx before the server, by the lines of the guide."""
+    """Run nginx in front of the server, configured as in the guide, and yield its URL."""
     if (program := shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")) is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no nginx here")
     text = chapters()["deploying"].text
@@ -252,7 +250,7 @@ def behind_nginx(root, url):
         process.wait(10)
 
 
-def test_behind_nginx_slow_clients_keep_nobody_out(tmp_path):
+def test_slow_clients_do_not_block_others_behind_nginx(tmp_path):
     registry = """\
 from noventa import Page, Registry, Static
 registry = Registry(routes=[Page("/", "pages/index.html"), Static("/files", "files")])
@@ -262,7 +260,7 @@ registry = Registry(routes=[Page("/", "pages/index.html"), Static("/files", "fil
         file.truncate(40_000_000)
     slow = b"GET /files/large HTTP/1.0\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nX: "
 
-    def talk(url):
+    def use_server(url):
         with behind_nginx(tmp_path, url) as proxy, ExitStack() as opened:
             port = int(proxy.rpartition(":")[2])
             for number in range(60):
@@ -273,22 +271,22 @@ registry = Registry(routes=[Page("/", "pages/index.html"), Static("/files", "fil
             time.sleep(1)
             return [get(proxy) for _ in range(5)]
 
-    assert all("Hello" in page for page in serve(tmp_path, talk, "--threads", "2"))
+    assert all("Hello" in page for page in serve(tmp_path, use_server, "--threads", "2"))
 
 
-def test_what_is_under_way_when_the_signal_comes_is_answered(tmp_path, monkeypatch):
+def test_a_running_request_finishes_after_the_stop_signal(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     received = []
 
-    def talk(url):
+    def use_server(url):
         threading.Thread(target=lambda: received.append(get(f"{url}/slow"))).start()
-        wait_for(Path("begun").exists)
+        wait_for(Path("started").exists)
 
-    serve(write_project(tmp_path, {"registry.py": SLOW}), talk)
+    serve(write_project(tmp_path, {"registry.py": SLOW}), use_server)
     assert json.loads(wait_for(lambda: received)[0]) == {"answered": True}
 
 
-def test_a_name_with_several_addresses_is_served_on_each(tmp_path, capsys):
+def test_a_hostname_with_several_addresses_is_served_on_each(tmp_path, capsys):
     assert "Hello" in serve(write_project(tmp_path), get, "--host", "localhost")
     assert "http://localhost:" in capsys.readouterr().out
 
@@ -303,7 +301,7 @@ def test_a_name_with_several_addresses_is_served_on_each(tmp_path, capsys):
         (["--port", "70000"], "Cannot listen on 127.0.0.1, port 70000: no such address"),
     ],
 )
-def test_an_address_that_will_not_do_is_one_message(arguments, message, tmp_path, capsys):
+def test_an_unusable_address_is_one_message(arguments, message, tmp_path, capsys):
     assert main(["--project", str(write_project(tmp_path)), "serve", *arguments]) == 1
     out, err = capsys.readouterr()
     assert message in err
@@ -311,7 +309,7 @@ def test_an_address_that_will_not_do_is_one_message(arguments, message, tmp_path
     assert "Serving" not in out
 
 
-def test_a_port_that_is_taken_is_one_message(tmp_path, capsys):
+def test_a_port_in_use_is_one_message(tmp_path, capsys):
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         port = str(other.getsockname()[1])
         assert main(["--project", str(write_project(tmp_path)), "serve", "--port", port]) == 1
@@ -327,7 +325,7 @@ def test_a_port_that_is_taken_is_one_message(tmp_path, capsys):
         ({"config.yaml": "server: {port: high}"}, "server.port is 'high'; expected a whole"),
     ],
 )
-def test_what_cannot_be_served_is_one_message(files, message, tmp_path, capsys):
+def test_an_unservable_project_is_one_message(files, message, tmp_path, capsys):
     assert main(["--project", str(write_project(tmp_path, files)), "serve"]) == 1
     assert message in capsys.readouterr().err
 
@@ -338,7 +336,7 @@ def test_a_missing_wsgi_file_is_one_message(tmp_path, capsys):
     assert "wsgi.py does not exist; " in capsys.readouterr().err
 
 
-def test_pending_migrations_are_said_in_one_line_at_the_start(tmp_path):
+def test_pending_migrations_are_logged_in_one_line_at_startup(tmp_path):
     revision = "revision = 'a1'\ndown_revision = None\n"
     write_project(tmp_path, {"migrations/versions/a1_first.py": revision})
     with (tmp_path / "log").open("w") as log, serving(tmp_path, log=log):
@@ -352,7 +350,7 @@ def test_pending_migrations_are_said_in_one_line_at_the_start(tmp_path):
     "route",
     ['Mount("/guest", guest', 'Endpoint("/guest", host, methods=["POST"], cross_origin=True'],
 )
-def test_waitress_takes_in_for_a_route_what_it_may_have(route, limits, status, tmp_path):
+def test_waitress_accepts_bodies_up_to_the_limit_of_the_route(route, limits, status, tmp_path):
     registry = f"""\
 from noventa import Endpoint, Mount, Registry
 
@@ -369,16 +367,16 @@ registry = Registry(routes=[{route}{limits})])
     config = PROJECT["config.yaml"] + "limits: {body: 1000}\n"
     root = write_project(tmp_path, {"registry.py": registry, "config.yaml": config})
 
-    def talk(url):
+    def use_server(url):
         connection = HTTPConnection(url.removeprefix("http://"), timeout=10)
         with closing(connection):
             connection.request("POST", "/guest", b"x" * 2000)
             return connection.getresponse().status
 
-    assert serve(root, talk) == status
+    assert serve(root, use_server) == status
 
 
-def test_an_ipv6_address_stands_in_brackets(tmp_path):
+def test_an_ipv6_address_is_printed_in_brackets(tmp_path):
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError as error:
@@ -388,7 +386,7 @@ def test_an_ipv6_address_stands_in_brackets(tmp_path):
         assert "Hello" in get(server.url)
 
 
-def test_a_server_in_another_thread_leaves_the_signals_alone(monkeypatch):
+def test_stop_signals_are_not_installed_outside_the_main_thread(monkeypatch):
     received = []
 
     def run():
@@ -403,12 +401,12 @@ def test_a_server_in_another_thread_leaves_the_signals_alone(monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_the_second_interrupt_does_not_wait(tmp_path):
+def test_a_second_interrupt_stops_the_server_at_once(tmp_path):
     write_project(tmp_path, {"registry.py": SLOW.replace("1.5", "60")})
     with serving(tmp_path) as server:
-        thread = threading.Thread(target=answer_of, args=(f"{server.url}/slow",))
+        thread = threading.Thread(target=page_at, args=(f"{server.url}/slow",))
         thread.start()
-        wait_for((tmp_path / "begun").exists)
+        wait_for((tmp_path / "started").exists)
         server.send_signal(signal.SIGINT)
         wait_for(lambda: not listens(int(server.url.rpartition(":")[2])))
         server.send_signal(signal.SIGINT)
@@ -416,17 +414,17 @@ def test_the_second_interrupt_does_not_wait(tmp_path):
         thread.join()
 
 
-# ---- in a process of its own ----------------------------------------------------------------
+# ---- in a separate process ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_request_under_way_is_answered_before_the_server_stops(number, tmp_path):
+def test_a_running_request_finishes_before_the_server_stops(number, tmp_path):
     write_project(tmp_path, {"registry.py": SLOW})
     received = []
     with serving(tmp_path) as server:
         thread = threading.Thread(target=lambda: received.append(get(f"{server.url}/slow")))
         thread.start()
-        wait_for((tmp_path / "begun").exists)
+        wait_for((tmp_path / "started").exists)
         server.send_signal(number)
         time.sleep(0.5)
         with pytest.raises(OSError, match="refused"):
@@ -436,7 +434,7 @@ def test_a_request_under_way_is_answered_before_the_server_stops(number, tmp_pat
     assert json.loads(received[0]) == {"answered": True}
 
 
-def test_idle_connections_do_not_keep_the_server_from_stopping(tmp_path):
+def test_idle_connections_do_not_delay_the_shutdown(tmp_path):
     with serving(write_project(tmp_path)) as server:
         port = int(server.url.rpartition(":")[2])
         with closing(socket.create_connection(("127.0.0.1", port))) as idle:
@@ -477,31 +475,31 @@ TEMPLATE = "<ul>\n  {% for n in (1, 0) %}<li>{{ 1 // n }} and so on, and so on</
 PATHS = ("/", "/many", "/nope", "/broken", "/template")
 
 
-def caught(call):
-    """What `sys.exc_info()` says of the exception that a call raises."""
+def exc_info_of(call):
+    """Return `sys.exc_info()` for the exception that a call raises."""
     with pytest.raises(Exception) as info:  # noqa: PT011 - any
         call()
     return info.type, info.value, info.tb
 
 
-def log_of(root, *arguments, columns=None, files=()):
-    """The log of a server that was asked for each of PATHS: of a file, or of a terminal."""
+def collect_log(root, *arguments, columns=None, files=()):
+    """Request each of PATHS and return the log, from a file or (with `columns`) a terminal."""
     write_project(root, {"registry.py": COUNTING, "pages/template.html": TEMPLATE, **dict(files)})
-    with (root / "log").open("w+b") as file, terminal(columns or 80) as shown:
+    with (root / "log").open("w+b") as file, terminal(columns or 80) as screen:
         log = sys.stderr if columns else file
         with serving(root, *arguments, log=log, env=environment()) as server:
             for path in PATHS:
                 with suppress(HTTPError):
                     get(server.url + path)
-    return shown.text() if columns else (root / "log").read_text()
+    return screen.text() if columns else (root / "log").read_text()
 
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory):
-    return log_of(tmp_path_factory.mktemp("logged"))
+    return collect_log(tmp_path_factory.mktemp("logged"))
 
 
-def test_a_line_of_the_log_says_when_what_how_fast_and_how_many_queries(log):
+def test_an_access_line_shows_time_request_duration_and_queries(log):
     at, took = r"(?m)^\d\d:\d\d:\d\d  ", r" +\d{1,4} ms"
     assert re.search(f"{at}200  GET  / {took}$", log)
     assert re.search(f"{at}200  GET  /many {took}   5 queries  4 repeated$", log)
@@ -529,53 +527,55 @@ IN_TEMPLATE = """\
 """
 
 
-def test_an_error_in_the_log_is_the_projects_own_lines(log):
+def test_a_logged_error_shows_only_lines_of_the_project(log):
     log = re.sub(r"\d+ more", "N more", log)
     assert re.search(rf"  500  GET  /broken  .*: LookupError, .*\n{re.escape(BROKEN)}", log)
     assert re.search(rf"/template.html: ZeroDivisionError, .*\n{re.escape(IN_TEMPLATE)}", log)
 
 
 @pytest.mark.parametrize(("options", "level"), [(["--verbose"], "info"), ([], "debug")])
-def test_the_whole_traceback_is_shown_when_asked_for(options, level, tmp_path):
+def test_the_full_traceback_is_logged_on_request(options, level, tmp_path):
     config = f"{PROJECT['config.yaml']}log_level: {level}\n"
-    log = log_of(tmp_path, *options, files={"config.yaml": config})
+    log = collect_log(tmp_path, *options, files={"config.yaml": config})
     assert "  Traceback (most recent call last):\n    File " in log
     assert f'File "{Path(noventa_cli.__file__).with_name("noventa.py")}", line ' in log
 
 
-def test_an_error_without_a_line_of_the_project_is_shown_whole(tmp_path):
-    kind, error, lines = caught(lambda: json.loads("{"))
-    in_library = lines.tb_next.tb_next  # the lines of tests are those of some project
+def test_an_error_without_project_lines_is_logged_in_full(tmp_path):
+    kind, error, lines = exc_info_of(lambda: json.loads("{"))
+    in_library = lines.tb_next.tb_next  # skip the test's own lines, which count as a project's
     formatter = noventa_cli._LogFormatter(io.StringIO(), tmp_path)
-    shown = formatter.formatException((kind, error.with_traceback(in_library), in_library))
-    assert shown.startswith("  Traceback (most recent call last):\n")
+    output = formatter.formatException((kind, error.with_traceback(in_library), in_library))
+    assert output.startswith("  Traceback (most recent call last):\n")
 
 
-def test_an_error_of_ours_says_itself_where_it_comes_from(tmp_path):
-    kind, error, lines = caught(lambda: read_result(5, caught))
-    of_ours = lines.tb_next.tb_next
+def test_a_noventa_error_is_logged_without_a_traceback(tmp_path):
+    kind, error, lines = exc_info_of(lambda: read_result(5, exc_info_of))
+    in_noventa = lines.tb_next.tb_next
     formatter = noventa_cli._LogFormatter(io.StringIO(), tmp_path)
-    shown = formatter.formatException((kind, error.with_traceback(of_ours), of_ours))
-    said, more = map(str.strip, shown.split("\n"))
-    assert (said, more) == (f"noventa.NoventaError: {error}", "1 more frame with --verbose")
+    output = formatter.formatException((kind, error.with_traceback(in_noventa), in_noventa))
+    message, more = map(str.strip, output.split("\n"))
+    assert (message, more) == (f"noventa.NoventaError: {error}", "1 more frame with --verbose")
 
 
-def test_the_log_on_a_terminal_has_colours_and_fits_its_width(tmp_path):
-    log = log_of(tmp_path, columns=50)
+def test_the_log_uses_the_colours_and_width_of_the_terminal(tmp_path):
+    log = collect_log(tmp_path, columns=50)
     for colour, status in ((32, "200  GET  /  "), (33, "404  GET  /nope"), (31, "500  GET  /")):
         assert f"\x1b[{colour}m{status[:3]}\x1b[0m{status[3:]}" in log
     plain = re.sub(r"\x1b\[\d*m", "", log).splitlines()
     assert max(len(line) for line in plain if "so on" not in line and "raise" not in line) <= 50
 
 
-def test_a_database_that_does_not_answer_is_said_at_the_start(tmp_path):
+def test_an_unreachable_database_is_logged_at_startup(tmp_path):
     url = f"postgresql+psycopg://me:hidden-word@127.0.0.1:{free_port()}/x"
     write_project(tmp_path, {"config.yaml": f'database: "{url}"\n'})
     with (tmp_path / "log").open("w") as log, serving(tmp_path, log=log) as server:
         assert "Hello" in get(server.url)
     (line,) = (tmp_path / "log").read_text().splitlines()[:1]
-    shown = url.replace("hidden-word", "***")
-    assert line.startswith(f"The database {shown} does not respond: OperationalError: connection ")
+    redacted = url.replace("hidden-word", "***")
+    assert line.startswith(
+        f"The database {redacted} does not respond: OperationalError: connection "
+    )
     assert line.endswith(
         "refused. Each request tries again, and gets a 503 until the database responds."
     )
@@ -594,25 +594,25 @@ def is_running(pid):
     except ProcessLookupError:
         return False
     status = Path(f"/proc/{pid}/stat").read_text()
-    return status.rpartition(")")[2].split()[0] != "Z"  # a zombie has ended
+    return status.rpartition(")")[2].split()[0] != "Z"  # a zombie has exited
 
 
 @pytest.fixture
 def reloading(tmp_path):
-    """A server that reloads, with the folder it serves and the port it always has."""
+    """A reloading server on a fixed port, with its folder as `root`."""
     write_project(tmp_path, {"registry.py": SLOW})
     with serving(tmp_path, "--reload", "--port", str(free_port())) as server:
         server.root = tmp_path
         yield server
 
 
-def answer_of(url):
+def page_at(url):
     with suppress(OSError):
         return get(url)
 
 
-def fault_at(url):
-    """What a browser is shown of a fault, with its headers; None where there is none, or nobody."""
+def error_page_at(url):
+    """Return the page and headers of a 503 response; None for other responses or no server."""
     try:
         get(url)
     except HTTPError as error:
@@ -621,11 +621,11 @@ def fault_at(url):
         return None
 
 
-def test_while_a_fault_is_in_the_way_a_reloading_server_shows_it_on_the_same_port(reloading):
+def test_a_reloading_server_shows_a_startup_error_on_the_same_port(reloading):
     wait_for(lambda: pid_of(reloading.url))
     registry = reloading.root / "registry.py"
     registry.write_text(SLOW + "\nbroken = (\n")
-    page, headers = wait_for(lambda: fault_at(reloading.url))
+    page, headers = wait_for(lambda: error_page_at(reloading.url))
     assert "registry.py:21: SyntaxError: &#39;(&#39; was never closed</p>" in page
     assert "<mark><b>21</b>broken = <em>(</em></mark>" in page
     assert '<noscript><meta http-equiv="refresh" content="3"></noscript>' in page
@@ -635,16 +635,14 @@ def test_while_a_fault_is_in_the_way_a_reloading_server_shows_it_on_the_same_por
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}';"
     assert headers["Content-Security-Policy"].startswith(policy)
     registry.write_text(SLOW.replace('"/pid"', '"/other"').replace('"pid":', '"pid": 0, "was":'))
-    assert '"was"' in wait_for(lambda: answer_of(f"{reloading.url}/other"))
+    assert '"was"' in wait_for(lambda: page_at(f"{reloading.url}/other"))
 
 
 @pytest.mark.parametrize(
     ("file", "broken"),
     [("pages/index.html", "{% if %}"), ("config.yaml", "server: [")],
 )
-def test_a_fault_of_a_template_or_of_the_settings_is_shown_until_it_is_mended(
-    file, broken, tmp_path
-):
+def test_a_template_or_settings_error_is_shown_until_it_is_fixed(file, broken, tmp_path):
     port = free_port()
     settings = f"{PROJECT['config.yaml']}server: {{port: {port}}}\n"
     files = {"config.yaml": settings, "pages/index.html": "<h1>Hello</h1>"}
@@ -652,17 +650,17 @@ def test_a_fault_of_a_template_or_of_the_settings_is_shown_until_it_is_mended(
     with serving(tmp_path, "--reload", port=None) as server:
         (tmp_path / file).write_text(broken)
         (tmp_path / "wsgi.py").touch()
-        page, _ = wait_for(lambda: fault_at(server.url))
+        page, _ = wait_for(lambda: error_page_at(server.url))
         assert f"{file}:" in page
         for header in ("Host: evil.example", "X-Forwarded-For: 192.0.2.1"):
-            asked = Request(server.url, headers=dict([header.split(": ")]))
+            request = Request(server.url, headers=dict([header.split(": ")]))
             with pytest.raises(HTTPError, match="403"):
-                urlopen(asked, timeout=10)
+                urlopen(request, timeout=10)
         (tmp_path / file).write_text(files[file])
-        assert "Hello" in wait_for(lambda: answer_of(server.url))
+        assert "Hello" in wait_for(lambda: page_at(server.url))
 
 
-def test_reload_notices_the_settings(reloading):
+def test_reload_watches_the_settings(reloading):
     first = wait_for(lambda: pid_of(reloading.url))
     with (reloading.root / "config.yaml").open("a") as config:
         config.write("log_level: debug\n")
@@ -670,14 +668,14 @@ def test_reload_notices_the_settings(reloading):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_reloading_server_stops_with_its_child(number, reloading):
+def test_a_reloading_server_stops_its_child(number, reloading):
     child = wait_for(lambda: pid_of(reloading.url))
     assert child != reloading.pid
     assert stop(reloading, number) == 0
     assert not is_running(child)
 
 
-def test_the_child_of_a_killed_reloader_ends_itself(reloading):
+def test_the_child_of_a_killed_reloader_exits(reloading):
     child = wait_for(lambda: pid_of(reloading.url))
     reloading.kill()
     reloading.wait()
@@ -690,8 +688,8 @@ def test_a_folder_without_a_project_is_not_watched(tmp_path):
     assert "config.yaml does not exist" in ended.stderr
 
 
-def reload_meanwhile(root, monkeypatch, command, meanwhile):
-    """Runs `serve --reload` with `command` as the server, until `meanwhile()` has come back."""
+def run_reloader(root, monkeypatch, command, meanwhile):
+    """Run `serve --reload` with `command` as the server until `meanwhile()` returns."""
 
     def run():
         try:
@@ -711,13 +709,13 @@ ENDED = "The server has exited; waiting for a change.\n"
 COUNT = "import os; open('runs', 'a').write(os.environ['NOVENTA_RELOADER'] + '\\n')"
 
 
-def test_what_is_watched_leaves_out_what_is_not_the_projects(tmp_path, monkeypatch, capsys):
+def test_the_reloader_ignores_files_outside_the_project(tmp_path, monkeypatch, capsys):
     write_project(tmp_path)
     monkeypatch.chdir(tmp_path)
 
     def has_run(times):
         wait_for(lambda: Path("runs").exists() and Path("runs").read_text().count("\n") == times)
-        time.sleep(0.5)  # to be noticed
+        time.sleep(0.5)  # give the reloader time to notice
 
     def meanwhile():
         has_run(1)
@@ -727,19 +725,19 @@ def test_what_is_watched_leaves_out_what_is_not_the_projects(tmp_path, monkeypat
         write_files(tmp_path, {"models/e.py": ""})
         has_run(2)
 
-    reload_meanwhile(tmp_path, monkeypatch, COUNT, meanwhile)
+    run_reloader(tmp_path, monkeypatch, COUNT, meanwhile)
     assert capsys.readouterr().out == f"{ENDED}A file has changed; restarting.\n{ENDED}"
 
 
-def test_a_child_that_does_not_end_is_killed(tmp_path, monkeypatch):
+def test_a_child_that_does_not_exit_is_killed(tmp_path, monkeypatch):
     write_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(noventa_cli, "_DRAIN_SECONDS", 0.1)
     stubborn = "import os, signal, time; signal.signal(15, signal.SIG_IGN)"
-    tell = "print(os.getpid(), file=open('pid', 'w'), flush=True)"
+    write_pid = "print(os.getpid(), file=open('pid', 'w'), flush=True)"
     pid = tmp_path / "pid"
-    reload_meanwhile(
-        tmp_path, monkeypatch, f"{stubborn}; {tell}; time.sleep(60)",
+    run_reloader(
+        tmp_path, monkeypatch, f"{stubborn}; {write_pid}; time.sleep(60)",
         lambda: wait_for(lambda: pid.exists() and pid.read_text()),
     )  # fmt: skip
     assert not is_running(int(pid.read_text()))

@@ -1,4 +1,4 @@
-"""A Django project, to be mounted: it knows nothing of where."""
+"""A Django project to mount. It does not know its prefix."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A Flask application, to be mounted: it knows nothing of where."""
+"""A Flask application to mount. It does not know its prefix."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from flask import Flask, Response, redirect, request, send_file, session, url_fo
 
 HERE = Path(__file__).parent
 application = Flask(__name__)
-application.secret_key = "a key of Flask's own"
+application.secret_key = "Flask's secret key"
 
 
 @application.route("/")

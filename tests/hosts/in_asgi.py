@@ -1,4 +1,4 @@
-"""Below a prefix in an ASGI application."""
+"""Noventa mounted below a prefix of an ASGI application."""
 
 from contextlib import asynccontextmanager
 

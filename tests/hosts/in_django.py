@@ -1,4 +1,4 @@
-"""Below a prefix in a Django project, as a view."""
+"""Noventa mounted below a prefix of a Django project, as a view."""
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application

@@ -1,4 +1,4 @@
-"""Below a prefix by PasteDeploy's urlmap."""
+"""Noventa mounted below a prefix by PasteDeploy's urlmap."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Below a prefix in a Pyramid application; `/m*subpath` alone would take `/mm` too."""
+"""Noventa mounted in a Pyramid application. `/m*subpath` alone would also match `/mm`."""
 
 from pyramid.config import Configurator
 from pyramid.wsgi import wsgiapp2

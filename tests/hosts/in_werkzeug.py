@@ -1,4 +1,4 @@
-"""Below a prefix, beside any other WSGI application."""
+"""Noventa mounted below a prefix, next to any other WSGI application."""
 
 from werkzeug.exceptions import NotFound
 from werkzeug.middleware.dispatcher import DispatcherMiddleware

@@ -1,4 +1,4 @@
-"""The factory that in_paste.ini names."""
+"""The application factory for in_paste.ini."""
 
 
 def from_wsgi(global_config, **settings):

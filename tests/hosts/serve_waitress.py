@@ -1,4 +1,4 @@
-"""`python serve_waitress.py 8000`: waitress, which ends at SIGTERM with what is under way done."""
+"""`python serve_waitress.py 8000`: waitress, which finishes running requests after SIGTERM."""
 
 import signal
 import sys

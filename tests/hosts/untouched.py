@@ -1,4 +1,4 @@
-"""Prints what an application has changed in the process that it lives in: nothing, one hopes."""
+"""Print the global state that an application changes in its process; expected: nothing."""
 
 import builtins
 import decimal
@@ -21,11 +21,11 @@ import yaml
 
 
 def snapshot():
-    root, ours = logging.getLogger(), logging.getLogger("noventa")
-    filters = [one for one in ours.filters if type(one).__module__ != "noventa"]
+    root, framework = logging.getLogger(), logging.getLogger("noventa")
+    filters = [entry for entry in framework.filters if type(entry).__module__ != "noventa"]
     return {
         "logging": [root.level, *root.handlers, *root.filters, root.manager.disable],
-        "its logger": [ours.level, *ours.handlers, *filters, ours.propagate],
+        "its logger": [framework.level, *framework.handlers, *filters, framework.propagate],
         "log records": [logging.getLogRecordFactory(), logging.getLoggerClass()],
         "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
         "wake-up": signal.getitimer(signal.ITIMER_REAL),
@@ -42,7 +42,7 @@ def snapshot():
         "builtins": dict(vars(builtins)),
         "jinja": dict(jinja2.defaults.DEFAULT_FILTERS) | dict(jinja2.defaults.DEFAULT_NAMESPACE),
         "yaml": [dict(loader.yaml_constructors) for loader in (yaml.SafeLoader, yaml.Loader)],
-        "webob": [dict(vars(kind)) for kind in (webob.BaseRequest, webob.Request, webob.Response)],
+        "webob": [dict(vars(cls)) for cls in (webob.BaseRequest, webob.Request, webob.Response)],
         "sqlalchemy": [dict(vars(sqlalchemy.String)), sqlalchemy.MetaData().naming_convention],
     }
 
@@ -51,9 +51,9 @@ before = snapshot()
 from wsgi import application  # noqa: E402
 
 for path in ("/", "/old", "/stream", "/nowhere", "/files/site.css"):
-    answer = webob.Request.blank(path).get_response(application)
-    answer.body  # noqa: B018
-    print(answer.status, file=sys.stderr)
+    response = webob.Request.blank(path).get_response(application)
+    response.body  # noqa: B018
+    print(response.status, file=sys.stderr)
 after = snapshot()
 for name, value in before.items():
     if after[name] != value:

@@ -1,4 +1,4 @@
-"""Other applications below ours, which itself is below a prefix."""
+"""Other applications mounted in Noventa, which itself is mounted below a prefix."""
 
 from pathlib import Path
 
