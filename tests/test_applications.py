@@ -1,4 +1,4 @@
-"""The applications that a reader learns from: sound on each database, and as short as they say."""
+"""The example applications work on every database and are as short as their README says."""
 
 import ast
 import io
@@ -14,7 +14,7 @@ from noventa_cli import main
 
 APPLICATIONS = ROOT / "tests" / "applications"
 NAMES = ["flaskr", "tracker"]
-NO_CODE = {
+NOT_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
     tokenize.ENDMARKER,
 }  # fmt: skip
@@ -22,9 +22,9 @@ NO_CODE = {
 
 @pytest.fixture(params=NAMES)
 def application(request, tmp_path):
-    """A copy of an application, as a fresh clone of it is made ready: with a key."""
-    left = shutil.ignore_patterns("*.db*", "secret.key", "__pycache__", ".*_cache")
-    root = shutil.copytree(APPLICATIONS / request.param, tmp_path / request.param, ignore=left)
+    """A copy of an application, like a fresh clone, with a secret key."""
+    ignore = shutil.ignore_patterns("*.db*", "secret.key", "__pycache__", ".*_cache")
+    root = shutil.copytree(APPLICATIONS / request.param, tmp_path / request.param, ignore=ignore)
     (root / "secret.key").write_text(KEY)
     return root
 
@@ -39,34 +39,34 @@ def run(root, *command, **variables):
 
 
 @pytest.mark.slow
-def test_the_applications_own_tests_pass_and_check_is_content(
+def test_the_applications_tests_pass_and_check_finds_no_problem(
     application, database, monkeypatch, capsys
 ):
     run(application, "-m", "pytest", "-q", NOVENTA_TEST_DATABASE=database)
-    monkeypatch.setenv("DATABASE_URL", database)  # which they have migrated
+    monkeypatch.setenv("DATABASE_URL", database)  # migrated by the application's tests
     assert main(["--project", str(application), "seed"]) == 0
     assert main(["--project", str(application), "check"]) == 0
     assert capsys.readouterr().out.endswith("ok\n")
 
 
 @pytest.mark.slow
-def test_the_linter_has_nothing_to_say(application):
+def test_the_linter_finds_no_problem(application):
     ruff = ("-m", "ruff", "--isolated", "--config=line-length=100")
     run(application, *ruff, "check", "--exclude=versions", "--select=E,F,I,W,B,SIM,UP")
     run(application, *ruff, "format", "--exclude=versions", "--check")
 
 
-# ---- how long they are ----------------------------------------------------------------------
+# ---- sizes ----------------------------------------------------------------------------------
 
 
 def lines_of_code(path):
-    """Those that are not blank, and of Python no comment or docstring."""
+    """Count the lines of a file that are not blank and, in Python, not comments or docstrings."""
     text = path.read_text("utf-8")
     if path.suffix != ".py":
         return sum(bool(line.strip()) for line in text.splitlines())
     counted = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type not in NO_CODE:
+        if token.type not in NOT_CODE:
             counted.update(range(token.start[0], token.end[0] + 1))
     for node in ast.walk(ast.parse(text)):
         match node:
@@ -75,8 +75,8 @@ def lines_of_code(path):
     return len(counted)
 
 
-def figures(root):
-    """Lines of a project's Python, templates, schema (migrations or SQL) and tests."""
+def line_counts(root):
+    """Count the lines of a project's Python, templates, schema (migrations or SQL) and tests."""
     totals = dict.fromkeys(("python", "templates", "schema", "tests"), 0)
     for path in root.rglob("*.*"):
         parts = path.relative_to(root).parts
@@ -88,6 +88,6 @@ def figures(root):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_readme_says_how_long_an_application_is(name):
-    row = f"| `{name}` | {' | '.join(map(str, figures(APPLICATIONS / name)))} |"
+def test_the_readme_lists_the_size_of_each_application(name):
+    row = f"| `{name}` | {' | '.join(map(str, line_counts(APPLICATIONS / name)))} |"
     assert row in (APPLICATIONS / "README.md").read_text("utf-8").splitlines()

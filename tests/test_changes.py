@@ -1,4 +1,4 @@
-"""Changes of tables that hold rows: every value, index, trigger and constraint, up and down."""
+"""Changes to tables with rows keep every value, index, trigger and constraint, up and down."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ pytestmark = pytest.mark.slow
 
 
 class Change(NamedTuple):
-    """A column `v` of type `old` becomes one of type `new`."""
+    """The type of a column `v` changes from `old` to `new`."""
 
     old: str
     new: str
-    kept: dict  # values, as text says them in `old`, and what they are in `new`
-    refused: tuple = ()  # values that `new` cannot hold as they are
+    kept: dict  # values of `old`, as literals, to values of `new`
+    refused: tuple = ()  # values that `new` cannot represent
     not_on: str = ""
 
 
@@ -40,7 +40,7 @@ CHANGES = [
     Change("String(40)", "JSON", {'{"a": [1]}': "{'a': [1]}"}, ("{a",)),
     Change("String(40)", "Enum('a', 'b', name='letter')", {"a": "a", "b": "b"}, ("c",)),
     Change(f"Enum('a', {CHECKED})", f"Enum('a', 'b', {CHECKED})", {"a": "a"},
-           not_on="mysql"),  # where Alembic adds the CHECK beside the old one of its name
+           not_on="mysql"),  # where Alembic adds a second CHECK of the same name
     Change("String(40)", "Uuid", {"550e8400-e29b-41d4-a716-446655440000":
                                   "550e8400-e29b-41d4-a716-446655440000"}, ("550e8400",)),
     Change("String(200)", "String(10)", {"short": "short"}),
@@ -60,17 +60,17 @@ REFUSED = [(change, value) for change in CHANGES for value in change.refused]
 
 @pytest.fixture(scope="module", params=DATABASES)
 def place(request, tmp_path_factory):
-    """A project on one database for the whole file."""
+    """A project on one database, shared by the whole file."""
     with new_database(request.param) as url:
         yield Site(tmp_path_factory.mktemp(request.param), url)
 
 
-def made(kind):
+def sqlalchemy_type(kind):
     return eval(f"sa.{kind}")
 
 
-def typed(value, kind):
-    """The value of the table above as Python has it for a column of this type."""
+def as_python(value, kind):
+    """Convert a value of CHANGES to the Python value for a column of this type."""
     if not isinstance(value, str):
         return value
     kinds = {"Date": datetime.date, "DateTime": datetime.datetime, "Time": datetime.time}
@@ -80,31 +80,31 @@ def typed(value, kind):
     return decimal.Decimal(value) if name == "Numeric" else value
 
 
-def make(place, tables):
-    """Tables with a column `v` of a type, values of it, and a NULL."""
+def create_tables(place, tables):
+    """Create tables with a column `v` of the given type, and insert its values and a NULL."""
     with place.engine.begin() as connection:
         for name, (kind, values) in tables.items():
             key = sa.Column("id", sa.Integer, primary_key=True)
-            table = sa.Table(name, sa.MetaData(), key, sa.Column("v", made(kind)))
+            table = sa.Table(name, sa.MetaData(), key, sa.Column("v", sqlalchemy_type(kind)))
             table.create(connection)
-            rows = [{"v": typed(value, kind)} for value in (*values, None)]
+            rows = [{"v": as_python(value, kind)} for value in (*values, None)]
             connection.execute(table.insert(), rows)
 
 
-def read(place, kinds):
-    """The values of each table, in the order in which they were written."""
+def read_values(place, kinds):
+    """Return the values of each table, in insertion order."""
     found, plain = {}, int | float | None
     with place.engine.connect() as connection:
         for name, kind in kinds.items():
-            values = sa.select(sa.column("v", made(kind))).select_from(sa.table(name))
+            values = sa.select(sa.column("v", sqlalchemy_type(kind))).select_from(sa.table(name))
             found[name] = [
-                one if isinstance(one, plain) else str(one).removesuffix(".000000")
-                for one in connection.scalars(values.order_by(sa.column("id")))
+                value if isinstance(value, plain) else str(value).removesuffix(".000000")
+                for value in connection.scalars(values.order_by(sa.column("id")))
             ]
     return found
 
 
-def batch(name, old, new):
+def change_type(name, old, new):
     enum = f"sa.{new}.create(op.get_bind(), checkfirst=True)\n" if "letter" in new else ""
     return (
         f'{enum}with op.batch_alter_table("{name}") as batch:\n'
@@ -112,42 +112,45 @@ def batch(name, old, new):
     )
 
 
-def test_a_change_of_type_keeps_every_value_up_and_down(place, capsys):
+def test_a_type_change_keeps_every_value_up_and_down(place, capsys):
     changes = [change for change in CHANGES if change.not_on != place.backend]
     tables = {f"kept{number}": change for number, change in enumerate(changes)}
-    make(place, {name: (change.old, change.kept) for name, change in tables.items()})
+    create_tables(place, {name: (change.old, change.kept) for name, change in tables.items()})
     olds = {name: change.old for name, change in tables.items()}
     news = {name: change.new for name, change in tables.items()}
-    before = read(place, olds)
-    ups = [batch(name, olds[name], news[name]) for name in tables]
-    downs = [batch(name, news[name], olds[name]) for name in tables]
+    before = read_values(place, olds)
+    ups = [change_type(name, olds[name], news[name]) for name in tables]
+    downs = [change_type(name, news[name], olds[name]) for name in tables]
     place.revision("a1", "\n".join(ups), "\n".join(downs))
     assert place.migrate("upgrade", "a1") == 0, capsys.readouterr().err
     kept = {name: [*change.kept.values(), None] for name, change in tables.items()}
-    assert read(place, news) == kept, news
+    assert read_values(place, news) == kept, news
     assert place.migrate("downgrade", "base") == 0, capsys.readouterr().err
-    found = read(place, olds)
-    if place.backend == "sqlite":  # a Uuid is kept there as 32 digits
+    found = read_values(place, olds)
+    if place.backend == "sqlite":  # stores a Uuid as 32 digits
         (name,) = [name for name, kind in news.items() if kind == "Uuid"]
         found[name] = [value and str(uuid.UUID(value)) for value in found[name]]
     assert found == before, olds
 
 
-def test_a_change_of_type_that_would_lose_a_value_changes_nothing(place, capsys):
+def test_a_type_change_that_would_lose_a_value_changes_nothing(place, capsys):
     tables = {f"refused{number}": case for number, case in enumerate(REFUSED)}
-    make(place, {name: (one.old, (*one.kept, value)) for name, (one, value) in tables.items()})
+    create_tables(
+        place,
+        {name: (change.old, (*change.kept, value)) for name, (change, value) in tables.items()},
+    )
     olds = {name: change.old for name, (change, _) in tables.items()}
-    before, passed = read(place, olds), []
+    before, accepted = read_values(place, olds), []
     for name, (change, value) in tables.items():
-        place.revision("b2", batch(name, change.old, change.new))
+        place.revision("b2", change_type(name, change.old, change.new))
         if place.migrate("upgrade", "b2") == 0 or name not in capsys.readouterr().err:
-            passed.append((change.old, change.new, value))
+            accepted.append((change.old, change.new, value))
             place.migrate("stamp", "--purge", "base")
-    assert passed == []
-    assert read(place, olds) == before, olds
+    assert accepted == []
+    assert read_values(place, olds) == before, olds
 
 
-# ---- what SQLite's copy keeps
+# ---- copies of tables on SQLite
 
 RICH = """
     CREATE TABLE parent (id INTEGER PRIMARY KEY);
@@ -202,26 +205,26 @@ NOTHING_LOST = {
 }
 
 
-def others(site):
-    """The texts of indexes, triggers and views."""
+def schema_objects(site):
+    """Return the SQL of indexes, triggers and views."""
     query = "SELECT name, sql FROM sqlite_master WHERE type <> 'table' AND sql IS NOT NULL"
     return dict(site.rows(query))
 
 
 @pytest.mark.parametrize("changes", NOTHING_LOST.values(), ids=NOTHING_LOST)
-def test_a_copy_on_sqlite_keeps_what_the_batch_does_not_name(rich, changes, capsys):
-    before = others(rich)
+def test_a_sqlite_copy_keeps_everything_the_batch_does_not_change(rich, changes, capsys):
+    before = schema_objects(rich)
     batch = 'with op.batch_alter_table("rich", recreate="always") as batch:'
     rich.revision("a1", "\n    ".join([batch, *changes]))
     assert rich.migrate() == 0, capsys.readouterr().err
     text = rich.rows("SELECT sql FROM sqlite_master WHERE name = 'rich'")[0][0]
     plain = "".join(text.replace('"', "").split())
     assert [part for part in PARTS if part not in plain] == []
-    assert before.items() <= others(rich).items()
+    assert before.items() <= schema_objects(rich).items()
     assert rich.rows("SELECT id, name, twice FROM rich") == [(1, "a", 2), (2, "B", 4)]
     rich.execute("INSERT INTO rich (name) VALUES ('new')")
     assert rich.rows("SELECT what FROM log") == [("a",), ("B",), ("c",), ("new",)]
-    assert rich.rows("SELECT id FROM shown WHERE name = 'NEW'") == [(4,)]  # 3 is not given again
+    assert rich.rows("SELECT id FROM shown WHERE name = 'NEW'") == [(4,)]  # 3 is not reused
 
 
 def test_a_renamed_column_is_renamed_in_views_triggers_and_constraints(rich):
@@ -230,8 +233,8 @@ def test_a_renamed_column_is_renamed_in_views_triggers_and_constraints(rich):
             batch.alter_column("name", new_column_name="title")
     """)  # fmt: skip
     assert rich.migrate() == 0
-    assert "title" in others(rich)["shown"]
-    assert "new.title" in others(rich)["noted"]
+    assert "title" in schema_objects(rich)["shown"]
+    assert "new.title" in schema_objects(rich)["noted"]
     assert rich.rows("SELECT title FROM shown") == [("a",), ("B",)]
 
 
@@ -244,7 +247,7 @@ ODD = """
 """
 
 
-def test_a_copy_that_would_lack_a_clause_which_nobody_can_read_is_refused(rich, capsys):
+def test_a_copy_that_would_drop_an_unknown_clause_is_rejected(rich, capsys):
     rich.execute(ODD)
     rich.revision("a1", """
         with op.batch_alter_table("odd") as batch:
@@ -256,7 +259,7 @@ def test_a_copy_that_would_lack_a_clause_which_nobody_can_read_is_refused(rich, 
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "expected"),
     [
         ("batch.drop_column('name')", "no such column: name"),
         ("batch.drop_column('parent_id')", "The view adopted uses columns that rich would no"),
@@ -265,15 +268,17 @@ def test_a_copy_that_would_lack_a_clause_which_nobody_can_read_is_refused(rich, 
         ("batch.add_column(sa.Column('n', sa.Integer, nullable=False))", "NOT NULL"),
     ],
 )  # fmt: skip
-def test_what_a_copy_on_sqlite_would_lose_is_refused_by_name(rich, change, named, capsys):
-    before = others(rich), rich.rows("SELECT * FROM rich")
+def test_a_sqlite_copy_that_would_break_something_is_rejected_with_its_name(
+    rich, change, expected, capsys
+):
+    before = schema_objects(rich), rich.rows("SELECT * FROM rich")
     rich.revision("a1", f"""
         with op.batch_alter_table("rich") as batch:
             {change}
     """)  # fmt: skip
     assert rich.migrate() == 1
     message = capsys.readouterr().err
-    assert named in message
+    assert expected in message
     assert "_alembic_tmp" not in message
     assert "This revision was rolled back" in message
-    assert (others(rich), rich.rows("SELECT * FROM rich")) == before
+    assert (schema_objects(rich), rich.rows("SELECT * FROM rich")) == before

@@ -1,4 +1,4 @@
-"""The chapters on deploying and scaling, followed to the letter: commands, servers, data."""
+"""The chapters on deploying and scaling work as written: commands, servers, containers, data."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ registry = Registry(routes=[Page("/", "pages/index.html", logic=index_logic)])
 }
 
 
-def shown(language: str, part: str, chapter: str = "deploying") -> str:
-    """The chapter's block of a language that has `part` in it."""
+def code_block(language: str, part: str, chapter: str = "deploying") -> str:
+    """Return the chapter's only code block in `language` that contains `part`."""
     text = (GUIDE / f"{chapter}.md").read_text("utf-8")
     blocks = re.findall(rf"^```{language}(?: no-run)?\n(.*?)^```$", text, re.DOTALL | re.M)
     (block,) = [block for block in blocks if part in block]
     return str(block)
 
 
-def commands(part: str) -> str:
-    """The commands of one of its consoles, as a shell would get them."""
-    lines = re.findall(r"^\$ (.*)$", shown("console", part), re.MULTILINE)
+def console_commands(part: str) -> str:
+    """Return the commands of a console block as a shell script."""
+    lines = re.findall(r"^\$ (.*)$", code_block("console", part), re.MULTILINE)
     return "\n".join(lines)
 
 
@@ -76,29 +76,30 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheels(place: Path) -> Path:
-    """A folder with our wheel, where pip finds it by its name."""
+    """A folder with Noventa's wheel, for `pip --find-links`."""
     run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", place, ROOT, cwd=place)
     return place
 
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
-    """The URL of an empty PostgreSQL database, with a password that systemd would trip over."""
+    """The URL of an empty PostgreSQL database, with a password that needs escaping in systemd."""
     with new_database("postgresql") as url:
         yield str(sa.make_url(url).set(password="p@ss").render_as_string(hide_password=False))
 
 
 @pytest.fixture(scope="module")
 def site(wheels: Path, database: str) -> Path:
-    """A project in which the chapter was followed up to the unit of systemd."""
+    """A project set up by following the chapter up to the systemd unit."""
     root = wheels / "shop"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(noventa_cli, "_run_tests", lambda _: 0)
         assert main(["new", str(root), "--empty", "--database", database]) == 0
-    write_files(root, SITE | {"config.yaml": shown("yaml", "health: /health")})
+    write_files(root, SITE | {"config.yaml": code_block("yaml", "health: /health")})
     write_files(root, {"shop.env": f"DATABASE_URL='{database}'\n"})
-    script = "set -e\n" + commands("python3 -m venv .venv") + "\n"
-    script += commands("openssl rand -hex 32 > secret.key") + "\n" + commands("noventa seed")
+    script = "set -e\n" + console_commands("python3 -m venv .venv") + "\n"
+    script += console_commands("openssl rand -hex 32 > secret.key") + "\n"
+    script += console_commands("noventa seed")
     script = script.replace("python3 -m venv", f"{shlex.quote(sys.executable)} -m venv")
     ended = subprocess.run(
         ["bash", "-c", script], cwd=root, check=False, capture_output=True, text=True, timeout=1200,
@@ -108,13 +109,13 @@ def site(wheels: Path, database: str) -> Path:
     return root
 
 
-def test_the_commands_lead_to_a_sound_project_whose_secrets_are_private(site: Path) -> None:
+def test_the_commands_create_a_project_with_private_secrets(site: Path) -> None:
     for name in ("secret.key", "shop.env"):
         assert stat.S_IMODE((site / name).stat().st_mode) == 0o600
     assert not (site / "noventa.db").exists()
 
 
-def test_without_its_variable_nothing_starts_and_no_file_is_made(site: Path) -> None:
+def test_a_missing_variable_stops_startup_and_creates_no_file(site: Path) -> None:
     command = [site / ".venv" / "bin" / "python", "-m", "noventa", "migrate"]
     ended = subprocess.run(
         command, cwd=site, env=clean_environment(), check=False, capture_output=True, text=True,
@@ -127,14 +128,14 @@ def test_without_its_variable_nothing_starts_and_no_file_is_made(site: Path) -> 
 # ---- the server and nginx -------------------------------------------------------------------
 
 
-def variables(root: Path) -> dict[str, str]:
-    """What systemd reads from the EnvironmentFile."""
+def environment_file(root: Path) -> dict[str, str]:
+    """Return the variables that systemd reads from the EnvironmentFile."""
     name, _, text = (root / "shop.env").read_text("utf-8").strip().partition("=")
     return {name: text.strip("'")}
 
 
 @contextmanager
-def ended_by_us(*command: Any, **options: Any) -> Iterator[None]:
+def running_process(*command: Any, **options: Any) -> Iterator[None]:
     process = subprocess.Popen(command, **options)
     try:
         yield
@@ -145,42 +146,44 @@ def ended_by_us(*command: Any, **options: Any) -> Iterator[None]:
 
 @contextmanager
 def served(root: Path, line: str, **more: str) -> Iterator[int]:
-    """The port of gunicorn as a line of the chapter starts it."""
+    """Start gunicorn with a command line of the chapter and yield its port."""
     port = free_port()
     words = shlex.split(re.sub(r"--bind [\d.]+:8000", f"--bind 127.0.0.1:{port}", line))
     words[0] = str(root / ".venv" / "bin" / "gunicorn")
-    options = {"env": clean_environment() | variables(root) | more, "cwd": root}
-    with ended_by_us(*words, **options):
+    options = {"env": clean_environment() | environment_file(root) | more, "cwd": root}
+    with running_process(*words, **options):
         path = more.get("SCRIPT_NAME", "") + "/health"
         wait_for(lambda: listens(port) and ask(port, path, "10.1.2.3").status == 200, 60)
         yield port
 
 
-UNIT = re.search(r"^ExecStart=(.*)$", shown("ini", "ExecStart"), re.MULTILINE)[1]  # type: ignore[index]
-FAR = commands("--forwarded-allow-ips")  # for a proxy that is not on this machine
+UNIT = re.search(r"^ExecStart=(.*)$", code_block("ini", "ExecStart"), re.MULTILINE)[1]  # type: ignore[index]
+REMOTE_PROXY = console_commands("--forwarded-allow-ips")  # for a proxy on another machine
 
 
 @contextmanager
 def nginx(folder: Path, block: str, port: int) -> Iterator[int]:
-    """The port of nginx with a block of the chapter before the server on `port`."""
+    """Run nginx with a block of the chapter in front of the server on `port`; yield its port."""
     if NGINX is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no nginx here")
-    own = free_port()
+    nginx_port = free_port()
     block = block.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
-    block = block.replace("$scheme", "https")  # as if it had ended HTTPS
+    block = block.replace("$scheme", "https")  # as if nginx terminated HTTPS
     logs = "".join(
         f"{kind}_temp_path {folder}/{kind};\n"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     text = f"daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}}\n"
-    text += f"http {{ access_log off; {logs} server {{ listen 127.0.0.1:{own};\n{block} }} }}\n"
+    text += (
+        f"http {{ access_log off; {logs} server {{ listen 127.0.0.1:{nginx_port};\n{block} }} }}\n"
+    )
     (folder / "nginx.conf").write_text(text, "utf-8")
     command = [NGINX, "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
     if os.getuid() == 0:
         command += ["-g", "user root;"]
-    with ended_by_us(*command):
-        wait_for(lambda: listens(own))
-        yield own
+    with running_process(*command):
+        wait_for(lambda: listens(nginx_port))
+        yield nginx_port
 
 
 class Answer(NamedTuple):
@@ -197,13 +200,12 @@ def ask(port: int, path: str, host: str, fields: Any = None, **headers: str) -> 
     with closing(connection):
         method, body = ("POST", urlencode(fields)) if fields else ("GET", None)
         connection.request(method, path, body, sent)
-        answer = connection.getresponse()
-        return Answer(answer.status, answer.headers, answer.read().decode())
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, response.read().decode())
 
 
-def signed(port: int, path: str) -> tuple[Answer, Answer]:
-    """A visitor on port 8443 sees the page and posts its form, from a browser that says nothing
-    but `Origin`."""
+def visit_and_post(port: int, path: str) -> tuple[Answer, Answer]:
+    """Request a page on port 8443 and post its form like a browser that sends only `Origin`."""
     host = "shop.example.com:8443"
     page = ask(port, path, host)
     assert page.status == 200, page.text
@@ -215,35 +217,39 @@ def signed(port: int, path: str) -> tuple[Answer, Answer]:
 
 
 def test_nginx_passes_host_with_its_port_and_the_scheme(site: Path, tmp_path: Path) -> None:
-    block = shown("nginx", "location / {")
+    block = code_block("nginx", "location / {")
     with served(site, UNIT) as port:
         with nginx(tmp_path, block, port) as front:
-            page, posted = signed(front, "/")
+            page, posted = visit_and_post(front, "/")
             assert "<b>https</b>" in page.text
             assert (posted.status, posted.headers["Location"]) == (303, "/")
         with nginx(tmp_path, block.replace("$http_host", "$host"), port) as front:
-            assert signed(front, "/")[1].status == 403
+            assert visit_and_post(front, "/")[1].status == 403
 
 
 def test_nginx_serves_a_prefix(site: Path, tmp_path: Path) -> None:
-    block = shown("nginx", "location /m/")
+    block = code_block("nginx", "location /m/")
     with served(site, UNIT, SCRIPT_NAME="/m") as port, nginx(tmp_path, block, port) as front:
-        _, posted = signed(front, "/m/")
+        _, posted = visit_and_post(front, "/m/")
         assert (posted.status, posted.headers["Location"]) == (303, "/m/")
         bare = ask(front, "/m", "shop.example.com:8443")
         assert (bare.status, bare.headers["Location"]) == (308, "/m/")
 
 
-def test_gunicorn_believes_a_proxy_elsewhere_only_if_it_is_told_its_network(
+def test_gunicorn_trusts_a_remote_proxy_only_in_a_configured_network(
     site: Path, tmp_path: Path
 ) -> None:
-    block = "proxy_bind 127.9.9.9;\n" + shown("nginx", "location / {")  # as if it were elsewhere
-    for line, scheme in ((UNIT, "http"), (FAR.replace("10.0.0.0/8", "127.8.0.0/13"), "https")):
+    block = code_block("nginx", "location / {")
+    block = f"proxy_bind 127.9.9.9;\n{block}"  # as if on another machine
+    for line, scheme in (
+        (UNIT, "http"),
+        (REMOTE_PROXY.replace("10.0.0.0/8", "127.8.0.0/13"), "https"),
+    ):
         with served(site, line) as port, nginx(tmp_path, block, port) as front:
             assert f"<b>{scheme}</b>" in ask(front, "/", "shop.example.com").text
 
 
-def test_a_probe_by_address_is_answered_where_the_site_is_not(site: Path) -> None:
+def test_a_health_check_by_ip_address_succeeds_but_other_pages_return_400(site: Path) -> None:
     with served(site, UNIT) as port:
         assert ask(port, "/health", "10.1.2.3").status == 200
         assert ask(port, "/", "10.1.2.3").status == 400
@@ -253,15 +259,15 @@ def test_a_probe_by_address_is_answered_where_the_site_is_not(site: Path) -> Non
 
 
 def is_ignored(path: str, patterns: list[str]) -> bool:
-    """Whether Docker would leave out `path` of the folder that it copies."""
+    """Return True if Docker would exclude `path` from the build context."""
     parents = [path, *map(str, Path(path).parents)]
     names = [pattern.removeprefix("**/") for pattern in patterns if pattern.startswith("**/")]
-    return any(fnmatch.fnmatch(one, pattern) for one in parents for pattern in patterns) or any(
-        Path(one).name == name for one in parents for name in names
-    )
+    if any(fnmatch.fnmatch(parent, pattern) for parent in parents for pattern in patterns):
+        return True
+    return any(Path(parent).name == name for parent in parents for name in names)
 
 
-def copied(context: Path, target: Path, source: str) -> None:
+def run_copy_step(context: Path, target: Path, source: str) -> None:
     lines = (context / ".dockerignore").read_text("utf-8").splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
     chosen = context.rglob("*") if source == "." else [context / source]
@@ -272,33 +278,33 @@ def copied(context: Path, target: Path, source: str) -> None:
             shutil.copy(path, target / name)
 
 
-def test_the_steps_of_the_dockerfile_make_what_serves_and_holds_no_secret(
+def test_the_dockerfile_builds_a_working_image_without_secrets(
     site: Path, wheels: Path, tmp_path: Path
 ) -> None:
     image, served_by = tmp_path / "image", []
     image.mkdir()
     path = f"{site / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     options = {"PATH": path, "PIP_FIND_LINKS": str(wheels)}
-    for step in shown("dockerfile", "FROM").splitlines():
+    for step in code_block("dockerfile", "FROM").splitlines():
         word, _, rest = step.partition(" ")
         if word == "COPY":
-            copied(site, image, rest.split()[0])
-        elif word == "RUN" and "useradd" not in rest:  # this machine gets no user
+            run_copy_step(site, image, rest.split()[0])
+        elif word == "RUN" and "useradd" not in rest:  # do not add a user to this machine
             env = clean_environment() | options
             subprocess.run(["bash", "-c", rest], cwd=image, env=env, check=True, timeout=300)
         elif word == "CMD":
             served_by = json.loads(rest)
-    assert {"registry.py", "config.yaml"} <= {one.name for one in image.iterdir()}
+    assert {"registry.py", "config.yaml"} <= {file.name for file in image.iterdir()}
     for secret in ("secret.key", "database.url", "shop.env", ".venv", ".git"):
         assert not (image / secret).exists()
-    (image / ".venv").symlink_to(site / ".venv")  # in the image pip's own
+    (image / ".venv").symlink_to(site / ".venv")  # pip's environment in the image
     shutil.copy(site / "secret.key", image)  # mounted
     shutil.copy(site / "shop.env", image)  # --env-file
     with served(image, shlex.join(served_by)) as port:
         assert ask(port, "/", "shop.example.com").status == 200
 
 
-# ---- limits of time -------------------------------------------------------------------------
+# ---- timeouts -------------------------------------------------------------------------------
 
 
 def pause(request: Any, session: Any, db: Any) -> dict[str, Any]:
@@ -306,12 +312,12 @@ def pause(request: Any, session: Any, db: Any) -> dict[str, Any]:
     return {}
 
 
-def test_a_statement_that_never_ends_is_ended_and_the_next_request_works(
+def test_an_endless_statement_is_cancelled_and_the_next_request_works(
     tmp_path: Path, database: str
 ) -> None:
     admin = sa.create_engine(database, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
     role = f"shop_{os.getpid()}"
-    limits = shown("sql", "statement_timeout", "scaling").replace("ROLE shop", f"ROLE {role}")
+    limits = code_block("sql", "statement_timeout", "scaling").replace("ROLE shop", f"ROLE {role}")
     with admin.connect() as connection:
         connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN SUPERUSER")
         try:
@@ -355,9 +361,9 @@ def shop(tmp_path: Path) -> Path:
         "config.yaml": "database: sqlite:///./shop.db\n",
         "registry.py": registry + "registry = Registry(models=[products])\n",
         "models/products.py": PRODUCTS,
-        "fill_names.py": shown("python", "SIZE = 1000", "scaling"),
-        "backup.py": shown("python", "VACUUM INTO"),
-        "copy_rows.py": shown("python", "sorted_tables", "scaling"),
+        "fill_names.py": code_block("python", "SIZE = 1000", "scaling"),
+        "backup.py": code_block("python", "VACUUM INTO"),
+        "copy_rows.py": code_block("python", "sorted_tables", "scaling"),
     }
     write_project(root, files)
     make = ["migrate", "revision", "--autogenerate", "-m", "Products"]
@@ -372,8 +378,8 @@ def shop(tmp_path: Path) -> Path:
 def test_names_are_filled_in_batches(shop: Path) -> None:
     assert main(["--project", str(shop), "run", str(shop / "fill_names.py")]) == 0
     with closing(sqlite3.connect(shop / "shop.db")) as db:
-        unlike = "SELECT count(*) FROM products WHERE name IS NOT title"
-        assert db.execute(unlike).fetchone() == (0,)
+        unfilled = "SELECT count(*) FROM products WHERE name IS NOT title"
+        assert db.execute(unfilled).fetchone() == (0,)
 
 
 def python(root: Path, *words: str) -> str:
@@ -383,12 +389,12 @@ def python(root: Path, *words: str) -> str:
     ).stdout  # fmt: skip
 
 
-def test_a_backup_made_while_people_write_is_of_one_moment(shop: Path) -> None:
-    ended, written = threading.Event(), []
+def test_a_backup_during_writes_is_consistent(shop: Path) -> None:
+    stopped, written = threading.Event(), []
 
     def write() -> None:
         with closing(sqlite3.connect(shop / "shop.db", timeout=30)) as db:
-            while not ended.is_set():
+            while not stopped.is_set():
                 with db:  # two rows or none
                     for title in ("left", "right"):
                         db.execute("INSERT INTO products (title) VALUES (?)", [title])
@@ -398,19 +404,19 @@ def test_a_backup_made_while_people_write_is_of_one_moment(shop: Path) -> None:
     writer.start()
     try:
         wait_for(lambda: len(written) > 5)
-        begun = len(written)
+        before = len(written)
         assert python(shop, "backup.py", "backup.db") == "ok\n"
-        assert len(written) > begun  # nobody had to wait for its end
+        assert len(written) > before  # writers did not wait for the backup
     finally:
-        ended.set()
+        stopped.set()
         writer.join()
     with closing(sqlite3.connect(shop / "backup.db")) as db:
         count = "SELECT count(*) FROM products WHERE title = ?"
         left, right = (db.execute(count, [title]).fetchone()[0] for title in ("left", "right"))
-    assert left == right >= begun
+    assert left == right >= before
 
 
-def test_rows_are_copied_to_postgresql_and_the_numbering_goes_on(
+def test_rows_are_copied_to_postgresql_and_ids_continue(
     shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with new_database("postgresql") as url:

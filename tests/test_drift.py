@@ -1,4 +1,4 @@
-"""What a database has otherwise than the models is found, written and gone; nothing else is."""
+"""Differences between database and models are detected and migrated, without false positives."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Part(Base):
 """
 
 
-def test_what_our_own_revisions_made_never_differs_but_another_key_and_default_do(site, capsys):
+def test_generated_revisions_match_the_models_but_key_and_default_changes_are_found(site, capsys):
     text = apply(site, WIDE)
     assert lacks(text, "server_default=sa.func.now()", "server_default=sa.true()") == []
     assert "%%" not in text
@@ -64,9 +64,9 @@ def test_what_our_own_revisions_made_never_differs_but_another_key_and_default_d
     assert site.run("check") == 0
     capsys.readouterr()
     go(site, "revision --autogenerate -m nothing")
-    told = capsys.readouterr().out
-    assert "Nothing has changed" in told
-    assert "Not compared: defaults" not in told
+    output = capsys.readouterr().out
+    assert "Nothing has changed" in output
+    assert "Not compared: defaults" not in output
     site.execute("INSERT INTO items (id, kind) VALUES (1, 'old')")
     assert site.rows("SELECT name, minus, yes, twice FROM items WHERE at = stamp") == [
         ("it's 5% a:b", -1, True, 1)
@@ -80,7 +80,7 @@ def test_what_our_own_revisions_made_never_differs_but_another_key_and_default_d
         assert "primary key of parts: (item, number) -> (item)" in message
     assert len(site.revisions()) == 1
     site.models(WIDE.replace('server_default="1"', 'server_default="2"'))
-    assert site.run("check") == 1  # though a server keeps it in other words
+    assert site.run("check") == 1  # although servers store it in a different form
     assert "modify_default items.price" in capsys.readouterr().err
 
 
@@ -107,7 +107,7 @@ STEPS = [
 
 
 @only_sqlite
-def test_a_default_or_a_check_that_differs_is_found_and_written(site, capsys):
+def test_changed_defaults_and_checks_are_detected_and_migrated(site, capsys):
     models = WIDE
     apply(site, models)
     for step in STEPS:
@@ -127,8 +127,8 @@ CONDITIONS = (
 
 
 @servers
-def test_an_unnamed_check_is_no_difference_and_another_one_is(site):
-    """A server gives it a name of its own, where the models name it by what it checks."""
+def test_an_unnamed_check_matches_but_a_changed_condition_does_not(site):
+    """Servers generate a name for it; the models derive the name from the condition."""
     item = ITEMS.replace(', name="positive"', "")
     others = "".join(f"        sa.CheckConstraint({text!r}),\n" for text in CONDITIONS)
     item = item.replace("__table_args__ = (", f"__table_args__ = (\n{others}        ")
@@ -159,10 +159,10 @@ class Wall(Base):
 DOOR = PALETTE.split("\n\n")[1].replace("Wall", "Door").replace("walls", "doors")
 
 
-def test_enum_types_go_up_and_down_and_up_again(site):
+def test_enum_types_can_be_upgraded_downgraded_and_upgraded_again(site):
     apply(site, PALETTE)
     two = PALETTE + "    second: Mapped[Color | None]\n"
-    assert ".create(" not in apply(site, f"{two}\n{DOOR}")  # they share the type
+    assert ".create(" not in apply(site, f"{two}\n{DOOR}")  # both tables share the type
     size = "    size: Mapped[str | None] = mapped_column(sa.Enum('S', 'L', name='size'))\n"
     text = apply(site, f"{two}{size}\n{DOOR}")
     assert "sa.Enum('S', 'L', name='size').create(op.get_bind(), checkfirst=True)" in text
@@ -174,7 +174,7 @@ def test_enum_types_go_up_and_down_and_up_again(site):
 
 
 @only_postgresql
-def test_an_enum_gets_new_values_loses_none_and_goes_with_its_last_column(site, capsys):
+def test_an_enum_gains_values_keeps_old_ones_and_is_dropped_with_its_last_column(site, capsys):
     apply(site, PALETTE)
     more = PALETTE.replace('BLUE = "b"', 'BLUE = "b"\n    FRESH = "f"')
     site.models(more)
@@ -182,13 +182,13 @@ def test_an_enum_gets_new_values_loses_none_and_goes_with_its_last_column(site, 
     apply(site, more)
     go(site, "check", "downgrade -1", "upgrade head")
     site.models(PALETTE)
-    go(site, "check")  # a value that is there too many does no harm
+    go(site, "check")  # an extra value is harmless
     apply(site, PALETTE.replace("    color: Mapped[Color]\n", ""), "--allow-drop")
     go(site, "downgrade -1", "upgrade head")
     assert site.rows("SELECT typname FROM pg_type WHERE typname = 'color'") == []
 
 
-KINDS = {  # types of columns, and what the revision says of them
+KINDS = {  # column types and how the revision renders them
     "Money()": "sa.Numeric(precision=12, scale=2)",
     "Code(20)": "sa.String(length=20)",
     "GUID()": "sa.CHAR(length=32).with_variant(sa.UUID(), 'postgresql')",
@@ -245,7 +245,7 @@ class Item(Base):
 """
 
 
-def test_every_type_reaches_the_database_as_the_model_says_and_never_differs(site, capsys):
+def test_every_type_is_created_as_declared_and_matches_the_models(site, capsys):
     kinds = KINDS | (ARRAYS if site.backend == "postgresql" else {})
     columns = [f"    v{number} = mapped_column({kind})\n" for number, kind in enumerate(kinds)]
     index = '    __table_args__ = (sa.Index("ix_value", sa.desc("v0"), "v1"),)\n'
@@ -254,16 +254,16 @@ def test_every_type_reaches_the_database_as_the_model_says_and_never_differs(sit
     assert [
         line for line, part in zip(lines, kinds.values(), strict=True) if part not in line
     ] == []
-    assert "models" not in text  # the revision runs alone
+    assert "models" not in text  # the revision does not import the application
     assert "sa.JSONB" not in text
     go(site, "downgrade base", "upgrade head", "check")
-    assert site.run("check") == (site.backend == "postgresql")  # ARRAY is on no other database
+    assert site.run("check") == (site.backend == "postgresql")  # ARRAY exists on no other database
     go(site, "downgrade base")
     if site.backend == "postgresql":
         assert site.rows("SELECT typname FROM pg_type WHERE typname IN ('letter', 'tone')") == []
 
 
-# ---- tables that are there already
+# ---- existing tables
 
 ITEMS = """
 class Item(Base):
@@ -273,15 +273,15 @@ class Item(Base):
     price: Mapped[int]
     __table_args__ = (sa.CheckConstraint("price > 0", name="positive"),)
 """
-MADE = (
+CREATE_ITEMS = (
     "CREATE TABLE items (id INTEGER NOT NULL, {name} VARCHAR(50) DEFAULT 'x' NOT NULL,"
     " price INTEGER NOT NULL, {check} {unique} ({name}), PRIMARY KEY ({key}))"
 )
-SAME = {"name": "name", "key": "id", "unique": "CONSTRAINT once UNIQUE",
+AS_IN_THE_MODELS = {"name": "name", "key": "id", "unique": "CONSTRAINT once UNIQUE",
         "check": "CONSTRAINT positive CHECK (price > 0),"}  # fmt: skip
 
 
-def test_adopt_stamps_a_database_that_equals_the_models_and_no_other(site, capsys):
+def test_adopt_stamps_only_a_database_that_matches_the_models(site, capsys):
     site.models(ITEMS + CHILD)
     with project_imports(site.root):
         load_project(site.root).registry.metadata.create_all(site.engine)
@@ -295,18 +295,21 @@ def test_adopt_stamps_a_database_that_equals_the_models_and_no_other(site, capsy
     assert site.at() == []
 
 
-def test_adopt_writes_nothing_where_it_refuses_and_a_revision_for_other_names(site, capsys):
+def test_adopt_writes_nothing_on_rejection_and_a_revision_for_other_names(site, capsys):
     site.models(ITEMS)
     for parts, difference in [
         ({"name": "title"}, "add_column items.name"),
         ({"key": "id, price"}, "primary key of items"),
         ({"check": ""}, "add_constraint positive"),
     ]:
-        site.execute(MADE.format(**SAME | parts))
+        site.execute(CREATE_ITEMS.format(**AS_IN_THE_MODELS | parts))
         assert difference in refuse(site, capsys, "--adopt")
         assert (site.revisions(), site.tables()) == ([], {"items"})
         site.execute("DROP TABLE items")
-    site.execute(MADE.format(**SAME), "INSERT INTO items (id, name, price) VALUES (1, 'one', 2)")
+    site.execute(
+        CREATE_ITEMS.format(**AS_IN_THE_MODELS),
+        "INSERT INTO items (id, name, price) VALUES (1, 'one', 2)",
+    )
     go(site, "--adopt")
     assert "review it, then migrate" in capsys.readouterr().out
     go(site, "upgrade head", "check")
@@ -316,25 +319,25 @@ def test_adopt_writes_nothing_where_it_refuses_and_a_revision_for_other_names(si
 
 
 @only_sqlite
-def test_adopt_keeps_the_numbering_of_a_table_of_another_framework(site):
+def test_adopt_keeps_autoincrement_of_a_table_from_another_framework(site):
     site.models(ITEMS + CHILD)
     site.execute(
-        MADE.format(**SAME | {"unique": "UNIQUE"}),  # has no name
+        CREATE_ITEMS.format(**AS_IN_THE_MODELS | {"unique": "UNIQUE"}),  # without a name
         "CREATE TABLE children (id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, item_id INTEGER"
         " NOT NULL, FOREIGN KEY (item_id) REFERENCES items (id) ON DELETE CASCADE)",
     )
     go(site, "--adopt", "upgrade head", "check")
     site.execute("INSERT INTO items (id, price) VALUES (1, 1)")
-    for _ in range(2):  # an id is never given a second time
+    for _ in range(2):  # ids are never reused
         site.execute("DELETE FROM children", "INSERT INTO children (item_id) VALUES (1)")
     assert site.rows("SELECT id FROM children") == [(2,)]
 
 
 @only_sqlite
-def test_the_map_compares_the_tables_only_when_it_is_asked_to(site):
+def test_the_map_compares_tables_only_on_request(site):
     apply(site, ITEMS)
     site.execute("ALTER TABLE items RENAME COLUMN price TO cost")
-    searched = [*sys.path]
+    search_path = [*sys.path]
     with project_imports(site.root):
         project = load_project(site.root)
         values = {**project.config.values, "debug": True}
@@ -343,4 +346,4 @@ def test_the_map_compares_the_tables_only_when_it_is_asked_to(site):
         found = ask(app, path="/_noventa/", query="compare").text
         app.database.dispose()
     assert "add_column items.price" in found
-    assert sys.path == searched
+    assert sys.path == search_path

@@ -271,7 +271,7 @@ class Site:
             env=environment(**variables), start_new_session=True,
         )  # fmt: skip
         try:
-            wait_for(self.answers)
+            wait_for(self.is_up)
         except BaseException:
             self.end()
             print(self.logged())

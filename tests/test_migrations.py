@@ -1,4 +1,4 @@
-"""Migrations that cannot hurt: the promises of the database, one test or more for each."""
+"""Migrations: atomicity, locking, protection from data loss, portability and error messages."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def limit(site, settings):
     site.write("config.yaml", f'database: "{site.url}"\nmigrations: {{{settings}}}\n')
 
 
-# ---- all or nothing, and the truth
+# ---- atomicity and honest reports
 
 
 @transactional
-def test_a_revision_that_fails_leaves_nothing_and_works_when_mended(site, capsys):
+def test_a_failed_revision_is_rolled_back_and_succeeds_once_fixed(site, capsys):
     body = f"""
         op.create_table("more", sa.Column("id", sa.Integer, primary_key=True))
         {insert(1, "one")}
@@ -64,11 +64,15 @@ def test_a_revision_that_fails_leaves_nothing_and_works_when_mended(site, capsys
             batch.alter_column("name", type_=sa.String(90), existing_type=sa.String(50))
         {NOWHERE}
     """
-    site.revision("a1", MAKE_ITEMS)  # stays, though it is applied by the same command
+    site.revision("a1", MAKE_ITEMS)  # kept, although the same command applies it
     site.revision("b2", body, after="a1")
     message = refuse(site, capsys)
-    told = "migrations/versions/b2_.py:12", "INSERT INTO nowhere", "This revision was rolled back"
-    assert lacks(message, *told) == []
+    expected = (
+        "migrations/versions/b2_.py:12",
+        "INSERT INTO nowhere",
+        "This revision was rolled back",
+    )
+    assert lacks(message, *expected) == []
     assert (site.tables(), site.at()) == ({"items"}, ["a1"])
     assert site.rows("SELECT * FROM items") == []
     site.revision("b2", body.replace(NOWHERE, insert(2, "two")), after="a1")
@@ -77,18 +81,20 @@ def test_a_revision_that_fails_leaves_nothing_and_works_when_mended(site, capsys
 
 
 BLOCK = "with op.get_context().autocommit_block():\n    op.execute('SELECT 1')"
-ENDS = {  # of a transaction: whether something stays, and how the revision goes on
+TRANSACTION_ENDS = {  # whether something is kept, the statement that ends it, the failure
     "autocommit_block": (True, BLOCK, "1 / 0"),
     "the connection's commit": (True, "op.get_bind().commit()", NOWHERE),
-    "COMMIT as text": (True, "op.execute('COMMIT')", "1 / 0"),
+    "a literal COMMIT": (True, "op.execute('COMMIT')", "1 / 0"),
     "the driver's commit": (True, "op.get_bind().connection.driver_connection.commit()", NOWHERE),
     "the connection's rollback": (False, "op.get_bind().rollback()", "1 / 0"),
 }
 
 
 @transactional
-@pytest.mark.parametrize(("stays", "end", "failure"), ENDS.values(), ids=ENDS)
-def test_what_a_revision_committed_itself_is_told(site, capsys, stays, end, failure):
+@pytest.mark.parametrize(
+    ("stays", "end", "failure"), TRANSACTION_ENDS.values(), ids=TRANSACTION_ENDS
+)
+def test_statements_a_revision_committed_itself_are_reported(site, capsys, stays, end, failure):
     more = "op.execute('CREATE TABLE more (id INTEGER)')"
     site.revision("a1", "\n".join([MAKE_ITEMS, end, more, failure]))
     message = refuse(site, capsys)
@@ -101,7 +107,7 @@ def test_what_a_revision_committed_itself_is_told(site, capsys, stays, end, fail
 
 
 @transactional
-def test_a_commit_before_a_revisions_first_statement_is_noticed(site, capsys):
+def test_a_commit_before_a_revisions_first_statement_is_detected(site, capsys):
     site.revision("a1", "\n".join(["op.execute('COMMIT')", MAKE_ITEMS, "1 / 0"]))
     message = refuse(site, capsys)
     assert "CREATE TABLE items" in message
@@ -111,7 +117,7 @@ def test_a_commit_before_a_revisions_first_statement_is_noticed(site, capsys):
 
 @only_mariadb
 @pytest.mark.parametrize("failing", [NOWHERE, "sa.nowhere"])
-def test_mariadb_lists_what_ran_before_a_failure_and_runs_it_again_when_mended(
+def test_mariadb_lists_executed_statements_after_a_failure_and_reruns_once_fixed(
     site, capsys, failing
 ):
     site.revision("a1", f"{MAKE_ITEMS}\nop.create_index('ix_one', 'items', ['name'])\n{failing}")
@@ -122,7 +128,7 @@ def test_mariadb_lists_what_ran_before_a_failure_and_runs_it_again_when_mended(
     site.execute("DROP TABLE items")
     site.revision("a1", MAKE_ITEMS)
     go(site, "upgrade head")
-    assert site.tables() == {"items"}  # and no mark of ours
+    assert site.tables() == {"items"}  # and no marker left by Noventa
 
 
 KILLED = f"{DROP_ITEMS}\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
@@ -130,35 +136,31 @@ KILLED = f"{DROP_ITEMS}\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)
 
 @only_mariadb
 @pytest.mark.parametrize("end", [f"{DROP_ITEMS}\n{NOWHERE}", KILLED], ids=["failed", "killed"])
-def test_after_a_downgrade_that_failed_or_was_killed_nothing_goes_on_until_it_is_mended(
-    site, capsys, end
-):
+def test_a_failed_or_killed_downgrade_blocks_migrations_until_fixed(site, capsys, end):
     site.revision("a1", "pass")
     site.revision("b2", MAKE_ITEMS, end, after="a1")
     go(site, "upgrade head")
     if end == KILLED:
         command = [sys.executable, "-m", "noventa", "migrate", "downgrade", "-1"]
-        done = subprocess.run(command, cwd=site.root, env=environment(), check=False)
-        assert done.returncode == -signal.SIGKILL
+        ended = subprocess.run(command, cwd=site.root, env=environment(), check=False)
+        assert ended.returncode == -signal.SIGKILL
     else:
         assert "DROP TABLE items" in refuse(site, capsys, "downgrade -1")
     site.revision("b2", MAKE_ITEMS, "pass", after="a1")
     for verb in ("", "upgrade b2"):
         message = refuse(site, capsys, verb)
         assert "The downgrade of b2 failed or was killed halfway" in message
-    go(site, "stamp a1", "upgrade head")  # the table is gone, as it is before b2
+    go(site, "stamp a1", "upgrade head")  # the table is dropped, as before b2
     assert (site.tables(), site.at()) == ({"items"}, ["b2"])
 
 
-def test_exit_0_means_the_database_is_there_as_read_on_a_second_connection(
-    site, capsys, monkeypatch
-):
+def test_exit_code_0_requires_the_revision_on_a_second_connection(site, capsys, monkeypatch):
     from sqlalchemy.engine.default import DefaultDialect
 
     site.revision("a1", MAKE_ITEMS)
     go(site, "upgrade head")
     site.revision("b2", insert(1, "one"), after="a1")
-    with monkeypatch.context() as patch:  # a COMMIT that silently is none
+    with monkeypatch.context() as patch:  # COMMIT silently does nothing
         patch.setattr(type(site.engine.dialect), "do_commit", DefaultDialect.do_rollback)
         assert "was not committed" in refuse(site, capsys)
     assert site.at() == ["a1"]
@@ -166,7 +168,7 @@ def test_exit_0_means_the_database_is_there_as_read_on_a_second_connection(
     assert site.at() == ["b2"]
 
 
-def test_a_downgrade_arrives_where_it_says_and_says_what_it_drops_with_how_many_rows(site, capsys):
+def test_a_downgrade_reaches_its_target_and_reports_dropped_rows_and_values(site, capsys):
     site.revision("a1", MAKE_ITEMS, DROP_ITEMS)
     site.revision("b2", """
         with op.batch_alter_table("items") as batch:
@@ -191,7 +193,7 @@ def test_a_downgrade_arrives_where_it_says_and_says_what_it_drops_with_how_many_
     assert "Nothing to do: the database is at b2." in capsys.readouterr().out
 
 
-# ---- one at a time
+# ---- locking
 
 FIVE = """\
 import os, sys
@@ -211,7 +213,7 @@ print("exit codes", sorted(os.wait()[1] for _ in range(5)))
 """
 
 
-def test_five_processes_migrate_and_seed_one_fresh_database_at_once(site):
+def test_five_processes_can_migrate_and_seed_a_new_database_at_once(site):
     site.write("components/user/user_models.py", USER_MODELS)
     site.write("migrations/seed/first.py", """\
         from components.user.user_models import User
@@ -255,7 +257,7 @@ with migration_lock(Config.load(Path.cwd())):
 """
 
 
-def test_who_waits_says_so_and_gives_up_and_a_killed_holder_frees_the_lock(site, capsys):
+def test_waiting_for_the_lock_is_reported_and_times_out_and_a_killed_holder_frees_it(site, capsys):
     site.revision("a1", MAKE_ITEMS)
     limit(site, "lock_timeout: 1")
     with start(site, HOLD) as holder:
@@ -265,7 +267,7 @@ def test_who_waits_says_so_and_gives_up_and_a_killed_holder_frees_the_lock(site,
             assert re.search(r"Process \d+ is waiting for another process", waited)
             assert lacks(waited, "for 1 s", "migrations.lock_timeout") == []
             limit(site, "lock: false")
-            go(site, "stamp head")  # switched off: nobody waits
+            go(site, "stamp head")  # without the lock nothing waits
         finally:
             holder.send_signal(signal.SIGKILL)
     limit(site, "lock_timeout: 10")
@@ -273,7 +275,7 @@ def test_who_waits_says_so_and_gives_up_and_a_killed_holder_frees_the_lock(site,
 
 
 @only_sqlite
-def test_beside_an_open_writer_what_only_reads_ends_at_once_and_the_rest_waits_as_set(site, capsys):
+def test_reads_finish_at_once_next_to_a_sqlite_writer_and_writes_wait_as_configured(site, capsys):
     site.revision("a1", MAKE_ITEMS)
     site.models(ITEM.replace("Mapped[str]", "Mapped[str] = mapped_column(sa.String(50))"))
     go(site, "upgrade head")
@@ -290,22 +292,20 @@ def test_beside_an_open_writer_what_only_reads_ends_at_once_and_the_rest_waits_a
 
 
 @only_postgresql
-def test_a_table_in_use_delays_its_readers_only_shortly_and_who_waits_too_long_is_told(
-    site, capsys
-):
+def test_a_table_in_use_blocks_readers_only_briefly_and_a_timeout_is_reported(site, capsys):
     alter = "op.add_column('items', sa.Column('size', sa.Integer()))"
     kept = "op.execute('CREATE TABLE more (id integer)')\nop.get_bind().commit()\n"
     site.revision("a1", MAKE_ITEMS)
     go(site, "upgrade head")
     with ThreadPoolExecutor(1) as threads:
         with site.engine.connect() as report:
-            report.execute(sa.text("SELECT * FROM items"))  # its lock is kept by the transaction
+            report.execute(sa.text("SELECT * FROM items"))  # the open transaction keeps its lock
             for before in ("", kept):
                 site.revision("b2", before + alter, after="a1")
                 limit(site, "lock_timeout: 1, table_timeout: 1")
                 message = refuse(site, capsys)
-                told = "The table is in use; migrate again", "ALTER TABLE items ADD COLUMN size"
-                assert lacks(message, *told) == []
+                expected = "The table is in use; migrate again", "ALTER TABLE items ADD COLUMN size"
+                assert lacks(message, *expected) == []
                 assert ("Already executed" in message) == bool(before)
             site.revision("b2", alter, after="a1")
             limit(site, "lock_timeout: 20, table_timeout: 1")
@@ -316,12 +316,12 @@ def test_a_table_in_use_delays_its_readers_only_shortly_and_who_waits_too_long_i
                 site.rows("SELECT * FROM items")
                 longest = max(longest, time.monotonic() - began)
         assert migrated.result() == 0
-    assert 0.3 < longest < 3  # who waits behind the ALTER, on a busy machine
+    assert 0.3 < longest < 3  # readers queue behind the ALTER; the machine may be busy
     assert site.rows("SELECT size FROM items") == []
 
 
 @servers
-def test_the_session_of_the_lock_may_be_idle_however_long(site):
+def test_the_lock_survives_idle_session_timeouts(site):
     if site.backend == "postgresql":
         name = sa.make_url(site.url).database
         site.execute(f"ALTER DATABASE {name} SET idle_session_timeout = 300")
@@ -336,16 +336,16 @@ def test_the_session_of_the_lock_may_be_idle_however_long(site):
             pass
 
 
-# ---- no silent loss
+# ---- no silent data loss
 
 
-def test_a_generated_revision_that_drops_is_refused_unless_it_is_allowed(site, capsys):
+def test_a_generated_revision_that_drops_data_requires_allow_drop(site, capsys):
     old = ITEM.replace("Item", "Old").replace("items", "old")
     apply(site, ITEM + "    size: Mapped[int] = mapped_column(server_default='3')\n" + old)
     site.models(ITEM.replace("name: Mapped[str]", "title: Mapped[str]"))
     message = refuse(site, capsys, "revision --autogenerate -m drop")
-    told = "table old", "column items.size", "column items.name", "existing_nullable=False)"
-    assert lacks(message, *told, "--allow-drop") == []
+    expected = "table old", "column items.size", "column items.name", "existing_nullable=False)"
+    assert lacks(message, *expected, "--allow-drop") == []
     assert alembic(site, "revision", "--autogenerate", "-m", "drop") == 255
     captured = capsys.readouterr()
     assert "FAILED: The revision would lose data" in captured.out
@@ -361,7 +361,7 @@ def test_a_generated_revision_that_drops_is_refused_unless_it_is_allowed(site, c
     assert site.tables() == {"items", "old"}
 
 
-def test_a_probable_rename_is_shown_as_a_line_that_works_also_beside_a_new_column(site, capsys):
+def test_a_probable_rename_is_suggested_as_working_code_even_with_a_new_column(site, capsys):
     apply(site, ITEM)
     site.execute("INSERT INTO items (id, name) VALUES (1, 'kept')")
     title = ITEM.replace("name: Mapped[str]", "title: Mapped[str]")
@@ -378,7 +378,7 @@ def test_a_probable_rename_is_shown_as_a_line_that_works_also_beside_a_new_colum
     assert "op.rename_table('items', 'things')" in message
 
 
-def test_tables_that_no_revision_made_are_left_alone_and_no_change_writes_no_file(site, capsys):
+def test_unmanaged_tables_are_left_alone_and_no_change_writes_no_file(site, capsys):
     site.execute("CREATE TABLE legacy (id INTEGER PRIMARY KEY)")
     site.execute("CREATE TABLE noventa_seed (x INTEGER)")
     assert "legacy" not in apply(site, ITEM)
@@ -386,12 +386,14 @@ def test_tables_that_no_revision_made_are_left_alone_and_no_change_writes_no_fil
     assert lacks(capsys.readouterr().out, "Nothing has changed", "Not compared: computed") == []
     assert len(site.revisions()) == 1
     assert site.tables() == {"items", "legacy", "noventa_seed"}
-    go(site, "revision -m hand")  # one that is asked for is written
+    go(site, "revision -m hand")  # an explicit revision is written even if empty
     assert len(site.revisions()) == 2
 
 
 @only_sqlite
-def test_a_batch_on_sqlite_keeps_the_rows_of_children_and_no_revision_leaves_orphans(site, capsys):
+def test_a_sqlite_batch_keeps_child_rows_and_revisions_that_leave_orphans_are_rejected(
+    site, capsys
+):
     apply(site, ITEM + CHILD)
     site.execute("INSERT INTO items VALUES (1, 'one'), (2, 'two')",
                  "INSERT INTO children VALUES (1, 1), (2, 2)")  # fmt: skip
@@ -401,32 +403,32 @@ def test_a_batch_on_sqlite_keeps_the_rows_of_children_and_no_revision_leaves_orp
     head = site.at()[0]
     site.revision("b2", 'op.execute("DELETE FROM items WHERE id = 1")', after=head)
     message = refuse(site, capsys)
-    told = "children (to items): 1", "SQLite runs no ON DELETE while it migrates"
-    assert lacks(message, *told) == []
+    expected = "children (to items): 1", "SQLite runs no ON DELETE while it migrates"
+    assert lacks(message, *expected) == []
     assert len(site.rows("SELECT * FROM items")) == 2
     with site.engine.connect() as connection:
         raw = connection.connection.driver_connection
         raw.execute("PRAGMA foreign_keys=OFF")
         raw.execute("INSERT INTO children VALUES (3, 77)")
     site.revision("b2", "op.execute(\"UPDATE items SET name = 'three' WHERE id = 1\")", after=head)
-    go(site, "upgrade head")  # what was there before is not its fault
+    go(site, "upgrade head")  # earlier orphans do not fail the revision
 
 
-def test_a_new_column_that_must_have_a_value_is_said_and_refused_where_rows_are_there(site, capsys):
+def test_a_new_not_null_column_is_reported_and_fails_on_existing_rows(site, capsys):
     apply(site, ITEM)
     assert "must have a value" not in capsys.readouterr().out
     site.models(ITEM + "    size: Mapped[int]\n    color: Mapped[str | None]\n")
     site.autogenerate("size")
-    said = capsys.readouterr().out
-    assert "items.size must have a value" in said
-    assert "items.color" not in said
+    output = capsys.readouterr().out
+    assert "items.size must have a value" in output
+    assert "items.color" not in output
     site.execute("INSERT INTO items (id, name) VALUES (1, 'one')")
     assert re.search(r"migrations/versions/\w+_size.py:\d+", refuse(site, capsys))
     site.execute("DELETE FROM items")
     go(site, "upgrade head")
 
 
-# ---- names, and what one database only would understand
+# ---- names and portability
 
 KIND = """
 class Kind(Base):
@@ -449,7 +451,7 @@ CONSTRAINTS = """    code: Mapped[str | None] = mapped_column(sa.String(9), uniq
 """
 
 
-def test_every_constraint_has_a_name_and_can_be_dropped_and_made_again(site):
+def test_every_constraint_has_a_name_and_can_be_dropped_and_recreated(site):
     def names():
         found = sa.inspect(site.engine)
         lists = (found.get_unique_constraints, found.get_foreign_keys, found.get_check_constraints)
@@ -474,7 +476,7 @@ def test_every_constraint_has_a_name_and_can_be_dropped_and_made_again(site):
 
 
 @servers
-def test_the_revision_files_of_sqlite_migrate_the_other_databases(site):
+def test_revisions_generated_on_sqlite_migrate_other_databases(site):
     site.write("config.yaml", 'database: "sqlite:///./elsewhere.db"\n')
     apply(site, ITEM + CHILD)
     site.write("config.yaml", f'database: "{site.url}"\n')
@@ -502,7 +504,7 @@ class Player(Base):
 """
 
 
-def test_tables_in_a_schema_or_a_circle_and_indexes_that_keys_need_go_up_and_down(site, capsys):
+def test_schemas_circular_tables_and_required_indexes_upgrade_and_downgrade(site, capsys):
     schema = None if site.backend == "sqlite" else f"noventa_{secrets.token_hex(6)}"
     models = KIND.replace("None", repr(schema)) + CIRCLE
     apply(site, models)
@@ -533,7 +535,7 @@ class Note(Base):
 UNBOUNDED = "sa.String().with_variant(sa.String(length=255), 'mysql', 'mariadb')"
 
 
-def test_a_string_holds_what_its_length_says_or_all_and_another_length_is_another_type(site):
+def test_string_lengths_are_enforced_and_length_changes_are_detected(site):
     assert apply(site, LENGTHS.format("", 40, 40, 255)).count(UNBOUNDED) == 3
     go(site, "check")
     add = f"INSERT INTO notes (id, `key`, text) VALUES (1, 'a', '{'x' * 300}')"
@@ -549,7 +551,7 @@ def test_a_string_holds_what_its_length_says_or_all_and_another_length_is_anothe
 
 
 @only_sqlite
-def test_revisions_from_before_stay_as_they_are_and_a_collation_needs_no_length(site):
+def test_older_revisions_stay_valid_and_a_collation_needs_no_length(site):
     noted = "    noted = mapped_column(sa.String(collation='NOCASE'))\n"
     site.models(ITEM + noted)
     site.autogenerate("first")
@@ -562,7 +564,7 @@ def test_revisions_from_before_stay_as_they_are_and_a_collation_needs_no_length(
 
 
 @transactional
-def test_what_a_database_tells_without_a_length_is_written_so_that_mysql_can_run_it(site, capsys):
+def test_reflected_strings_without_a_length_are_rendered_so_mysql_can_run_them(site, capsys):
     longer = "    more: Mapped[str | None]\n"
     for text in (ITEM + longer, ITEM + longer.replace(" | None", ""), ITEM):
         apply(site, text, "--allow-drop")
@@ -573,11 +575,11 @@ def test_what_a_database_tells_without_a_length_is_written_so_that_mysql_can_run
     assert capsys.readouterr().out.count("more VARCHAR(255)") == 4
 
 
-# ---- one thing, from anywhere
+# ---- commands and error messages
 
 
-def test_alembic_and_our_command_are_the_same_thing_from_any_directory(tmp_path):
-    """Its functions in this process, its command and ours as processes from elsewhere."""
+def test_alembic_and_noventa_migrate_are_equivalent_from_any_directory(tmp_path):
+    """Use Alembic's functions here, and both commands as processes in other directories."""
     from alembic import command
     from alembic.config import Config as AlembicConfig
 
@@ -593,11 +595,11 @@ def test_alembic_and_our_command_are_the_same_thing_from_any_directory(tmp_path)
         (root / "migrations", [*python, "alembic", "-c", "alembic.ini", "upgrade", "head"]),
         (Path("/"), [*python, "noventa", "--project", str(root), "migrate", "history"]),
     ]:
-        done = subprocess.run(
+        ended = subprocess.run(
             words, cwd=folder, env=environment(), capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert "Add item" in done.stdout
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "Add item" in ended.stdout
     with project_imports(root):
         command.check(config)
         command.revision(config, "nothing", autogenerate=True)
@@ -606,19 +608,19 @@ def test_alembic_and_our_command_are_the_same_thing_from_any_directory(tmp_path)
     assert [path.name for path in tmp_path.rglob("*.db")] == ["noventa.db"]
 
 
-FAULTS = {  # files, the verb that fails, and what it says
+USER_ERRORS = {  # files, the failing verb and the expected message
     "sys.exit(0)": ({"versions/b2_.py": "import sys; revision = 'b2'; down_revision = 'a1'\n"
                                         "def upgrade(): sys.exit(0)\n"},
                     "upgrade head", ["migrations/versions/b2_.py:2: it called sys.exit()"]),
-    "no Python": ({"versions/b2_.py": "revision = 'b2'\ndef upgrade(:\n"},
+    "invalid Python": ({"versions/b2_.py": "revision = 'b2'\ndef upgrade(:\n"},
                   "heads", ["migrations/versions/b2_.py:2: SyntaxError"]),
     "an unknown name": ({"versions/b2_.py": "revision = 'b2'\ndown_revision = 'a1'\nnowhere()\n"},
                         "upgrade head", ["migrations/versions/b2_.py:3: NameError"]),
-    "a revision without file": ({}, "upgrade nothing", ["Can't locate revision"]),
+    "a revision without a file": ({}, "upgrade nothing", ["Can't locate revision"]),
     "a registry without tables": ({"../registry.py": "from noventa import Registry\n"
                                                      "registry = Registry()\n"},
                                   "--allow-drop revision --autogenerate -m x", ["no tables"]),
-    "a folder that is not there": ({"../config.yaml": 'database: "sqlite:///./nowhere/n.db"\n'},
+    "a missing folder": ({"../config.yaml": 'database: "sqlite:///./nowhere/n.db"\n'},
                                    "upgrade head", ["nowhere"]),
     "a faulty env.py": ({"env.py": "1 / 0\n"}, "revision --autogenerate -m x",
                         ["migrations/env.py:1: ZeroDivisionError: division by zero; fix"]),
@@ -630,8 +632,8 @@ FAULTS = {  # files, the verb that fails, and what it says
 
 
 @only_sqlite
-@pytest.mark.parametrize(("files", "verb", "told"), FAULTS.values(), ids=FAULTS)
-def test_a_fault_of_the_user_is_one_message_and_changes_nothing(site, capsys, files, verb, told):
+@pytest.mark.parametrize(("files", "verb", "expected"), USER_ERRORS.values(), ids=USER_ERRORS)
+def test_a_user_error_is_one_message_and_changes_nothing(site, capsys, files, verb, expected):
     site.revision("a1", MAKE_ITEMS.replace("50", "255"), DROP_ITEMS)
     site.models(ITEM + "    more: Mapped[str | None]\n")
     go(site, "upgrade head")
@@ -639,32 +641,32 @@ def test_a_fault_of_the_user_is_one_message_and_changes_nothing(site, capsys, fi
     for name, text in files.items():
         site.write(f"migrations/{name}", text)
     revisions = site.revisions()
-    assert lacks(refuse(site, capsys, verb), *told) == []
+    assert lacks(refuse(site, capsys, verb), *expected) == []
     assert site.revisions() == revisions
     assert (site.root / "noventa.db").read_bytes() == database
 
 
 @only_sqlite
-def test_two_heads_are_joined_as_the_message_says(site, capsys):
+def test_two_heads_can_be_merged_as_the_message_suggests(site, capsys):
     site.models(ITEM)
     for number, after in (("a1", ""), ("b2", "a1"), ("c3", "a1")):
         site.revision(number, "pass", after=after)
-    told = "versions/b2_.py", "versions/c3_.py", "python -m noventa migrate merge heads"
+    expected = "versions/b2_.py", "versions/c3_.py", "python -m noventa migrate merge heads"
     for verb in ("", "revision -m more"):
-        assert lacks(refuse(site, capsys, verb), *told) == []
+        assert lacks(refuse(site, capsys, verb), *expected) == []
     assert alembic(site, "upgrade", "head") == 255
     assert "migrate merge heads" in capsys.readouterr().err
     assert "merge heads" in faults(site)
     go(site, "merge heads -m merge", "upgrade head")
 
 
-def test_a_folder_whose_name_alembic_cannot_read_is_one_message(tmp_path, capsys):
+def test_a_folder_name_alembic_cannot_read_is_one_message(tmp_path, capsys):
     site = Site(tmp_path / "100% é", "sqlite:///./noventa.db")
     assert "rename the folder" in refuse(site, capsys)
 
 
 @only_sqlite
-def test_wrong_usage_exits_2_and_what_is_in_migrations_is_never_overwritten(site, capsys):
+def test_wrong_usage_exits_with_2_and_existing_files_are_never_overwritten(site, capsys):
     site.write("migrations/alembic.ini", "[alembic]\nscript_location = %(here)s\n"
                "prepend_sys_path = %(here)s/..\npath_separator = os\n# mine\n")  # fmt: skip
     assert site.migrate("upgrate", "head") == 2
@@ -679,24 +681,24 @@ def test_wrong_usage_exits_2_and_what_is_in_migrations_is_never_overwritten(site
 
 
 @only_sqlite
-def test_each_revision_is_one_line_with_its_time(site, capsys, monkeypatch):
+def test_each_revision_prints_one_line_with_its_duration(site, capsys, monkeypatch):
     monkeypatch.setattr(noventa_cli, "_PATIENCE", 0.01)
     site.revision("a1", MAKE_ITEMS)
     site.revision("b2", "import time\ntime.sleep(0.1)", after="a1")
     go(site, "upgrade head")
-    said = capsys.readouterr().out
-    assert re.findall(r"(?m)^  upgraded (a1|b2).* \(\d+\.\d\d s\)$", said) == ["a1", "b2"]
-    assert "  migrating …" in said
+    output = capsys.readouterr().out
+    assert re.findall(r"(?m)^  upgraded (a1|b2).* \(\d+\.\d\d s\)$", output) == ["a1", "b2"]
+    assert "  migrating …" in output
     monkeypatch.undo()
     go(site, "-q stamp base")
     assert capsys.readouterr().out == ""
 
 
-# ---- what check and the application say
+# ---- check and revision_mismatch
 
 
 @only_sqlite
-def test_check_finds_what_revisions_lack_and_that_they_do_not_go_down_or_up_again(site):
+def test_check_finds_missing_changes_and_revisions_that_cannot_downgrade(site):
     site.models(ITEM)
     assert "revision --autogenerate" in faults(site)
     go(site, "heads")
@@ -718,7 +720,7 @@ def test_check_finds_what_revisions_lack_and_that_they_do_not_go_down_or_up_agai
 
 
 @only_sqlite
-def test_check_names_file_class_and_column_of_what_is_not_portable(site):
+def test_check_names_file_class_and_column_of_unportable_types(site):
     site.models("""
 from sqlalchemy.dialects import postgresql
 class Item(Base):
@@ -752,7 +754,7 @@ class Item(Base):
 
 
 @only_sqlite
-def test_the_app_can_say_behind_ahead_and_empty_with_the_command_that_mends_it(site, capsys):
+def test_revision_mismatch_reports_empty_behind_and_unknown_with_the_command_to_run(site, capsys):
     assert mismatch(site) is None
     site.revision("a1", MAKE_ITEMS)
     assert "is empty, not at a1; run `python -m noventa migrate`" in mismatch(site)
@@ -766,8 +768,8 @@ def test_the_app_can_say_behind_ahead_and_empty_with_the_command_that_mends_it(s
     assert "at b2, which is not in migrations/versions" in mismatch(site)
     message = refuse(site, capsys)
     assert "'b2': no file in migrations/versions has it" in message
-    for told in (mismatch(site), message):
-        assert "stamp --purge head" in told
+    for text in (mismatch(site), message):
+        assert "stamp --purge head" in text
     go(site, "stamp --purge head")
     assert site.at() == ["a1"]
     site.revision("c3", "pass", after="a1")
@@ -776,18 +778,20 @@ def test_the_app_can_say_behind_ahead_and_empty_with_the_command_that_mends_it(s
     assert mismatch(site) is None
 
 
-def test_check_and_migrate_compare_the_tables_and_not_only_the_numbers_of_revisions(site, capsys):
+def test_check_and_migrate_compare_tables_in_addition_to_revisions(site, capsys):
     apply(site, ITEM)
     assert site.run("check") == 0
-    said = capsys.readouterr().out
-    assert "its tables compared in" in said
-    assert "No revision contains" not in said
+    output = capsys.readouterr().out
+    assert "its tables compared in" in output
+    assert "No revision contains" not in output
     nick = ITEM + "    nickname: Mapped[str | None]\n"
     site.models(nick)
     for run in (site.migrate, lambda: alembic(site, "upgrade", "head")):
         assert run() == 0
-        said = capsys.readouterr().out
-        assert "No revision contains these model changes: add_column items.nickname; run `" in said
+        output = capsys.readouterr().out
+        assert (
+            "No revision contains these model changes: add_column items.nickname; run `" in output
+        )
     apply(site, nick)
     go(site, "downgrade -1", "upgrade head")
     assert "No revision contains" not in capsys.readouterr().out
@@ -797,12 +801,12 @@ def test_check_and_migrate_compare_the_tables_and_not_only_the_numbers_of_revisi
     assert "add_column items.name, remove_column items.nom" in capsys.readouterr().err
 
 
-# ---- others in the process, and histories as public projects have them
+# ---- other users of Alembic, and idioms of public projects
 
 
 @only_sqlite
-def test_a_host_with_an_alembic_of_its_own_is_untouched_and_only_our_runs_have_ours(site, capsys):
-    """Fails also when Alembic takes its implementation from elsewhere than the context's `impl`."""
+def test_other_alembic_users_in_the_process_are_unaffected(site, capsys):
+    """Also fails if Alembic stops taking its implementation from the context's `impl`."""
     from alembic.migration import MigrationContext
     from alembic.operations import Operations
 
@@ -825,13 +829,13 @@ def test_a_host_with_an_alembic_of_its_own_is_untouched_and_only_our_runs_have_o
         assert connection.scalar(sa.text("SELECT v FROM t")) == 7
 
 
-WHIMS = {
-    "a check in a text": (
+IDIOMS = {
+    "a check with a text clause": (
         f"{MAKE_ITEMS}\n"
         "with op.batch_alter_table('items') as batch:\n"
         "    batch.create_check_constraint('named', sa.text(\"name <> 'no'\"))"
     ),
-    "a check that it drops again": (
+    "a check dropped in the same revision": (
         f"{MAKE_ITEMS}\n"
         "with op.batch_alter_table('items') as batch:\n"
         "    batch.create_check_constraint(op.f('ck_items_name'), \"name <> 'no'\")\n"
@@ -841,33 +845,33 @@ WHIMS = {
         "    batch.drop_constraint(op.f('ck_items_name'), type_='check')\n"
         f"{insert(1, 'no')}"
     ),
-    "a default that it says is there": (
+    "an existing server default": (
         f"{MAKE_ITEMS}\n"
         "op.add_column('items', sa.Column('on', sa.Boolean, server_default=sa.false()))\n"
         "with op.batch_alter_table('items') as batch:\n"
         "    batch.alter_column('on', existing_type=sa.Boolean(), nullable=False,\n"
         "                       existing_server_default=sa.false())"
     ),
-    "a list with a call in it": (
+    "columns built in a list": (
         "columns = [sa.Column('id', sa.Integer, primary_key=True), sa.Column('n', sa.Integer),\n"
         "           sa.CheckConstraint('n > 0')]\n"
         "op.create_table('items', *columns)"
     ),
-    "an engine of its own": (
+    "a separate engine": (
         f"{MAKE_ITEMS}\n"
         "config = op.get_context().config\n"
         "own = sa.engine_from_config(config.get_section(config.config_ini_section))\n"
         "assert own.url.database == op.get_bind().engine.url.database\n"
         "own.dispose()"
     ),
-    "rows that it reads": (
+    "rows read and updated": (
         f"{MAKE_ITEMS}\n{insert(1, 'a')}\n{insert(2, 'b')}\n"
         "bind = op.get_bind()\n"
         "for row in bind.execute(sa.text('SELECT id, name FROM items')).fetchall():\n"
         "    query = sa.text('UPDATE items SET name = :name WHERE id = :id')\n"
         "    bind.execute(query, {'name': row.name.upper(), 'id': row.id})"
     ),
-    "a block in autocommit": (
+    "an autocommit block": (
         f"{MAKE_ITEMS}\n"
         "with op.get_context().autocommit_block():\n"
         "    op.create_index('ix_name', 'items', ['name'])\n"
@@ -883,8 +887,8 @@ WHIMS = {
 }
 
 
-def test_what_revisions_of_public_projects_do_works(site, capsys):
-    for number, (name, body) in enumerate(WHIMS.items()):
+def test_idioms_from_revisions_of_public_projects_work(site, capsys):
+    for number, (name, body) in enumerate(IDIOMS.items()):
         table = f"items{number}"
         upgrade = f"# {name}\n" + re.sub(r"\bitems\b", table, body).replace(
             "'named'", f"'n{number}'"
@@ -892,7 +896,7 @@ def test_what_revisions_of_public_projects_do_works(site, capsys):
         after = f"a{number - 1}" if number else ""
         site.revision(f"a{number}", upgrade, f"op.drop_table('{table}')", after=after)
     go(site, "upgrade head", "downgrade base", "upgrade head")
-    assert site.at() == [f"a{len(WHIMS) - 1}"]
+    assert site.at() == [f"a{len(IDIOMS) - 1}"]
     assert site.rows("SELECT name FROM items5 ORDER BY id") == [("A",), ("B",)]
     with pytest.raises(sa.exc.DatabaseError):
         site.execute("INSERT INTO items0 VALUES (1, 'no')")
@@ -900,7 +904,7 @@ def test_what_revisions_of_public_projects_do_works(site, capsys):
 
 
 @only_postgresql
-def test_behind_a_pooler_migrations_and_seeds_need_a_url_of_their_own(site, monkeypatch, capsys):
+def test_migrations_and_seeds_need_their_own_url_behind_a_pooler(site, monkeypatch, capsys):
     monkeypatch.setenv("DIRECTLY", site.url)
     site.revision("a1", MAKE_ITEMS)
     site.write("sowing.py", """

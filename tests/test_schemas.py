@@ -1,4 +1,4 @@
-"""Models and histories like those of public projects: what they make is what they say."""
+"""Models and histories like those of public projects are created as declared."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ PLACES = {
 EVERYWHERE = [(name, place) for name, places in PLACES.items() for place in places]
 
 
-def settle(site, name):
-    """Makes a file of tests/data/schemas the models of the project."""
+def install_models(site, name):
+    """Install a file of tests/data/schemas as the project's models."""
     site.write(f"models/{name}.py", (SCHEMAS / f"{name}.py").read_text("utf-8"))
     site.register(f"models.{name}")
     if name == "packages":
-        only(site, "postgresql")
+        port_only_to(site, "postgresql")
         extension = 'op.execute("CREATE EXTENSION citext")', 'op.execute("DROP EXTENSION citext")'
         site.revision("c0", *extension)
         assert site.migrate() == 0
 
 
-def only(site, *databases):
-    """Has `check` look at the models as these databases take them."""
+def port_only_to(site, *databases):
+    """Make `check` test the models for these databases only."""
     text = f'database: "{site.url}"\nmigrations: {{portable_to: [{", ".join(databases)}]}}\n'
     site.write("config.yaml", text)
 
 
-def left(site):
-    """What a downgrade should have taken away: tables of every schema, and PostgreSQL's enums."""
+def remaining(site):
+    """Return the tables of every schema and PostgreSQL's enums, which a downgrade must drop."""
     found = sa.inspect(site.engine)
     if site.backend != "postgresql":
         return site.tables()
@@ -59,8 +59,8 @@ def left(site):
     return tables - {"alembic_version"} | {enum["name"] for enum in found.get_enums("*")}
 
 
-def use(site, name):
-    """Rows are written and read through the application, each in a transaction of its own."""
+def fill_and_read(site, name):
+    """Write and read rows through the application, in separate transactions."""
     with project_imports(site.root):
         project = load_project(site.root)
         app, models = App(project.registry, project.config), sys.modules[f"models.{name}"]
@@ -73,25 +73,25 @@ def use(site, name):
 
 
 @pytest.mark.parametrize(("name", "database"), EVERYWHERE, indirect=["database"])
-def test_real_models_are_made_as_they_say_and_taken_away_whole(site, capsys, name):
-    settle(site, name)
+def test_real_models_are_created_as_declared_and_dropped_completely(site, capsys, name):
+    install_models(site, name)
     site.autogenerate("tables")
     go(site, "upgrade head")
     assert site.run("check") == 0
     go(site, "revision --autogenerate -m again")
     assert "Nothing has changed" in capsys.readouterr().out
-    use(site, name)
+    fill_and_read(site, name)
     if name == "packages":
-        change(site)
+        change_models(site)
     go(site, "downgrade base")
-    assert left(site) == set()
+    assert remaining(site) == set()
     if (name, site.backend) == ("recipes", "postgresql"):
         with project_imports(site.root):
             load_project(site.root).registry.metadata.create_all(site.engine)
         for path in site.revisions():
             path.unlink()
         go(site, "--adopt", "check")
-        use(site, name)
+        fill_and_read(site, name)
 
 
 BAN = "    lasting: Mapped[bool]"
@@ -106,8 +106,8 @@ CHANGES = {
 }
 
 
-def change(site):
-    """Changes of real models go up, down and up."""
+def change_models(site):
+    """Migrate changes of the real models up, down and up again."""
     text = (SCHEMAS / "packages.py").read_text("utf-8")
     for old, new in CHANGES.items():
         assert old in text
@@ -117,7 +117,7 @@ def change(site):
     go(site, "upgrade head", "downgrade -1", "upgrade head", "check")
 
 
-# ---- histories that Alembic made
+# ---- histories created by Alembic
 
 PLAYERS = """
 class User(Base):
@@ -136,7 +136,7 @@ class Award(Base):
 HISTORY = Path(__file__).parent / "data" / "history"
 
 
-def test_an_imported_history_runs_as_alembic_runs_it_and_goes_on(site):
+def test_an_imported_alembic_history_runs_unchanged_and_can_continue(site):
     shutil.copytree(HISTORY, site.root / "migrations" / "versions")
     site.models(PLAYERS)
     go(site, "upgrade c3")
@@ -147,7 +147,7 @@ def test_an_imported_history_runs_as_alembic_runs_it_and_goes_on(site):
     apply(site, PLAYERS.replace("    title:", "    value: Mapped[int | None]\n    title:"))
     assert site.run("check") == 0
     assert alembic(site, "downgrade", "base") == 0
-    assert left(site) == set()
+    assert remaining(site) == set()
 
 
 KEYS = (", unique=True", ', ondelete="CASCADE"', "sa.ForeignKey(User.id)")
@@ -157,7 +157,7 @@ for key, none in zip(KEYS, ("", "", "sa.Integer"), strict=True):
 
 
 @only_sqlite
-def test_a_key_without_a_name_is_dropped_by_hand_as_the_message_says(site, capsys):
+def test_an_unnamed_key_can_be_dropped_by_hand_as_the_message_suggests(site, capsys):
     shutil.copytree(HISTORY, site.root / "migrations" / "versions")
     go(site, "upgrade a1")
     for path in site.revisions()[1:]:
@@ -175,11 +175,11 @@ def test_a_key_without_a_name_is_dropped_by_hand_as_the_message_says(site, capsy
     go(site, "upgrade head", "check")
     index = '    __table_args__ = (sa.Index("{}", "name"),)\n\nclass Award'
     apply(site, NAMELESS.replace("\nclass Award", index.format("old")))
-    site.models(NAMELESS.replace("\nclass Award", index.format("new")))  # a name is compared
+    site.models(NAMELESS.replace("\nclass Award", index.format("new")))  # names are compared
     assert "remove_index old of users" in refuse(site, capsys, "check")
 
 
-# ---- where check tries revisions
+# ---- scratch databases of check
 
 ITEM = """
 from sqlalchemy.dialects import mysql, postgresql
@@ -192,8 +192,8 @@ OPERATOR = ITEM.replace("KIND", "postgresql.TEXT(), sa.CheckConstraint(\"value ~
 
 
 @only_postgresql
-def test_check_tries_revisions_on_a_database_of_the_projects_own_kind(site, capsys, monkeypatch):
-    only(site, "postgresql")
+def test_check_tries_revisions_on_a_scratch_database_of_the_same_kind(site, capsys, monkeypatch):
+    port_only_to(site, "postgresql")
     apply(site, OPERATOR)
     mark = secrets.token_hex(8)
     monkeypatch.setattr(secrets, "token_hex", lambda _: mark)
@@ -207,16 +207,16 @@ def test_check_tries_revisions_on_a_database_of_the_projects_own_kind(site, caps
 
 
 @servers
-def test_check_says_what_it_could_not_try_and_finds_the_rest(site, capsys):
+def test_check_reports_untried_revisions_and_still_finds_other_problems(site, capsys):
     kind = {"postgresql": "postgresql.ARRAY(sa.Text)", "mysql": "mysql.YEAR()"}[site.backend]
     with role(site) as user:
         portable = f"migrations: {{portable_to: [{site.backend}]}}\n"
         site.write("config.yaml", mapping(site, user) + portable)
         apply(site, ITEM.replace("KIND", kind))
         assert site.run("check") == 0
-        said = capsys.readouterr().out
+        output = capsys.readouterr().out
         assert re.search(
-            "(?i)1 revision, not tried: .* no scratch database was created: .*denied", said
+            "(?i)1 revision, not tried: .* no scratch database was created: .*denied", output
         )
         (revision,) = site.revisions()
         revision.write_text("from models import shop_models\n" + revision.read_text())
@@ -226,9 +226,9 @@ def test_check_says_what_it_could_not_try_and_finds_the_rest(site, capsys):
 
 @only_mariadb
 @pytest.mark.parametrize("in_models", [True, False])
-def test_check_tries_no_schema_on_mariadb_where_it_would_be_the_real_one(site, capsys, in_models):
+def test_check_never_touches_a_real_schema_on_mariadb(site, capsys, in_models):
     schema = sa.make_url(site.url).database
-    only(site, "mysql")
+    port_only_to(site, "mysql")
     if in_models:
         args = f"__table_args__ = {{'schema': {schema!r}}}"
         site.models(ITEM.replace("value = mapped_column(KIND)", args))
@@ -243,12 +243,12 @@ def test_check_tries_no_schema_on_mariadb_where_it_would_be_the_real_one(site, c
     assert f"not tried: {why}" in capsys.readouterr().out
 
 
-# ---- what env.py says
+# ---- options in env.py and version locations
 
 
-def say_in_env(site, options, before=""):
-    """Gives run_migrations() more keywords; `before` stands above the call."""
-    go(site, "heads")  # makes the file
+def pass_in_env(site, options, before=""):
+    """Pass more keywords to run_migrations() in env.py, and insert `before` above the call."""
+    go(site, "heads")  # creates the file
     env = site.root / "migrations/env.py"
     text = env.read_text().replace(
         "run_migrations(registry,", f"{before}\nrun_migrations(registry,"
@@ -256,16 +256,16 @@ def say_in_env(site, options, before=""):
     env.write_text(text.replace("parents[1]))", f"parents[1]), {options})"))
 
 
-def every_command_agrees(site, capsys):
-    """All that look at the revision see one that was applied, and the application starts."""
+def assert_every_command_agrees(site, capsys):
+    """Check that every command sees the applied revision and that the application starts."""
     with project_imports(site.root):
         project = load_project(site.root)
         assert "is empty" in revision_mismatch(project.config, site.engine)
         go(site, "upgrade head")
         values = {**project.config.values, "migrations.on_mismatch": "refuse"}
-        searched = [*sys.path]
+        search_path = [*sys.path]
         app = App(project.registry, Config(values, site.root))
-        assert sys.path == searched
+        assert sys.path == search_path
         assert ask(app).status == 404  # it has no pages, but it has started
         app.database.engine.dispose()
     capsys.readouterr()
@@ -274,7 +274,7 @@ def every_command_agrees(site, capsys):
     assert "(head)" in capsys.readouterr().out
 
 
-def setting(site, text):
+def configure_migrations(site, text):
     (site.root / "config.yaml").write_text(f'database: "{site.url}"\nmigrations: {text}\n')
 
 
@@ -287,14 +287,14 @@ PLACES_OF_VERSIONS = [
 
 
 @pytest.mark.parametrize(("database", "text"), PLACES_OF_VERSIONS, indirect=["database"])
-def test_the_table_and_the_schema_of_the_version_count_everywhere(site, capsys, text):
+def test_every_command_respects_the_version_table_and_its_schema(site, capsys, text):
     schema = "meta" if "meta" in text else None
     if schema:
         site.execute("CREATE SCHEMA meta")
     site.models(PLAYERS)
-    setting(site, f"{{{text}}}")
+    configure_migrations(site, f"{{{text}}}")
     site.autogenerate("players")
-    every_command_agrees(site, capsys)
+    assert_every_command_agrees(site, capsys)
     table = "steps" if "steps" in text else "alembic_version"
     assert table in sa.inspect(site.engine).get_table_names(schema=schema)
     go(site, "downgrade base")
@@ -302,20 +302,20 @@ def test_the_table_and_the_schema_of_the_version_count_everywhere(site, capsys, 
 
 
 @only_sqlite
-def test_a_version_table_in_env_is_an_error_that_names_the_setting(site, capsys):
+def test_a_version_table_in_env_py_is_an_error_naming_the_setting(site, capsys):
     site.revision("a1", "pass")
-    say_in_env(site, 'version_table="steps"')
+    pass_in_env(site, 'version_table="steps"')
     assert "migrations: {version_table: steps}" in refuse(site, capsys)
 
 
-BROKEN = {"int('no number')": "ValueError", "def upgrade(:": "SyntaxError",
+BROKEN = {"int('not a number')": "ValueError", "def upgrade(:": "SyntaxError",
           "raise SystemExit('enough')": "SystemExit: enough"}  # fmt: skip
 
 
 @only_sqlite
-@pytest.mark.parametrize(("text", "told"), BROKEN.items())
-def test_a_revision_that_cannot_be_imported_is_a_warning_or_if_asked_a_refusal(
-    site, caplog, text, told
+@pytest.mark.parametrize(("text", "expected"), BROKEN.items())
+def test_an_unimportable_revision_is_a_warning_or_an_error_with_refuse(
+    site, caplog, text, expected
 ):
     site.revision("a1", "pass")
     go(site, "upgrade head")
@@ -325,15 +325,15 @@ def test_a_revision_that_cannot_be_imported_is_a_warning_or_if_asked_a_refusal(
         app = App(project.registry, site.config)
         assert ask(app).status == 404
         app.database.engine.dispose()
-        assert told in caplog.text
-        setting(site, "{on_mismatch: refuse}")
-        with pytest.raises(NoventaError, match=told):
+        assert expected in caplog.text
+        configure_migrations(site, "{on_mismatch: refuse}")
+        with pytest.raises(NoventaError, match=expected):
             App(project.registry, site.config)
 
 
 @only_sqlite
-def test_folders_in_folders_and_other_locations_are_read(site, capsys):
-    """`recursive_version_locations` and `version_locations` of alembic.ini."""
+def test_nested_and_other_version_locations_are_read(site, capsys):
+    """Test `recursive_version_locations` and `version_locations` of alembic.ini."""
     site.models(PLAYERS)
     site.autogenerate("players")
     (path,) = site.revisions()
@@ -343,22 +343,22 @@ def test_folders_in_folders_and_other_locations_are_read(site, capsys):
     deep = site.root / "migrations/versions/2024/01"
     deep.mkdir(parents=True)
     path = path.rename(deep / path.name)
-    every_command_agrees(site, capsys)
+    assert_every_command_agrees(site, capsys)
     go(site, "downgrade base")
     elsewhere = site.root / "history"
     elsewhere.mkdir()
     path.rename(elsewhere / path.name)
     ini.write_text(plain + "version_locations = %(here)s/../history\n")
-    every_command_agrees(site, capsys)
+    assert_every_command_agrees(site, capsys)
 
 
-LEAVE_OUT = """
-def leave_out(thing, name, kind, reflected, compared):
+EXCLUDE = """
+def include(thing, name, kind, reflected, compared):
     by_hand = kind == "index" and name.startswith("hand_")
     return not (by_hand or thing.info.get("by_hand"))
 
 """
-SHOWN = """
+VIEW = """
 class Shown(Base):
     __tablename__ = "shown"
     __table_args__ = {"info": {"by_hand": True}}
@@ -368,10 +368,12 @@ class Shown(Base):
 
 
 @only_sqlite
-def test_what_env_leaves_out_is_neither_written_nor_missed(site, capsys):
-    site.models(PLAYERS + SHOWN)
-    more = "process_revision_directives=lambda *_: print('reviewed'), include_name=lambda *_: True"
-    say_in_env(site, f"include_object=leave_out, {more}", before=LEAVE_OUT)
+def test_objects_excluded_in_env_py_are_neither_generated_nor_missed(site, capsys):
+    site.models(PLAYERS + VIEW)
+    options = (
+        "process_revision_directives=lambda *_: print('reviewed'), include_name=lambda *_: True"
+    )
+    pass_in_env(site, f"include_object=include, {options}", before=EXCLUDE)
     assert "shown" not in site.autogenerate("players")
     assert "reviewed" in capsys.readouterr().out
     (first,) = site.revisions()
@@ -383,15 +385,13 @@ def test_what_env_leaves_out_is_neither_written_nor_missed(site, capsys):
         op.drop_index("hand_title", "awards")
         op.execute("DROP VIEW shown")
     """, after=first.name.partition("_")[0])  # fmt: skip
-    every_command_agrees(site, capsys)
+    assert_every_command_agrees(site, capsys)
     go(site, "revision --autogenerate -m again")
     assert "Nothing has changed" in capsys.readouterr().out
 
 
 @only_postgresql
-def test_a_value_that_the_enum_of_the_database_lacks_is_our_fault_and_no_bad_request(
-    site, tmp_path
-):
+def test_a_value_missing_from_the_database_enum_returns_500_instead_of_400(site, tmp_path):
     class Base(orm.DeclarativeBase):
         pass
 
@@ -411,6 +411,6 @@ def test_a_value_that_the_enum_of_the_database_lacks_is_our_fault_and_no_bad_req
     with app.database.session() as db:
         db.execute(sa.text("ALTER TYPE size RENAME VALUE 'XL' TO 'XS'"))
         db.commit()
-    asked = ["size=L", "size=XL", f"size=L&weight={10**12}", "size=%00"]
-    assert [ask(app, query=query).status for query in asked] == [200, 500, 400, 400]
+    queries = ["size=L", "size=XL", f"size=L&weight={10**12}", "size=%00"]
+    assert [ask(app, query=query).status for query in queries] == [200, 500, 400, 400]
     app.database.engine.dispose()

@@ -1,5 +1,5 @@
-"""Every screen of the starter and of Noventa's own, in Chromium: in light and dark, narrow and
-wide, under a strict policy, by the rules of WCAG (axe-core) and by keys alone."""
+"""Every screen of the starter and the workbench in Chromium: light and dark, narrow and wide,
+under a strict policy, checked for WCAG with axe-core, and operated by keyboard alone."""
 
 import os
 import re
@@ -48,7 +48,7 @@ def project(tmp_path_factory):
     change(
         root / "registry.py", "from pages.users", "from pages import broken_logic\nfrom pages.users"
     )
-    change(root / "functions" / "passwords.py", "2**17", "2**4")  # nobody attacks these
+    change(root / "functions" / "passwords.py", "2**17", "2**4")  # fast hashes suffice for tests
     logic = root / "components" / "user" / "user_logic.py"
     change(logic, "    db.commit()", '    if name != "Countess Lovelace":\n        db.commit()')
     return root
@@ -62,7 +62,7 @@ def debug(project):
 
 @pytest.fixture(scope="module")
 def production(project):
-    """The same without error pages of its own."""
+    """The same project in production and without its own error pages."""
     root = shutil.copytree(project, project.parent / "production")
     change(root / "registry.py", "    errors=", "    errors={} and ")
     with serving(root, env=environment(NOVENTA_DEBUG="false")) as server:
@@ -85,21 +85,21 @@ def context(chromium, debug, axe):
 
 @pytest.fixture
 def page(context):
-    """A page of a stranger; at the end nothing was complained of."""
+    """A page without a session. At the end the browser must not have reported any problem."""
     context.clear_cookies()
     page, complaints = context.new_page(), []
 
-    def note(message):  # that a page is an error, as some are to be, is no complaint
+    def note_console(message):  # the browser also reports pages that are meant to be errors
         if not message.text.startswith("Failed to load resource"):
             complaints.append(message.text)
 
-    def note_missing(answer):
-        if answer.status >= 400 and not answer.request.is_navigation_request():
-            complaints.append(f"{answer.url}: {answer.status}")
+    def note_failed_response(response):
+        if response.status >= 400 and not response.request.is_navigation_request():
+            complaints.append(f"{response.url}: {response.status}")
 
-    page.on("console", note)
+    page.on("console", note_console)
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("response", note_missing)
+    page.on("response", note_failed_response)
     yield page
     page.close()
     assert complaints == []
@@ -158,7 +158,7 @@ def show_refusal(page):
     send(page, Email="admin@example.com", Password="x")
 
 
-# Each screen by how one gets there, and its title.
+# Screens by name: how to reach them, and their titles.
 SCREENS = {
     "home": (lambda page: page.goto("/"), "People · hello"),
     "sign-in": (lambda page: page.goto("/sign-in"), "Sign in · hello"),
@@ -186,7 +186,7 @@ PLAIN = {
 
 
 def show(page, name):
-    """Goes to a screen; it is there at the end."""
+    """Open a screen and wait for its title."""
     go, title = SCREENS[name]
     go(page)
     expect(page).to_have_title(re.compile(f"^{title}$"))
@@ -195,12 +195,12 @@ def show(page, name):
 CHECK = """async rules => {
     const options = {runOnly: rules, resultTypes: ["violations"], preload: false};
     const found = await axe.run(document, options);
-    return found.violations.map(one => [one.id, one.help, ...one.nodes.map(node => node.html)]);
+    return found.violations.map(v => [v.id, v.help, ...v.nodes.map(node => node.html)]);
 }"""
 
 
 def check(page, name):
-    """Looks at a page in each scheme and width, with a picture where they are kept."""
+    """Check a page in each colour scheme and width, and take screenshots if they are kept."""
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         for width in (1440, 768, 360):
@@ -212,20 +212,20 @@ def check(page, name):
 
 
 @pytest.mark.parametrize("name", SCREENS)
-def test_a_screen_can_be_read_by_everybody(page, name):
+def test_a_screen_is_accessible(page, name):
     show(page, name)
     check(page, name)
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_a_plain_page_of_production_can_be_read_by_everybody(page, production, name):
+def test_a_built_in_production_page_is_accessible(page, production, name):
     path, title = PLAIN[name]
     page.goto(production + path)
     assert page.title() == title
     check(page, name)
 
 
-def test_the_fault_that_keeps_a_server_from_starting_can_be_read_by_everybody(page, project):
+def test_the_startup_error_page_is_accessible(page, project):
     root = shutil.copytree(project, project.parent / "faulty")
     (root / "pages" / "index.html").write_text("{% if %}")
     with serving(root, "--reload") as server:
@@ -236,11 +236,11 @@ def test_the_fault_that_keeps_a_server_from_starting_can_be_read_by_everybody(pa
 
 KINDS = "a[href], button, input, textarea, summary, [tabindex]"
 FOCUSABLE = """kinds => [...document.querySelectorAll(kinds)]
-    .filter(one => one.type != "hidden" && one.checkVisibility()).length"""
+    .filter(element => element.type != "hidden" && element.checkVisibility()).length"""
 FOCUSED = """() => {
-    const one = document.activeElement, all = [...document.querySelectorAll("*")];
-    const {left, right} = one.getBoundingClientRect(), style = getComputedStyle(one);
-    return {place: all.indexOf(one), seen: right > 0 && left < innerWidth,
+    const element = document.activeElement, all = [...document.querySelectorAll("*")];
+    const {left, right} = element.getBoundingClientRect(), style = getComputedStyle(element);
+    return {position: all.indexOf(element), visible: right > 0 && left < innerWidth,
         marked: style.outlineStyle != "none" && style.outlineWidth != "0px"};
 }"""
 
@@ -248,20 +248,20 @@ FOCUSED = """() => {
 @pytest.mark.parametrize(
     "name", ["home", "profile", "account", "map", "request", "error", "notice"]
 )
-def test_keys_reach_everything_in_the_order_in_which_it_is_read(page, name):
+def test_the_keyboard_reaches_every_control_in_reading_order(page, name):
     show(page, name)
     page.evaluate("document.activeElement.blur()")
     focused = []
     for _ in range(page.evaluate(FOCUSABLE, KINDS)):
         page.keyboard.press("Tab")
         focused.append(page.evaluate(FOCUSED))
-    places = [one["place"] for one in focused]
-    assert places == sorted(set(places))
-    assert all(one["seen"] and one["marked"] for one in focused)
+    positions = [element["position"] for element in focused]
+    assert positions == sorted(set(positions))
+    assert all(element["visible"] and element["marked"] for element in focused)
 
 
 @pytest.mark.parametrize("name", ["home", "map"])
-def test_the_first_key_offers_the_way_past_the_header(page, name):
+def test_the_first_tab_stop_is_a_skip_link(page, name):
     show(page, name)
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
@@ -272,31 +272,29 @@ def test_the_first_key_offers_the_way_past_the_header(page, name):
 @pytest.mark.parametrize(
     ("name", "label"), [("sign-in-refused", "Password"), ("profile-refused", "Name")]
 )
-def test_the_field_to_mend_has_the_focus(page, name, label):
+def test_the_invalid_field_has_the_focus(page, name, label):
     show(page, name)
     expect(page.get_by_label(label)).to_be_focused()
     assert page.get_by_label(label).get_attribute("aria-invalid") == "true"
 
 
-def test_the_notice_is_seen_at_once_in_dark_too(page):
+def test_the_notice_is_visible_at_once_in_dark_mode(page):
     page.set_viewport_size({"width": 360, "height": 500})
     page.emulate_media(color_scheme="dark")
     show_notice(page)
     box = page.locator("#noventa-notice").bounding_box()
     assert 0 < box["y"] < 500 >= box["y"] + box["height"]
-    assert (
-        page.locator("#noventa-notice").evaluate("one => getComputedStyle(one).backgroundColor")
-        == "rgb(28, 32, 37)"
-    )
+    background = "notice => getComputedStyle(notice).backgroundColor"
+    assert page.locator("#noventa-notice").evaluate(background) == "rgb(28, 32, 37)"
 
 
-def test_the_system_colours_and_paper_keep_what_matters(page):
+def test_forced_colours_and_print_keep_the_essentials(page):
     page.goto("/")
     page.emulate_media(forced_colors="active")
     borders = page.locator(".site-header nav a").evaluate_all(
         "links => links.map(link => getComputedStyle(link).borderBottomColor)"
     )
-    assert len(set(borders)) == 2  # the page that is shown is marked
+    assert len(set(borders)) == 2  # the current page is marked
     page.emulate_media(forced_colors="none", media="print")
     assert not page.locator(".site-header nav, .noventa, .skip").filter(visible=True).count()
     assert page.get_by_role("heading", name="People").is_visible()

@@ -1,4 +1,4 @@
-"""Seeds: once each, in the order of the registry, together with their entry in the ledger."""
+"""Seeds run once each, in registry order, in one transaction with their ledger entry."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add(name):
 
 @pytest.fixture
 def seeded(site):
-    """A project with the table users, and a way to write its seeds."""
+    """A project with a table `users`, and helpers to write seeds and read their results."""
     site.write("components/user/user_models.py", USER_MODELS)
     site.register("components.user.user_models")
     site.autogenerate("users")
@@ -46,11 +46,11 @@ def seeded(site):
 
 
 def fail(site, capsys, *words):
-    """Seeds, which must exit with 1 and without a traceback; returns the message."""
+    """Run `seed`, which must exit with 1 and without a traceback; return its message."""
     return refuse(site, capsys, " ".join(words), command="seed")
 
 
-def test_a_seed_runs_once_in_the_order_of_the_registry_and_its_ledger_is_no_table(seeded, capsys):
+def test_seeds_run_once_in_registry_order_and_the_ledger_is_not_migrated(seeded, capsys):
     seeded.seeds(zeta=add("one"), alpha=add("two") + "\ndb.commit()")
     assert seeded.run("seed") == 0
     assert seeded.run("seed") == 0
@@ -66,7 +66,7 @@ def test_a_seed_runs_once_in_the_order_of_the_registry_and_its_ledger_is_no_tabl
     assert len(seeded.revisions()) == 1
 
 
-def test_a_seed_that_fails_leaves_nothing_even_after_its_own_commit(seeded, capsys):
+def test_a_failed_seed_is_rolled_back_even_after_its_own_commit(seeded, capsys):
     for end in [
         "db.commit()\nraise ValueError('after a commit')",
         f"db.commit()\n{add('two')}\ndb.flush()\ndb.commit()\n1 / 0",
@@ -85,9 +85,9 @@ def test_a_seed_that_fails_leaves_nothing_even_after_its_own_commit(seeded, caps
     assert seeded.names() == ["good", "one", "never"]
 
 
-def test_what_a_seed_committed_past_us_is_told_and_is_not_added_twice(seeded, capsys):
+def test_rows_a_seed_committed_on_its_connection_are_reported_and_not_added_twice(seeded, capsys):
     for number, end in enumerate([
-        "db.connection().commit()",  # it ends well, but is not taken for done
+        "db.connection().commit()",  # succeeds, but is not recorded as done
         "db.execute(sa.text('COMMIT'))\n1 / 0",
         "db.connection().connection.driver_connection.commit()\n1 / 0",
     ]):  # fmt: skip
@@ -105,7 +105,7 @@ def test_what_a_seed_committed_past_us_is_told_and_is_not_added_twice(seeded, ca
 
 
 @only_mariadb
-def test_truncate_in_a_seed_keeps_what_was_added_before_it(seeded, capsys):
+def test_truncate_in_a_seed_commits_earlier_rows_on_mariadb(seeded, capsys):
     seeded.execute("CREATE TABLE noventa_test (id INTEGER)")
     truncate = "db.execute(sa.text('TRUNCATE TABLE noventa_test'))"
     seeded.seeds(some=f"{add('one')}\ndb.flush()\n{truncate}\n{add('two')}\ndb.flush()\n1 / 0")
@@ -124,8 +124,8 @@ print("exit codes", [os.wait()[1] for _ in range(2)])
 
 
 @servers
-def test_a_seed_that_two_run_without_a_lock_runs_once(seeded):
-    """As after a lost lock: the ledger, in the seed's own transaction, lets one in."""
+def test_two_processes_without_the_lock_run_a_seed_once(seeded):
+    """As after a lost lock: the ledger, in the seed's transaction, admits only one."""
     seeded.write("config.yaml", f'database: "{seeded.url}"\nmigrations: {{lock: false}}\n')
     seeded.seeds(some=f"import time\n{add('one')}\ndb.flush()\ntime.sleep(1)")
     command, options = [sys.executable, "-u", "-c", TWO], {"cwd": seeded.root, "timeout": 60}
@@ -135,9 +135,7 @@ def test_a_seed_that_two_run_without_a_lock_runs_once(seeded):
     assert seeded.names() == ["one"]
 
 
-def test_after_a_downgrade_seeds_run_again_whose_tables_are_gone_and_others_are_told(
-    seeded, capsys
-):
+def test_after_a_downgrade_seeds_of_dropped_tables_rerun_and_others_are_reported(seeded, capsys):
     make = "op.create_table('roles', sa.Column('id', sa.Integer, primary_key=True))"
     seeded.revision("b2", make, "op.drop_table('roles')", after=seeded.at()[0])
     go(seeded, "upgrade head")
@@ -161,7 +159,7 @@ def test_after_a_downgrade_seeds_run_again_whose_tables_are_gone_and_others_are_
 
 
 @only_sqlite
-def test_a_seed_that_has_changed_is_said_and_not_run_again_but_by_name(seeded, capsys):
+def test_a_changed_seed_is_reported_and_reruns_only_by_name(seeded, capsys):
     seeded.seeds(one=add("one"), two=add("two"))
     assert seeded.run("seed") == 0
     seeded.seeds(one="# changed\n" + add("three"), two=add("two"))
@@ -176,7 +174,7 @@ def test_a_seed_that_has_changed_is_said_and_not_run_again_but_by_name(seeded, c
 
 
 @only_sqlite
-def test_list_says_what_ran_what_is_pending_and_what_is_gone(seeded, capsys):
+def test_list_shows_seeds_that_ran_are_pending_or_were_removed(seeded, capsys):
     seeded.seeds(one=add("one"))
     assert seeded.run("seed", "--list") == 0
     assert "first.one  pending" in capsys.readouterr().out
@@ -190,7 +188,7 @@ def test_list_says_what_ran_what_is_pending_and_what_is_gone(seeded, capsys):
 
 
 @only_sqlite
-def test_list_makes_no_database_and_a_project_without_seeds_says_so(site, capsys):
+def test_list_creates_no_database_and_reports_a_project_without_seeds(site, capsys):
     assert site.run("seed", "--list") == 0
     assert not list(site.root.glob("*.db*"))
     assert site.run("seed") == 0
@@ -198,10 +196,10 @@ def test_list_makes_no_database_and_a_project_without_seeds_says_so(site, capsys
 
 
 @only_postgresql
-def test_sequences_go_on_after_the_ids_that_a_seed_gave(seeded):
-    given = "db.add(User(id={0}, email='{1}', name='{1}'))"
-    one = given.format(1, "a") + "\n" + given.format(41, "b")
-    for seeds, latest in [({"one": one}, 42), ({"one": one, "two": given.format(7, "d")}, 43)]:
+def test_sequences_continue_after_ids_assigned_by_a_seed(seeded):
+    insert = "db.add(User(id={0}, email='{1}', name='{1}'))"
+    one = insert.format(1, "a") + "\n" + insert.format(41, "b")
+    for seeds, latest in [({"one": one}, 42), ({"one": one, "two": insert.format(7, "d")}, 43)]:
         seeded.seeds(**seeds)
         assert seeded.run("seed") == 0
         seeded.execute(f"INSERT INTO users (email, name) VALUES ('{latest}', 'c')")
@@ -209,20 +207,18 @@ def test_sequences_go_on_after_the_ids_that_a_seed_gave(seeded):
 
 
 @only_sqlite
-def test_a_seed_prints_what_it_likes_and_a_slow_one_says_so_before_its_end(
-    seeded, capsys, monkeypatch
-):
+def test_a_seeds_output_is_shown_and_a_slow_seed_is_announced(seeded, capsys, monkeypatch):
     monkeypatch.setenv("NOVENTA_TEST_SEED", "said")
     monkeypatch.setattr(noventa_cli, "_PATIENCE", 0.01)
     seeded.seeds(slow="import os, time\ntime.sleep(0.1)\nprint(os.environ['NOVENTA_TEST_SEED'])")
     assert seeded.run("seed") == 0
     name = "migrations.seed.first.slow"
-    told = f"  seeding {name} …\n", "said\n", f"  seeded {name} ("
-    assert lacks(capsys.readouterr().out, *told) == []
+    expected = f"  seeding {name} …\n", "said\n", f"  seeded {name} ("
+    assert lacks(capsys.readouterr().out, *expected) == []
 
 
 @only_sqlite
-def test_a_seed_before_its_migration_names_the_command_that_is_missing(seeded, capsys):
+def test_a_seed_before_its_migration_names_the_command_to_run(seeded, capsys):
     seeded.seeds(one=add("one"))
     go(seeded, "downgrade base")
     assert "run `python -m noventa migrate`" in fail(seeded, capsys)
