@@ -38,8 +38,9 @@ pytestmark = [pytest.mark.hosts, pytest.mark.slow]
 HERE = Path(__file__).parent / "hosts"
 GUIDE = ROOT / "templates" / "guide" / "deploying.md"
 BIN = Path(sys.executable).parent
-MOD_WSGI = Path("/usr/lib/apache2/modules/mod_wsgi.so-{}.{}".format(*sys.version_info))  # Debian's
-PATIENCE = 20  # seconds for a server to start, to stop, or to notice
+# Debian's path
+MOD_WSGI = Path("/usr/lib/apache2/modules/mod_wsgi.so-{}.{}".format(*sys.version_info))
+PATIENCE = 20  # seconds a server may take to start, stop or respond
 COUNT = text("SELECT count(*) FROM guests")
 INSERT_ADA = text("INSERT INTO guests VALUES (1, 'Ada')")
 
@@ -457,15 +458,15 @@ def test_the_bare_prefix_serves_the_home_page_with_a_working_form(site):
 def test_static_files_support_ranges_and_conditional_requests(site):
     path = re.search(r'stylesheet" href="([^"]*)"', site.get("/").text)[1]
     assert path.startswith(f"{site.prefix}/files/site.css?v=")
-    whole = site.request("GET", path)
-    assert (whole.status, whole.text) == (200, PROJECT["files/site.css"])
-    assert whole.headers["Content-Type"].startswith("text/css")
+    full = site.request("GET", path)
+    assert (full.status, full.text) == (200, PROJECT["files/site.css"])
+    assert full.headers["Content-Type"].startswith("text/css")
     part = site.request("GET", path, headers={"Range": "bytes=0-3"})
     assert (part.status, part.text) == (206, "body")
-    again = site.request("GET", path, headers={"If-None-Match": whole.headers["ETag"]})
+    again = site.request("GET", path, headers={"If-None-Match": full.headers["ETag"]})
     assert (again.status, again.text) == (304, "")
     head = site.request("HEAD", path)
-    assert (head.headers["Content-Length"], head.text) == (str(len(whole.text)), "")
+    assert (head.headers["Content-Length"], head.text) == (str(len(full.text)), "")
 
 
 def test_a_streamed_body_can_read_the_database_and_is_closed(site):

@@ -243,10 +243,10 @@ def test_check_as_json_prints_one_document(migrated, capsys):
     assert (len(document["looked_at"]), document["advice"], err) == (3, [], "")
 
 
-@pytest.mark.parametrize("state", ["gone", "empty", "behind", "damaged", "away"])
+@pytest.mark.parametrize("state", ["missing", "empty", "behind", "damaged", "unreachable"])
 def test_check_reports_a_missing_outdated_or_unreachable_database(state, migrated, capsys):
     file = migrated / "noventa.db"
-    if state == "gone":
+    if state == "missing":
         file.unlink()
     elif state == "empty":
         file.write_bytes(b"")
@@ -262,15 +262,17 @@ def test_check_reports_a_missing_outdated_or_unreachable_database(state, migrate
     assert run(migrated, "check") == 1
     err = capsys.readouterr().err
     messages = {
-        "gone": "has no revision, expected ", "empty": "has no revision, expected ",
+        "missing": "has no revision, expected ", "empty": "has no revision, expected ",
         "behind": ", behind ", "damaged": "it is not available: DatabaseError: file is not a data",
-        "away": "it is not available: OperationalError: connection failed",
+        "unreachable": "it is not available: OperationalError: connection failed",
     }  # fmt: skip
     assert messages[state] in err
-    remedy = "start it, or" if state in ("damaged", "away") else "run `python -m noventa migrate"
+    remedy = (
+        "start it, or" if state in ("damaged", "unreachable") else "run `python -m noventa migrate"
+    )
     assert remedy in err
     assert "hidden-word" not in err
-    if state in ("gone", "damaged"):
+    if state in ("missing", "damaged"):
         assert before == (file.read_bytes() if file.exists() else None)
 
 
@@ -633,7 +635,7 @@ SCRIPT = """\
 import sys
 from contextlib import closing
 from components.user.user_models import User as imported
-import beside
+import helper
 
 db.add(User())
 db.commit()
@@ -645,7 +647,7 @@ print(sys.argv, __file__, __name__, imported is User, *counts, app)
 def test_a_script_gets_the_shells_names_and_its_own_arguments(migrated, monkeypatch, capsys):
     assert run(migrated, "migrate") == 0
     monkeypatch.chdir(migrated)
-    write_project(migrated, {"scripts/fill.py": SCRIPT, "scripts/beside.py": "", **USER})
+    write_project(migrated, {"scripts/fill.py": SCRIPT, "scripts/helper.py": "", **USER})
     before = sys.argv, sys.modules["__main__"]
     argv = ["scripts/fill.py", "-x", "--project", "y", "--", "-h"]
     assert run(migrated, "run", *argv) == 0

@@ -81,9 +81,9 @@ def test_all_problems_are_reported_together(tmp_path):
 
 
 def test_the_error_lists_each_problem_on_its_own_line():
-    faults = [Fault("registry.py:3", "it is wrong", "mend it"), Fault("a.html:1", "no", "yes")]
+    faults = [Fault("registry.py:3", "it is wrong", "fix it"), Fault("a.html:1", "no", "yes")]
     assert str(RegistryError(faults)) == (
-        "The registry has 2 problems:\n  registry.py:3: it is wrong; mend it.\n  a.html:1: no; yes."
+        "The registry has 2 problems:\n  registry.py:3: it is wrong; fix it.\n  a.html:1: no; yes."
     )
     assert str(RegistryError(faults[:1])).startswith("The registry has 1 problem:\n")
 

@@ -266,7 +266,7 @@ def assert_every_command_agrees(site, capsys):
         search_path = [*sys.path]
         app = App(project.registry, Config(values, site.root))
         assert sys.path == search_path
-        assert ask(app).status == 404  # it has no pages, but it has started
+        assert ask(app).status == 404  # it has no pages, but it started
         app.database.engine.dispose()
     capsys.readouterr()
     for words in (["check"], ["migrate", "check"], ["migrate", "current"]):

@@ -73,7 +73,7 @@ def first_command(place):
     folders = (scripts, Path(sys.executable).parent, environment["PATH"])
     environment["PATH"] = os.pathsep.join(map(str, folders))
     shell = subprocess.Popen(
-        ["bash", "-c", command.replace("&& ", "&& exec ")],  # the server gets the signal
+        ["bash", "-c", command.replace("&& ", "&& exec ")],  # so the server gets the signal
         cwd=copy,
         env=environment,
         stdout=subprocess.PIPE,

@@ -82,7 +82,7 @@ def test_the_request_list_shows_pages_posts_and_redirects_but_no_static_files(tm
     assert matches == [("400", "POST /"), ("303", "GET /away"), ("200", "GET /")]
 
 
-# Wrong links and names
+# Broken links and undefined names
 
 
 def test_a_broken_link_is_logged_and_shown_on_the_page(tmp_path, caplog):
@@ -568,7 +568,7 @@ def test_a_failed_statement_is_marked_and_workbench_queries_are_not_counted(tmp_
     versions = tmp_path / "migrations" / "versions"
     versions.mkdir(parents=True)
     (versions / "a1.py").write_text("revision = 'a1'\ndown_revision = None\n")
-    assert "The database is behind the models" in text_of(ask(app))  # it queried the version
+    assert "The database is behind the models" in text_of(ask(app))  # the page queried it
     text = request_text(app)
     assert re.search(r"SELECT \* FROM nowhere 1: failed · page_logic.py:\d", text)
     assert "Statements 1 " in text
