@@ -3593,10 +3593,7 @@ def _describe_mismatch(script: ScriptDirectory, current: set[str]) -> str | None
             " `python -m noventa migrate stamp --purge head` once the tables match the models."
         )
     if not current:
-        return (
-            f"The database has no revision, expected {newest}; run `python -m noventa migrate`, or"
-            " `python -m noventa migrate --adopt` if it has the tables already."
-        )
+        return f"The database has no revision, expected {newest}; run `python -m noventa migrate`."
     # A head that another revision depends on is applied but not recorded.
     if heads <= {item.revision for item in script.get_all_current(tuple(current))}:
         return None

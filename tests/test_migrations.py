@@ -110,9 +110,10 @@ def test_statements_a_revision_committed_itself_are_reported(site, capsys, stays
 def test_a_commit_before_a_revisions_first_statement_is_detected(site, capsys):
     site.revision("a1", "\n".join(["op.execute('COMMIT')", MAKE_ITEMS, "1 / 0"]))
     message = refuse(site, capsys)
-    assert "CREATE TABLE items" in message
-    assert "This revision was rolled back" not in message
-    assert site.tables() == {"items"}
+    stays = site.engine.dialect.name == "sqlite"  # psycopg begins a new transaction
+    assert ("CREATE TABLE items" in message) is stays
+    assert ("This revision was rolled back" in message) is not stays
+    assert site.tables() == ({"items"} if stays else set())
 
 
 @only_mariadb
@@ -403,7 +404,7 @@ def test_a_sqlite_batch_keeps_child_rows_and_revisions_that_leave_orphans_are_re
     head = site.at()[0]
     site.revision("b2", 'op.execute("DELETE FROM items WHERE id = 1")', after=head)
     message = refuse(site, capsys)
-    expected = "children (to items): 1", "SQLite runs no ON DELETE while it migrates"
+    expected = "children (to items): 1", "ON DELETE does not run while SQLite migrates"
     assert lacks(message, *expected) == []
     assert len(site.rows("SELECT * FROM items")) == 2
     with site.engine.connect() as connection:
@@ -704,7 +705,7 @@ def test_check_finds_missing_changes_and_revisions_that_cannot_downgrade(site):
     go(site, "heads")
     for downgrade, found in [
         ("pass", "downgrade leaves items"),
-        ('op.drop_table("itms")', "`downgrade base` fails: migrations/versions/a1_.py:13"),
+        ('op.drop_table("itms")', "`downgrade base` fails on a scratch database (sqlite): migrations/versions/a1_.py:13"),
         (DROP_ITEMS, ""),
     ]:
         path = site.revision("a1", MAKE_ITEMS.replace("50", "255"), downgrade)
@@ -747,7 +748,7 @@ class Item(Base):
         "models/shop_models.py: Item.text: not portable to mysql",
         "ix_items_note is over 3072 bytes",
         "Item.color: not portable to postgresql",
-        "so ix_one would be unique for all rows",
+        "so ix_one would be unique over all rows",
     ) == []  # fmt: skip
     assert "Item.fine" not in found
     assert "ix_some" not in found
@@ -757,7 +758,7 @@ class Item(Base):
 def test_revision_mismatch_reports_empty_behind_and_unknown_with_the_command_to_run(site, capsys):
     assert mismatch(site) is None
     site.revision("a1", MAKE_ITEMS)
-    assert "is empty, not at a1; run `python -m noventa migrate`" in mismatch(site)
+    assert "has no revision, expected a1; run `python -m noventa migrate`" in mismatch(site)
     assert list(site.root.glob("*.db")) == []
     go(site, "upgrade head")
     assert mismatch(site) is None
@@ -782,7 +783,7 @@ def test_check_and_migrate_compare_tables_in_addition_to_revisions(site, capsys)
     apply(site, ITEM)
     assert site.run("check") == 0
     output = capsys.readouterr().out
-    assert "its tables compared in" in output
+    assert "tables compared in" in output
     assert "No revision contains" not in output
     nick = ITEM + "    nickname: Mapped[str | None]\n"
     site.models(nick)

@@ -216,7 +216,7 @@ def test_check_reports_untried_revisions_and_still_finds_other_problems(site, ca
         assert site.run("check") == 0
         output = capsys.readouterr().out
         assert re.search(
-            "(?i)1 revision, not tried: .* no scratch database was created: .*denied", output
+            "(?i)1 revision, not tested: .* no scratch database was created: .*denied", output
         )
         (revision,) = site.revisions()
         revision.write_text("from models import shop_models\n" + revision.read_text())
@@ -240,7 +240,7 @@ def test_check_never_touches_a_real_schema_on_mariadb(site, capsys, in_models):
     assert site.run("check") == 0
     assert site.rows("SELECT id FROM items") == [(7,)]
     why = "on mysql a schema is a database" if in_models else "a revision changes"
-    assert f"not tried: {why}" in capsys.readouterr().out
+    assert f"not tested: {why}" in capsys.readouterr().out
 
 
 # ---- options in env.py and version locations
@@ -260,7 +260,7 @@ def assert_every_command_agrees(site, capsys):
     """Check that every command sees the applied revision and that the application starts."""
     with project_imports(site.root):
         project = load_project(site.root)
-        assert "is empty" in revision_mismatch(project.config, site.engine)
+        assert "has no revision" in revision_mismatch(project.config, site.engine)
         go(site, "upgrade head")
         values = {**project.config.values, "migrations.on_mismatch": "refuse"}
         search_path = [*sys.path]

@@ -463,7 +463,7 @@ def test_the_map_lists_pending_migrations_and_deployment_problems(tmp_path):
     (versions / "a1_first.py").write_text("revision = 'a1'\ndown_revision = None\n")
     text = map_text(app)
     assert "Migrations not at head" in text
-    assert "The database has no revision, expected a1; run `python -m noventa migrate`, or" in text
+    assert "The database has no revision, expected a1; run `python -m noventa migrate`." in text
     assert "config.yaml: debug is true" in text
 
 
