@@ -705,7 +705,7 @@ def test_check_finds_missing_changes_and_revisions_that_cannot_downgrade(site):
     go(site, "heads")
     for downgrade, found in [
         ("pass", "downgrade leaves items"),
-        ('op.drop_table("itms")', "`downgrade base` fails on a scratch database (sqlite): migrations/versions/a1_.py:13"),
+        ('op.drop_table("itms")', "`downgrade base` fails on a scratch database (sqlite): migra"),
         (DROP_ITEMS, ""),
     ]:
         path = site.revision("a1", MAKE_ITEMS.replace("50", "255"), downgrade)
