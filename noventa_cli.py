@@ -63,6 +63,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
+from importlib.machinery import PathFinder
 from importlib.metadata import distribution
 from pathlib import Path
 from string import Template
@@ -289,7 +290,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, arguments in COMMANDS.items():
         sub = commands.add_parser(
-            name, description=inspect.getdoc(_function(name)),
+            name, prog=f"noventa {name}", description=inspect.getdoc(_function(name)),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         for flag, settings in arguments.items():
@@ -937,10 +938,25 @@ def import_from_project(name: str, root: Path) -> ModuleType:
     except (Exception, SystemExit) as error:  # the user's code may raise anything
         where, text = _project_origin(error, root) or f"{name}.py", getattr(error, "msg", error)
         nearest = get_close_matches(*_unknown_name(error), n=1)
-        remedy = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        remedy = f"; did you mean {nearest[0]!r}?" if nearest else _hidden_folder(root)
         raise NoventaError(
             f"{name}.py cannot be imported: {where}: {type(error).__name__}: {text}{remedy}"
         ) from error
+
+
+def _hidden_folder(root: Path) -> str:
+    """Return a remedy if a module elsewhere hides a folder of the project from imports.
+
+    A folder without __init__.py gives way to any module of its name, however late in sys.path.
+    """
+    for folder in sorted(root.iterdir()):
+        name = folder.name
+        if name == "tests" or not name.isidentifier() or not any(folder.glob("**/*.py")):
+            continue
+        spec = PathFinder.find_spec(name)
+        if spec and spec.origin and not Path(spec.origin).is_relative_to(root):
+            return f"; {spec.origin} hides the project's folder {name}, so rename one of them."
+    return ""
 
 
 def load_app(root: Path) -> App:
@@ -4789,8 +4805,9 @@ class RegistryOverview:
                 yield Hint("unused", name, "", text)
 
     def shown_by(self, item: Item) -> list[str]:
-        """Return the components that show another one."""
-        return [other.name for other in self._components.values() if item.name in other.uses]
+        """Return the components whose template shows this one."""
+        direct, entries = self.app.components.direct_components, self.app.registry.components
+        return [entry.name for entry in entries if item.name in direct(entry.template)]
 
     def _matches_filter(self, item: Item) -> bool:
         """Return True if an item's name contains `q` or, with `about`, if the two are connected."""

@@ -113,6 +113,17 @@ def test_modules_of_another_project_on_the_path_are_not_imported(tmp_path, monke
         load(two)
 
 
+def test_a_module_elsewhere_that_hides_a_folder_is_named(tmp_path, monkeypatch):
+    root, elsewhere = write_named(tmp_path, "one"), tmp_path / "elsewhere"
+    write_files(elsewhere, {"models.py": ""})
+    monkeypatch.setattr(sys, "path", [*sys.path, str(elsewhere)])
+    with pytest.raises(NoventaError) as caught:
+        load(root)
+    del sys.modules["models"]
+    hidden = f"{elsewhere}/models.py hides the project's folder models, so rename one of them."
+    assert str(caught.value).endswith(f"'models' is not a package; {hidden}")
+
+
 def test_libraries_inside_the_projects_folder_stay_loaded(tmp_path, monkeypatch):
     root = write_project(tmp_path, {"registry.py": "import a_library\nregistry = None"})
     packages = tmp_path / ".venv" / "lib"
