@@ -429,6 +429,18 @@ def test_the_map_shows_routes_components_and_tables(tmp_path):
     assert "counters 1 row id integer, primary key value integer label varchar(40), unique" in text
 
 
+def test_a_component_is_not_inside_one_that_uses_a_table_of_its_name(tmp_path):
+    app = counting_app(
+        tmp_path, "sqlite:///./a.db", Page("/", "page.html"), debug=True,
+        components=[
+            Component("counters", "counters.html"), Component("one", "one.html", models=[Counter]),
+        ],
+        files={"page.html": "", "counters.html": "", "one.html": ""},
+    )  # fmt: skip
+    assert "· lists counters" in map_text(app)
+    assert "· inside" not in map_text(app)
+
+
 def test_the_map_marks_facts_learned_from_requests_as_observed(tmp_path):
     visitor = Visitor(bench(tmp_path))
     assert "unused" not in map_text(visitor.app)  # no request yet
