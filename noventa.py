@@ -3125,13 +3125,14 @@ class Database:
                 log.warning("a session() ended without a commit, rolled back: %s", ", ".join(rows))
         finally:
             session.close()
+            self.refresh_sandbox()
 
     @contextmanager
     def sandbox(self) -> Iterator[orm.Session]:
         """Open a session for a test, in a transaction that is rolled back at the end.
 
-        Requests made through the app from this thread use the same transaction: the session sees
-        what they commit, and it is rolled back too. Raises NoventaError if a sandbox is open.
+        Requests and `session()` use the same transaction in this thread: the sandbox's session
+        loads what they commit, and it is rolled back too. Raises NoventaError if a sandbox is open.
         """
         if self._sandbox_session is not None:
             raise NoventaError("A sandbox is already open; close it before opening another.")
@@ -3147,7 +3148,7 @@ class Database:
                     transaction.rollback()
 
     def refresh_sandbox(self) -> None:
-        """Expire the sandbox's session, so that it loads what a request has committed."""
+        """Expire the sandbox's session, so that it loads what others have committed."""
         if self._sandbox_session is not None and self.sandbox_connection is not None:
             _end_streams(self.sandbox_connection)
             self._sandbox_session.expire_all()

@@ -1675,6 +1675,11 @@ def test_a_sandbox_rolls_back_its_own_commits_and_those_of_requests(
         assert counter.value == 11
         assert ask(app).text == '{"value":11}'
         assert list(start(app)) == [b"11\n"] * 3
+        assert counter.value == 11
+        with app.database.session() as other:
+            other.get(Counter, 1).value = 12
+            other.commit()
+        assert counter.value == 12
     assert ask(app).text == '{"value":0}'
     assert checked_out(app) == 0
 
