@@ -5,7 +5,9 @@ from components.user.user_models import User
 
 def signed_in(request, session, db):
     user_id = session.get("user_id")
-    if user_id is not None and db.get(User, user_id):
+    # While the request refers to the user, `db.get` finds the row again without a query.
+    request.user = db.get(User, user_id) if user_id is not None else None
+    if request.user:
         return None
     # The user may have been deleted after signing in.
     session.pop("user_id", None)

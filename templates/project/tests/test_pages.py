@@ -74,6 +74,15 @@ def test_a_user_can_rename_themselves(client, user, sign_in):
     assert user.name == "Rear Admiral Hopper"
 
 
+def test_the_own_profile_needs_one_query(app, client, db, user, sign_in):
+    sign_in(client, user)
+    path = f"/users/{user.id}"
+    db.expunge_all()
+    with app.count_queries() as queries:
+        client.get(path)
+    assert len(queries) == 1, queries
+
+
 @pytest.mark.parametrize("name", ["", "x" * 101])
 def test_an_invalid_name_is_refused_and_stays_in_the_form(client, user, sign_in, name):
     sign_in(client, user)

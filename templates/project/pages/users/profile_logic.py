@@ -7,4 +7,4 @@ def load_template_context(request, session, db, *, id):
     user = db.get(User, id)
     if user is None:
         return {"_status": 404, "message": "There is no such user."}
-    return {"title": user.name}
+    return {"title": user.name, "user": user}
