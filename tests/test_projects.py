@@ -348,7 +348,7 @@ def test_tests_in_a_fresh_clone_create_their_own_database(database, tmp_path, mo
         env=environment(NOVENTA_TEST_DATABASE=database),
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert "26 passed" in ended.stdout
+    assert "27 passed" in ended.stdout
     assert {path.relative_to(clone) for path in clone.rglob("*")} == files
 
 

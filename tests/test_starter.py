@@ -135,7 +135,7 @@ def test_new_prints_each_step_and_the_next_ones(new_output, place):
         "first migration",
         "Applying the migration",
         "Running the tests",
-        "26 passed",
+        "27 passed",
     )
     last = ("Adding the first rows", "cd hello", "noventa serve", "admin@example.com")
     places = [new_output.index(step) for step in (*steps, *last)]
@@ -146,7 +146,7 @@ def test_new_prints_each_step_and_the_next_ones(new_output, place):
 
 
 def test_the_projects_tests_pass(python, new_output, place):
-    assert "26 passed" in run(python, "-m", "pytest", "-q", cwd=place / "hello")
+    assert "27 passed" in run(python, "-m", "pytest", "-q", cwd=place / "hello")
 
 
 def test_the_github_workflow_passes_in_a_clone(python, new_output, place, tmp_path):
