@@ -200,8 +200,8 @@ def mypy_output(python, root):
 def test_the_wheels_types_let_mypy_find_mistakes_in_a_project(python, new_output, place, tmp_path):
     root = shutil.copytree(place / "hello", tmp_path / "hello")
     assert "Success: no issues found" in mypy_output(python, root)
-    readme = (ROOT / "README.md").read_text("utf-8")
-    handler = re.search(r"```python\n(# functions/users_json.py.*?)```", readme, re.DOTALL)[1]
+    chapter = (ROOT / "templates" / "guide" / "registry.md").read_text("utf-8")
+    handler = re.search(r"(# functions/users_json.py.*?)```", chapter, re.DOTALL)[1]
     (root / "functions" / "users_json.py").write_text(handler)
     assert "Success: no issues found" in mypy_output(python, root)
     wrong = handler.replace("user.name", "session.flash(user.id)")
