@@ -1730,8 +1730,13 @@ def _heads_message(script: ScriptDirectory) -> str:
 
 
 def _describe_differences(differences: Iterable[Any]) -> list[str]:
-    """Describe Alembic's diff tuples, which may be nested: `add_column users.nick`."""
+    """Describe Alembic's diff tuples, which may be nested: `add_column users.nick`.
+
+    The indexes of a table that is added or removed as a whole are left out.
+    """
     descriptions: list[str] = []
+    differences = [*differences]
+    tables = {entry[1].fullname for entry in differences if entry[0] in _WHOLE_TABLE}
     for difference in differences:
         if isinstance(difference, list):
             descriptions += _describe_differences(difference)
@@ -1739,6 +1744,8 @@ def _describe_differences(differences: Iterable[Any]) -> list[str]:
         change, *rest = difference
         item = rest[-1]
         table, name = getattr(item, "table", None), getattr(item, "name", item)
+        if table is not None and table.fullname in tables:
+            continue
         if change.startswith("modify_"):
             before, after = (str(getattr(value, "arg", value)) for value in rest[-2:])
             descriptions.append(f"{change} {rest[1]}.{rest[2]}: {before} -> {after}")
@@ -1748,6 +1755,9 @@ def _describe_differences(differences: Iterable[Any]) -> list[str]:
             owner = f" of {table.name}" if table is not None else ""
             descriptions.append(f"{change} {name}{owner}")
     return descriptions
+
+
+_WHOLE_TABLE = ("add_table", "remove_table")
 
 
 def _join_names(names: Iterable[str]) -> str:

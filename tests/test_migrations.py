@@ -699,6 +699,18 @@ def test_each_revision_prints_one_line_with_its_duration(site, capsys, monkeypat
 
 
 @only_sqlite
+def test_check_names_a_new_index_but_not_the_indexes_of_a_new_table(site):
+    site.models(ITEM)
+    go(site, "heads")
+    site.revision("a1", MAKE_ITEMS.replace("50", "255"), DROP_ITEMS)
+    site.models(ITEM + "    size: Mapped[int] = mapped_column(index=True)\n")
+    assert "add_column items.size, add_index ix_items_size of items; run `python" in faults(site)
+    box = "\n\nclass Box(Base):\n    __tablename__ = 'boxes'\n"
+    site.models(ITEM + box + "    id: Mapped[int] = mapped_column(primary_key=True, index=True)\n")
+    assert "models: add_table boxes; run `python" in faults(site)
+
+
+@only_sqlite
 def test_check_finds_missing_changes_and_revisions_that_cannot_downgrade(site):
     site.models(ITEM)
     assert "revision --autogenerate" in faults(site)
