@@ -1201,7 +1201,10 @@ and to its components=[…]:
 
 Render it in a template with {{{{ component("{name}") }}}}, and create its table:
   python -m noventa migrate revision --autogenerate -m "Add {name}"
-  python -m noventa migrate"""
+  python -m noventa migrate
+
+Only the template is required. If the component has no table, delete {name}_models.py
+and its models=[…]."""
     )
     return 0
 
