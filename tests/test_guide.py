@@ -262,6 +262,13 @@ def test_the_readme_of_the_guide_links_each_chapter_by_its_title():
     assert sorted(links) == sorted((chapter.title, name) for name, chapter in known.items())
 
 
+def test_each_chapter_ends_with_a_link_to_the_next():
+    known = noventa_cli.chapters()
+    for name, (following, chapter) in zip(known, [*known.items()][1:], strict=False):
+        last = known[name].text.rpartition("\n\n")[2]
+        assert last == f"Next: [{chapter.title}]({following}.md)\n", name
+
+
 # ---- the help command -----------------------------------------------------------------------
 
 
