@@ -399,7 +399,7 @@ class Config:
         values |= _read_settings(document, folder, problems)
         files = [match["file"] for match in _VARIABLE.finditer(repr(document))]
         config = cls(values, folder, [folder / file for file in files if file])
-        problems += config._faults()
+        problems += config._problems()
         if problems:
             raise ConfigError("\n".join(f"config.yaml: {problem}" for problem in problems))
         return config
@@ -470,7 +470,7 @@ class Config:
                 return True
         return False
 
-    def starter_keys(self) -> list[str]:
+    def starter_key_problems(self) -> list[str]:
         """Return a problem for each secret key that `new` wrote; only debug accepts them."""
         return [
             f"config.yaml: secret_keys[{number}] is the starter's key; create your own with"
@@ -479,7 +479,7 @@ class Config:
             if key.startswith(STARTER_KEY)
         ]
 
-    def _faults(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[str]:
         for name, (fits, expected) in _RULES.items():
             value = self[name]
             entries = {name: value}
@@ -491,10 +491,10 @@ class Config:
         for name, value in self["headers"].items():
             if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(str(value)):
                 yield f"headers: {name!r} or its value has characters invalid in HTTP; encode them."
-        yield from self._session_faults()
-        yield from self._database_faults()
+        yield from self._session_problems()
+        yield from self._database_problems()
 
-    def _session_faults(self) -> Iterator[str]:
+    def _session_problems(self) -> Iterator[str]:
         for number, key in enumerate(self["secret_keys"]):
             if "${" in key:  # a misspelt variable would be a key that anyone can guess
                 yield f"secret_keys[{number}] has an invalid ${{…}}; write ${{NAME}}."
@@ -511,22 +511,22 @@ class Config:
         if self["session.same_site"] == "none" and not self["session.secure"]:
             yield "session.same_site is 'none'; set session.secure: true, which browsers require."
 
-    def _database_faults(self) -> Iterator[str]:
+    def _database_problems(self) -> Iterator[str]:
         parts = [f"database.{part}" for part in _URL_PARTS if self[f"database.{part}"]]
         if parts and not self["database.driver"]:
             yield f"database.driver is missing; {parts[0]} needs one, like `driver: postgresql`."
         elif self["database.driver"] and self["database.url"] != _BY_NAME["database.url"].default:
             yield "database.url and database.driver are both set; remove one of them."
         try:
-            yield from self._driver_faults(self.database_url)
+            yield from self._driver_problems(self.database_url)
         except ConfigError as error:
             yield str(error)
 
-    def _driver_faults(self, url: sa.URL) -> Iterator[str]:
+    def _driver_problems(self, url: sa.URL) -> Iterator[str]:
         backend, driver = url.get_backend_name(), url.drivername.partition("+")[2]
         if self["database.pooler"] and backend != "postgresql":
             yield "database.pooler is true, but the database is not PostgreSQL; remove it."
-        yield from self._replica_faults()
+        yield from self._replica_problems()
         if backend == "sqlite" and driver not in ("", *_SQLITE_DRIVERS):
             yield f"database: {url.drivername!r} is not supported; expected sqlite:///FILE."
             return
@@ -549,7 +549,7 @@ class Config:
                     f" synchronous; use {known}."
                 )
 
-    def _replica_faults(self) -> Iterator[str]:
+    def _replica_problems(self) -> Iterator[str]:
         try:
             drivers = {url.drivername for url in self.replica_urls}
         except (sa.exc.ArgumentError, ValueError):  # its message would print the password
@@ -604,7 +604,7 @@ def parse_origin(text: str) -> tuple[str, str, int | None] | None:
     return scheme, host, int(port) if port else _DEFAULT_PORTS.get(scheme)
 
 
-class _StrictLoader(yaml.SafeLoader):
+class _StrictYamlLoader(yaml.SafeLoader):
     """A YAML loader that rejects recursion, and duplicate keys, of which PyYAML keeps the last."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -625,7 +625,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     try:
-        document = yaml.load(path.read_text("utf-8"), Loader=_StrictLoader)  # noqa: S506
+        document = yaml.load(path.read_text("utf-8"), Loader=_StrictYamlLoader)  # noqa: S506
     except FileNotFoundError:
         raise ConfigError(
             f"{path} does not exist; pass the project's folder with --project,"
@@ -1434,7 +1434,7 @@ class BoundedRequest(webob.request.BaseRequest):
             self.limit_body()
         return cast(bytes, self.environ["wsgi.input"].read(size))
 
-    def read_text(self, kind: str) -> bytes:
+    def read_limited(self, kind: str) -> bytes:
         """Return the whole body, a "form" or "json". Raises Rejection above the limit for it."""
         limit = self.limits[kind]
         if (self.length or 0) > limit or len(body := self.read_body(limit + 1)) > limit:
@@ -1603,7 +1603,7 @@ class Request(BoundedRequest):
         """The parsed JSON body. Raises Rejection: 415 (type), 413 (size) or 400 (syntax)."""
         if self.media_type != "application/json" and not self.media_type.endswith("+json"):
             raise Rejection(415, "content-type")
-        return _parse_json(self.read_text("json"))
+        return _parse_json(self.read_limited("json"))
 
     @property
     def media_type(self) -> str:
@@ -1755,7 +1755,7 @@ def _parse_form(request: Request) -> tuple[Values[str], Values[Upload]]:
     media_type, options = request.form_type
     if media_type == "multipart/form-data":
         return _parse_multipart(request, options.get("boundary", ""))
-    fields = _parse_fields(request.read_text("form"), request.limits["fields"], "form")
+    fields = _parse_fields(request.read_limited("form"), request.limits["fields"], "form")
     return request.field_values(fields, "form"), Values((), "files")
 
 
@@ -2690,7 +2690,7 @@ def _set_up_sqlite(
     if not reads:
         event.listen(engine, "begin", begin)
     if (file := sqlite_file(engine.url)) and config["debug"]:
-        event.listen(engine, "connect", functools.partial(_remember_file, file))
+        event.listen(engine, "connect", functools.partial(_note_file, file))
         event.listen(engine, "checkout", functools.partial(_discard_replaced_file, file))
 
 
@@ -2763,7 +2763,7 @@ def _make_read_only(connection: Any, _: object) -> None:
     cursor.close()
 
 
-def _remember_file(file: str, _: object, record: Any) -> None:
+def _note_file(file: str, _: object, record: Any) -> None:
     record.info["file"] = _file_identity(file)
 
 
@@ -2793,7 +2793,7 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
         yield connection.execution_options(**{READS: True, INTERNAL_STATEMENT: True})
 
 
-def pooler_fault(config: Config, engine: sa.Engine) -> str | None:
+def pooler_problem(config: Config, engine: sa.Engine) -> str | None:
     """Return a message if PostgreSQL is behind a pooler, such as PgBouncer, that is not configured.
 
     A pooler reports an invented process id to its clients, the server the real one. Returns None
@@ -3161,7 +3161,7 @@ class Database:
         """Return whether a GET of this entry wrote within the last minute."""
         return self._known_to_write.get(entry, 0.0) > time.monotonic()
 
-    def remember_writer(self, entry: object, label: str, inside: str) -> None:
+    def note_writer(self, entry: object, label: str, inside: str) -> None:
         """Begin the next GETs of this entry as writers. Log that once per process."""
         if entry not in self._known_to_write:
             place = f" (in {inside})" if inside else ""
@@ -3691,12 +3691,12 @@ class RequestContext:
         route = self.route
         return route is not None and (route.writes or self.scope.database.is_known_to_write(route))
 
-    def remember_writer(self) -> None:
+    def note_writer(self) -> None:
         """Start the route's next GETs as writers, and log how to declare it."""
         if self.route is not None:
             request = describe_request(self.request.environ)
             handler = " > ".join(self.trail.names[1:])
-            self.scope.database.remember_writer(self.route, request, handler)
+            self.scope.database.note_writer(self.route, request, handler)
 
     def url(self, path: str) -> str:
         """Return `path` as a URL of this application, percent-encoded and with the mount prefix."""
@@ -3862,7 +3862,7 @@ def in_new_transaction(context: RequestContext, work: Callable[[], T]) -> T:
     else:
         if not scope.refused:
             return result
-    context.remember_writer()
+    context.note_writer()
     restore()
     context.trail.leave(depth)
     context.headers[:] = headers
@@ -4152,7 +4152,7 @@ class Components:
     def __init__(self, registry: Registry, config: Config) -> None:
         self.faults: list[Fault] = []  # of templates that do not compile
         self.debug: bool = config["debug"]
-        self._loader = _Loader(config.root)
+        self._loader = _TemplateLoader(config.root)
         self.jinja = jinja2.Environment(
             loader=self._loader, autoescape=True, auto_reload=self.debug, cache_size=-1,
             extensions=registry.extensions,
@@ -4483,7 +4483,7 @@ TEMPLATE_SUFFIXES: tuple[str, ...] = (
 _SUFFIX_RULE = f"templates end in {', '.join(TEMPLATE_SUFFIXES)}"
 
 
-class _Loader(jinja2.FileSystemLoader):
+class _TemplateLoader(jinja2.FileSystemLoader):
     """A loader of templates inside the project: no dot files, no links that point outside."""
 
     def __init__(self, root: Path) -> None:
@@ -4550,13 +4550,13 @@ def analyse_template(tree: jinja2.nodes.Template) -> TemplateUses:
     nested = [
         call.lineno
         for call in tree.find_all(nodes.Call)
-        if _shows_component(call) and any(map(_shows_component, call.find_all(nodes.Call)))
+        if _calls_component(call) and any(map(_calls_component, call.find_all(nodes.Call)))
     ]
     included = {*filter(None, referenced)}
     return TemplateUses(calls, {*names}, included, optional, is_dynamic, nested)
 
 
-def _shows_component(call: jinja2.nodes.Call) -> bool:
+def _calls_component(call: jinja2.nodes.Call) -> bool:
     return isinstance(call.node, jinja2.nodes.Name) and call.node.name == "component"
 
 
@@ -5423,7 +5423,7 @@ class Dispatcher:
         """Return the response to a request. Raises Rejection, ShortCircuit or HTTPException."""
         request, environ = context.request, context.request.environ
         if self._health is not None and environ.get("PATH_INFO") == self._health:
-            return self._answer_probe(context)
+            return self._probe(context)
         workbench = self.responder.workbench
         if workbench is not None:
             workbench.check_debug_client(environ)
@@ -5440,9 +5440,9 @@ class Dispatcher:
                 run_guard(context, guard)
         if match is None:
             return self._redirect_slash(context, path)
-        return self._answer_route(context, match)
+        return self._run_route(context, match)
 
-    def _answer_route(self, context: RequestContext, match: Match) -> Answer:
+    def _run_route(self, context: RequestContext, match: Match) -> Answer:
         """Run the route's guards, then respond according to its type."""
         route, environ = match.route, context.request.environ
         method = environ["REQUEST_METHOD"]
@@ -5468,7 +5468,7 @@ class Dispatcher:
         self.answers.complete(answer)
         return answer
 
-    def _answer_probe(self, context: RequestContext) -> Answer:
+    def _probe(self, context: RequestContext) -> Answer:
         """Respond to a health probe, under any Host, if the database is reachable."""
         options = {INTERNAL_STATEMENT: True}
         context.scope.database.scoped.execute(sa.select(1), execution_options=options)
@@ -5567,7 +5567,7 @@ class App:
     """
 
     def __init__(self, registry: Registry, config: Config) -> None:
-        if not config["debug"] and (faults := config.starter_keys()):
+        if not config["debug"] and (faults := config.starter_key_problems()):
             raise ConfigError("\n".join(faults))
         self.registry, self.config = registry, config
         self.router, self.components = compile_registry(registry, config)
@@ -5603,19 +5603,19 @@ class App:
             request = Request(environ)
             context = self._context(request, self.sessions.open(request), scope, reads=reads)
             if self.workbench is None:
-                answer = self._answer(context)
+                answer = self._respond_once(context)
             else:
-                answer = self.workbench.recorder.respond(context, self._answer)
+                answer = self.workbench.recorder.respond(context, self._respond_once)
             if not scope.needs_retry:
                 break
             if hasattr(answer.app_iter, "close"):  # the handler swallowed the refusal
                 answer.app_iter.close()
             if scope.refused:
-                context.remember_writer()
+                context.note_writer()
             context.request.rewind()
             scope.prepare_retry()
         if scope.wrote:
-            context.remember_writer()  # in a sandbox, whose reader refuses nothing
+            context.note_writer()  # in a sandbox, whose reader refuses nothing
         return answer
 
     def _context(
@@ -5627,7 +5627,7 @@ class App:
         request.cleanup_callbacks = scope.cleanup_callbacks
         return RequestContext(request, session, scope, reads=reads)
 
-    def _answer(self, context: RequestContext) -> Answer:
+    def _respond_once(self, context: RequestContext) -> Answer:
         try:
             try:
                 answer = self.dispatcher.dispatch(context)
@@ -5715,7 +5715,7 @@ class App:
     def _compare_revisions(self) -> None:
         """Warn, or raise with `migrations.on_mismatch: refuse`, if the database is not at head."""
         mismatch = revision_mismatch(self.config, self.database.engine)
-        if fault := pooler_fault(self.config, self.database.engine):
+        if fault := pooler_problem(self.config, self.database.engine):
             log.warning("%s", fault)
         self.database.dispose()  # a server may fork after this
         if mismatch and self.config["migrations.on_mismatch"] == "refuse":

@@ -155,7 +155,7 @@ from noventa import (
     normalize_host,
     one_line,
     parse_parameter,
-    pooler_fault,
+    pooler_problem,
     reading,
     redacted_url,
     registry_faults,
@@ -3557,11 +3557,11 @@ def check(root: Path, *, deploy: bool = False, as_json: bool = False) -> int:
     _check_registry(report, root, config, settings_valid=settings_valid, deploy=deploy)
     if settings_valid and deploy:
         report.faults += _deploy_faults(config)
-        if fault := pooler_fault(config, make_engine(config, poolclass=sa.NullPool)):
-            report.faults.append(f"config.yaml: {fault}")
+        if problem := pooler_problem(config, make_engine(config, poolclass=sa.NullPool)):
+            report.faults.append(f"config.yaml: {problem}")
         report.advice += _deploy_advice(config)
     elif not config["debug"]:
-        report.faults += config.starter_keys()  # an application with one starts only in debug
+        report.faults += config.starter_key_problems()  # only debug accepts them
     return _print_json(report) if as_json else _print_report(report)
 
 
@@ -3798,7 +3798,7 @@ def _deploy_faults(config: Config) -> Iterator[str]:
         yield f"config.yaml: debug is true, so errors show source code; {debug}."
     if config["debug_from"]:
         yield "config.yaml: debug_from lets other machines see source code in debug; remove it."
-    yield from config.starter_keys()
+    yield from config.starter_key_problems()
     if not config["secret_keys"]:
         yield f"config.yaml: secret_keys is empty, so sessions and forms fail; {keys}."
     entries = _unexpanded_keys(config)

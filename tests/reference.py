@@ -26,9 +26,9 @@ DATA = yaml.safe_load((ROOT / "tests" / "data" / "reference.yaml").read_text("ut
 INTERNAL = {  # public by name, but for Noventa itself
     "App": {"respond"},
     "Component": {"label"},
-    "Config": {"driver_options", "files", "replica_urls", "starter_keys"},
+    "Config": {"driver_options", "files", "replica_urls", "starter_key_problems"},
     "Database": {
-        "dispose", "is_known_to_write", "new_session", "refresh_sandbox", "remember_writer",
+        "dispose", "is_known_to_write", "new_session", "refresh_sandbox", "note_writer",
         "report_outage", "scope", "scope_now",
     },
     "Page": {"label"},
@@ -38,7 +38,7 @@ INTERNAL = {  # public by name, but for Noventa itself
         "GET", "POST", "as_field_text", "as_text", "authorization", "body_file_raw", "buffer_body",
         "charset", "check", "cleanup_callbacks", "client_addr", "close_files", "field_values",
         "form_type", "full_path", "json_body", "length", "limit_body", "make_tempfile",
-        "media_type", "parsed_form", "prefix", "read_body", "read_text", "rewind", "text",
+        "media_type", "parsed_form", "prefix", "read_body", "read_limited", "rewind", "text",
         "text_type",
     },
     "Session": {
