@@ -206,7 +206,7 @@ class MissingField(Rejection, KeyError):  # noqa: N818
 
 
 def error_location(error: BaseException) -> str:
-    """Return the line that raised an exception, as `components/user/user_logic.py:12`."""
+    """Return the location where an exception was raised, as `components/user/user_logic.py:12`."""
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
     depth = frame.f_globals.get("__name__", "").count(".") + 1
     return f"{'/'.join(Path(frame.f_code.co_filename).parts[-depth:])}:{line}"
@@ -333,7 +333,7 @@ _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _VARIABLE = re.compile(
     r"\$(?P<escape>\$)?\{(?:file:(?P<file>[^}]+?)|(?P<name>\w+))(?::-(?P<default>[^}]*))?\}"
 )
-_SECRET_LENGTH, _SECRET_VARIETY = 32, 8  # minimum of all and of different characters
+_SECRET_LENGTH, _SECRET_VARIETY = 32, 8  # minimum numbers of all and of different characters
 _KEY_REMEDY = "use the output of `openssl rand -hex 32`."
 _MAKE_KEY = "(umask 077; openssl rand -hex 32 > {})"  # only the owner can read the file
 STARTER_KEY = "starter-"  # prefix of the keys that `new` writes, accepted only in debug
@@ -355,7 +355,7 @@ _HOST_AND_PORT = re.compile(rf"({_HOST})(?::[0-9]*)?", re.ASCII)
 _ALLOWED_HOST = re.compile(rf"\.?(?:{_HOST})", re.ASCII | re.IGNORECASE)
 _ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://({_HOST})(?::([0-9]{{1,5}}))?", re.ASCII)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}  # Noventa's, for drivers
+EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}  # pip extras, by backend
 _POSTGRESQL_DRIVERS = {"psycopg": "psycopg", "psycopg2": "psycopg2", "pg8000": "pg8000"}
 _MYSQL_DRIVERS = {"pymysql": "pymysql", "mysqldb": "MySQLdb", "mariadbconnector": "mariadb"}
 # SQLAlchemy's driver names and their modules. A URL without a driver uses the first installed.
@@ -363,7 +363,7 @@ _DRIVERS = {
     "postgresql": _POSTGRESQL_DRIVERS, "mysql": _MYSQL_DRIVERS, "mariadb": _MYSQL_DRIVERS,
 }  # fmt: skip
 _SQLITE_DRIVERS = ("pysqlite", "pysqlcipher")
-_PACKAGES = {  # pip's names for drivers whose module has another name
+_PACKAGES = {  # modules whose pip package has another name
     "psycopg": "noventa-wsgi[postgres]", "psycopg2": "psycopg2-binary",
     "pymysql": "noventa-wsgi[mysql]", "MySQLdb": "mysqlclient",
     "pysqlcipher3": "sqlcipher3-binary",
@@ -431,11 +431,9 @@ class Config:
     def replica_urls(self) -> list[sa.URL]:
         """The replicas' URLs. With libpq, connecting times out after 2 seconds by default."""
         urls = [_with_driver(sa.make_url(text)) for text in self["database.replicas"]]
-        libpq = ("psycopg", "psycopg2")
+        libpq, default = ("psycopg", "psycopg2"), {"connect_timeout": "2"}
         return [
-            url.update_query_dict({"connect_timeout": "2", **url.query})
-            if url.get_driver_name() in libpq
-            else url
+            url.set(query={**default, **url.query}) if url.get_driver_name() in libpq else url
             for url in urls
         ]
 
@@ -544,10 +542,8 @@ class Config:
         else:
             if dialect.is_async:
                 known = " or ".join(_DRIVERS.get(backend, _SQLITE_DRIVERS))
-                yield (
-                    f"database: the driver {driver} is asynchronous, but handlers are"
-                    f" synchronous; use {known}."
-                )
+                problem = f"the driver {driver} is asynchronous, but handlers are synchronous"
+                yield f"database: {problem}; use {known}."
 
     def _replica_problems(self) -> Iterator[str]:
         try:
@@ -605,7 +601,7 @@ def parse_origin(text: str) -> tuple[str, str, int | None] | None:
 
 
 class _StrictYamlLoader(yaml.SafeLoader):
-    """A YAML loader that rejects recursion, and duplicate keys, of which PyYAML keeps the last."""
+    """A YAML loader that rejects recursion and duplicate keys (PyYAML keeps the last)."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         return super().construct_object(node, deep=True)  # rejects recursion
@@ -705,7 +701,7 @@ def _parse_value(setting: Setting, raw: Any, root: Path) -> Any:
 def _expand(name: str, raw: Any, root: Path) -> Any:
     """Replace `${VAR}` with the variable, `${file:PATH}` with the file's text, `$${` with `${`.
 
-    `${VAR:-default}` uses the default if VAR is missing or empty. Relative paths start at `root`.
+    `${VAR:-default}` uses the default if VAR is missing or empty. Paths are relative to `root`.
     """
     if isinstance(raw, list):
         return [_expand(name, item, root) for item in raw]
@@ -787,7 +783,7 @@ def data_folder(name: str) -> Path:
 
 
 def _call_site() -> str:
-    """Return the line that called this function's caller, as `registry.py:12`."""
+    """Return the location where this function's caller was called, as `registry.py:12`."""
     frame = sys._getframe(2)
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
@@ -804,9 +800,10 @@ class Entry:
 class Component(Entry):
     """A template, its logic module and its models, rendered by `component("name")`.
 
-    The template of `"user"` is `components/user/user_template.html` by default.
-    `guard` runs before the component is rendered, and before its own and any nested actions.
-    `retries` is how many times an action is repeated after a transaction conflict.
+    The template of `"user"` is `components/user/user_template.html` by default. `logic` is a
+    module with `load_template_context` and `action_*` functions, all optional. `guard` runs before
+    the component is rendered, and before its own and any nested actions. `retries` is how many
+    times an action is repeated after a transaction conflict.
     """
 
     name: str
@@ -836,8 +833,9 @@ _GET: Sequence[str] = ("GET",)
 class Route(Entry):
     """A URL, and how its requests are handled.
 
-    `limits` overrides limits of config.yaml: `{"body": 50_000_000}`. Attributes without an
-    annotation are not parameters, unless a subclass annotates them.
+    `path` may contain `{name}`, `{id:int}`, `{id:uuid}`, `{day:date}` or, last, `{rest:path}`.
+    `guards` run in order before the handler. `limits` overrides limits of config.yaml:
+    `{"body": 50_000_000}`.
     """
 
     path: str
@@ -845,6 +843,7 @@ class Route(Entry):
     guards: Sequence[Handler] | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
     kind = ""
+    # Without an annotation these are not parameters; some subclasses annotate them.
     is_prefix = False  # whether it also matches paths below its own
     methods = _GET
     is_api = False  # whether errors are JSON unless the client prefers HTML
@@ -860,10 +859,11 @@ class Route(Entry):
 
 @dataclass(frozen=True, eq=False)
 class Page(Route):
-    """A component at a URL. The URL's parameters are its props.
+    """A component at a URL. The URL's parameters are its props. It accepts GET, HEAD and POST.
 
     Set `writes` if rendering writes: a GET then uses the writing engine, like an action. With
     `replica` it reads from one of `database.replicas`, whose rows may be some seconds old.
+    `retries` is how many times an action is repeated after a transaction conflict.
     """
 
     template: str
@@ -890,6 +890,7 @@ class Endpoint(Route):
 
     Unsafe methods need same-origin evidence unless `cross_origin` is set. With `writes` a GET uses
     the writing engine, like an action; with `replica` it reads from one of `database.replicas`.
+    `retries` is how many times the handler is repeated after a transaction conflict.
     """
 
     handler: Handler
@@ -1076,7 +1077,7 @@ def props_of(handler: Handler | None) -> Props:
 def members_of(model: Any) -> Iterator[tuple[Any, str]]:
     """Yield (table or mapped class, name) for an entry of `models`.
 
-    A module yields those that it defines, a declarative Base or a MetaData all that it has.
+    A module contributes what it defines, a declarative Base or a MetaData everything it contains.
     """
     members: Iterable[Any] = [model]
     registry = getattr(model, "registry", None) if isinstance(model, type) else None
@@ -1112,7 +1113,7 @@ def is_unbounded(sql_type: Any) -> bool:
 
 
 def with_length(sql_type: Any) -> Any:
-    """Return the type. A `String` without a length gets 255 on MySQL and MariaDB."""
+    """Return the type, with length 255 on MySQL and MariaDB for a `String` that has none."""
     if is_unbounded(sql_type):
         bounded = type(sql_type)(255, collation=sql_type.collation)
         for dialect in ("mysql", "mariadb"):
@@ -1147,7 +1148,7 @@ _PARAMETER = re.compile(r"\{([A-Za-z_]\w*)(?::(\w+))?\}")
 
 @dataclass(frozen=True, eq=False)
 class Converter:
-    """A converter of URL parameters, like `date` in `{day:date}`, from strings to `type`."""
+    """Converts URL parameters from strings to `type`, like `date` in `{day:date}`."""
 
     type: type
     pattern: re.Pattern[str]
@@ -1163,14 +1164,13 @@ class Converter:
 
 
 _ANY = re.compile(".+", re.DOTALL)
+_INT = re.compile("[0-9]{1,18}")  # more digits overflow a BIGINT
+_UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 CONVERTERS = {  # by name, in the order in which they are tried
-    "int": Converter(int, re.compile("[0-9]{1,18}"), int),  # more digits overflow a BIGINT
-    "uuid": Converter(
-        uuid.UUID, re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I), uuid.UUID
-    ),
-    "date": Converter(
-        datetime.date, re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}"), datetime.date.fromisoformat
-    ),
+    "int": Converter(int, _INT, int),
+    "uuid": Converter(uuid.UUID, _UUID, uuid.UUID),
+    "date": Converter(datetime.date, _DATE, datetime.date.fromisoformat),
     "str": Converter(str, _ANY, str),
     "path": Converter(str, _ANY, str, takes_rest=True),
 }
@@ -1297,7 +1297,7 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _WHITESPACE = " \t"  # in headers; `str.strip()` would also strip \x85 and \xa0, part of names
 _SAFE_IN_PATH = "/~!$&'()*+,=:@"  # in a path (RFC 3986, 3.3)
 # Invalid values of these must be ignored (RFC 9110, 13.1.3, 14.2), but WebOb raises an error.
-# Parsing a very long one takes it a third of a second.
+# It also needs a third of a second to parse a very long one.
 _DROPPED_IF_INVALID = (
     "HTTP_DATE", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE",
     "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_MAX_FORWARDS", "HTTP_RANGE",
@@ -1347,7 +1347,7 @@ class Values(Mapping[str, T]):
         return len(self._lists)
 
     def __or__(self, other: Values[Any]) -> Values[Any]:
-        """Combine both: form libraries accept `request.form | request.files`."""
+        """Return the values of both: form libraries accept `request.form | request.files`."""
         return Values([*self.pairs(), *other.pairs()], self._source)
 
     def __repr__(self) -> str:  # names only: values may be passwords
@@ -1379,7 +1379,10 @@ class Values(Mapping[str, T]):
 
 @dataclass(frozen=True)
 class Upload:
-    """An uploaded file. `file` is open for reading bytes, and closed after the request."""
+    """An uploaded file. `file` is open for reading bytes, and closed after the request.
+
+    `filename` has no folders or control characters. `content_type` is only the client's claim.
+    """
 
     filename: str
     content_type: str
@@ -1387,7 +1390,7 @@ class Upload:
 
 
 class BoundedRequest(webob.request.BaseRequest):
-    """A WebOb request that limits its body and rejects malformed input."""
+    """A WebOb request that limits its body and refuses malformed input."""
 
     cleanup_callbacks: list[Callable[[], Any]] | None = None  # called when the request ends
     _open_files: tuple[tempfile.SpooledTemporaryFile[bytes], ...] = ()
@@ -1435,7 +1438,7 @@ class BoundedRequest(webob.request.BaseRequest):
         return cast(bytes, self.environ["wsgi.input"].read(size))
 
     def read_limited(self, kind: str) -> bytes:
-        """Return the whole body, a "form" or "json". Raises Rejection above the limit for it."""
+        """Return the whole body, a "form" or "json". Raises Rejection if it exceeds that limit."""
         limit = self.limits[kind]
         if (self.length or 0) > limit or len(body := self.read_body(limit + 1)) > limit:
             raise Rejection(413, f"{kind}-too-large")
@@ -1721,9 +1724,8 @@ def _parse_fields(data: bytes, limit: int, source: str) -> list[tuple[str, str]]
     if b"\0" in data or b"%00" in data:
         raise Rejection(400, f"nul-in-{source}")
     try:
-        return parse_qsl(
-            data.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=limit
-        )
+        text = data.decode("utf-8")
+        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=limit)
     except UnicodeDecodeError:
         raise Rejection(400, f"undecodable-{source}") from None
     except ValueError:  # more than max_num_fields
@@ -1742,7 +1744,7 @@ def _parse_json(body: bytes) -> Any:
 
 
 def _finite(text: str) -> float:
-    """Parse a number, but reject 1e999 and Infinity, which JSON cannot express."""
+    """Parse a number. Raises ValueError for 1e999 and Infinity, which JSON cannot express."""
     if not math.isfinite(number := float(text)):
         raise ValueError(f"{text} is not JSON")
     return number
@@ -1761,7 +1763,7 @@ def _parse_form(request: Request) -> tuple[Values[str], Values[Upload]]:
 
 def _parse_multipart(request: Request, boundary: str) -> tuple[Values[str], Values[Upload]]:
     """Parse the fields and files of a multipart body (RFC 7578) strictly."""
-    request.read_body(0)  # rejects a body whose end is unknown
+    request.read_body(0)  # refuses a body whose end is unknown
     limits = request.limits
     fields: list[tuple[str, str]] = []
     files: list[tuple[str, Upload]] = []
@@ -1793,9 +1795,9 @@ def _segments(
     request: Request, boundary: str
 ) -> Iterator[tuple[multipart.MultipartSegment, tempfile.SpooledTemporaryFile[bytes]]]:
     """Yield each part of a multipart body with a file of its content."""
-    parts = request.limits["fields"] + request.limits["files"]
+    max_parts = request.limits["fields"] + request.limits["files"]
     length = -1 if request.length is None else request.length
-    with multipart.PushMultipartParser(boundary, length, max_segment_count=parts) as parser:
+    with multipart.PushMultipartParser(boundary, length, max_segment_count=max_parts) as parser:
         for parsed in parser.parse_blocking(request.environ["wsgi.input"].read):
             if isinstance(parsed, multipart.MultipartSegment):
                 segment = parsed
@@ -1810,7 +1812,7 @@ def _segments(
 # ---- Answers ---------------------------------------------------------------------------------
 # Uses Errors, Configuration, Registry, Request.
 
-_COMPLETE_TYPES = (list, tuple)  # types of a complete body; any other is generated as it is sent
+_COMPLETE_TYPES = (list, tuple)  # types of a complete body; any other is streamed
 # The reserved characters of RFC 3986, and the percent sign of anything already encoded.
 _SAFE_IN_URL = "/?#[]@!$&'()*+,;=:%~"
 _SINGLE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
@@ -1823,7 +1825,7 @@ _DEFAULT_HEADERS = {
 
 
 class Answer:
-    """A response ready to be sent, with WebOb's attribute names. No two requests share one."""
+    """A response ready to be sent, with WebOb's attribute names, never shared by two requests."""
 
     __slots__ = ("app_iter", "headerlist", "status", "streams")
 
@@ -1841,7 +1843,7 @@ class Answer:
 
 
 class Redirect(webob.Response):
-    """A redirect. A local target is relative to the application's mount point."""
+    """A redirect with any `status`. `target` and `external` are as for `redirect()`."""
 
     def __init__(
         self, target: str, *, external: bool = False, status: int = 303, where: str = ""
@@ -1851,10 +1853,10 @@ class Redirect(webob.Response):
 
 
 def redirect(target: str, external: bool = False) -> Redirect:
-    """Return a 303 See Other to a local path such as `/users/7`.
+    """Return a 303 See Other to a local path such as `/users/7`, relative to the mount point.
 
     With `external`, `target` may also be a whole http(s) URL. Any other target raises Rejection,
-    and the client gets a 400. A local path is relative to the application's mount point.
+    and the client gets a 400.
     """
     return Redirect(target, external=external, where=_call_site())
 
@@ -2007,8 +2009,8 @@ def safe_target(
             if is_url or (is_local and (relative or target.startswith("/"))):
                 return quote(target, safe=_SAFE_IN_URL)
     expected = "a whole http(s) URL or a local path" if external else "a local path"
-    place = where if isinstance(where, str) else handler_label(where)
-    detail = f"{place}: redirect to {_short_repr(target)}; expected {expected}, like '/users/7'"
+    source = where if isinstance(where, str) else handler_label(where)
+    detail = f"{source}: redirect to {_short_repr(target)}; expected {expected}, like '/users/7'"
     raise Rejection(400, "redirect-target", detail=detail.removeprefix(": "))
 
 
@@ -2107,7 +2109,7 @@ def _status_line(status: int) -> str:
 
 
 def _guess_media_type(body: bytes) -> str:
-    """Guess the media type of a body. WebOb drops the type where `headers` are passed.
+    """Guess the media type of a body. WebOb drops the type if `headers` are passed.
 
     Never guess HTML, because the body may contain user input.
     """
@@ -2157,7 +2159,7 @@ class AnswerBuilder:
         return answer
 
     def make(self, content_type: str, body: bytes, status: int = 200) -> Answer:
-        """Return a response whose headers need no check: built in, or checked as settings."""
+        """Return a response whose headers need no check: built-in ones or checked settings."""
         if status in (204, 304):  # no body (RFC 9110, 15.3.5 and 15.4.5)
             return Answer(_status_line(status), [*self._headers], [])
         body = b"" if status == 205 else body
@@ -2226,10 +2228,8 @@ class Signer:
     """
 
     def __init__(self, secret_keys: Sequence[str], purpose: str) -> None:
-        derived = (
-            hmac.digest(secret.encode(), f"noventa {purpose}".encode(), "sha256")
-            for secret in secret_keys
-        )
+        label = f"noventa {purpose}".encode()
+        derived = (hmac.digest(secret.encode(), label, "sha256") for secret in secret_keys)
         self._keys = [hmac.new(key, digestmod="sha256") for key in derived]
 
     def sign(self, payload: bytes) -> str:
@@ -2281,8 +2281,8 @@ class Ticket(NamedTuple):
     alone: bool  # the instance has no children, so it can be rendered without its page
 
 
-# A ticket holds JSON scalars, and the other values that a path can contain: each as the name of its
-# converter and a string.
+# A ticket holds JSON scalars and, as a converter's name and a string, the other values that a path
+# can contain.
 _SCALARS = (str, int, float, bool, NoneType)
 _CONVERTER_NAMES = {converter.type: name for name, converter in CONVERTERS.items()}
 
@@ -2577,7 +2577,7 @@ class SessionCookies:
             idle, age = now - state["seen"], now - state["issued"]
             is_alive = idle <= self._max_age and age <= self._lifetime
             is_alive = is_alive and min(idle, age) >= -CLOCK_TOLERANCE
-            if is_alive and state["prefix"] == prefix:  # not of an application mounted above
+            if is_alive and state["prefix"] == prefix:  # else it is of an application above
                 return loaded
         empty: dict[str, Any] = {"data": {}, "flashes": [], "nonce": None}
         empty |= {"issued": now, "seen": now, "prefix": prefix}
@@ -2624,13 +2624,13 @@ def _too_large(data: Mapping[str, Any]) -> str:
 
 READS = "noventa_reads"  # execution option: SQLite begins the transaction without a lock
 INTERNAL_STATEMENT = "noventa_internal"  # execution option: not sent by the application
-_BEGIN = {True: "BEGIN", False: "BEGIN IMMEDIATE"}  # SQLite's statement: True to only read
+_BEGIN = {True: "BEGIN", False: "BEGIN IMMEDIATE"}  # SQLite's statement; True: only reads
 _BUSY_TIMEOUT = 30  # seconds that SQLite waits for another writer
 _CONNECT_TIMEOUT = 10  # seconds; libpq has no default
 _MAX_REPORTED = 20  # rows in the report of a forgotten commit
 _FIRST_DELAY, _MAX_DELAY = 0.005, 0.1  # seconds before a retry after a conflict
 _PING_AFTER = 0.2  # seconds of idleness after which a connection is tested before use
-_KNOWN_TO_WRITE = 60  # seconds for which an entry whose GET wrote begins as a writer
+_KNOWN_TO_WRITE = 60  # seconds for which an entry begins as a writer after a GET wrote
 
 
 def make_engine(
@@ -2823,7 +2823,7 @@ class RequestSession(orm.Session):
     """
 
     scope: Scope | None = None
-    connections: tuple[sa.Connection, ...] = ()  # those of its transaction
+    connections: tuple[sa.Connection, ...] = ()  # of its transaction
     committed = False
 
     def get_bind(self, *arguments: Any, bind: Any = None, **options: Any) -> Any:
@@ -2843,7 +2843,7 @@ class Scope:
 
     streams = False  # the body is generated while it is sent
     refused = False  # the reader has refused a statement, even if the handler caught the error
-    wrote = False  # in a sandbox: a request that begins as a reader has written
+    wrote = False  # a request that began as a reader has written, in a sandbox
     replica: sa.Engine | None = None  # the engine to read from, unless the request writes
     replica_failed = False  # it did not respond; use the primary
     session: RequestSession | None = None  # created when `db` is first used
@@ -2932,7 +2932,7 @@ class Scope:
             self.replica = self.database.replicas.next()
 
     def is_replica_failure(self, error: BaseException) -> bool:
-        """Return True if `error` means that the replica failed, and note that it did."""
+        """Return True if `error` means that the replica failed, and note it for the retry."""
         if self.replica is None or not is_unavailable(error):
             return False
         self.replica_failed = True
@@ -3042,11 +3042,10 @@ class Replicas:
             log.warning("the replica %s is %s", redacted_url(engine.url), status)
 
     def _check(self, engine: sa.Engine) -> str | None:
+        options = {INTERNAL_STATEMENT: True}
         try:
             with engine.connect() as connection:
-                in_recovery, lag = connection.exec_driver_sql(
-                    _LAG, execution_options={INTERNAL_STATEMENT: True}
-                ).one()
+                in_recovery, lag = connection.exec_driver_sql(_LAG, execution_options=options).one()
         except sa.exc.SQLAlchemyError as error:
             return str(getattr(error, "orig", error)).partition("\n")[0]
         if not in_recovery:
@@ -3095,7 +3094,7 @@ class Database:
         event.listen(self.engine, "after_cursor_execute", self._note_statement)
         event.listen(self.engine, "savepoint", _note_savepoint)
         event.listen(self.engine, "rollback_savepoint", _forget_rolled_back)
-        for ending in ("commit", "rollback"):  # called first: a driver may still need the cursor
+        for ending in ("commit", "rollback"):  # these fire first, while drivers can close a cursor
             event.listen(self.engine, ending, _end_streams)
         for reader in self._readers:
             event.listen(reader, "handle_error", self._note_refusal)
@@ -3162,10 +3161,10 @@ class Database:
         return self._known_to_write.get(entry, 0.0) > time.monotonic()
 
     def note_writer(self, entry: object, label: str, inside: str) -> None:
-        """Begin the next GETs of this entry as writers. Log that once per process."""
+        """Begin the next GETs of this entry as writers. Log once per process how to declare it."""
         if entry not in self._known_to_write:
-            place = f" (in {inside})" if inside else ""
-            log.warning("%s writes: say writes=True on its entry%s", label, place)
+            suffix = f" (in {inside})" if inside else ""
+            log.warning("%s writes: say writes=True on its entry%s", label, suffix)
         self._known_to_write[entry] = time.monotonic() + _KNOWN_TO_WRITE
 
     def report_outage(self, error: BaseException) -> None:
@@ -3247,14 +3246,14 @@ def listen_to_statements(
 ) -> None:
     """Call `listener(cursor, statement, …, context)` before each statement.
 
-    `insert` puts it before the others. Engine events would slow down a query by key by 20 %.
+    `insert` puts it before the others. Engine events would make a query by primary key 20 % slower.
     """
     for name in ("do_execute", "do_execute_no_params", "do_executemany"):
         event.listen(engine, name, listener, insert=insert)
 
 
 def _note_stream(*arguments: Any) -> None:
-    """Remember the cursor of a streamed result, to close it when its transaction ends."""
+    """Note the cursor of a streamed result, to close it when its transaction ends."""
     context = arguments[-1]
     if context.execution_options.get("stream_results"):
         if context.dialect.name == "sqlite":
@@ -3290,7 +3289,7 @@ class NeedsTransactionError(NoventaError):
 
 
 def _check_reader(cursor: Any, statement: str, *arguments: Any) -> None:
-    """Begin a transaction for a PostgreSQL stream; reject other statements that need one."""
+    """Begin a transaction for a PostgreSQL stream; refuse other statements that need one."""
     context = arguments[-1]
     driver = context.root_connection.connection.dbapi_connection
     if context.execution_options.get("stream_results") and driver.autocommit:
@@ -3309,7 +3308,7 @@ _PLAIN_READ = re.compile(
     r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*(?:select|with|values|table|show|explain)\b[^;]*;?\s*\Z",
     re.IGNORECASE | re.DOTALL,
 )
-_TRANSACTIONAL = re.compile(  # read-only connections allow locks, settings, messages and others
+_TRANSACTIONAL = re.compile(  # effects that a read-only connection allows
     r"\b(?:pg_(?:try_)?advisory_\w+|set_config|pg_notify|pg_logical_emit_message|lo_\w+"
     r"|pg_export_snapshot)\b",
     re.IGNORECASE,
@@ -3421,7 +3420,7 @@ def _sqlite_code(error: Any) -> int:
 
 
 def _mysql_code(error: Any) -> Any:
-    """Return MySQL's code of an error. For another error this is its first argument."""
+    """Return MySQL's code of an error; for an error of another source, its first argument."""
     return next(iter(getattr(error, "args", ())), None)
 
 
@@ -3461,8 +3460,8 @@ def is_bad_value(error: BaseException) -> bool:
     if "invalid input value for enum" in str(error.orig):
         values = error.params.values() if isinstance(error.params, Mapping) else error.params or ()
         return any(isinstance(value, FieldText) for value in values)
-    is_api = isinstance(error, sa.exc.DataError) or (sqlstate(error.orig) or "")[:2] == "22"
-    return is_api or _mysql_code(error.orig) == _MYSQL_BAD_VALUE
+    is_data_error = isinstance(error, sa.exc.DataError) or (sqlstate(error.orig) or "")[:2] == "22"
+    return is_data_error or _mysql_code(error.orig) == _MYSQL_BAD_VALUE
 
 
 def is_unavailable(error: BaseException) -> bool:
@@ -3493,11 +3492,9 @@ def _check_isolation_level(config: Config, dialect: sa.Dialect) -> None:
 
 
 def _pool_options(config: Config) -> dict[str, Any]:
-    timeout = config["database.pool_timeout"]
+    options = {"poolclass": sa.QueuePool, "pool_timeout": config["database.pool_timeout"]}
     if config.in_memory:  # the database is its one connection
-        return {
-            "poolclass": sa.QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": timeout
-        }  # fmt: skip
+        return {**options, "pool_size": 1, "max_overflow": 0}
     threads = config["server.threads"]
     size, overflow = config["database.pool_size"] or threads, config["database.max_overflow"]
     if size + overflow < threads:
@@ -3506,13 +3503,8 @@ def _pool_options(config: Config) -> dict[str, Any]:
             " some requests will wait for a connection",
             size + overflow, threads,
         )  # fmt: skip
-    return {
-        "poolclass": sa.QueuePool,
-        "pool_size": size,
-        "max_overflow": overflow,
-        "pool_timeout": timeout,
-        "pool_recycle": config["database.pool_recycle"],
-    }
+    options["pool_recycle"] = config["database.pool_recycle"]
+    return {**options, "pool_size": size, "max_overflow": overflow}
 
 
 def _note_use(_: object, record: Any) -> None:
@@ -3561,8 +3553,8 @@ def revision_script(config: Config) -> ScriptDirectory | None:
         script = ScriptDirectory.from_config(alembic)
         return script if script.get_heads() else None  # this imports every file
     except (Exception, SystemExit) as error:  # whatever a revision may raise
-        place = f"{folder}/versions: {type(error).__name__}: {error}"
-        raise NoventaError(f"The revisions cannot be read: {place}.") from error
+        problem = f"{folder}/versions: {type(error).__name__}: {error}"
+        raise NoventaError(f"The revisions cannot be read: {problem}.") from error
 
 
 def _has_version_locations(settings: Path) -> bool:
@@ -3651,11 +3643,11 @@ class Trail:
         self.names: list[str] = []
 
     def enter(self, name: str) -> None:
-        """Start a part inside the current one."""
+        """Enter a page, component or handler inside the current one."""
         self.names.append(name)
 
     def leave(self, depth: int = -1) -> None:
-        """End the innermost part, or all parts deeper than `depth`."""
+        """Leave the innermost name, or all names deeper than `depth`."""
         del self.names[depth:]
 
     def __str__(self) -> str:
@@ -3671,7 +3663,7 @@ class RequestContext:
     is_api = False  # errors are JSON unless the client prefers HTML
     unavailable = False  # the database is down
     reference = ""  # the error's, on its page and in the log
-    route: Route | None = None  # the matched one
+    route: Route | None = None  # that matched
 
     def __init__(self, request: Request, session: Session, scope: Scope, *, reads: bool) -> None:
         self.request, self.session, self.scope = request, session, scope
@@ -3687,12 +3679,12 @@ class RequestContext:
 
     @property
     def begins_as_writer(self) -> bool:
-        """True if a GET of the route is declared to write or did so recently."""
+        """True if the route is declared with `writes=True`, or one of its GETs wrote recently."""
         route = self.route
         return route is not None and (route.writes or self.scope.database.is_known_to_write(route))
 
     def note_writer(self) -> None:
-        """Start the route's next GETs as writers, and log how to declare it."""
+        """Begin the route's next GETs as writers, and log how to declare it."""
         if self.route is not None:
             request = describe_request(self.request.environ)
             handler = " > ".join(self.trail.names[1:])
@@ -3707,21 +3699,23 @@ class RequestContext:
 
 
 class ShortCircuit(Exception):  # noqa: N818
-    """Raised when a guard, or a handler inside a page, responds instead of the page."""
+    """Raised when a guard, or a handler inside a page, responds instead of the page.
+
+    `result` has the `status`, and the `redirect` or `response` if it is one.
+    """
 
     def __init__(self, result: Result) -> None:
         self.result = result
 
 
 class Result(NamedTuple):
-    """A handler's return value, parsed: its status, checked redirect, headers and other `values`,
-    or a whole response. `returned` is the original value."""
+    """A handler's return value, parsed and checked."""
 
-    returned: Any
+    returned: Any  # the original
     status: int = 200
     redirect: str | None = None
-    values: Any = None
-    response: webob.Response | None = None
+    values: Any = None  # without the special keys
+    response: webob.Response | None = None  # the whole one that it returned
     headers: Sequence[tuple[str, str]] = ()
 
     @property
@@ -3844,9 +3838,9 @@ def finish_transaction(context: RequestContext, handler: Handler | None, status:
 
 
 def in_new_transaction(context: RequestContext, work: Callable[[], T]) -> T:
-    """Return `work()`, run in a new transaction on the reader.
+    """Call `work` in a new transaction and return its result.
 
-    If the reader refuses a statement, run it again as a writer. The session is restored first, so
+    If the reader refuses a statement, call it again as a writer. The session is restored first, so
     each flash is shown exactly once.
     """
     scope, depth, headers = context.scope, len(context.trail.names), [*context.headers]
@@ -3889,7 +3883,7 @@ def run_guard(
 
 
 def template_location() -> str:
-    """Return the template line being rendered, as `pages/index.html:7`."""
+    """Return the location being rendered in a template, as `pages/index.html:7`."""
     frame = sys._getframe(1)
     while frame:
         template = frame.f_globals.get("__jinja_template__")
@@ -4051,8 +4045,7 @@ _MAX_DEPTH = 50  # nested components; anything deeper probably renders itself
 
 
 class Fields(dict[str, Any]):
-    """The `errors` or `values` of a form. A missing field is an empty string, whatever Jinja's
-    `undefined` is."""
+    """The `errors` or `values` of a form. A missing field is "" for any Jinja `undefined`."""
 
     posted: Values[Any] | None = None  # the form, if a handler returned it unchanged
 
@@ -4225,7 +4218,7 @@ class Components:
         return [self.uses[part] for part in parts if part in self.uses]
 
     def _analyse(self, name: str, where: str | None) -> None:
-        """Compile a template and its includes, and record their uses.
+        """Compile a template and its includes, and collect their uses.
 
         `where` names the entry or template that needs it; None if it may be missing.
         """
@@ -4247,11 +4240,8 @@ class Components:
             problem = str(problem).rstrip(".")
             self.faults.append(Fault(f"{name}:{line}", problem, "fix the template"))
         except (SyntaxError, RecursionError):  # Python's limits on Jinja's generated code
-            problem, remedy = (
-                "the template is nested too deeply",
-                "move parts of it into other templates",
-            )
-            self.faults.append(Fault(name, problem, remedy))
+            remedy = "move parts of it into other templates"
+            self.faults.append(Fault(name, "the template is nested too deeply", remedy))
         else:
             self.uses[name] = uses
             for other in sorted(uses.included):
@@ -4461,8 +4451,10 @@ class Node:
         )  # fmt: skip
 
     def _instance_id(self, name: str, key: Any, props: dict[str, Any], *, number: bool) -> str:
-        """Return the id of a component inside this one: this id, its name, and its key or a digest
-        of its props. Equal ids are numbered."""
+        """Return a nested component's id: this id, its name, and its key or a digest of its props.
+
+        With `number`, equal ids are numbered.
+        """
         instance = f"{self.id}/{name}"
         if key is not None:
             instance += f"={quote(str(key), safe='')}"
@@ -4726,7 +4718,7 @@ def _model_faults(registry: Registry) -> Iterator[Fault]:
     mappers = dict.fromkeys((*listed, *(m for base in registries for m in base.mappers)))
     yield from _mapper_faults(registries, mappers)
     for table, owner in registry.tables.items():
-        yield from _foreign_key_faults(table, owner, registry.tables)
+        yield from _foreign_key_faults(table, owner, registry.tables.keys())
     yield from _unlisted_tables(registry, mappers)
 
 
@@ -4752,9 +4744,7 @@ def _mapper_faults(
             yield Fault(_full_name(failed.class_), message, remedy)
 
 
-def _foreign_key_faults(
-    table: sa.Table, owner: str, known: Mapping[sa.Table, str]
-) -> Iterator[Fault]:
+def _foreign_key_faults(table: sa.Table, owner: str, known: Set[sa.Table]) -> Iterator[Fault]:
     for key in table.foreign_keys:
         where = f"{owner}.{key.parent.name}"
         try:
@@ -4913,10 +4903,9 @@ def _action_faults(compiled: CompiledComponent) -> Iterator[Fault]:
         yield Fault(location_of(compiled.load), problem, "rename it")
     for action in compiled.actions.values():
         for name in props_of(action).unknown(props.accepted or frozenset())[:1]:
-            problem = (
-                f"{action.__name__} does not accept the prop {name!r} of load_template_context"
-            )
-            yield Fault(location_of(action), problem, "add the parameter, or **props")
+            problem = f"does not accept the prop {name!r} of load_template_context"
+            remedy = "add the parameter, or **props"
+            yield Fault(location_of(action), f"{action.__name__} {problem}", remedy)
 
 
 def _call_faults(components: Components, owner: CompiledComponent) -> Iterator[Fault]:
@@ -5044,7 +5033,7 @@ class Responder:
             return answer
         answer = answer_from_response(context.request, response)
         if not context.mounted and "Location" in self.answers.complete(answer):
-            location = response.headers["Location"]  # the answer's is absolute, from Host
+            location = response.headers["Location"]  # WebOb made the answer's absolute, from Host
             if isinstance(response, Redirect) and location.startswith("/"):
                 location = context.request.prefix + location
             answer.headers["Location"] = safe_target(location, external=True, relative=True)
@@ -5091,7 +5080,7 @@ class Responder:
     def _refuse(
         self, context: RequestContext, rejection: Rejection, cause: BaseException | None = None
     ) -> Answer:
-        """Log a rejection and return its response. `cause` is the exception behind it, if any."""
+        """Log a refused request and return its response. `cause` is the original error, if any."""
         reason, status, message = rejection.reason, rejection.status, rejection.detail
         if message and context.trail.names:
             message = f"in {context.trail}: {message}"
@@ -5139,8 +5128,7 @@ class Responder:
         return answer
 
     def _error_page_answer(self, context: RequestContext, values: dict[str, Any]) -> Answer:
-        """Return the application's error page, the workbench's if it explains more, or the
-        built-in one."""
+        """Return the application's page, the workbench's if it explains more, or Noventa's."""
         status, workbench = values["status"], self.workbench
         page = self.components.error_page(status)
         if page is not None and not (workbench and workbench.explains(context, status)):
@@ -5211,7 +5199,7 @@ class Responder:
 def _log_refusal(
     context: RequestContext, rejection: Rejection, message: str, cause: BaseException | None
 ) -> None:
-    """Log a refusal on one line, with the reference that an error page shows."""
+    """Log a refused request on one line, with the reference that its error page shows."""
     request, reason = describe_request(context.request.environ), rejection.reason
     end = f", {message}" if message else ""
     end += f", reference {context.reference}" if context.reference else ""
@@ -5258,6 +5246,7 @@ def _retarget_headers(request: Request) -> list[tuple[str, str]]:
 
 
 _RESUBMIT_MESSAGES = {
+    # For example by a login in another tab.
     "other-session": "Your session has changed. Please submit the form again.",
     "old-ticket": "This form is out of date. Please submit it again.",
 }
@@ -5274,6 +5263,7 @@ class Pages:
         self._ticket_age: int = config["session.ticket_age"]
 
     def respond(self, context: RequestContext, page: Page) -> Answer:
+        """Return the response to a request for `page`. Raises Rejection or ShortCircuit."""
         request, components = context.request, self.components
         wants_fragment = FRAGMENT in request.environ["QUERY_STRING"] and FRAGMENT in request.args
         if context.reads and not wants_fragment:
@@ -5338,18 +5328,14 @@ class Pages:
             raise Rejection(status, error.reason) from None
         if ticket.path != request.full_path:
             raise Rejection(403, "other-page")
-        ancestors = [
-            (name, request.as_field_text(props)) for name, props in ticket.guarded_ancestors
-        ]
-        return ticket._replace(
-            props=request.as_field_text(ticket.props), guarded_ancestors=ancestors
-        )
+        convert = request.as_field_text
+        ancestors = [(name, convert(props)) for name, props in ticket.guarded_ancestors]
+        return ticket._replace(props=convert(ticket.props), guarded_ancestors=ancestors)
 
     def _ask_to_resubmit(
         self, context: RequestContext, page: Page, ticket: Ticket, reason: str
     ) -> Answer:
-        """Show the form again with the typed values. It is too old, or the session has changed
-        since it was rendered, for example by a login in another tab."""
+        """Show the form again with the typed values, because its ticket is no longer valid."""
         request, session, text = context.request, context.session, _RESUBMIT_MESSAGES[reason]
         described = describe_request(request.environ)
         log.warning("refused %s: %s (403), form shown again", described, reason)
@@ -5378,9 +5364,8 @@ class Pages:
         context.status, context.headers = result.status, [*result.headers]
         posted = ActionResult(ticket.instance, result.values)
         if _wants_fragment(context.request) and compiled.name and ticket.alone:
-            html = in_new_transaction(
-                context, lambda: self._fragment(context, page, ticket, compiled, posted)
-            )
+            show = functools.partial(self._fragment, context, page, ticket, compiled, posted)
+            html = in_new_transaction(context, show)
             return self.answers.page(html, context.status, context.headers)
         html = in_new_transaction(context, lambda: self.render(context, page, posted))
         return self._whole_page(context, html, context.status)
@@ -5475,7 +5460,7 @@ class Dispatcher:
         return self.answers.make("text/plain; charset=UTF-8", b"ok\n")
 
     def _enter_route(self, context: RequestContext, match: Match) -> None:
-        """Record the matched route, even if it does not accept the method."""
+        """Set the matched route, even if it does not accept the method."""
         request, route = context.request, match.route
         if match.view_args:
             request.view_args = request.as_field_text(match.view_args)
@@ -5567,8 +5552,8 @@ class App:
     """
 
     def __init__(self, registry: Registry, config: Config) -> None:
-        if not config["debug"] and (faults := config.starter_key_problems()):
-            raise ConfigError("\n".join(faults))
+        if not config["debug"] and (problems := config.starter_key_problems()):
+            raise ConfigError("\n".join(problems))
         self.registry, self.config = registry, config
         self.router, self.components = compile_registry(registry, config)
         self.jinja = self.components.jinja
@@ -5671,7 +5656,8 @@ class App:
     ) -> str:  # fmt: skip
         """Return a component's HTML without a page or HTTP, for a test or an email.
 
-        Raises ShortCircuit if its guard or a handler inside responds instead.
+        `session` is the session or its data. Raises ShortCircuit if its guard or a handler inside
+        responds instead.
         """
         request = request or Request.blank("/")
         with self._standalone_context(request, session, writes=False) as context:
@@ -5688,8 +5674,9 @@ class App:
     ) -> Any:  # fmt: skip
         """Run an action after its guard and return its result: `app.act("user.update_user")`.
 
-        `posted` is the form's fields or a whole request. As after any post, uncommitted changes
-        are rolled back and reported. Raises ShortCircuit if the guard responds.
+        `posted` is the form's fields or a whole request, `session` the session or its data. As
+        after any post, uncommitted changes are rolled back and reported. Raises ShortCircuit if
+        the guard responds.
         """
         if not isinstance(posted, Request):
             posted = Request.blank("/", POST=posted or {})
@@ -5715,8 +5702,8 @@ class App:
     def _compare_revisions(self) -> None:
         """Warn, or raise with `migrations.on_mismatch: refuse`, if the database is not at head."""
         mismatch = revision_mismatch(self.config, self.database.engine)
-        if fault := pooler_problem(self.config, self.database.engine):
-            log.warning("%s", fault)
+        if problem := pooler_problem(self.config, self.database.engine):
+            log.warning("%s", problem)
         self.database.dispose()  # a server may fork after this
         if mismatch and self.config["migrations.on_mismatch"] == "refuse":
             raise NoventaError(mismatch)
@@ -5725,8 +5712,11 @@ class App:
 
 
 class Stream:
-    """A body that is generated while it is sent. It may use `db`, whose connection is back in the
-    pool before the first chunk and after each, unless a result is being read row by row."""
+    """A body that is generated while it is sent, and may use `db`.
+
+    Its connection is back in the pool before the first chunk and after each, unless a result is
+    being read row by row.
+    """
 
     def __init__(self, chunks: Iterable[bytes], scope: Scope) -> None:
         self._closed = False
@@ -5765,7 +5755,7 @@ class Stream:
 def send(
     answer: Answer, environ: Mapping[str, Any], start_response: StartResponse, scope: Scope
 ) -> Iterable[bytes]:
-    """Send an answer by the WSGI protocol (PEP 3333). A streamed body takes over the scope."""
+    """Send a response by the WSGI protocol (PEP 3333). A streamed body takes over the scope."""
     body = answer.app_iter
     is_complete = isinstance(body, _COMPLETE_TYPES)
     if not is_complete:

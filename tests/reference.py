@@ -28,7 +28,7 @@ INTERNAL = {  # public by name, but for Noventa itself
     "Component": {"label"},
     "Config": {"driver_options", "files", "replica_urls", "starter_key_problems"},
     "Database": {
-        "dispose", "is_known_to_write", "new_session", "refresh_sandbox", "note_writer",
+        "dispose", "is_known_to_write", "new_session", "note_writer", "refresh_sandbox",
         "report_outage", "scope", "scope_now",
     },
     "Page": {"label"},
