@@ -3282,10 +3282,8 @@ class NeedsTransactionError(NoventaError):
     """A statement that needs a transaction was sent to the reader, which has none."""
 
     def __init__(self, statement: str) -> None:
-        super().__init__(
-            f"{_short_repr(statement)} needs a transaction, but database.reader has none; use"
-            " database.engine."
-        )
+        problem = f"{_short_repr(statement)} needs a transaction, but database.reader has none"
+        super().__init__(f"{problem}; use database.engine.")
 
 
 def _check_reader(cursor: Any, statement: str, *arguments: Any) -> None:
@@ -3777,9 +3775,8 @@ def read_result(returned: Any, handler: Handler, *, is_api: bool = False) -> Res
         return Result(returned, values=returned)
     if not isinstance(returned, (dict, Mapping)) and (is_api or returned is not None):
         expected = "a Response, or a dict or list for JSON" if is_api else "a dict"
-        raise NoventaError(
-            f"{handler_label(handler)} returned a {type(returned).__name__}; expected {expected}."
-        )
+        problem = f"{handler_label(handler)} returned a {type(returned).__name__}"
+        raise NoventaError(f"{problem}; expected {expected}.")
     values = returned or {}
     special = _SPECIAL_KEYS.intersection(values)
     for name in values if not is_api else ():
@@ -4192,8 +4189,7 @@ class Components:
         names = list(self.direct_components(template))
         for name in names:
             if name in self.by_name:
-                inner = self.direct_components(self.by_name[name].template)
-                names += inner.difference(names)
+                names += self.direct_components(self.by_name[name].template).difference(names)
         return sorted(names)
 
     def direct_components(self, template: str) -> set[str]:
@@ -4451,10 +4447,7 @@ class Node:
         )  # fmt: skip
 
     def _instance_id(self, name: str, key: Any, props: dict[str, Any], *, number: bool) -> str:
-        """Return a nested component's id: this id, its name, and its key or a digest of its props.
-
-        With `number`, equal ids are numbered.
-        """
+        """Return a nested component's id: this id, its name, and its key or its props' digest."""
         instance = f"{self.id}/{name}"
         if key is not None:
             instance += f"={quote(str(key), safe='')}"
@@ -4463,7 +4456,7 @@ class Node:
             instance += f"~{_digest(repr(fitting))}"
         if not number:
             return instance
-        counts = self.rendering.duplicate_counts
+        counts = self.rendering.duplicate_counts  # equal ids are numbered
         count = counts[instance] = counts.get(instance, 0) + 1
         return instance if count == 1 else f"{instance}#{count}"
 
@@ -4590,11 +4583,9 @@ def type_faults(registry: Registry) -> list[Fault]:
     return faults
 
 
+_LISTS = ("components", "models", "routes", "seeds", "extensions", "dismissed")
 _FIELDS: dict[str, tuple[Any, str]] = {
-    **dict.fromkeys(
-        ("components", "models", "routes", "seeds", "extensions", "dismissed"),
-        ((list, tuple), "a list"),
-    ),
+    **dict.fromkeys(_LISTS, (list | tuple, "a list")),
     **dict.fromkeys(("name", "template", "folder"), (str, _TEXT)),
     "guards": (list | tuple | None, "a list"),
     "errors": (Mapping, "a mapping of statuses to templates"),
@@ -4847,8 +4838,7 @@ _ERROR_KEYS = {*range(400, 600), "4xx", "5xx"}
 def template_faults(registry: Registry, components: Components) -> Iterator[Fault]:
     """Yield problems of templates, of the components and actions they call, and of folders."""
     for name in sorted(RESERVED & registry.globals.keys()):
-        problem = f"globals has {name!r}, a reserved name"
-        yield Fault(registry.where, problem, "rename it")
+        yield Fault(registry.where, f"globals has {name!r}, a reserved name", "rename it")
     for status in registry.errors:
         if status not in _ERROR_KEYS:
             remedy = "expected a number from 400 to 599, '4xx' or '5xx'"
@@ -5246,7 +5236,6 @@ def _retarget_headers(request: Request) -> list[tuple[str, str]]:
 
 
 _RESUBMIT_MESSAGES = {
-    # For example by a login in another tab.
     "other-session": "Your session has changed. Please submit the form again.",
     "old-ticket": "This form is out of date. Please submit it again.",
 }
@@ -5335,7 +5324,7 @@ class Pages:
     def _ask_to_resubmit(
         self, context: RequestContext, page: Page, ticket: Ticket, reason: str
     ) -> Answer:
-        """Show the form again with the typed values, because its ticket is no longer valid."""
+        """Show the form again with its values: it is too old, or a login changed the session."""
         request, session, text = context.request, context.session, _RESUBMIT_MESSAGES[reason]
         described = describe_request(request.environ)
         log.warning("refused %s: %s (403), form shown again", described, reason)
@@ -5390,8 +5379,7 @@ class Pages:
         self, context: RequestContext, page: Page, posted: ActionResult | None = None
     ) -> Node:
         rendering = Rendering(self.components, context, posted)
-        view_args = {**context.request.view_args}
-        return Node(rendering, self.components.by_page[page], "", view_args)
+        return Node(rendering, self.components.by_page[page], "", {**context.request.view_args})
 
 
 class Dispatcher:
@@ -5714,8 +5702,7 @@ class App:
 class Stream:
     """A body that is generated while it is sent, and may use `db`.
 
-    Its connection is back in the pool before the first chunk and after each, unless a result is
-    being read row by row.
+    Its connection is in the pool between chunks, unless a result is being read row by row.
     """
 
     def __init__(self, chunks: Iterable[bytes], scope: Scope) -> None:
