@@ -686,7 +686,7 @@ def _parse_value(setting: Setting, raw: Any, root: Path) -> Any:
             value = int(value)
     fits = {
         _TEXT: isinstance(value, str),
-        _NUMBER: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+        _NUMBER: _is_count(value),
         _FLAG: isinstance(value, bool),
         _TEXTS: isinstance(value, list) and all(isinstance(item, str) for item in value),
         _MAPPING: isinstance(value, dict) and all(isinstance(key, str) for key in value),
@@ -764,6 +764,10 @@ _RULES |= {
     for setting in SETTINGS
     if setting.choices
 }
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _short_repr(value: Any) -> str:
@@ -4594,21 +4598,21 @@ _FIELDS: dict[str, tuple[Any, str]] = {
     "logic": (ModuleType | None, "the imported module"),
     "application": (Callable, "a WSGI application"),
     "retries": (int, "0 or more"),
-    **dict.fromkeys(("cross_origin", "writes"), (bool, "True or False")),
+    **dict.fromkeys(("cross_origin", "writes", "replica"), (bool, "True or False")),
 }
 
 
 def _field_faults(entry: Entry) -> Iterator[Fault]:
     for name in [f.name for f in dataclasses.fields(entry) if f.name in _FIELDS]:
         value, (field_type, expected) = getattr(entry, name), _FIELDS[name]
-        if not isinstance(value, field_type) or (field_type is int and value < 0):
+        if not (_is_count(value) if field_type is int else isinstance(value, field_type)):
             yield Fault(entry.where, f"{name} is {_short_repr(value)}", f"expected {expected}")
     limits = getattr(entry, "limits", None)
     for name, value in limits.items() if isinstance(limits, Mapping) else ():
         if name not in _DEFAULT_LIMITS:
             remedy = did_you_mean(str(name), _DEFAULT_LIMITS)
             yield Fault(entry.where, f"unknown limit {name!r}", remedy)
-        elif not isinstance(value, int):
+        elif not _is_count(value):
             yield Fault(entry.where, f"limits[{name!r}] is {value!r}", f"expected {_NUMBER}")
 
 

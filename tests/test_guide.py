@@ -269,6 +269,12 @@ def test_each_chapter_ends_with_a_link_to_the_next():
         assert last == f"Next: [{chapter.title}]({following}.md)\n", name
 
 
+def test_each_chapter_can_be_read_in_ten_minutes():
+    words = {name: len(one.text.split()) for name, one in noventa_cli.chapters().items()}
+    del words["reference"]  # is searched, not read
+    assert {name: count for name, count in words.items() if count > 2_550} == {}
+
+
 # ---- the help command -----------------------------------------------------------------------
 
 

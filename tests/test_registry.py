@@ -127,6 +127,9 @@ def test_did_you_mean_suggests_the_nearest_name_or_lists_all(known, remedy):
         ({"routes": [Mount("/m", "app")]}, "application is 'app'; expected a WSGI application"),
         ({"routes": [Endpoint("/e", endpoint, retries="2")]}, "retries is '2'; expected 0 or more"),
         ({"routes": [Endpoint("/e", endpoint, cross_origin=1)]}, "cross_origin is 1; expected"),
+        ({"routes": [Page("/", "a.html", limits={"body": -1})]}, "limits['body'] is -1; expected"),
+        ({"routes": [Page("/", "a.html", retries=True)]}, "retries is True; expected 0 or more"),
+        ({"routes": [Page("/", "a.html", replica="no")]}, "replica is 'no'; expected True"),
         ({"routes": [Page("/", "a.html", writes="no")]}, "writes is 'no'; expected True or False"),
     ],
 )  # fmt: skip
