@@ -4810,9 +4810,10 @@ class RegistryOverview:
                     yield Hint("open", f"{item.name}.{action}", "warn", text)
         if self.state["mismatch"]:
             yield Hint("behind", "database", "warn", self.state["mismatch"])
-        used = {name for item in self.items if item.kind != "table" for name in item.uses}
         kinds = {"page", "endpoint"}
         if all(item.record for route, item in self._routes.items() if route.kind in kinds):
+            used = {table.name for table in replace(self.app.registry, models=[]).tables}
+            used.update(*(item.reads | item.writes for item in self.items))
             for name in [table.name for table in self._tables if table.name not in used]:
                 text = "is not listed by any component or page, and no request has used it."
                 yield Hint("unused", name, "", text)

@@ -738,6 +738,16 @@ def test_a_table_is_reported_unused_after_every_route_ran_without_it(tmp_path):
     assert "unused counters" not in map_text(app)
 
 
+def test_a_table_can_be_unused_while_a_component_of_its_name_is_in_use(tmp_path):
+    page = Page("/", "page.html")
+    app = counting_app(
+        tmp_path, "sqlite:///./a.db", page, components=[Component("counters", "counters.html")],
+        files={"page.html": '{{ component("counters") }}', "counters.html": ""}, debug=True,
+    )  # fmt: skip
+    ask(app)
+    assert "unused counters is not listed by any component or page" in map_text(app)
+
+
 def test_routes_sharing_a_path_are_listed_separately_on_the_map(tmp_path):
     def read(request, session, db):
         return {}
