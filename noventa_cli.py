@@ -334,8 +334,8 @@ def _function(command: str) -> Callable[..., int]:
 # ---- Output ---------------------------------------------------------------------------------
 
 
-_PATIENCE = 1  # seconds before progress is reported
-_REPEATED = 3  # executions of one statement that are worth reporting
+_PROGRESS_DELAY = 1  # seconds before progress is reported
+_MIN_REPEATED = 3  # executions of one statement that are worth reporting
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36}  # from the terminal's palette
 
 
@@ -386,7 +386,7 @@ def progress(text: str) -> Iterator[None]:
         _clear_line()
         say(f"{text} …")
 
-    timer = threading.Timer(_PATIENCE, report)
+    timer = threading.Timer(_PROGRESS_DELAY, report)
     timer.daemon = True
     timer.start()
     try:
@@ -479,13 +479,13 @@ class TracebackFrame:
     """A frame of a traceback. A template's frame has the line number in the template."""
 
     where: str
-    own: bool  # in the project, not in a library
+    in_project: bool  # else in a library
     in_template: bool
     frame: FrameType | None  # None if the line never ran, for example after a syntax error
     summary: traceback.FrameSummary
 
     @property
-    def spot(self) -> tuple[int, int] | None:
+    def highlight(self) -> tuple[int, int] | None:
         """The columns of the failing expression (PEP 657), if it is part of a single line."""
         lines, begin, end = self.summary, self.summary.colno, self.summary.end_colno
         if begin is None or end is None or lines.lineno is None or lines.lineno != lines.end_lineno:
@@ -525,21 +525,21 @@ def _frames(error: BaseException, root: Path) -> list[TracebackFrame]:
 
 
 def _group_frames(frames: Iterable[TracebackFrame]) -> list[tuple[str, list[TracebackFrame]]]:
-    """Group frames for display. A group is "own" (one frame of the project), "library" (adjacent
-    frames) or "again" (lines that appeared before, as in a recursion)."""
+    """Group frames for display. A group is "project" (one frame), "library" (adjacent frames) or
+    "repeated" (lines that appeared before, as in a recursion)."""
     seen, group = set[str](), ""
 
     def group_key(frame: TracebackFrame) -> str:
         nonlocal group
-        if frame.own:
-            group = "again" if frame.where in seen else frame.where
+        if frame.in_project:
+            group = "repeated" if frame.where in seen else frame.where
             seen.add(frame.where)
-        elif group != "again":
+        elif group != "repeated":
             group = "library"
         return group
 
-    groups = itertools.groupby(frames, key=group_key)
-    return [(key if key in ("again", "library") else "own", [*members]) for key, members in groups]
+    kinds, groups = ("repeated", "library"), itertools.groupby(frames, key=group_key)
+    return [(key if key in kinds else "project", [*members]) for key, members in groups]
 
 
 def _unknown_name(error: BaseException) -> tuple[str, Collection[str]]:
@@ -568,7 +568,7 @@ def _project_origin(error: BaseException, root: Path) -> str | None:
     """Return the project's line that raised an error or cannot be parsed, as `registry.py:3`."""
     if isinstance(error, SyntaxError) and (file := _project_file(error.filename or "", root)):
         return f"{file}:{error.lineno}"
-    return next((frame.where for frame in _frames(error, root)[::-1] if frame.own), None)
+    return next((frame.where for frame in _frames(error, root)[::-1] if frame.in_project), None)
 
 
 def _fault_frames(error: NoventaError, root: Path) -> list[tuple[str, TracebackFrame | None]]:
@@ -582,7 +582,7 @@ def _fault_frames(error: NoventaError, root: Path) -> list[tuple[str, TracebackF
         )  # fmt: skip
         where = _project_origin(cause, root) or ""
         return [(str(error), TracebackFrame(where, True, False, None, summary))]
-    if cause is not None and (own := [frame for frame in _frames(cause, root) if frame.own]):
+    if cause is not None and (own := [frame for frame in _frames(cause, root) if frame.in_project]):
         return [(str(error), own[-1])]
     problems = list[tuple[str, TracebackFrame | None]]()
     for text in map(str, getattr(error, "faults", str(error).split("\n"))):
@@ -729,7 +729,7 @@ def _workbench_templates(config: Config) -> jinja2.Environment:
     environment = _templates_in(data_folder("templates") / "workbench")
     environment.filters |= {
         "counted": _pluralize, "ms": _milliseconds,
-        "place": _location_filter(config), "slug": _slug,
+        "location": _location_filter(config), "slug": _slug,
     }  # fmt: skip
     return environment
 
@@ -854,7 +854,7 @@ def _project_lines(error: BaseException, root: Path) -> list[str]:
     has_location = isinstance(error, NoventaError)
     for number, link in enumerate(_exception_chain(error)):
         frames = _frames(link, root)
-        own = [frame for frame in frames if frame.own]
+        own = [frame for frame in frames if frame.in_project]
         others += len(frames) - len(own)
         text = "".join(traceback.format_exception_only(link)).rstrip()
         lines += ("from " * (number > 0) + text).split("\n")
@@ -863,8 +863,8 @@ def _project_lines(error: BaseException, root: Path) -> list[str]:
             source = traceback.StackSummary.from_list([last.summary]).format()[0]
             lines += [last.where, *source.rstrip().split("\n")[1:]]
             if number == 0:
-                places = [frame.where for frame in own[::-1] if frame.where != last.where]
-                callers = [*dict.fromkeys(places)]
+                others_of_own = [frame.where for frame in own[::-1] if frame.where != last.where]
+                callers = [*dict.fromkeys(others_of_own)]
     called = f"called by {', '.join(callers[:3])}; " if callers else ""
     more = _pluralize(others + len(callers[3:]), "more frame")
     return [*lines, f"{called}{more} with --verbose"] if has_location else []
@@ -1409,7 +1409,7 @@ def _query_summary(statements: Sequence[str]) -> str:
         return ""
     total = len(statements)
     [(_, most)] = Counter(statements).most_common(1)
-    repeated = f"  {most} repeated" if most >= _REPEATED else ""
+    repeated = f"  {most} repeated" if most >= _MIN_REPEATED else ""
     return f"  {total:2} {'query' if total == 1 else 'queries'}{repeated}"
 
 
@@ -1684,10 +1684,10 @@ def _translate_errors(root: Path, config: AlembicConfig) -> Iterator[None]:
     except (configparser.Error, MakoException) as error:
         raise NoventaError(f"{' '.join(str(error).split())}; fix the file.") from error
     except Exception as error:  # raised by importing a revision or env.py
-        if not _frames(error, root)[-1].own and not isinstance(error, SyntaxError):
+        if not _frames(error, root)[-1].in_project and not isinstance(error, SyntaxError):
             raise
-        place = _project_origin(error, root)
-        raise NoventaError(f"{place}: {_exception_line(error)}; fix the file.") from error
+        where = _project_origin(error, root)
+        raise NoventaError(f"{where}: {_exception_line(error)}; fix the file.") from error
 
 
 @contextmanager
@@ -1842,7 +1842,7 @@ class _Comparison:
         return include is None or bool(include(*arguments))
 
     def _writes_file(self, context: Any) -> bool:
-        """Return whether a revision will be written; `check` only compares."""
+        """Return True if a revision will be written; `check` only compares."""
         command = getattr(self.migration.environment_context.config.cmd_opts, "cmd", None)
         if command is None:  # called through alembic.command
             return context.command_args["message"] is not None
@@ -2029,7 +2029,7 @@ def _compare_enums(upgrade: Any, inspector: Any, metadata: sa.MetaData) -> None:
 
 
 def _is_boolean_check(check: Any) -> bool:
-    """Return whether a CHECK belongs to a Boolean with `create_constraint`."""
+    """Return True if a CHECK belongs to a Boolean with `create_constraint`."""
     if not isinstance(check, sa.CheckConstraint) or len(check.columns) != 1:
         return False
     (column,) = check.columns
@@ -2064,7 +2064,7 @@ def _schema_item(operation: Any) -> Any:
 
 
 def _replaces(drop: Any, added: Any, inspector: Any) -> bool:
-    """Return whether `drop` drops the counterpart of what `added` creates."""
+    """Return True if `drop` drops the counterpart of what `added` creates."""
     if not isinstance(drop, ops.DropIndexOp | ops.DropConstraintOp):
         return False
     old, created = _schema_item(drop), _schema_item(added)
@@ -2092,7 +2092,7 @@ def _condition_key(check: sa.CheckConstraint, columns: Collection[str]) -> set[s
 
 
 def _is_unnamed(added: Any, inspector: Any) -> bool:
-    """Return whether SQLite already has the UNIQUE of an operation, but without a name."""
+    """Return True if SQLite already has the UNIQUE of an operation, but without a name."""
     if inspector.dialect.name != "sqlite" or not isinstance(added, ops.CreateUniqueConstraintOp):
         return False
     query = """
@@ -2164,7 +2164,7 @@ def _finish_revision(migration: Any, metadata: sa.MetaData, directives: list[Any
 
 
 def _needs_value(column: Any) -> bool:
-    """Return whether existing rows would lack a required value for a new column."""
+    """Return True if existing rows would lack a required value for a new column."""
     filled = column.server_default is not None or column.computed or column.identity
     return not column.nullable and not filled
 
@@ -2317,7 +2317,7 @@ def _run_locked(context: Any, registry: Registry, config: Config, settings: Any)
             heads = current_revisions(config, engine)
             steps = [*migration.opts["fn"](() if migration.purge else tuple(heads), migration)]
             run.begin(steps, engine)
-            migration.opts["noventa_patience"] = config["migrations.lock_timeout"]
+            migration.opts["noventa_lock_timeout"] = config["migrations.lock_timeout"]
             if not steps and not migration.purge:
                 say(f"Nothing to do: the database is at {_join_names(heads)}.")
             else:
@@ -2422,7 +2422,7 @@ class _Run:
         if "revision_context" in opts or opts.get("noventa_compares"):
             opts.update(_Comparison(registry, self.migration).options)
         try:
-            self._run_with_retries(opts.get("noventa_patience", 0))
+            self._run_with_retries(opts.get("noventa_lock_timeout", 0))
         except (Exception, SystemExit) as error:  # a revision may raise anything
             if self.engine is not None and not self.statements:  # nothing was done
                 _UNFINISHED.drop(self.engine, checkfirst=True)
@@ -2506,12 +2506,12 @@ class _Run:
         """Return what failed, where, and what is left; None unless a revision or database did."""
         paths = {Path(each.path).resolve() for each in self.context.script.walk_revisions()}
         frames = traceback.extract_tb(error.__traceback__)
-        places = [frame for frame in frames if Path(frame.filename).resolve() in paths]
+        in_revisions = [frame for frame in frames if Path(frame.filename).resolve() in paths]
         reason = "it called sys.exit()" if isinstance(error, SystemExit) else _error_reason(error)
-        if not places:
+        if not in_revisions:
             return reason if isinstance(error, NoventaError | sa.exc.DBAPIError) else None
-        place = os.path.relpath(places[-1].filename, Path(self.context.script.dir).parent)
-        lines = [f"{place}:{places[-1].lineno}: {reason}"]
+        file = os.path.relpath(in_revisions[-1].filename, Path(self.context.script.dir).parent)
+        lines = [f"{file}:{in_revisions[-1].lineno}: {reason}"]
         if isinstance(error, sa.exc.DBAPIError) and error.statement:
             lines.append(f"  in: {textwrap.shorten(error.statement, 100)}")
         if _is_lock_timeout(error):
@@ -2520,14 +2520,14 @@ class _Run:
             ended = "The revision ended its transaction"
             why = "MySQL cannot roll back DDL" if self.is_mysql else ended
             lines += [f"{why}. Already executed:", *(f"  {each}" for each in self.statements)]
-            lines.append("Undo what they left behind, correct the file and migrate again.")
+            lines.append("Undo what they left behind, fix the file and migrate again.")
         else:
-            lines.append("This revision was rolled back; correct the file and migrate again.")
+            lines.append("This revision was rolled back; fix the file and migrate again.")
         return "\n".join(lines).replace("_alembic_tmp_", "")
 
 
 def _is_lock_timeout(error: BaseException) -> bool:
-    """Return whether PostgreSQL gave up waiting for a lock."""
+    """Return True if PostgreSQL gave up waiting for a lock."""
     return isinstance(error, sa.exc.DBAPIError) and sqlstate(error.orig) == "55P03"
 
 
@@ -2741,7 +2741,7 @@ def _conversion(column: Any, old: Any, new: Any) -> Any:
 
 
 def _only_widens(old: Any, new: Any) -> bool:
-    """Return whether the new type can hold every value of the old one, whatever the rows."""
+    """Return True if the new type can hold every value of the old one, whatever the rows."""
     if repr(old) == repr(new):
         return True
     if isinstance(old, sa.Integer) and isinstance(new, sa.Integer):
@@ -2802,7 +2802,7 @@ def _count_changed(connection: Any, probe: sa.Table, new: Any) -> tuple[int, Any
 
 
 def _is_same_number(before: Any, after: Any) -> bool:
-    """Return whether two strings are one number apart from trailing zeros: 1.5 and 1.50."""
+    """Return True if two strings are one number apart from trailing zeros: 1.5 and 1.50."""
     if not (isinstance(before, str) and isinstance(after, str)) or "." not in before + after:
         return False
     plain = [text.rstrip("0").rstrip(".") if "." in text else text for text in (before, after)]
@@ -3289,11 +3289,11 @@ def _seed_failure(config: Config, engine: Any, function: Any, error: BaseExcepti
     name, file = seed_name(function), inspect.getsourcefile(inspect.unwrap(function))
     frames = traceback.extract_tb(error.__traceback__)
     numbers = [frame.lineno for frame in frames if frame.filename == file]
-    place = f" ({Path(file).name}:{numbers[-1]})" if file and numbers else ""
+    where = f" ({Path(file).name}:{numbers[-1]})" if file and numbers else ""
     reason = "it called sys.exit()" if isinstance(error, SystemExit) else _error_reason(error)
     if name in _applied_seeds(engine):
-        return f"Seed {name}{place} failed: {reason}\n{_HALF_SEEDED.format(name)}"
-    text = f"Seed {name}{place} failed and was rolled back: {reason}"
+        return f"Seed {name}{where} failed: {reason}\n{_HALF_SEEDED.format(name)}"
+    text = f"Seed {name}{where} failed and was rolled back: {reason}"
     return "\n".join(filter(None, [text, revision_mismatch(config, engine)]))
 
 
@@ -3455,7 +3455,7 @@ def revision_faults(project: Project) -> Iterator[Fault]:
     try:
         script = revision_script(project.config)
     except NoventaError as error:
-        yield Fault(f"{_FOLDER}/versions", str(error), "correct the file")
+        yield Fault(f"{_FOLDER}/versions", str(error), "fix the file")
         return
     yield from _import_faults(script, project.root) if script else ()
     environment = folder / "env.py"
@@ -3507,7 +3507,7 @@ def _try_revisions(project: Project, connection: Any) -> Iterator[Fault]:
         first = str(error).splitlines()[0]
         name = connection.dialect.name
         problem = f"`{' '.join(argv)}` fails on a scratch database ({name}): {first}"
-        yield Fault(where, problem, "correct the revision")
+        yield Fault(where, problem, "fix the revision")
         return
     if differences := compare(project, connection=connection)[0]:
         problem = f"the revisions do not match the models: {_join_names(differences)}"
@@ -3770,10 +3770,10 @@ def _check_database(report: Report, project: Project) -> None:
                 remedy = "revert the manual changes, or write a revision"
                 faults.append(Fault(where, problem, remedy))
     except sa.exc.DBAPIError as error:
-        remedy = "start it, or correct `database` in config.yaml"
+        remedy = "start it, or fix `database` in config.yaml"
         faults.append(Fault(where, f"it is not available: {_error_reason(error)}", remedy))
     except NoventaError as error:
-        faults.append(Fault(where, str(error), "correct it"))
+        faults.append(Fault(where, str(error), "fix it"))
     at = f"at {_join_names(current)}, " if current else ""
     report.add("database", f"{at}{url}{timing}", faults)
     if missing := _missing_guarantees(config):
@@ -4114,8 +4114,8 @@ def _group_statements(statements: Iterable[Statement]) -> list[list[Statement]]:
 
 
 def _repeated_statements(statements: Iterable[Statement]) -> list[list[Statement]]:
-    """Return the groups of at least `_REPEATED` equal statements, the largest first."""
-    groups = [group for group in _group_statements(statements) if len(group) >= _REPEATED]
+    """Return the groups of at least `_MIN_REPEATED` equal statements, the largest first."""
+    groups = [group for group in _group_statements(statements) if len(group) >= _MIN_REPEATED]
     return sorted(groups, key=len, reverse=True)
 
 

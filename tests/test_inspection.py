@@ -216,7 +216,7 @@ def test_check_uses_colours_and_the_width_of_the_terminal(migrated):
 
 
 def test_check_reports_parts_that_take_longer_than_a_second(migrated, capsys, monkeypatch):
-    monkeypatch.setattr(noventa_cli, "_PATIENCE", 0.01)
+    monkeypatch.setattr(noventa_cli, "_PROGRESS_DELAY", 0.01)
     capsys.readouterr()
     assert run(migrated, "check") == 0
     assert "\nmigrations   being checked …\nmigrations   1 revision; " in capsys.readouterr().out

@@ -683,7 +683,7 @@ def test_wrong_usage_exits_with_2_and_existing_files_are_never_overwritten(site,
 
 @only_sqlite
 def test_each_revision_prints_one_line_with_its_duration(site, capsys, monkeypatch):
-    monkeypatch.setattr(noventa_cli, "_PATIENCE", 0.01)
+    monkeypatch.setattr(noventa_cli, "_PROGRESS_DELAY", 0.01)
     site.revision("a1", MAKE_ITEMS)
     site.revision("b2", "import time\ntime.sleep(0.1)", after="a1")
     go(site, "upgrade head")

@@ -209,7 +209,7 @@ def test_sequences_continue_after_ids_assigned_by_a_seed(seeded):
 @only_sqlite
 def test_a_seeds_output_is_shown_and_a_slow_seed_is_announced(seeded, capsys, monkeypatch):
     monkeypatch.setenv("NOVENTA_TEST_SEED", "said")
-    monkeypatch.setattr(noventa_cli, "_PATIENCE", 0.01)
+    monkeypatch.setattr(noventa_cli, "_PROGRESS_DELAY", 0.01)
     seeded.seeds(slow="import os, time\ntime.sleep(0.1)\nprint(os.environ['NOVENTA_TEST_SEED'])")
     assert seeded.run("seed") == 0
     name = "migrations.seed.first.slow"
