@@ -2045,22 +2045,22 @@ def _remove_renames(upgrade: Any, inspector: Any, attributes: dict[str, Any]) ->
     """
     count, renames = 0, attributes.get("renames")  # set by --adopt, to keep them
     adds = ops.CreateUniqueConstraintOp | ops.CreateCheckConstraintOp | ops.CreateIndexOp
-    for changes in [step for step in upgrade.ops if isinstance(step, ops.ModifyTableOps)]:
-        for added in [step for step in changes.ops if isinstance(step, adds)]:
+    for changes in [op for op in upgrade.ops if isinstance(op, ops.ModifyTableOps)]:
+        for added in [op for op in changes.ops if isinstance(op, adds)]:
             if not isinstance(_schema_item(added).name, sa.schema.conv):
                 continue
-            dropped = [step for step in changes.ops if _replaces(step, added, inspector)][:1]
+            dropped = [op for op in changes.ops if _replaces(op, added, inspector)][:1]
             count += len(dropped)
             if not renames if dropped else _is_unnamed(added, inspector):
-                changes.ops = [step for step in changes.ops if step not in (added, *dropped)]
-    upgrade.ops = [step for step in upgrade.ops if getattr(step, "ops", True)]
+                changes.ops = [op for op in changes.ops if op not in (added, *dropped)]
+    upgrade.ops = [op for op in upgrade.ops if getattr(op, "ops", True)]
     attributes["renamed"] = count
 
 
-def _schema_item(operation: Any) -> Any:
+def _schema_item(op: Any) -> Any:
     """Return the index or constraint that an operation creates or drops."""
-    is_index = isinstance(operation, ops.CreateIndexOp | ops.DropIndexOp)
-    return operation.to_index() if is_index else operation.to_constraint()
+    is_index = isinstance(op, ops.CreateIndexOp | ops.DropIndexOp)
+    return op.to_index() if is_index else op.to_constraint()
 
 
 def _replaces(drop: Any, added: Any, inspector: Any) -> bool:
@@ -2138,12 +2138,12 @@ def _finish_revision(migration: Any, metadata: sa.MetaData, directives: list[Any
         say(f"Nothing has changed, so no file was written. Not compared: {_NOT_COMPARED}.")
         directives.clear()
         return
-    for step in _flatten(upgrade):
-        if isinstance(step, _RawOperation) and not step.dialect:
-            raise NoventaError(f"Write a revision by hand to change the {' '.join(step.diff)}.")
-        if getattr(step, "constraint_name", "") is None:
+    for op in _flatten(upgrade):
+        if isinstance(op, _RawOperation) and not op.dialect:
+            raise NoventaError(f"Write a revision by hand to change the {' '.join(op.diff)}.")
+        if getattr(op, "constraint_name", "") is None:
             raise NoventaError(
-                f"A constraint of {step.table_name} has no name, so it cannot be dropped; write a"
+                f"A constraint of {op.table_name} has no name, so it cannot be dropped; write a"
                 " revision by hand and name it: batch_alter_table(…, naming_convention={…})."
             )
     _refuse_drops(migration, upgrade)
@@ -2154,11 +2154,11 @@ def _finish_revision(migration: Any, metadata: sa.MetaData, directives: list[Any
         _sort_operations(operations)
     # Alembic's renderers are global, but this entry is for Noventa's own operation.
     renderers.dispatch_for(_RawOperation, replace=True)(_render_raw_operation)
-    for step in _flatten(upgrade):
-        column = getattr(step, "column", None)
+    for op in _flatten(upgrade):
+        column = getattr(op, "column", None)
         if column is not None and _needs_value(column):
             say(
-                f"  {step.table_name}.{column.name} must have a value, but existing rows have none;"
+                f"  {op.table_name}.{column.name} must have a value, but existing rows have none;"
                 " add a server_default to the model, or fill the column in the revision."
             )
 
@@ -2171,11 +2171,11 @@ def _needs_value(column: Any) -> bool:
 
 def _flatten(operations: Any) -> Iterator[Any]:
     """Yield every operation, including those in a table's batch."""
-    for operation in operations.ops:
-        if hasattr(operation, "ops"):
-            yield from _flatten(operation)
+    for op in operations.ops:
+        if hasattr(op, "ops"):
+            yield from _flatten(op)
         else:
-            yield operation
+            yield op
 
 
 def _refuse_drops(migration: Any, upgrade: Any) -> None:
@@ -2183,12 +2183,12 @@ def _refuse_drops(migration: Any, upgrade: Any) -> None:
     environment = migration.environment_context
     allowed = environment.get_x_argument(as_dictionary=True).get("allow_drop")
     drop_types = ops.DropTableOp | ops.DropColumnOp
-    lost = [step for step in _flatten(upgrade) if isinstance(step, drop_types)]
+    lost = [op for op in _flatten(upgrade) if isinstance(op, drop_types)]
     if not lost or allowed in ("1", "true", "yes"):
         return
     lines = ["The revision would lose data, so it was not written. It would drop:"]
-    for step in lost:
-        table, column = step.table_name, getattr(step, "column_name", None)
+    for op in lost:
+        table, column = op.table_name, getattr(op, "column_name", None)
         lines.append(f"  column {table}.{column}" if column else f"  table {table}")
     if renames := [f"  {line}" for line in _suggest_renames(lost, upgrade)]:
         lines += ["For a rename, first write a revision by hand with:", *renames]
@@ -2201,36 +2201,36 @@ def _refuse_drops(migration: Any, upgrade: Any) -> None:
 
 def _suggest_renames(lost: Sequence[Any], upgrade: Any) -> Iterator[str]:
     """Yield, for each drop that matches an addition, the line that renames instead."""
-    steps = [*_flatten(upgrade)]
-    for step in lost:
-        for added in steps:
-            if isinstance(step, ops.DropTableOp) and isinstance(added, ops.CreateTableOp):
-                if {*step.to_table().columns.keys()} == {*added.to_table().columns.keys()}:
-                    yield f"op.rename_table({step.table_name!r}, {added.table_name!r})"
-            elif isinstance(step, ops.DropColumnOp) and isinstance(added, ops.AddColumnOp):
-                old, type_ = step.to_column(), added.column.type
+    operations = [*_flatten(upgrade)]
+    for op in lost:
+        for added in operations:
+            if isinstance(op, ops.DropTableOp) and isinstance(added, ops.CreateTableOp):
+                if {*op.to_table().columns.keys()} == {*added.to_table().columns.keys()}:
+                    yield f"op.rename_table({op.table_name!r}, {added.table_name!r})"
+            elif isinstance(op, ops.DropColumnOp) and isinstance(added, ops.AddColumnOp):
+                old, type_ = op.to_column(), added.column.type
                 same_family = _family(old.type) is _family(type_)
-                if same_family and added.table_name == step.table_name:
+                if same_family and added.table_name == op.table_name:
                     text = "sa.String(255)" if is_unbounded(type_) else _render_type(type_, set())
                     yield (
-                        f"op.alter_column({step.table_name!r}, {old.name!r},"
+                        f"op.alter_column({op.table_name!r}, {old.name!r},"
                         f" new_column_name={added.column.name!r}, existing_type={text},"
                         f" existing_nullable={old.nullable})"
                     )
-                    steps.remove(added)
+                    operations.remove(added)
                     break
 
 
 def _add_circular_keys(upgrade: Any, downgrade: Any) -> None:
     """Add the foreign keys of tables that refer to each other; Alembic leaves them out."""
-    for step in [step for step in upgrade.ops if isinstance(step, ops.CreateTableOp)]:
-        items: list[Any] = [*step.columns]
-        step.columns = [item for item in items if not getattr(item, "use_alter", False)]
+    for op in [op for op in upgrade.ops if isinstance(op, ops.CreateTableOp)]:
+        items: list[Any] = [*op.columns]
+        op.columns = [item for item in items if not getattr(item, "use_alter", False)]
         for key in (item for item in items if getattr(item, "use_alter", False)):
             created = ops.CreateForeignKeyOp.from_constraint(key)
             dropped = ops.DropConstraintOp.from_constraint(key)
-            upgrade.ops.append(ops.ModifyTableOps(step.table_name, [created]))
-            downgrade.ops.insert(0, ops.ModifyTableOps(step.table_name, [dropped]))
+            upgrade.ops.append(ops.ModifyTableOps(op.table_name, [created]))
+            downgrade.ops.insert(0, ops.ModifyTableOps(op.table_name, [dropped]))
 
 
 def _create_enum_types(upgrade: Any, downgrade: Any, metadata: sa.MetaData) -> None:
@@ -2258,21 +2258,21 @@ def _create_enum_types(upgrade: Any, downgrade: Any, metadata: sa.MetaData) -> N
 def _enums_of(operations: Any) -> dict[Any, Any]:
     """Return the enums of the columns that operations create, by schema, table and column."""
     enums = {}
-    for step in _flatten(operations):
-        columns = [*getattr(step, "columns", ()), getattr(step, "column", None)]
+    for op in _flatten(operations):
+        columns = [*getattr(op, "columns", ()), getattr(op, "column", None)]
         types = {column.name: column.type for column in columns if isinstance(column, sa.Column)}
-        if isinstance(step, ops.AlterColumnOp) and step.modify_type is not None:
-            types[step.column_name] = step.modify_type
+        if isinstance(op, ops.AlterColumnOp) and op.modify_type is not None:
+            types[op.column_name] = op.modify_type
         for name, type_ in types.items():
             for enum in _native_enums(type_):
-                enums[step.schema, step.table_name, name] = enum
+                enums[op.schema, op.table_name, name] = enum
     return enums
 
 
 def _create_schemas(upgrade: Any, inspector: Any) -> None:
     """Create a new table's schema first if the database lacks it."""
-    created = [step for step in upgrade.ops if isinstance(step, ops.CreateTableOp)]
-    required = {str(step.schema) for step in created if step.schema}
+    created = [op for op in upgrade.ops if isinstance(op, ops.CreateTableOp)]
+    required = {str(op.schema) for op in created if op.schema}
     for schema in sorted(required - {*inspector.get_schema_names()} if required else ()):
         quoted = inspector.dialect.identifier_preparer.quote_schema(schema)
         upgrade.ops.insert(0, ops.ExecuteSQLOp(f"CREATE SCHEMA IF NOT EXISTS {quoted}"))
@@ -2280,20 +2280,20 @@ def _create_schemas(upgrade: Any, inspector: Any) -> None:
 
 def _sort_operations(operations: Any) -> None:
     """Drop foreign keys before their indexes, as MySQL requires; add columns before their uses."""
-    drops = [step for step in operations.ops if isinstance(step, ops.DropTableOp)]
-    dropped = {(step.schema, step.table_name) for step in drops}
-    for step in [step for step in operations.ops if isinstance(step, ops.ModifyTableOps)]:
-        if (step.schema, step.table_name) in dropped:
-            step.ops = [part for part in step.ops if not isinstance(part, ops.DropIndexOp)]
-        step.ops.sort(key=_rank)
-    operations.ops = [step for step in operations.ops if getattr(step, "ops", True)]
+    drops = [op for op in operations.ops if isinstance(op, ops.DropTableOp)]
+    dropped = {(op.schema, op.table_name) for op in drops}
+    for op in [op for op in operations.ops if isinstance(op, ops.ModifyTableOps)]:
+        if (op.schema, op.table_name) in dropped:
+            op.ops = [each for each in op.ops if not isinstance(each, ops.DropIndexOp)]
+        op.ops.sort(key=_operation_rank)
+    operations.ops = [op for op in operations.ops if getattr(op, "ops", True)]
 
 
-def _rank(step: Any) -> int:
-    if isinstance(step, ops.DropConstraintOp):
-        return 0 if step.constraint_type == "foreignkey" else 1
+def _operation_rank(op: Any) -> int:
+    if isinstance(op, ops.DropConstraintOp):
+        return 0 if op.constraint_type == "foreignkey" else 1
     order = (ops.DropIndexOp, ops.AddColumnOp, ops.AlterColumnOp, ops.CreateIndexOp)
-    return next((2 + rank for rank, type_ in enumerate(order) if isinstance(step, type_)), 9)
+    return next((2 + rank for rank, type_ in enumerate(order) if isinstance(op, type_)), 9)
 
 
 # -- running revisions
