@@ -576,9 +576,7 @@ def test_an_unreachable_database_is_logged_at_startup(tmp_path):
     assert line.startswith(
         f"The database {redacted} does not respond: OperationalError: connection "
     )
-    assert line.endswith(
-        "refused. Each request tries again, and gets a 503 until the database responds."
-    )
+    assert line.endswith("refused. Requests get a 503 until it does.")
 
 
 def pid_of(url):

@@ -311,7 +311,7 @@ db.execute(sa.text("INSERT INTO notes VALUES (1)"))
 db.execute(sa.text("INSERT INTO tags VALUES (1)"))
 db.execute(sa.text("DELETE FROM notes"))"""
     text = text_of(ask(failing(tmp_path, source)))
-    assert "A row refers to one that does not exist, or that you delete" in text
+    assert "A foreign key refers to a row that does not exist or is being deleted" in text
     assert "is taken" not in text
 
 
@@ -319,7 +319,7 @@ def test_a_missing_table_is_shown_with_the_command_that_creates_it(tmp_path):
     app = failing(tmp_path, "return {'x': db.execute(sa.text('SELECT a FROM orders')).scalar()}")
     text = text_of(ask(app))
     assert "No migration creates this yet" in text
-    assert "if not, correct the name" in text
+    assert "if not, fix the name" in text
     assert "python -m noventa migrate revision --autogenerate" in text
     assert "SELECT a FROM orders" in text
     versions = tmp_path / "migrations" / "versions"

@@ -5,7 +5,7 @@ from components.user.user_models import User
 
 def signed_in(request, session, db):
     user_id = session.get("user_id")
-    # While the request refers to the user, `db.get` finds the row again without a query.
+    # While the request refers to the user, `db.get` returns it again without a query.
     request.user = db.get(User, user_id) if user_id is not None else None
     if request.user:
         return None

@@ -74,7 +74,7 @@ def test_a_user_can_rename_themselves(client, user, sign_in):
     assert user.name == "Rear Admiral Hopper"
 
 
-def test_the_own_profile_needs_one_query(app, client, db, user, sign_in):
+def test_your_own_profile_needs_one_query(app, client, db, user, sign_in):
     sign_in(client, user)
     path = f"/users/{user.id}"
     db.expunge_all()

@@ -48,7 +48,7 @@ def action_sign_in(request, session, db):
 
 
 def _record_attempt(db, email, address, known_address):
-    """Record an attempt, which counts until one succeeds; None if there are too many."""
+    """Record an attempt, or return None if there are too many. Success clears them."""
     now = datetime.now(UTC).replace(tzinfo=None)
     db.execute(delete(Attempt).where(Attempt.at < now - WINDOW))
     count = select(func.count()).select_from(Attempt)
