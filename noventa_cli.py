@@ -469,8 +469,7 @@ def _exception_chain(error: BaseException) -> Iterator[BaseException]:
 
 def _exception_line(error: BaseException) -> str:
     """Return an exception as `KeyError: 'Admin'`; for SQLAlchemy's, the driver's error only."""
-    message = getattr(error, "orig", None) or error
-    return traceback.format_exception_only(message)[-1].strip()
+    return traceback.format_exception_only(getattr(error, "orig", None) or error)[-1].strip()
 
 
 @dataclass(eq=False)
@@ -1245,7 +1244,7 @@ def serve(  # noqa: PLR0913 - one parameter per option
             max_request_body_size=limit + 1,  # waitress excludes the limit itself
             clear_untrusted_proxy_headers=not (error or config["debug"]),  # debug refuses them
         )  # fmt: skip
-        say(_welcome(config, _url(host, server), error))
+        say(_welcome(config, _server_url(host, server), error))
         _run_loop(sockets, stopping, changed)
         server.task_dispatcher.shutdown(timeout=1)
     return _RESTART_CODE if changed else 0
@@ -1465,7 +1464,7 @@ def _is_busy(sockets: dict[int, Any]) -> bool:
     return len(idle) < len(channels)
 
 
-def _url(host: str, server: Any) -> str:
+def _server_url(host: str, server: Any) -> str:
     port = getattr(server, "effective_port", None) or server.effective_listen[0][1]
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
@@ -2372,14 +2371,14 @@ class _Run:
         event.listen(connection, "rollback", self._on_rollback)
 
     def begin(self, steps: Sequence[Any], engine: Any) -> None:
-        """Raise NoventaError if another step was left unfinished on MySQL."""
+        """On MySQL, mark the first step. Raises NoventaError if another one was left unfinished."""
         self.steps, stamps = [*steps], "purge" in self.migration.opts
         if self.is_mysql and not stamps:  # a stamp declares the state itself
             self.engine = engine
             _mark_step(engine, self.steps, starting=True)
 
     def end(self, config: Config, engine: Any) -> None:
-        """Compare the resulting heads with what a second connection reads."""
+        """Raise NoventaError unless a second connection reads the resulting heads."""
         heads = current_revisions(config, engine)
         if heads != self.heads:
             raise NoventaError(
@@ -3082,7 +3081,7 @@ def _adopt(project: Project) -> int:
             " revision that makes it match."
         )
     if revision_script(config) is None:
-        with _scratch(project) as connection:  # empty, so the revision creates everything
+        with _scratch_database(project) as connection:  # empty, so the revision creates everything
             argv = ["revision", "--autogenerate", "-m", "Existing tables"]
             _alembic(root, argv, connection=connection)
     _alembic(root, ["stamp", "head"])
@@ -3098,7 +3097,7 @@ class NoScratchDatabase(NoventaError):  # noqa: N818
 
 
 @contextmanager
-def _scratch(project: Project) -> Iterator[Any]:
+def _scratch_database(project: Project) -> Iterator[Any]:
     """Yield a connection to an empty, temporary database. Raises NoScratchDatabase.
 
     It is SQLite in memory, or a database on the project's server if SQLite cannot hold the tables
@@ -3437,7 +3436,7 @@ def revision_faults(project: Project) -> Iterator[Fault]:
     elif script is not None and len(script.get_heads()) > 1:
         yield Fault(f"{_FOLDER}/versions", *_heads_message(script).rsplit("\n", 1))
     else:
-        with _scratch(project) as connection:
+        with _scratch_database(project) as connection:
             yield from _try_revisions(project, connection)
 
 
@@ -3645,7 +3644,7 @@ _LINK = re.compile(r"""(?<![\w-])(?:href|(?:form)?action)\s*=\s*(["'])(/(?!/).*?
 def link_faults(components: Components, router: Router) -> Iterator[Fault]:
     """Yield a problem for each path in a template that no route matches."""
     for name, uses in sorted(components.uses.items()):
-        for line, target in (*_urls(uses.calls), *_links(components.jinja, name)):
+        for line, target in (*_url_calls(uses.calls), *_links(components.jinja, name)):
             hint = "If another server handles it, write {{ '…' }}"
             yield from _link_fault(f"{name}:{line}", target, components, router, hint)
 
@@ -3663,7 +3662,7 @@ def _link_fault(
         yield Fault(where, f"no route matches {path!r}", remedy)
 
 
-def _urls(calls: Iterable[Call]) -> Iterator[tuple[int, str]]:
+def _url_calls(calls: Iterable[Call]) -> Iterator[tuple[int, str]]:
     """Yield the line and path of each `url("/…")`."""
     for call in calls:
         if call.function == "url" and re.match("/(?!/)", call.first):
@@ -3919,7 +3918,7 @@ def _qualified_name(function: Any) -> str:
 
 def shell(project: Project) -> int:
     """Open a Python prompt with `db`, `app`, `registry` and the models."""
-    with _names(project) as names, suppress(SystemExit):  # exit() leaves only the prompt
+    with _shell_names(project) as names, suppress(SystemExit):  # exit() leaves only the prompt
         banner = f"{project.root.name}: {', '.join(names)}. Call db.commit() to save changes."
         code.interact(banner, local=names, exitmsg="")
     return 0
@@ -3937,7 +3936,7 @@ def run(project: Project, file: str, arguments: Sequence[str]) -> int:
         raise NoventaError(
             f"{file} cannot be read: {error.strerror}; pass the path of a Python file."
         ) from None
-    with _names(project) as names:
+    with _shell_names(project) as names:
         script = ModuleType("__main__")
         vars(script).update(names, __file__=str(path))
         sys.argv, sys.modules["__main__"] = [file, *arguments], script
@@ -3965,7 +3964,7 @@ def _script_traceback(error: Exception, file: str) -> str:
 
 
 @contextmanager
-def _names(project: Project) -> Iterator[dict[str, Any]]:
+def _shell_names(project: Project) -> Iterator[dict[str, Any]]:
     """Provide the names of `shell` and `run`, with an open session."""
     app, registry = load_app(project.root), project.registry
     members = [member for model, _ in registry.listed_models() for member, _ in members_of(model)]
@@ -4592,7 +4591,7 @@ class Workbench:
         if page:
             return self.app.responder.answers.framework_page(record.page.decode(), 200)
         return self._page(
-            context, "request.html", record=record, lines=[*_lines(record.trail.root.parts)],
+            context, "request.html", record=record, lines=[*_tree_lines(record.trail.root.parts)],
             previous=["", *numbers][index], next=[*numbers, ""][index + 1],
             plan=_plan(self.app.database.reader, record, context.request.args.get("explain", "")),
         )  # fmt: skip
@@ -4643,7 +4642,7 @@ class Line(NamedTuple):
     later: bool = False
 
 
-def _lines(parts: Sequence[Part], depth: int = 0) -> Iterator[Line]:
+def _tree_lines(parts: Sequence[Part], depth: int = 0) -> Iterator[Line]:
     for _, consecutive in itertools.groupby(parts, key=lambda part: part.name):
         same = [*consecutive]
         if not any(part.parts for part in same):
@@ -4655,7 +4654,7 @@ def _lines(parts: Sequence[Part], depth: int = 0) -> Iterator[Line]:
         yield Line(depth, same, first)
         for group in groups:
             if isinstance(group[0], Part):
-                yield from _lines(group, depth + 1)
+                yield from _tree_lines(group, depth + 1)
             else:
                 yield Line(depth, same, group, later=True)
 
@@ -4800,16 +4799,16 @@ class RegistryOverview:
             item.name in other.uses for other in self.items if about in (other.name, other.where)
         )
 
-    def of(self, kind: str) -> list[tuple[str, list[Item]]]:
+    def groups(self, kind: str) -> list[tuple[str, list[Item]]]:
         """Return the selected items of a kind, grouped by name prefix if there are many."""
         items = [item for item in self.selected if item.kind == kind]
         sizes = Counter(_name_prefix(item.name) for item in items)
-        groups: defaultdict[str, list[Item]] = defaultdict(list)
+        by_prefix: defaultdict[str, list[Item]] = defaultdict(list)
         for item in items:
             prefix = _name_prefix(item.name)
             is_folded = len(items) > _FOLD_ABOVE and sizes[prefix] > 2
-            groups[prefix if is_folded else ""].append(item)
-        return [*groups.items()]
+            by_prefix[prefix if is_folded else ""].append(item)
+        return [*by_prefix.items()]
 
 
 def _name_prefix(name: str) -> str:
