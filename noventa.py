@@ -460,7 +460,7 @@ class Config:
         return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
 
     def allows_host(self, host: str) -> bool:
-        """Return whether a `Host` header names one of `server.hosts`."""
+        """Return True if a `Host` header names one of `server.hosts`."""
         name = normalize_host(host)
         for entry in self["server.hosts"]:
             known = normalize_host(entry.removeprefix("."))
@@ -577,7 +577,7 @@ def sqlite_file(url: sa.URL) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host name or address always means this machine (RFC 6761, 6.3)."""
+    """Return True if a host name or address always means this machine (RFC 6761, 6.3)."""
     try:
         return f".{host}".endswith(".localhost") or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -1112,7 +1112,7 @@ def _full_name(cls: type) -> str:
 
 
 def is_unbounded(sql_type: Any) -> bool:
-    """Return whether a type is a `String` without a length. Text and Enum do not count."""
+    """Return True if a type is a `String` without a length. Text and Enum do not count."""
     return type(sql_type) in (sa.String, sa.Unicode, sa.VARCHAR) and sql_type.length is None
 
 
@@ -1692,7 +1692,7 @@ def _decode_path(path: str) -> str:
 
 
 def _is_valid(name: str, value: str) -> bool:
-    """Return whether WebOb can read the value of a header in _DROPPED_IF_INVALID."""
+    """Return True if WebOb can read the value of a header in _DROPPED_IF_INVALID."""
     if len(value) > 1_000 or not value.isascii():
         return False
     if name == "HTTP_MAX_FORWARDS":
@@ -2292,7 +2292,7 @@ _CONVERTER_NAMES = {converter.type: name for name, converter in CONVERTERS.items
 
 
 def fits_ticket(value: Any) -> bool:
-    """Return whether a ticket can hold `value` as a prop."""
+    """Return True if a ticket can hold `value` as a prop."""
     return isinstance(value, _SCALARS) or type(value) in _CONVERTER_NAMES
 
 
@@ -3161,7 +3161,7 @@ class Database:
         return Scope(self, writes=writes)
 
     def is_known_to_write(self, entry: object) -> bool:
-        """Return whether a GET of this entry wrote within the last minute."""
+        """Return True if a GET of this entry wrote within the last minute."""
         return self._known_to_write.get(entry, 0.0) > time.monotonic()
 
     def note_writer(self, entry: object, label: str, inside: str) -> None:
@@ -3231,7 +3231,7 @@ class Database:
 
 
 def _has_reader(config: Config) -> bool:
-    """Return whether GETs use a separate engine."""
+    """Return True if GETs use a separate engine."""
     autocommit = config["database.autocommit_reads"] and not config["database.pooler"]
     is_sqlite = config.database_url.get_backend_name() == "sqlite"
     refuses = can_refuse_writes(config.database_url)
@@ -3239,7 +3239,7 @@ def _has_reader(config: Config) -> bool:
 
 
 def can_refuse_writes(url: sa.URL) -> bool:
-    """Return whether the database itself can refuse writes on some connections."""
+    """Return True if the database itself can refuse writes on some connections."""
     if url.get_backend_name() == "sqlite":
         return sqlite_file(url) is not None
     return url.get_driver_name() in _POSTGRESQL_DRIVERS
@@ -3268,7 +3268,7 @@ def _note_stream(*arguments: Any) -> None:
 
 
 def _is_open(cursor: Any) -> bool:
-    """Return whether a cursor is open. MySQL's drivers do not report it: assume that it is."""
+    """Return True if a cursor is open. MySQL's drivers do not report it: assume that it is."""
     return not getattr(cursor, "closed", False)
 
 
@@ -3355,7 +3355,7 @@ def _forget_rolled_back(connection: sa.Connection, name: str, _: object) -> None
 
 
 def _is_write(statement: str, context: Any) -> bool:
-    """Return whether a statement writes, judging SQL that was not compiled by its first word."""
+    """Return True if a statement writes, judging SQL that was not compiled by its first word."""
     if context.isinsert or context.isupdate or context.isdelete or context.isddl:
         return True
     if any(cte.element.is_dml for cte in getattr(context.compiled, "ctes", None) or ()):
@@ -3399,7 +3399,7 @@ def _describe_row(row: Any) -> str:
 
 
 def _open_streams(session: RequestSession) -> bool:
-    """Return whether the session has results that are still being streamed."""
+    """Return True if the session has results that are still being streamed."""
     infos = _connection_infos(session)
     return any(_is_open(cursor) for info in infos for cursor in info.get("streams", ()))
 
@@ -3427,7 +3427,7 @@ def _mysql_code(error: Any) -> Any:
 
 
 def is_refused(error: Any) -> bool:
-    """Return whether the reader refused a statement that writes or needs a transaction."""
+    """Return True if the reader refused a statement that writes or needs a transaction."""
     original = getattr(error, "orig", error)
     return (
         isinstance(error, NeedsTransactionError)
@@ -3437,7 +3437,7 @@ def is_refused(error: Any) -> bool:
 
 
 def is_conflict(error: sa.exc.DBAPIError) -> bool:
-    """Return whether two transactions collided, so that a retry may succeed."""
+    """Return True if two transactions collided, so that a retry may succeed."""
     original = error.orig
     return (
         sqlstate(original) in ("40001", "40P01")  # could not serialize, deadlock
@@ -3450,7 +3450,7 @@ _UNBINDABLE = (TypeError, ValueError, ArithmeticError, LookupError, AttributeErr
 
 
 def is_bad_value(error: BaseException) -> bool:
-    """Return whether a column or the database rejected a value, such as a number out of range.
+    """Return True if a column or the database rejected a value, such as a number out of range.
 
     A value that PostgreSQL's enum lacks counts only if it came from the request. One that comes
     from the model is a missing migration.
@@ -3467,7 +3467,7 @@ def is_bad_value(error: BaseException) -> bool:
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Return whether the database did not respond, had no connection left, or was busy."""
+    """Return True if the database did not respond, had no connection left, or was busy."""
     if isinstance(error, sa.exc.TimeoutError):
         return True
     if isinstance(error, sa.exc.PendingRollbackError):
@@ -3560,7 +3560,7 @@ def revision_script(config: Config) -> ScriptDirectory | None:
 
 
 def _has_version_locations(settings: Path) -> bool:
-    """Return whether alembic.ini may name folders other than migrations/versions."""
+    """Return True if alembic.ini may name folders other than migrations/versions."""
     return settings.exists() and "version_locations" in settings.read_text("utf-8", "replace")
 
 
@@ -4966,7 +4966,7 @@ class RequestPolicy:
             raise Rejection(403, "other-origin", detail=detail)
 
     def is_same_origin(self, environ: Mapping[str, Any]) -> bool | None:
-        """Return whether a page of this site sent the request; None if the browser does not say.
+        """Return True if a page of this site sent the request; None if the browser does not say.
 
         Trusted origins come first, because Fetch Metadata (W3C) calls them cross-site. Otherwise
         Fetch Metadata decides, or without it the Origin (RFC 6454).
