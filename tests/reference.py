@@ -7,6 +7,7 @@ tests/test_reference.py runs the examples and fails when the page or this file i
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import re
@@ -33,6 +34,7 @@ INTERNAL = {  # public by name, but for Noventa itself
     },
     "Page": {"label"},
     "Route": {"segments"},
+    "Result": {"is_final"},
     "Registry": {"listed_models", "pages", "tables"},
     "Request": {
         "GET", "POST", "as_field_text", "as_text", "authorization", "body_file_raw", "buffer_body",
@@ -45,7 +47,17 @@ INTERNAL = {  # public by name, but for Noventa itself
         "checkpoint", "finish_handler", "flashes", "forbid", "loaded_state", "nonce", "state",
         "touched",
     },
+    "SessionCookies": {"open", "save"},
+    "Values": {"discard", "pairs"},
 }  # fmt: skip
+GIVEN = {  # classes that are not imported, and where an application meets them
+    "Fault": "an item of `RegistryError.faults`",
+    "Flash": "an item of `flashes()`",
+    "Queries": "the list that `app.count_queries()` collects",
+    "Result": "`ShortCircuit.result`",
+    "SessionCookies": "`app.sessions`",
+    "Values": "`request.args`, `request.form`, `request.files` and `request.cookies`",
+}
 COMMAND_LINE = ("main", "run_migrations", "migrate_to_head")  # of noventa_cli, for programs
 
 
@@ -79,6 +91,7 @@ def public_members(cls: type) -> list[str]:
         and getattr(value, "__doc__", None)
     ]  # fmt: skip
     internal = {name for base in cls.__mro__ for name in INTERNAL.get(base.__name__, ())}
+    internal |= {*getattr(cls, "_fields", ())}  # in the signature
     return [name for name in dict.fromkeys(found) if name not in internal]
 
 
@@ -103,8 +116,11 @@ def signature(function: Callable[..., Any], name: str) -> str:
         elif parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
             parts.append("*")
             keyword_only = True
-        if isinstance(parameter.annotation, str):
-            text += f": {parameter.annotation}"
+        annotation = getattr(function, "__annotations__", {}).get(parameter.name)
+        annotation = getattr(annotation, "__forward_arg__", annotation)  # of a NamedTuple
+        annotation = annotation if isinstance(annotation, str) else parameter.annotation
+        if isinstance(annotation, str):
+            text += f": {annotation}"
         if parameter.default is not parameter.empty:
             default = "{}" if "factory" in repr(parameter.default) else repr(parameter.default)
             text += f" = {default}"
@@ -131,11 +147,14 @@ def described(heading: str, shown: str, text: str, entry: Entry) -> Iterator[str
 def api() -> Iterator[str]:
     """Every public class and function of noventa, with the members of classes."""
     examples = entries("python")
-    for name in sorted(noventa.__all__):
-        thing = getattr(noventa, name)
-        yield from described(
-            f"### {name}", signature(thing, name), docstring(thing), examples[name]
-        )
+    for name in sorted([*noventa.__all__, *GIVEN]):
+        thing, text = getattr(noventa, name), docstring(getattr(noventa, name))
+        shown = signature(thing, name)
+        if name in GIVEN:
+            has_fields = hasattr(thing, "_fields") or dataclasses.is_dataclass(thing)
+            shown = shown if has_fields else name
+            text += f" You do not import it; you receive it as {GIVEN[name]}."
+        yield from described(f"### {name}", shown, text, examples[name])
         for member in public_members(thing) if inspect.isclass(thing) else ():
             full, value = f"{name}.{member}", inspect.getattr_static(thing, member)
             function = getattr(value, "__func__", value)

@@ -27,11 +27,11 @@ def test_the_page_is_what_the_generator_writes():
 def test_each_name_of_the_code_has_an_example_and_no_other():
     members = {
         f"{name}.{member}"
-        for name in noventa.__all__
+        for name in (*noventa.__all__, *reference.GIVEN)
         if isinstance(cls := getattr(noventa, name), type)
         for member in reference.public_members(cls)
     }
-    known = {*noventa.__all__, *members, *reference.COMMAND_LINE}
+    known = {*noventa.__all__, *reference.GIVEN, *members, *reference.COMMAND_LINE}
     assert reference.DATA["python"].keys() == known
     assert reference.DATA["settings"].keys() == {setting.name for setting in noventa.SETTINGS}
     assert reference.DATA["commands"].keys() == noventa_cli.COMMANDS.keys()
@@ -159,7 +159,8 @@ def example_names(folder, modules):
     fields = {"name": "Ada", "photo": ("ada.png", b"...")}
     request = noventa.Request.blank("/users/7?page=2", POST=fields)
     request.app = app
-    public = {name: getattr(noventa, name) for name in noventa.__all__}
+    exported = (*noventa.__all__, *reference.GIVEN)
+    public = {name: getattr(noventa, name) for name in exported}
     command_line = {name: getattr(noventa_cli, name) for name in reference.COMMAND_LINE}
     signer = noventa.Signer([KEY], "invitation")
     return public | command_line | modules | {
