@@ -106,7 +106,8 @@ def signature(function: Callable[..., Any], name: str) -> str:
     last_positional = next(reversed(positional_only), None)
     parts, keyword_only = [], False
     for parameter in parameters:
-        if parameter.name in ("self", "cls", "where", "_"):
+        is_keyword = parameter.kind is parameter.KEYWORD_ONLY
+        if parameter.name in ("self", "cls", "_") or (is_keyword and parameter.name == "where"):
             continue
         text = parameter.name
         if parameter.kind is parameter.VAR_POSITIONAL:
