@@ -8,14 +8,17 @@ tests/test_reference.py runs the examples and fails when the page or this file i
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import yaml
+from sqlalchemy.util import memoized_property
 
 import noventa
 import noventa_cli
@@ -27,7 +30,7 @@ DATA = yaml.safe_load((ROOT / "tests" / "data" / "reference.yaml").read_text("ut
 INTERNAL = {  # public by name, but for Noventa itself
     "App": {"respond"},
     "Component": {"label"},
-    "Config": {"driver_options", "files", "replica_urls", "starter_key_problems"},
+    "Config": {"driver_options", "replica_urls", "starter_key_problems"},
     "Database": {
         "dispose", "is_known_to_write", "new_session", "note_writer", "refresh_sandbox",
         "report_outage", "scope", "scope_now",
@@ -38,10 +41,9 @@ INTERNAL = {  # public by name, but for Noventa itself
     "Registry": {"listed_models", "pages", "tables"},
     "Request": {
         "GET", "POST", "as_field_text", "as_text", "authorization", "body_file_raw", "buffer_body",
-        "charset", "check", "cleanup_callbacks", "client_addr", "close_files", "field_values",
+        "charset", "check", "client_addr", "close_files", "field_values",
         "form_type", "full_path", "json_body", "length", "limit_body", "make_tempfile",
         "media_type", "parsed_form", "prefix", "read_body", "read_limited", "rewind", "text",
-        "text_type",
     },
     "Session": {
         "checkpoint", "finish_handler", "flashes", "forbid", "loaded_state", "nonce", "state",
@@ -58,6 +60,9 @@ GIVEN = {  # classes that are not imported, and where an application meets them
     "SessionCookies": "`app.sessions`",
     "Values": "`request.args`, `request.form`, `request.files` and `request.cookies`",
 }
+DOCUMENTED = (  # kinds of members
+    FunctionType, classmethod, property, functools.cached_property, memoized_property,
+)  # fmt: skip
 COMMAND_LINE = ("main", "run_migrations", "migrate_to_head")  # of noventa_cli, for programs
 
 
@@ -86,10 +91,8 @@ def public_members(cls: type) -> list[str]:
         for base in cls.__mro__
         if base.__module__ == "noventa"
         for name, value in vars(base).items()
-        if not name.startswith("_") and (callable(value) or inspect.getdoc(value))
-        and not isinstance(value, (str, bool, int, tuple, dict))
-        and getattr(value, "__doc__", None)
-    ]  # fmt: skip
+        if not name.startswith("_") and isinstance(value, DOCUMENTED)
+    ]
     internal = {name for base in cls.__mro__ for name in INTERNAL.get(base.__name__, ())}
     internal |= {*getattr(cls, "_fields", ())}  # in the signature
     return [name for name in dict.fromkeys(found) if name not in internal]
