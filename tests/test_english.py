@@ -14,7 +14,7 @@ SHIPPED = (
 )  # fmt: skip
 BINARY = {".png", ".pyc", ".db"}
 PHRASES = [
-    r"whoever", r"(?:^|[.;:] )Who (?!.*\?)", r"\b(?:to|for|by) who\b", r"\bours\b",
+    r"whoever", r"\bwho asks\b", r"(?:^|[.;:] )Who (?!.*\?)", r"\b(?:to|for|by) who\b", r"\bours\b",
     r"\b(?:his|her) own\b", r"\bseen to\b", r"\bsees to\b", r"\b(?:is|are|was|were) told\b",
     r"\bwhat is not\b", r"\bwhat (?:hangs|lies|stands|went)\b", r"\bmend", r"\banew\b",
     r"\bled to\b", r", say\b(?! )", r"\bstands?\b(?! for| out| in )", r"\ba text\b",
