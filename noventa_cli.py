@@ -4709,7 +4709,9 @@ class RegistryOverview:
     def __init__(self, app: App, records: Sequence[Record], about: str = "", q: str = "") -> None:
         self.app, self.about, self.q, self.state = app, about, q, _database_state(app)
         self._routes = {route: self._route(route) for route in app.registry.routes}
-        self._components = {entry.name: self._component(entry) for entry in app.registry.components}
+        direct, entries = app.components.direct_components, app.registry.components
+        self._shown = {entry.name: direct(entry.template) for entry in entries}
+        self._components = {entry.name: self._component(entry) for entry in entries}
         tables = sorted(app.registry.tables, key=lambda table: table.name)
         self._tables = [self._table(table) for table in tables]
         self.items = [*self._routes.values(), *self._components.values(), *self._tables]
@@ -4738,7 +4740,7 @@ class RegistryOverview:
         guarded = bool(entry.guard or registry.guards or all(page.guards for page in pages))
         actions = [*components.by_name[name].actions]
         tables = sorted(table.name for table in Registry(models=entry.models).tables)
-        uses = {*components.direct_components(entry.template), *tables}
+        uses = {*self._shown[name], *tables}
         return Item("component", name, entry.where, (), actions, guarded, uses, tables)
 
     def _table(self, table: sa.Table) -> Item:
@@ -4787,8 +4789,7 @@ class RegistryOverview:
 
     def shown_by(self, item: Item) -> list[str]:
         """Return the components whose template shows this one."""
-        direct, entries = self.app.components.direct_components, self.app.registry.components
-        return [entry.name for entry in entries if item.name in direct(entry.template)]
+        return [name for name, shown in self._shown.items() if item.name in shown]
 
     def _matches_filter(self, item: Item) -> bool:
         """Return True if `q` is in the item's name or, with `about`, if the two are connected."""
