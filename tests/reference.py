@@ -1,4 +1,4 @@
-"""Writes the guide's reference page from the code: `python -m tests.reference`.
+"""Write the guide's reference page from the code: `python -m tests.reference`.
 
 Signatures, docstrings, settings, commands and options come from the code. This file adds what the
 code cannot say: one example for each name, the chapter that explains it, and what a log word means.
@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FunctionType
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from sqlalchemy.util import memoized_property
@@ -66,26 +66,14 @@ DOCUMENTED = (  # kinds of members
 COMMAND_LINE = ("main", "run_migrations", "migrate_to_head")  # of noventa_cli, for programs
 
 
-class Entry(NamedTuple):
-    """One example and the chapter (with a heading's slug) that explains it."""
-
-    example: str
-    chapter: str
-
-    @property
-    def link(self) -> str:
-        """A link to the chapter."""
-        name, hash_sign, slug = self.chapter.partition("#")
-        return f"[{name}]({name}.md{hash_sign}{slug})"
-
-
-def entries(part: str) -> dict[str, Entry]:
-    """The examples of one part of reference.yaml by name."""
-    return {name: Entry(*fields) for name, fields in DATA[part].items()}
+def link(chapter: str) -> str:
+    """Return a link to a chapter, which may be followed by `#` and a heading's slug."""
+    name, hash_sign, slug = chapter.partition("#")
+    return f"[{name}]({name}.md{hash_sign}{slug})"
 
 
 def public_members(cls: type) -> list[str]:
-    """The methods and properties of a public class that have a docstring, without internal ones."""
+    """Return the methods and properties of a public class, without internal ones."""
     found = [
         name
         for base in cls.__mro__
@@ -98,59 +86,58 @@ def public_members(cls: type) -> list[str]:
     return [name for name in dict.fromkeys(found) if name not in internal]
 
 
+class Source(str):
+    """An annotation or default that `str(signature)` shows as it is written."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def signature(function: Callable[..., Any], name: str) -> str:
-    """The signature as it would be written in Python, without `self`, `cls` and `where`."""
+    """Return the signature as it is written in Python, without `self`, `cls` and `where`."""
     try:
         parsed = inspect.signature(function)
     except ValueError:  # an exception that takes what Exception takes
         return f"{name}(message)"
-    parameters = [*parsed.parameters.values()]
-    positional_only = [one.name for one in parameters if one.kind is one.POSITIONAL_ONLY]
-    last_positional = next(reversed(positional_only), None)
-    parts, keyword_only = [], False
-    for parameter in parameters:
-        is_keyword = parameter.kind is parameter.KEYWORD_ONLY
-        if parameter.name in ("self", "cls", "_") or (is_keyword and parameter.name == "where"):
+    fields = getattr(function, "__annotations__", {})  # a NamedTuple's are not in its signature
+    parameters = []
+    for parameter in parsed.parameters.values():
+        is_where = parameter.name == "where" and parameter.kind is parameter.KEYWORD_ONLY
+        if is_where or parameter.name in ("self", "cls", "_"):
             continue
-        text = parameter.name
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            text, keyword_only = f"*{text}", True
-        elif parameter.kind is parameter.VAR_KEYWORD:
-            text = f"**{text}"
-        elif parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
-            parts.append("*")
-            keyword_only = True
-        annotation = getattr(function, "__annotations__", {}).get(parameter.name)
-        annotation = getattr(annotation, "__forward_arg__", annotation)  # of a NamedTuple
-        annotation = annotation if isinstance(annotation, str) else parameter.annotation
-        if isinstance(annotation, str):
-            text += f": {annotation}"
-        if parameter.default is not parameter.empty:
-            default = "{}" if "factory" in repr(parameter.default) else repr(parameter.default)
-            text += f" = {default}"
-        parts.append(text)
-        if parameter.kind is parameter.POSITIONAL_ONLY and parameter.name == last_positional:
-            parts.append("/")
+        annotation = fields.get(parameter.name, parameter.annotation)
+        annotation = getattr(annotation, "__forward_arg__", annotation)
+        changes = {"annotation": Source(annotation)} if isinstance(annotation, str) else {}
+        if "factory" in repr(parameter.default):
+            changes["default"] = Source("{}")
+        parameters.append(parameter.replace(**changes))
     returned = parsed.return_annotation
-    arrow = f" -> {returned}" if isinstance(returned, str) and not inspect.isclass(function) else ""
-    return f"{name}({', '.join(parts)}){arrow}"
+    is_shown = isinstance(returned, str) and not inspect.isclass(function)
+    returned = Source(returned) if is_shown else parsed.empty
+    return f"{name}{parsed.replace(parameters=parameters, return_annotation=returned)}"
 
 
 def docstring(thing: Any) -> str:
-    """The docstring, its paragraphs on one line each."""
+    """Return the docstring, each paragraph on one line."""
     paragraphs = re.split(r"\n\s*\n", inspect.getdoc(thing) or "")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def described(heading: str, shown: str, text: str, entry: Entry) -> Iterator[str]:
-    """A heading, the signature, the docstring, the chapter and the example."""
-    yield f"{heading}\n\n```python no-run\n{shown}\n```\n\n{text}\n\nExample ({entry.link}):\n"
-    yield f"```python no-run\n{entry.example.rstrip()}\n```\n"
+def block(language: str, text: str) -> str:
+    return f"```{language} no-run\n{text.rstrip()}\n```\n"
+
+
+def described(heading: str, shown: str, text: str, name: str) -> Iterator[str]:
+    """Yield a heading, the signature, the docstring, the chapter and the example of a name."""
+    example, chapter = DATA["python"][name]
+    yield f"{heading}\n\n{block('python', shown)}\n{text}\n\nExample ({link(chapter)}):\n"
+    yield block("python", example)
 
 
 def api() -> Iterator[str]:
-    """Every public class and function of noventa, with the members of classes."""
-    examples = entries("python")
+    """Yield every public class and function of noventa, with the members of classes."""
     for name in sorted([*noventa.__all__, *GIVEN]):
         thing, text = getattr(noventa, name), docstring(getattr(noventa, name))
         shown = signature(thing, name)
@@ -158,26 +145,21 @@ def api() -> Iterator[str]:
             has_fields = hasattr(thing, "_fields") or dataclasses.is_dataclass(thing)
             shown = shown if has_fields else name
             text += f" You do not import it; you receive it as {GIVEN[name]}."
-        yield from described(f"### {name}", shown, text, examples[name])
+        yield from described(f"### {name}", shown, text, name)
         for member in public_members(thing) if inspect.isclass(thing) else ():
             full, value = f"{name}.{member}", inspect.getattr_static(thing, member)
             function = getattr(value, "__func__", value)
-            is_method = inspect.isfunction(function)
-            shown = signature(function, full) if is_method else full
-            yield from described(f"#### {full}", shown, docstring(value), examples[full])
+            shown = signature(function, full) if inspect.isfunction(function) else full
+            yield from described(f"#### {full}", shown, docstring(value), full)
     for name in COMMAND_LINE:
         function = getattr(noventa_cli, name)
         shown = f"from noventa_cli import {name}\n\n{signature(function, name)}"
-        yield from described(f"### {name}", shown, docstring(function), examples[name])
+        yield from described(f"### {name}", shown, docstring(function), name)
 
 
-def cell(text: str) -> str:
-    """The text for a cell of a table."""
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def row(*cells: str) -> str:
-    return f"| {' | '.join(map(cell, cells))} |"
+def row(*cells: object) -> str:
+    texts = [str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells]
+    return f"| {' | '.join(texts)} |"
 
 
 def table(*titles: str) -> str:
@@ -185,57 +167,53 @@ def table(*titles: str) -> str:
 
 
 def names(part: str, title: str) -> Iterator[str]:
-    """A table of names with their meaning, an example and the chapter."""
+    """Yield a table of names with their meaning, an example and the chapter."""
     yield table(title, "meaning", "example", "chapter")
-    for name, (meaning, *fields) in DATA[part].items():
-        entry = Entry(*fields)
-        yield row(f"`{name}`", meaning, f"`{entry.example}`", entry.link)
+    for name, (meaning, example, chapter) in DATA[part].items():
+        yield row(f"`{name}`", meaning, f"`{example}`", link(chapter))
 
 
 def settings() -> Iterator[str]:
-    """Every setting with its type, default and meaning."""
-    examples = entries("settings")
+    """Yield a table of the settings with their types, defaults and meanings."""
     yield table("setting", "type", "default", "meaning", "example", "chapter")
     for setting in noventa.SETTINGS:
-        entry, default = examples[setting.name], "–"
-        if setting.default is not None:
-            default = json.dumps(setting.default).replace('"', "")
+        example, chapter = DATA["settings"][setting.name]
+        default = json.dumps(setting.default).replace('"', "")
         choices = f" ({', '.join(setting.choices)})" if setting.choices else ""
         yield row(
-            f"`{setting.name}`", setting.type, f"`{default}`" if default != "–" else default,
-            setting.help + choices, f"`{entry.example}`", entry.link,
+            f"`{setting.name}`", setting.type, "–" if default == "null" else f"`{default}`",
+            setting.help + choices, f"`{example}`", link(chapter),
         )  # fmt: skip
 
 
 def commands() -> Iterator[str]:
-    """Every command with its help, arguments and options."""
-    examples = entries("commands")
+    """Yield every command with its help, arguments and options."""
     for name, arguments in noventa_cli.COMMANDS.items():
-        entry = examples[name]
+        example, chapter = DATA["commands"][name]
         text = docstring(noventa_cli._function(name))
-        yield f"### noventa {name}\n\n{text}\n\nExample ({entry.link}):\n"
-        yield f"```console no-run\n$ {entry.example}\n```\n"
+        yield f"### noventa {name}\n\n{text}\n\nExample ({link(chapter)}):\n"
+        yield block("console", f"$ {example}")
         if arguments:
             yield table("argument", "meaning")
             for flag, options in arguments.items():
-                shown = options.get("metavar", flag) if not flag.startswith("-") else flag
-                value = options.get("metavar", "") if flag.startswith("-") else ""
-                yield row(f"`{shown} {value}`".replace(" `", "`"), options["help"])
+                words = [flag] if flag.startswith("-") else []
+                words += [options["metavar"]] if "metavar" in options else []
+                yield row(f"`{' '.join(words)}`", options["help"])
             yield ""
 
 
 def log_words() -> Iterator[str]:
-    """Every reason for which a request is rejected, with its statuses."""
+    """Yield a table of the reasons for which a request is rejected, with their statuses."""
     yield table("reason", "status", "meaning", "example", "chapter")
     for reason, (statuses, meaning, example, chapter) in DATA["log words"].items():
-        yield row(f"`{reason}`", str(statuses), meaning, f"`{example}`", Entry("", chapter).link)
+        yield row(f"`{reason}`", statuses, meaning, f"`{example}`", link(chapter))
 
 
 def messages() -> Iterator[str]:
-    """Every other message of the logger, by an example."""
+    """Yield a table of the logger's other messages, each by an example."""
     yield table("message", "meaning", "chapter")
     for example, meaning, chapter in DATA["messages"].values():
-        yield row(f"`{example}`", meaning, Entry("", chapter).link)
+        yield row(f"`{example}`", meaning, link(chapter))
 
 
 PARTS: dict[str, Callable[[], Iterator[str]]] = {
@@ -253,7 +231,7 @@ PARTS: dict[str, Callable[[], Iterator[str]]] = {
 
 
 def page() -> str:
-    """The whole page, in Markdown."""
+    """Return the whole page, in Markdown."""
     intro = DATA["intro"]
     text = f"<!-- project: none -->\n# Reference\n\n{intro['Reference']}\n"
     for title, part in PARTS.items():

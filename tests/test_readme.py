@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import ROOT, write_files
 from webtest import TestApp
 
 import noventa_cli
 from noventa import App, Component, Config, Page, Registry
 
-ROOT = Path(__file__).parents[1]
 README = ROOT.joinpath("README.md").read_text("utf-8")
 
 
@@ -31,15 +31,8 @@ def blocks(language: str) -> dict[str, str]:
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Path]:
     """A folder with the README's files, which can be imported."""
-    for name, text in {**blocks("python"), **blocks("html")}.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
-    path = tmp_path / "pages" / "note.html"
-    path.parent.mkdir()
-    path.write_text(
-        "{% for one in flashes() %}{{ one.text }}{% endfor %}{{ component('note', id=id) }}"
-    )
+    page = "{% for one in flashes() %}{{ one.text }}{% endfor %}{{ component('note', id=id) }}"
+    write_files(tmp_path, blocks("python") | blocks("html") | {"pages/note.html": page})
     with noventa_cli.project_imports(tmp_path):
         yield tmp_path
 

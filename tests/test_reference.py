@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import reference
 import yaml
-from processes import ROOT
+from processes import ROOT, write_files
 from webtest import TestApp
 
 import noventa
@@ -62,7 +63,7 @@ EXPANSIONS = {  # what the code puts into a reason
 
 
 def strings(node: ast.AST) -> list[str]:
-    """The constant strings of an expression; of an f-string its constant part, expanded."""
+    """Return the constant strings of an expression; of an f-string, what it expands to."""
     if isinstance(node, ast.JoinedStr):
         constant = "".join(part.value for part in node.values if isinstance(part, ast.Constant))
         return EXPANSIONS[constant]
@@ -73,16 +74,20 @@ def strings(node: ast.AST) -> list[str]:
     ]
 
 
-def calls(*names: str) -> list[ast.Call]:
-    """The calls of these functions or methods in the two modules."""
+@functools.cache
+def all_calls() -> list[ast.Call]:
+    """Return every call in the two modules."""
     files = (ROOT / "noventa.py", ROOT / "noventa_cli.py")
     trees = [ast.parse(file.read_text("utf-8")) for file in files]
+    return [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+def calls(*names: str) -> list[ast.Call]:
+    """Return the calls of these functions or methods in the two modules."""
     return [
-        node
-        for tree in trees
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and (getattr(node.func, "id", None) or getattr(node.func, "attr", None)) in names
+        call
+        for call in all_calls()
+        if (getattr(call.func, "id", None) or getattr(call.func, "attr", None)) in names
     ]
 
 
@@ -109,7 +114,7 @@ def test_the_log_messages_are_those_of_the_code():
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
-    """What the examples of Python use."""
+    """Yield the names that the Python examples use."""
     folder = tmp_path_factory.mktemp("reference")
     modules = {
         "user_models": (
@@ -136,10 +141,7 @@ def names(tmp_path_factory):
         "config.yaml": f"secret_keys: [{KEY}]\ndebug: true\napp: {{mail_from: shop@example.com}}\n",
         "registry.py": "from noventa import Registry\nregistry = Registry()\n",
     }
-    for name, text in {**files, **{f"{name}.py": text for name, text in modules.items()}}.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
+    write_files(folder, files | {f"{name}.py": text for name, text in modules.items()})
     with noventa_cli.project_imports(folder):
         found = {name: noventa_cli.import_from_project(name, folder) for name in modules}
         names = example_names(folder, found)
@@ -202,12 +204,11 @@ def test_the_examples_of_commands_are_commands():
 
 def test_the_examples_of_templates_render(names, tmp_path):
     folder = names["folder"]
-    parts = {name: entry[1] for name, entry in reference.DATA["templates"].items()}
-    inside = "\n".join(text for text in parts.values() if "component(" not in text)
-    outside = "\n".join(text for text in parts.values() if "component(" in text)
-    (folder / "components/user/user_template.html").write_text("<b>{{ user }}</b>", "utf-8")
-    (folder / "components/all.html").write_text(inside, "utf-8")
-    (folder / "pages/all.html").write_text(f"{outside}{{{{ component('all', id=1) }}}}", "utf-8")
+    parts = [example for _, example, _ in reference.DATA["templates"].values()]
+    inside = "\n".join(text for text in parts if "component(" not in text)
+    outside = "\n".join(text for text in parts if "component(" in text)
+    page = f"{outside}{{{{ component('all', id=1) }}}}"
+    write_files(folder, {"components/all.html": inside, "pages/all.html": page})
     registry = Registry(
         components=[
             Component("user", logic=names["user_logic"]),
