@@ -335,7 +335,7 @@ _VARIABLE = re.compile(
 )
 _SECRET_LENGTH, _SECRET_VARIETY = 32, 8  # minimum numbers of all and of different characters
 _KEY_REMEDY = "use the output of `openssl rand -hex 32`."
-_MAKE_KEY = "(umask 077; openssl rand -hex 32 > {})"  # only the owner can read the file
+MAKE_KEY = "(umask 077; openssl rand -hex 32 > {})"  # only the owner can read the file
 STARTER_KEY = "starter-"  # prefix of the keys that `new` writes, accepted only in debug
 _SECRET_SETTINGS = (
     "secret_keys", "database.url", "database.password", "database.options", "migrations.url",
@@ -472,7 +472,7 @@ class Config:
         """Return a problem for each secret key that `new` wrote; only debug accepts them."""
         return [
             f"config.yaml: secret_keys[{number}] is the starter's key; create your own with"
-            f" `{_MAKE_KEY.format('secret.key')}`."
+            f" `{MAKE_KEY.format('secret.key')}`."
             for number, key in enumerate(self["secret_keys"])
             if key.startswith(STARTER_KEY)
         ]
@@ -734,7 +734,7 @@ def _unreadable(setting: str, file: Path, error: Exception) -> tuple[str, str]:
         reason = "does not exist"
     remedy = f"create it, or add a default: ${{file:{file.name}:-…}}"
     if setting == "secret_keys":
-        remedy = f"create one with `{_MAKE_KEY.format(file.name)}`"
+        remedy = f"create one with `{MAKE_KEY.format(file.name)}`"
     return f"the file {file}, which {reason}", remedy
 
 

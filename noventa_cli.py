@@ -107,6 +107,7 @@ from waitress.utilities import BadRequest
 from noventa import (
     CONVERTERS,
     EXTRAS,
+    MAKE_KEY,
     READ_METHODS,
     SETTINGS,
     STARTER_KEY,
@@ -3625,8 +3626,8 @@ def _missing_key(components: Components) -> Iterator[Fault]:
     if using:
         templates = ", ".join(using[:3]) + (", …" if len(using) > 3 else "")
         problem = f"secret_keys is empty, but forms and messages need a key, as in {templates}"
-        command = "`(umask 077; openssl rand -hex 32 > secret.key)`"
-        remedy = f'set it to ["${{file:secret.key}}"] and run {command}'
+        command = MAKE_KEY.format("secret.key")
+        remedy = f'set it to ["${{file:secret.key}}"] and run `{command}`'
         yield Fault("config.yaml", problem, remedy)
 
 
